@@ -1,0 +1,14 @@
+"""The agent that runs on a board: describes it, measures models and runs them.
+
+It is packed into one file, which `python3 FILE` runs. It needs Python 3.9 or newer, numpy and one inference runtime,
+and imports nothing of edgeprune. It reads one JSON request from standard input, and writes JSON lines to standard
+output:
+
+    {"event": "progress", "text": ...}                  something to show
+    {"event": "alive"}                                  nothing but a sign of life
+    {"event": "result", ...}                            by command, one or more
+    {"event": "error", "kind": ..., "message": ...}
+    {"event": "end"}                                    always last; without it the connection or the agent was lost
+
+Commands: facts, have, measure, probe, evaluate; and cold, which measure runs in fresh processes.
+"""

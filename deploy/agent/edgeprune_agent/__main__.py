@@ -1,0 +1,64 @@
+"""One request in, events out."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from typing import Any
+
+from edgeprune_agent.board import read_facts
+from edgeprune_agent.errors import AgentError, first_line
+from edgeprune_agent.evaluate import evaluate
+from edgeprune_agent.events import Events, claim_stdout
+from edgeprune_agent.files import sweep
+from edgeprune_agent.measure import cold, have, measure
+from edgeprune_agent.power import find_meter
+from edgeprune_agent.probe import probe
+from edgeprune_agent.runtimes import find_runtimes
+
+
+def facts(request: dict[str, Any], root: str, events: Events) -> None:
+    """What this board is."""
+    sweep()
+    meter = find_meter(root)
+    events.emit("result", **read_facts(root), runtimes=find_runtimes(), power_meter=meter.name if meter else None)
+
+
+COMMANDS = {"facts": facts, "have": have, "measure": measure, "probe": probe, "evaluate": evaluate, "cold": cold}
+
+
+def main() -> int:
+    """Serve the request on standard input; `--root DIR` reads the board's files from a recorded tree."""
+    os.umask(0o077)
+    root = sys.argv[sys.argv.index("--root") + 1] if "--root" in sys.argv else ""
+    events = Events(claim_stdout())
+    try:
+        serve(sys.stdin.read(), root, events)
+    except BrokenPipeError:
+        return 1
+    return 0
+
+
+def serve(text: str, root: str, events: Events) -> None:
+    """Answer one request; whatever goes wrong becomes an event."""
+    try:
+        request = json.loads(text)
+        COMMANDS[request["command"]](request, root, events)
+    except AgentError as exc:
+        events.emit("error", kind=exc.kind, message=str(exc))
+    except MemoryError:
+        events.emit("error", kind="memory", message="out of memory")
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        events.emit("error", kind="disk", message=f"{exc.filename or ''}: {exc.strerror or first_line(exc)}")
+    except Exception as exc:
+        traceback.print_exc()
+        events.emit("error", kind="internal", message=f"{type(exc).__name__}: {first_line(exc)}")
+    events.emit("end")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""What the agent writes: JSON lines on the standard output it was started with."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from typing import Any, TextIO
+
+
+def claim_stdout() -> TextIO:
+    """Keep standard output for events: whatever else a runtime prints goes to standard error."""
+    stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    return stream
+
+
+ALIVE_S = 5.0
+
+
+class Events:
+    """Writes events, each flushed at once."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._last = time.monotonic()
+
+    def emit(self, event: str, **fields: Any) -> None:
+        """Write one event."""
+        self._stream.write(json.dumps({"event": event, **fields}) + "\n")
+        self._stream.flush()
+        self._last = time.monotonic()
+
+    def progress(self, text: str) -> None:
+        """Say what is going on."""
+        self.emit("progress", text=text)
+
+    def alive(self) -> None:
+        """Give a sign of life where nothing was written for a while."""
+        if time.monotonic() - self._last > ALIVE_S:
+            self.emit("alive")

@@ -1,0 +1,165 @@
+"""The inference runtimes of a board, behind one face."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from edgeprune_agent.errors import AgentError, first_line
+
+PROVIDERS = {"onnxruntime": ("onnxruntime",), "litert": ("ai-edge-litert", "tflite-runtime")}
+"""Packages that provide a runtime, the preferred one first."""
+MODULES = {
+    "onnxruntime": "onnxruntime",
+    "ai-edge-litert": "ai_edge_litert.interpreter",
+    "tflite-runtime": "tflite_runtime.interpreter",
+}
+
+
+class Loaded(NamedTuple):
+    """A model in its runtime.
+
+    `run` infers on inputs that are in place; `predict` maps one input `[1, ...]` to the first output.
+    """
+
+    run: Callable[[], Any]
+    predict: Callable[[Any], Any]
+    input_shape: tuple[int, ...]
+
+
+def find_runtimes() -> dict[str, str]:
+    """Version of each package of an inference runtime that this interpreter has."""
+    found = {}
+    for name in MODULES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def import_runtime(runtime: str) -> Any:
+    """The module of a runtime.
+
+    Raises:
+        AgentError: it is unknown, not installed, or does not load here.
+    """
+    if runtime not in PROVIDERS:
+        raise AgentError("request", f"unknown runtime {runtime!r}; expected {' or '.join(PROVIDERS)}")
+    installed = [name for name in PROVIDERS[runtime] if name in find_runtimes()]
+    if not installed:
+        raise AgentError("runtime", f"{' or '.join(PROVIDERS[runtime])} is not installed for {sys.executable}")
+    try:
+        importlib.import_module("numpy")
+        return importlib.import_module(MODULES[installed[0]])
+    except Exception as exc:
+        raise AgentError("runtime", f"{installed[0]} is installed but does not load: {first_line(exc)}") from exc
+
+
+def load_model(runtime: str, model: str | bytes, threads: int) -> Loaded:
+    """Load a model from its file or its content, with repeatable inputs in place.
+
+    Raises:
+        AgentError: the runtime is missing or refuses the model.
+    """
+    module = import_runtime(runtime)
+    load = load_onnx if runtime == "onnxruntime" else load_litert
+    try:
+        return load(module, model, threads)
+    except MemoryError as exc:
+        raise AgentError("memory", "out of memory while a model was loaded") from exc
+    except Exception as exc:
+        raise AgentError("model", f"{runtime} cannot load it: {first_line(exc)}") from exc
+
+
+def load_onnx(ort: Any, model: str | bytes, threads: int) -> Loaded:
+    """ONNX Runtime on its CPU provider, one operator after the other, inputs and outputs bound."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 3
+    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    binding = session.io_binding()
+    for value in session.get_inputs():
+        array = make_input(fixed_shape(value.shape), onnx_dtype(value.type))
+        binding.bind_ortvalue_input(value.name, ort.OrtValue.ortvalue_from_numpy(array))
+    for value in session.get_outputs():
+        binding.bind_output(value.name)
+    source, result = session.get_inputs()[0], session.get_outputs()[0].name
+    detail = {"dtype": onnx_dtype(source.type), "quantization": (0.0, 0)}
+
+    def predict(row: Any) -> Any:
+        return session.run([result], {source.name: quantize(row, detail)})[0]
+
+    return Loaded(lambda: session.run_with_iobinding(binding), predict, fixed_shape(source.shape))
+
+
+def onnx_dtype(kind: str) -> str:
+    """The numpy name of ONNX Runtime's `tensor(float)`."""
+    name = kind[len("tensor(") : -1]
+    return {"float": "float32", "double": "float64"}.get(name, name)
+
+
+def fixed_shape(shape: Any) -> tuple[int, ...]:
+    """A shape with 1 for every size that is not fixed."""
+    return tuple(size if isinstance(size, int) and size > 0 else 1 for size in shape)
+
+
+def load_litert(module: Any, model: str | bytes, threads: int) -> Loaded:
+    """LiteRT, or tflite-runtime, with its default delegate (XNNPACK)."""
+    source = {"model_content": model} if isinstance(model, bytes) else {"model_path": model}
+    interpreter = module.Interpreter(num_threads=threads, **source)
+    interpreter.allocate_tensors()
+    inputs, output = interpreter.get_input_details(), interpreter.get_output_details()[0]
+    for detail in inputs:
+        interpreter.set_tensor(detail["index"], make_input(detail["shape"], detail["dtype"]))
+
+    def predict(row: Any) -> Any:
+        interpreter.set_tensor(inputs[0]["index"], quantize(row, inputs[0]))
+        interpreter.invoke()
+        return dequantize(interpreter.get_tensor(output["index"]), output, row.dtype)
+
+    return Loaded(interpreter.invoke, predict, tuple(int(size) for size in inputs[0]["shape"]))
+
+
+def quantize(row: Any, detail: dict[str, Any]) -> Any:
+    """Floats as the model's whole numbers, by its input's scale and zero point; its own type as it is.
+
+    Raises:
+        AgentError: another type.
+    """
+    import numpy
+
+    scale, zero = detail["quantization"]
+    dtype = numpy.dtype(detail["dtype"])
+    if dtype == row.dtype:
+        return row
+    if dtype.kind not in "iu" or row.dtype.kind != "f" or not scale:
+        raise AgentError("request", f"inputs are {row.dtype}, but the model takes {dtype}")
+    bounds = numpy.iinfo(dtype)
+    return numpy.clip(numpy.rint(row / scale) + zero, bounds.min, bounds.max).astype(dtype)
+
+
+def dequantize(values: Any, detail: dict[str, Any], wanted: Any) -> Any:
+    """A quantized output as floats, where floats came in."""
+    scale, zero = detail["quantization"]
+    if values.dtype.kind not in "iu" or wanted.kind != "f" or not scale:
+        return values
+    return ((values.astype("float32") - zero) * scale).astype("float32")
+
+
+def make_input(shape: Any, dtype: Any) -> Any:
+    """Repeatable values: normal floats, bytes over their whole range, small other whole numbers."""
+    import numpy
+
+    random = numpy.random.default_rng(0)
+    kind = numpy.dtype(dtype)
+    if kind.kind == "f":
+        return random.standard_normal(shape).astype(kind)
+    if kind.itemsize == 1 and kind.kind in "iu":
+        bounds = numpy.iinfo(kind)
+        return random.integers(bounds.min, bounds.max + 1, shape).astype(kind)
+    return random.integers(0, 2, shape).astype(kind)

@@ -1,0 +1,24 @@
+#!/bin/sh
+# Installs what the tests of devices need beyond pip: an SSH server, and an emulated ARM64 userland.
+# Where it may not (not root, no apt), it says what is missing and succeeds: those tests are then skipped.
+set -eu
+
+missing=""
+need() { PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null 2>&1 || missing="$missing $2"; }
+
+need sshd openssh-server
+need ssh-keygen openssh-client
+need qemu-aarch64-static qemu-user-static
+need mmdebstrap mmdebstrap
+need arch-test arch-test
+
+[ -n "$missing" ] || exit 0
+if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then
+    export DEBIAN_FRONTEND=noninteractive
+    # shellcheck disable=SC2086  # a list of package names
+    if apt-get update -qq && apt-get install -y -qq --no-install-recommends $missing >/dev/null; then
+        exit 0
+    fi
+    echo "test_packages.sh: apt-get could not install:$missing" >&2
+fi
+echo "missing:$missing (as root: apt-get install$missing); tests that need them are skipped" >&2

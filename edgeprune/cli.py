@@ -1,0 +1,356 @@
+"""The command line: parse, call the pipeline, print, exit code. Imports nothing heavy at the top."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from edgeprune.core.gate import EXIT_CODES
+from edgeprune.errors import EdgepruneError, UsageError
+
+REQUEST = ("target", "host", "recipe", "latency_ms", "speedup", "runtime", "precision", "threads", "gates")
+DEFAULT_RECIPE = "digits-resnet8"
+INTERRUPTED = 130
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="edgeprune")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """Prune, quantize and export a PyTorch model for a device, by that device's measured latency, and gate its release.
+
+    \b
+    Exit codes: 0 pass, 1 error, 2 wrong call or input, 3 a gate failed, 4 inconclusive.
+    """
+
+
+def line_options(command: Command) -> Command:
+    """The options that every stage of the line takes."""
+    options = (
+        click.option("--target", help="Kind of board: a name (`edgeprune targets`) or a .toml file."),
+        click.option("--host", help="Address of the board: user@host, or a Host of ~/.ssh/config."),
+        click.option("--recipe", help=f"Built-in name or a .py file (`edgeprune recipes`). Default: {DEFAULT_RECIPE}."),
+        click.option("--latency-ms", type=click.FloatRange(0, min_open=True), help="Budget: median latency, ms."),
+        click.option(
+            "--speedup", type=click.FloatRange(1), help="Budget: so many times as fast as the unpruned fp32 net."
+        ),
+        click.option("--runtime", type=click.Choice(["onnxruntime", "litert"]), help="Runtime that ships."),
+        click.option("--precision", type=click.Choice(["fp32", "int8"]), help="Precision that ships."),
+        click.option("--threads", type=click.IntRange(1), help="Inference threads on the board."),
+        click.option("--gates", type=click.Path(exists=True, dir_okay=False), help="TOML file of [[gates]]."),
+        click.option(
+            "--run", "directory", type=click.Path(path_type=Path), help="Run directory: a new one, or one to resume."
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def stage_command(name: str, until: str, text: str) -> None:
+    """Add a command that runs the line as far as one stage."""
+
+    @cli.command(name, help=text)
+    @line_options
+    def command(directory: Path | None, **asked: Any) -> None:
+        with _open(directory, asked) as job:
+            _run_line(job, until)
+            _show(job, until)
+
+
+def _show(job: Any, until: str) -> None:
+    from edgeprune.core.summary import render_columns, render_plan
+
+    if until == "fit":
+        click.echo(render_plan(job.run.result("fit")["plan"]))
+    elif until in ("export", "measure"):
+        rows = [(row["path"], f"{row['bytes']:,}", row["sha256"][:16]) for row in job.run.result("export")["artifacts"]]
+        click.echo(render_columns([("file", "bytes", "sha256"), *rows]))
+    click.echo(f"run: {job.run.directory}")
+
+
+for _name, _until, _text in (
+    ("profile", "profile", "Measure what the layers of a net cost on a device."),
+    ("plan", "fit", "Choose the widths that keep most accuracy within the budget, and try them on the device."),
+    ("prune", "recover", "Cut the net by the plan and fine-tune it."),
+    ("quantize", "export", "Export the pruned net to ONNX and TFLite, fp32 and int8, and check each file."),
+    ("export", "export", "The same as `quantize`: files come in every precision."),
+    ("measure", "measure", "Measure every exported file on the device."),
+):
+    stage_command(_name, _until, f"{_text}\n\nRuns the line as far as that, or resumes the run in --run.")
+
+
+@cli.command()
+@line_options
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+def deploy(directory: Path | None, dry_run: bool, **asked: Any) -> None:
+    """Take a model to a device: prune, fine-tune, quantize, export, push, measure, judge.
+
+    Repeat with --run DIR to resume after an interruption.
+    """
+    if dry_run:
+        _say_plan(directory, asked)
+        return
+    with _open(directory, asked) as job:
+        _run_line(job, "report")
+        _finish(job)
+
+
+@cli.command()
+@click.option("--run", "directory", required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--gates", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Other gates: a TOML file.")
+def gate(directory: Path, gates: Path | None) -> None:
+    """Judge a measured run again, perhaps by other gates; writes its report anew."""
+    from edgeprune.pipeline import open_job
+    from edgeprune.run import read_json, write_json
+
+    if gates is not None:
+        request = read_json(directory / "request.json")
+        write_json(directory / "request.json", {**request, "gates": str(gates.resolve())})
+    with open_job(directory, dict.fromkeys(REQUEST), _say) as job:
+        job.run.result("measure")
+        job.run.forget("gate", "report")
+        _run_line(job, "report")
+        _finish(job)
+
+
+@cli.command()
+@click.option("--run", "directory", required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
+def report(directory: Path) -> None:
+    """Write a run's report again and print its table."""
+    from edgeprune.pipeline import open_job
+
+    with open_job(directory, dict.fromkeys(REQUEST), _say) as job:
+        job.run.result("gate")
+        job.run.forget("report")
+        _run_line(job, "report")
+        _finish(job)
+
+
+@cli.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
+def compare(runs: Sequence[Path]) -> None:
+    """Show the shipped artifacts of several runs side by side."""
+    from edgeprune.core.summary import render_comparison
+    from edgeprune.run import read_json
+
+    reports = [read_json(run / "report.json") for run in runs]
+    click.echo(render_comparison([run.name for run in runs], reports))
+
+
+@cli.command()
+@click.option("--run", "directory", required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
+def explain(directory: Path) -> None:
+    """Say what was cut from each group of channels, and why."""
+    from edgeprune.core.summary import render_plan
+    from edgeprune.run import read_json
+
+    click.echo(render_plan(read_json(directory / "plan.json")))
+
+
+@cli.group(invoke_without_command=True)
+@click.pass_context
+def recipes(context: click.Context) -> None:
+    """List the built-in recipes, or copy one to start from."""
+    if context.invoked_subcommand is None:
+        from edgeprune.recipes.load import describe_built_in
+
+        for name, text in describe_built_in().items():
+            click.echo(f"{name:18} {text}")
+
+
+@recipes.command("copy")
+@click.argument("name")
+@click.argument("directory", default=".", type=click.Path(path_type=Path, file_okay=False))
+def copy_recipe(name: str, directory: Path) -> None:
+    """Copy the built-in recipe NAME into DIRECTORY."""
+    from edgeprune.recipes.load import copy_recipe as copy
+
+    path = copy(name, directory)
+    click.echo(f"{path}: edit it, then `edgeprune deploy --target local --recipe {path}`")
+
+
+@cli.command()
+@click.argument("name", required=False)
+def targets(name: str | None) -> None:
+    """List the targets, or show one with the source of each hardware fact."""
+    from edgeprune.shipped import list_targets, load_target
+
+    for key in [name] if name else list_targets():
+        target = load_target(key)
+        click.echo(f"{target.name:18} {target.description}")
+        if name:
+            _show_target(target)
+
+
+def _show_target(target: Any) -> None:
+    click.echo(f"  runtime {target.runtime}, {target.precision}, {target.threads} thread(s), widths by {target.step}")
+    for gate_ in target.gates:
+        click.echo(f"  gate {gate_.describe()}")
+    for fact in target.hardware:
+        click.echo(f"  {fact.name}: {fact.value} ({fact.source})")
+
+
+@cli.group()
+def devices() -> None:
+    """Trust and set up boards."""
+
+
+@devices.command("trust")
+@click.argument("host")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def trust(host: str, yes: bool) -> None:
+    """Accept a board's SSH host key after you have compared its fingerprint."""
+    from edgeprune.device.trust import fetch_host_key, remember_host_key
+
+    key = fetch_host_key(host)
+    click.echo(f"{key.host}: {key.kind} {key.fingerprint}")
+    if yes or click.confirm("Is this the fingerprint that the board itself shows?", default=False):
+        click.echo(f"written to {remember_host_key(key)}")
+
+
+@devices.command("setup")
+@click.option("--target", required=True)
+@click.option("--host")
+@click.option(
+    "--wheels", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Wheels for an offline board."
+)
+def setup(target: str, host: str | None, wheels: Path | None) -> None:
+    """Make a venv on the board and install the target's runtime there."""
+    from edgeprune.device.setup import setup_device
+    from edgeprune.shipped import load_target
+
+    click.echo(setup_device(load_target(target), host, wheels, _say))
+
+
+def _open(directory: Path | None, asked: Mapping[str, Any]) -> Any:
+    """Open the job of a call."""
+    from edgeprune.pipeline import open_job
+
+    place, request = _settle(directory, asked)
+    return open_job(place, request, _say)
+
+
+def _settle(directory: Path | None, asked: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
+    """The run directory and the request, defaults filled in where the run is a new one."""
+    request = dict(asked)
+    if request["latency_ms"] is not None and request["speedup"] is not None:
+        raise UsageError("give --latency-ms or --speedup, not both")
+    if directory is not None and (directory / "request.json").exists():
+        return directory, _absolute(request)
+    if request["target"] is None:
+        raise UsageError("--target is needed for a new run; `edgeprune targets` lists them")
+    request["recipe"] = request["recipe"] or DEFAULT_RECIPE
+    stem = f"{Path(request['target']).stem}-{Path(request['recipe']).stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    return directory or Path("runs") / stem, _absolute(request)
+
+
+def _absolute(request: dict[str, Any]) -> dict[str, Any]:
+    """Files named in a request, by their whole path, so that it can be resumed from another folder."""
+    files = {key: request[key] for key in ("target", "recipe", "gates") if request[key] is not None}
+    return request | {
+        key: str(Path(name).resolve()) for key, name in files.items() if Path(name).suffix in (".py", ".toml")
+    }
+
+
+def _say_plan(directory: Path | None, asked: Mapping[str, Any]) -> None:
+    from edgeprune.shipped import load_target
+
+    place, request = _settle(directory, asked)
+    target = load_target(request["target"]) if request["target"] else None
+    click.echo(f"run directory: {place}{' (resumed)' if (place / 'request.json').exists() else ''}")
+    if target is not None:
+        click.echo(f"target: {target.name}, {target.description}")
+        budget = {"speedup": request["speedup"] or target.budget.speedup, "latency_ms": request["latency_ms"]}
+        click.echo("budget: " + ", ".join(f"{name} {value:g}" for name, value in budget.items() if value))
+    click.echo(f"recipe: {request['recipe']}; board: {request['host'] or 'as configured, or this machine'}")
+    steps = {
+        "trace": "build the model, find channels that live and die together",
+        "profile": "measure its layers and some whole variants on the board",
+        "score": "measure how the loss rises as each group is narrowed",
+        "plan": "choose the widths within the budget, proven",
+        "fit": "measure the cut net untrained, plan again if it misses the budget",
+        "prune": "cut the channels, prove the cut",
+        "recover": "fine-tune with distillation from the original",
+        "export": "ONNX and TFLite, fp32 and int8, each checked",
+        "measure": "push, measure latency and accuracy on the board",
+        "gate": "judge by the gates",
+        "report": "report.json, report.html, gates.junit.xml",
+    }
+    for name, text in steps.items():
+        done = (place / "stages" / f"{name}.json").exists()
+        click.echo(f"  {'done' if done else 'will'} {name:8} {text}")
+
+
+def _run_line(job: Any, until: str) -> None:
+    from edgeprune.pipeline import deploy as run_line
+
+    try:
+        run_line(job, until)
+    except KeyboardInterrupt:
+        _say(f"interrupted; resume with `edgeprune deploy --run {job.run.directory}`")
+        sys.exit(INTERRUPTED)
+
+
+def _finish(job: Any) -> None:
+    from edgeprune.core.summary import render_result
+    from edgeprune.run import read_json
+
+    document = read_json(job.run.path("report.json"))
+    click.echo(render_result(document))
+    click.echo(f"report: {job.run.directory / 'report.html'}")
+    sys.exit(EXIT_CODES[document["verdict"]])
+
+
+_STARTED = time.monotonic()
+
+
+def _say(text: str) -> None:
+    """Progress, with the seconds since the start."""
+    click.echo(f"{time.monotonic() - _STARTED:6.1f} s  {text}", err=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; every foreseen error is one line, and `--debug` shows where it came from."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        cli.main(given, prog_name="edgeprune", standalone_mode=False)
+    except EdgepruneError as exc:
+        _fail(exc, exc.exit_code, given)
+    except click.ClickException as exc:
+        exc.show()
+        sys.exit(exc.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as exc:
+        _fail(exc, 1, given)
+
+
+def _fail(exc: Exception, code: int, given: Sequence[str]) -> None:
+    if "--debug" in given:
+        traceback.print_exception(exc)
+    foreseen = isinstance(exc, EdgepruneError)
+    text = (
+        " ".join(str(exc).split())
+        if foreseen
+        else f"unexpected {type(exc).__name__}: {exc}; `edgeprune --debug` shows where"
+    )
+    click.echo(f"edgeprune: {text}", err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

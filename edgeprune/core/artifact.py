@@ -1,0 +1,52 @@
+"""An exported file and what it expects and gives."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Signature:
+    """One input or output: `shape` has a batch of 1; `dtype` is a numpy name such as "float32" or "int8"."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An exported model file.
+
+    `role` is "original" (the unpruned net) or "pruned"; `format` is "onnx" or "tflite";
+    `precision` is "fp32" or "int8"; `path` is relative to the run directory.
+    """
+
+    path: str
+    role: str
+    format: str
+    precision: str
+    bytes: int
+    sha256: str
+    inputs: tuple[Signature, ...]
+    outputs: tuple[Signature, ...]
+    scheme: str = ""
+
+    @property
+    def name(self) -> str:
+        """Short and unique within a run: `pruned-onnx-int8`."""
+        return f"{self.role}-{self.format}-{self.precision}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+def parse_artifact(row: dict[str, Any]) -> Artifact:
+    """Read back what :meth:`Artifact.to_dict` gave."""
+    sides = {
+        side: tuple(Signature(one["name"], tuple(one["shape"]), one["dtype"]) for one in row[side])
+        for side in ("inputs", "outputs")
+    }
+    return Artifact(**{**row, **sides})

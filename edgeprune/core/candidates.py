@@ -1,0 +1,100 @@
+"""What there is to choose from: widths of groups, layer shapes to probe, whole variants to measure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import product
+from math import prod
+
+import numpy as np
+
+from edgeprune.core.layers import Layer, LayerShape
+from edgeprune.core.plan import ChannelGroup
+
+Widths = Mapping[str, Sequence[int]]
+
+MAX_CHOICES = 16
+"""Widths offered for one group; a larger group gets a coarser step."""
+MAX_COMBINATIONS = 4096
+"""Above this many joint widths a layer is followed by its total input channels alone."""
+SEGMENTS = 8
+LEAST_SHARE = 0.125
+"""No group is offered less than this share of its channels: thinner layers train badly and hardly run faster."""
+
+
+def candidate_widths(groups: Iterable[ChannelGroup], step: int) -> dict[str, tuple[int, ...]]:
+    """Widths on offer by group that may be cut: multiples of `step` (coarser for large groups), and all."""
+    return {
+        group.name: group.widths(_step(group.size, step), _least(group.size)) for group in groups if not group.frozen
+    }
+
+
+def _step(size: int, step: int) -> int:
+    return step * max(1, -(-size // (step * MAX_CHOICES)))
+
+
+def _least(size: int) -> int:
+    return max(1, round(size * LEAST_SHARE))
+
+
+def is_joint(layer: Layer, widths: Widths) -> bool:
+    """Whether every combination of the layer's group widths is looked at; else its total input channels are."""
+    return prod(len(widths[group]) for group in layer.depends_on) <= MAX_COMBINATIONS
+
+
+def joint_choices(layer: Layer, widths: Widths) -> list[dict[str, int]]:
+    """Every combination of widths of the groups that the layer depends on."""
+    groups = sorted(layer.depends_on)
+    return [dict(zip(groups, chosen, strict=True)) for chosen in product(*(widths[group] for group in groups))]
+
+
+def input_knots(layer: Layer, widths: Widths) -> list[int]:
+    """Total input channels at which a layer fed by many groups is looked at."""
+    least = layer.cin.at({group: min(widths[group]) for group in layer.cin.groups})
+    most = layer.cin.at({group: max(widths[group]) for group in layer.cin.groups})
+    return sorted({round(float(knot)) for knot in np.linspace(least, most, SEGMENTS + 1)})
+
+
+def output_choices(layer: Layer, widths: Widths) -> list[dict[str, int]]:
+    """Widths of the groups on a layer's output side."""
+    groups = sorted(layer.cout.groups | layer.groups.groups)
+    return [dict(zip(groups, chosen, strict=True)) for chosen in product(*(widths[group] for group in groups))]
+
+
+def shape_at_knot(layer: Layer, cin: int, output: Mapping[str, int]) -> LayerShape:
+    """The layer with `cin` input channels in total and the given output side."""
+    return replace(layer.shape, cin=cin, cout=layer.cout.at(output), groups=layer.groups.at(output))
+
+
+def layer_shapes(layer: Layer, widths: Widths) -> set[LayerShape]:
+    """Every shape of a layer that the planner asks the latency table for."""
+    if is_joint(layer, widths):
+        return {layer.at(chosen) for chosen in joint_choices(layer, widths)}
+    knots = input_knots(layer, widths)
+    return {shape_at_knot(layer, knot, output) for knot in knots for output in output_choices(layer, widths)}
+
+
+def probe_shapes(layers: Iterable[Layer], widths: Widths, most: int) -> set[LayerShape]:
+    """Shapes to measure: all that the planner needs, or every second, third, ... width so that at most `most` remain.
+
+    The ends of each range stay, so that whatever is left out lies between two measured widths.
+    """
+    every = list(layers)
+    for jump in range(1, MAX_CHOICES + 1):
+        thinned = {group: sorted({*values[::jump], values[-1]}) for group, values in widths.items()}
+        shapes = {shape for layer in every for shape in layer_shapes(layer, thinned)}
+        if len(shapes) <= most:
+            break
+    return shapes
+
+
+def draw_variants(widths: Widths, count: int, seed: int) -> list[dict[str, int]]:
+    """Whole nets to measure: the full one, the narrowest, and random widths between, `count` in all."""
+    generator = np.random.default_rng(seed)
+    full = {group: values[-1] for group, values in widths.items()}
+    narrow = {group: values[0] for group, values in widths.items()}
+    drawn = [
+        {group: int(generator.choice(np.asarray(values))) for group, values in widths.items()} for _ in range(count - 2)
+    ]
+    return [full, narrow, *drawn]

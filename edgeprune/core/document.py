@@ -1,0 +1,109 @@
+"""The report document: every figure of a run in one versioned structure, and the figures that gates look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from edgeprune.core.artifact import Artifact
+from edgeprune.core.gate import Figure, Gate
+from edgeprune.core.measurement import Measurement
+from edgeprune.core.statistics import LatencySummary, ratio_interval
+from edgeprune.core.target import Budget
+
+REPORT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One artifact with everything that was measured of it on the device.
+
+    `accuracy_percent` is the recipe's metric over `samples` evaluation inputs, computed in the runtime there.
+    """
+
+    artifact: Artifact
+    measurement: Measurement
+    accuracy_percent: float | None
+    samples: int
+    parameters: int
+    macs: int
+    predicted_ms: float | None = None
+
+    @property
+    def latency(self) -> LatencySummary:
+        """Steady-state latency."""
+        return self.measurement.latency
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; raw samples stay in the measurement's own file."""
+        measurement = self.measurement
+        return {
+            "artifact": self.artifact.path,
+            "accuracy_percent": self.accuracy_percent,
+            "accuracy_samples": self.samples,
+            "latency": self.latency.to_dict(),
+            "init_ms": measurement.init_ms,
+            "first_ms": measurement.first_ms,
+            "warmup_runs": measurement.warmup_runs,
+            "file_bytes": self.artifact.bytes,
+            "peak_memory_mib": measurement.peak_memory_mib,
+            "parameters": self.parameters,
+            "macs": self.macs,
+            "predicted_ms": self.predicted_ms,
+            "energy_mj": measurement.energy_mj,
+            "power": measurement.power,
+            "origin": "measured",
+            "problems": list(measurement.problems),
+        }
+
+
+def gate_figures(figures: Figures, baseline: Figures | None = None) -> dict[str, Figure]:
+    """What gates can look at, by metric. With a baseline, the speed-up and the accuracy drop against it."""
+    measurement, latency = figures.measurement, figures.latency
+    problem = "; ".join(measurement.problems)
+    found = {
+        "latency_p50_ms": Figure(latency.p50_ms, latency.median_low_ms, latency.median_high_ms, problem=problem),
+        "latency_p90_ms": Figure(latency.p90_ms, problem=problem),
+        "latency_p95_ms": Figure(latency.p95_ms, problem=problem),
+        "latency_p99_ms": Figure(latency.p99_ms, problem=problem),
+        "init_ms": Figure(measurement.init_ms),
+        "first_ms": Figure(measurement.first_ms),
+        "file_bytes": Figure(figures.artifact.bytes),
+    }
+    optional = {
+        "peak_memory_mib": measurement.peak_memory_mib,
+        "energy_mj": measurement.energy_mj,
+        "accuracy_percent": figures.accuracy_percent,
+    }
+    found |= {name: Figure(value) for name, value in optional.items() if value is not None}
+    return found | (_against(figures, baseline, problem) if baseline else {})
+
+
+def _against(figures: Figures, baseline: Figures, problem: str) -> dict[str, Figure]:
+    problem = problem or "; ".join(f"baseline: {text}" for text in baseline.measurement.problems)
+    speedup, low, high = ratio_interval(baseline.measurement.samples_ms, figures.measurement.samples_ms)
+    found = {"speedup": Figure(speedup, low, high, problem=problem)}
+    if figures.accuracy_percent is not None and baseline.accuracy_percent is not None:
+        found["accuracy_drop_points"] = Figure(baseline.accuracy_percent - figures.accuracy_percent)
+    return found
+
+
+def budget_gates(budget: Budget, gates: Sequence[Gate]) -> tuple[Gate, ...]:
+    """The gates with the budget itself among them: a release that misses its own budget does not ship."""
+    own: list[Gate] = []
+    if budget.speedup is not None:
+        own.append(Gate("speedup", at_least=budget.speedup))
+    if budget.latency_ms is not None:
+        own.append(Gate("latency_p50_ms", at_most=budget.latency_ms))
+    return (*own, *(gate for gate in gates if gate not in own))
+
+
+def describe_conditions(measurement: Measurement) -> dict[str, Any]:
+    """Conditions that the report shows."""
+    return asdict(measurement.conditions)
+
+
+def check_metrics(gates: Sequence[Gate], known: Mapping[str, Any]) -> list[str]:
+    """Gates that ask for a figure that this device cannot give, as sentences."""
+    return [f"gate {gate.describe()}: {known[gate.metric]}" for gate in gates if gate.metric in known]

@@ -1,0 +1,237 @@
+"""Latency tables: what layers cost on one device in one runtime, and what a whole net is predicted to cost."""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from scipy.optimize import lsq_linear
+
+from edgeprune.core.layers import LayerShape
+from edgeprune.errors import ProfileError
+
+TABLE_VERSION = 1
+MEASURED, INTERPOLATED, ESTIMATED = "measured", "interpolated", "estimated"
+
+
+@dataclass(frozen=True)
+class LatencyPoint:
+    """What one layer shape costs: the latency in ms and the interval it was seen in."""
+
+    shape: LayerShape
+    latency_ms: float
+    low_ms: float
+    high_ms: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A layer's or a net's predicted latency; `kind` is "measured", "interpolated" or "estimated"."""
+
+    latency_ms: float
+    low_ms: float
+    high_ms: float
+    kind: str
+
+
+@dataclass(frozen=True)
+class Correction:
+    """Maps the sum of layer latencies to the latency of the whole net: `scale * sum + offset_ms`.
+
+    Learned from `variants` whole nets of random widths; `error` is the mean absolute leave-one-out error as a fraction.
+    """
+
+    scale: float = 1.0
+    offset_ms: float = 0.0
+    variants: int = 0
+    error: float | None = None
+
+    def apply(self, layers_ms: float) -> float:
+        """Whole-net latency in ms from the sum of its layers in ms."""
+        return self.scale * layers_ms + self.offset_ms
+
+
+@dataclass(frozen=True)
+class TableKey:
+    """What a table is valid for: figures of another device, runtime, version, precision or thread count are refused."""
+
+    device: str
+    runtime: str
+    runtime_version: str
+    precision: str
+    threads: int
+
+    def describe(self) -> str:
+        """For people."""
+        threads = f"{self.threads} thread{'s' if self.threads != 1 else ''}"
+        return f"{self.runtime} {self.runtime_version} {self.precision}, {threads}, device {self.device}"
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """Latency by layer shape for one device and runtime. `origin` is "measured" or "estimated"."""
+
+    key: TableKey
+    points: tuple[LatencyPoint, ...]
+    origin: str = MEASURED
+    conditions: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def _families(self) -> dict[LayerShape, dict[int, dict[int, LatencyPoint]]]:
+        """Points by family, then by cin, then by cout."""
+        families: dict[LayerShape, dict[int, dict[int, LatencyPoint]]] = defaultdict(lambda: defaultdict(dict))
+        for point in self.points:
+            families[find_family(point.shape)][point.shape.cin][point.shape.cout] = point
+        return families
+
+    @cached_property
+    def shapes(self) -> frozenset[LayerShape]:
+        """Shapes that were measured themselves."""
+        return frozenset(point.shape for point in self.points)
+
+    def predict(self, shape: LayerShape) -> Prediction:
+        """Latency of a layer: measured, or interpolated between measured channel counts.
+
+        Raises:
+            ProfileError: the shape lies outside what was measured; names the nearest point.
+        """
+        rows = self._families.get(find_family(shape), {})
+        if shape.cout in rows.get(shape.cin, {}):
+            point = rows[shape.cin][shape.cout]
+            kind = MEASURED if self.origin == MEASURED else ESTIMATED
+            return Prediction(point.latency_ms, point.low_ms, point.high_ms, kind)
+        found = _interpolate_depthwise(rows, shape) if shape.groups == shape.cin else _interpolate(rows, shape)
+        if found is None:
+            raise ProfileError(self._outside(shape, rows))
+        return replace(found, kind=ESTIMATED) if self.origin != MEASURED else found
+
+    def _outside(self, shape: LayerShape, rows: Mapping[int, Mapping[int, LatencyPoint]]) -> str:
+        where = f"latency table ({self.key.describe()}): {shape.describe()}"
+        couts = [point.shape for row in rows.values() for point in row.values()]
+        if not couts:
+            return f"{where}: no layer of this kind was measured; run `edgeprune profile` with this recipe"
+        nearest = min(couts, key=lambda other: abs(other.cin - shape.cin) + abs(other.cout - shape.cout))
+        return f"{where}: outside what was measured; the nearest point is {nearest.describe()}"
+
+    def predict_net(self, shapes: Iterable[LayerShape], correction: Correction) -> Prediction:
+        """Latency of a net made of these layers, corrected."""
+        parts = [self.predict(shape) for shape in shapes]
+        kinds = {part.kind for part in parts}
+        kind = next(kind for kind in (ESTIMATED, INTERPOLATED, MEASURED) if kind in kinds or kind == MEASURED)
+        total = correction.apply(sum(part.latency_ms for part in parts))
+        spread = 2 * (correction.error or 0.0) * total
+        return Prediction(total, total - spread, total + spread, kind)
+
+
+def find_family(shape: LayerShape) -> LayerShape:
+    """The shape without its channel counts: layers of a family differ in nothing else."""
+    if shape.groups == shape.cin:
+        return replace(shape, cin=0, cout=shape.cout // shape.cin, groups=0)
+    return replace(shape, cin=0, cout=0)
+
+
+def _interpolate_depthwise(rows: Mapping[int, Mapping[int, LatencyPoint]], shape: LayerShape) -> Prediction | None:
+    column = {cin: next(iter(row.values())) for cin, row in rows.items()}
+    return _between(column, shape.cin)
+
+
+def _interpolate(rows: Mapping[int, Mapping[int, LatencyPoint]], shape: LayerShape) -> Prediction | None:
+    column = {cin: found for cin, row in rows.items() if (found := _between(row, shape.cout)) is not None}
+    return _between(column, shape.cin)
+
+
+def _between(points: Mapping[int, LatencyPoint | Prediction], at: int) -> Prediction | None:
+    """Linear interpolation over one channel count; None outside the range."""
+    known = sorted(points)
+    index = bisect_left(known, at)
+    if index == len(known) or (index == 0 and known[0] != at):
+        return None
+    high = known[index]
+    low = high if high == at else known[index - 1]
+    share = 0.0 if high == low else (at - low) / (high - low)
+    left, right = points[low], points[high]
+
+    def mix(one: float, other: float) -> float:
+        return one + share * (other - one)
+
+    low_ms, high_ms = min(left.low_ms, right.low_ms), max(left.high_ms, right.high_ms)
+    return Prediction(mix(left.latency_ms, right.latency_ms), low_ms, high_ms, INTERPOLATED)
+
+
+def fit_correction(layer_sums_ms: Sequence[float], measured_ms: Sequence[float]) -> Correction:
+    """Learn scale and offset from whole nets: the relative least-squares fit with both non-negative.
+
+    The error is leave-one-out: each net is predicted by a fit that has not seen it.
+
+    Raises:
+        ValueError: fewer than two nets.
+    """
+    sums, measured = np.asarray(layer_sums_ms, dtype=float), np.asarray(measured_ms, dtype=float)
+    if sums.size < 2 or sums.size != measured.size:
+        raise ValueError("a correction needs two measured nets or more")
+    scale, offset = _fit(sums, measured)
+    errors = []
+    for index in range(sums.size if sums.size > 2 else 0):
+        rest = np.arange(sums.size) != index
+        one_scale, one_offset = _fit(sums[rest], measured[rest])
+        errors.append(abs((one_scale * sums[index] + one_offset) / measured[index] - 1))
+    return Correction(scale, offset, int(sums.size), float(np.mean(errors)) if errors else None)
+
+
+def _fit(sums: np.ndarray, measured: np.ndarray) -> tuple[float, float]:
+    rows = np.stack([sums / measured, 1 / measured], axis=1)
+    found = lsq_linear(rows, np.ones(sums.size), bounds=(0, np.inf))
+    return float(found.x[0]), float(found.x[1])
+
+
+def merge_tables(old: LatencyTable, new: LatencyTable) -> LatencyTable:
+    """Both tables' points; the newer of two figures for a shape is kept.
+
+    Raises:
+        ProfileError: the tables are not for the same device, runtime, precision and threads.
+    """
+    if old.key != new.key:
+        raise ProfileError(f"latency tables differ: {old.key.describe()} and {new.key.describe()}")
+    kept = tuple(point for point in old.points if point.shape not in new.shapes)
+    return replace(new, points=tuple(sorted(kept + new.points, key=lambda point: point.shape)))
+
+
+def render_table(table: LatencyTable) -> str:
+    """JSON with one point a line."""
+    head = {
+        "version": TABLE_VERSION,
+        "key": asdict(table.key),
+        "origin": table.origin,
+        "conditions": dict(table.conditions),
+    }
+    rows = ",\n  ".join(json.dumps({**asdict(point), "shape": asdict(point.shape)}) for point in table.points)
+    return f'{json.dumps(head, indent=1)[:-2]},\n "points": [\n  {rows}\n ]\n}}\n'
+
+
+def parse_table(text: str, where: str) -> LatencyTable:
+    """Read what :func:`render_table` wrote.
+
+    Raises:
+        ProfileError: not such a document.
+    """
+    try:
+        document = json.loads(text)
+        if document["version"] != TABLE_VERSION:
+            raise ProfileError(f"{where}: version {document['version']}; this edgeprune reads version {TABLE_VERSION}")
+        points = tuple(_parse_point(row) for row in document["points"])
+        return LatencyTable(TableKey(**document["key"]), points, document["origin"], document["conditions"])
+    except (ValueError, KeyError, TypeError) as exc:
+        raise ProfileError(f"{where}: not a latency table: {type(exc).__name__}: {exc}") from exc
+
+
+def _parse_point(row: dict[str, Any]) -> LatencyPoint:
+    shape: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in row["shape"].items()
+    }
+    return LatencyPoint(LayerShape(**shape), row["latency_ms"], row["low_ms"], row["high_ms"])

@@ -1,0 +1,91 @@
+"""Layers as a runtime executes them, and their channel counts as functions of group widths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import prod
+
+
+@dataclass(frozen=True)
+class Extent:
+    """A channel count as a polynomial of group widths: `constant + sum(factor * product(widths))`.
+
+    A convolution after another has one term `(1, ("conv1",))`; one after a concatenation has several;
+    one after a flatten has a factor above 1; an attention projection multiplies heads and head width.
+    """
+
+    constant: int = 0
+    terms: tuple[tuple[int, tuple[str, ...]], ...] = ()
+
+    def at(self, widths: Mapping[str, int]) -> int:
+        """The count when each group has the given width.
+
+        Raises:
+            KeyError: a group of this extent has no width.
+        """
+        return self.constant + sum(factor * prod(widths[name] for name in names) for factor, names in self.terms)
+
+    @property
+    def groups(self) -> frozenset[str]:
+        """The groups that this count depends on."""
+        return frozenset(name for _, names in self.terms for name in names)
+
+
+@dataclass(frozen=True, order=True)
+class LayerShape:
+    """One layer as a runtime executes it, activation and batch norm fused into it.
+
+    `op` is one of "conv", "linear", "pool", "add"; `kernel` and `stride` are one number per spatial axis;
+    `size` is the spatial input size, `()` for a linear layer. 1-D layers have one axis.
+    """
+
+    op: str
+    cin: int
+    cout: int
+    kernel: tuple[int, ...] = ()
+    stride: tuple[int, ...] = ()
+    groups: int = 1
+    size: tuple[int, ...] = ()
+    padding: tuple[int, ...] = ()
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates for one input."""
+        if self.op not in ("conv", "linear"):
+            return 0
+        return self.cin * self.cout // self.groups * prod(self.kernel) * prod(self.output_size)
+
+    @property
+    def output_size(self) -> tuple[int, ...]:
+        """Spatial output size (dilation 1)."""
+        axes = zip(self.size, self.kernel, self.stride, self.padding, strict=True)
+        return tuple((size + 2 * pad - kernel) // stride + 1 for size, kernel, stride, pad in axes)
+
+    def describe(self) -> str:
+        """For people: `conv 3x3/2 16->32 @ 32x32`."""
+        kernel = "x".join(map(str, self.kernel))
+        stride = f"/{self.stride[0]}" if self.stride and self.stride[0] > 1 else ""
+        groups = f" groups {self.groups}" if self.groups > 1 else ""
+        size = f" @ {'x'.join(map(str, self.size))}" if self.size else ""
+        return f"{self.op} {kernel}{stride} {self.cin}->{self.cout}{groups}{size}".replace("  ", " ")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of one net: its shape at full width, and how its channel counts follow the group widths."""
+
+    name: str
+    shape: LayerShape
+    cin: Extent
+    cout: Extent
+    groups: Extent = Extent(1)
+
+    def at(self, widths: Mapping[str, int]) -> LayerShape:
+        """The shape when each group has the given width."""
+        return replace(self.shape, cin=self.cin.at(widths), cout=self.cout.at(widths), groups=self.groups.at(widths))
+
+    @property
+    def depends_on(self) -> frozenset[str]:
+        """The groups whose widths change this layer's cost."""
+        return self.cin.groups | self.cout.groups | self.groups.groups

@@ -1,0 +1,148 @@
+"""What was measured on a device, under which conditions, and whether it may be believed."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from edgeprune.core.statistics import LatencySummary, drift, summarise
+
+NO_POWER_SENSOR = "no power sensor"
+DRIFT_LIMIT = 0.15
+SPREAD_LIMIT = 0.15
+"""Above these fractions of the median, drift or median absolute deviation make a run unstable."""
+
+
+@dataclass(frozen=True)
+class DeviceFacts:
+    """One connected board, as it describes itself. What a board does not tell stays empty.
+
+    `host` is "local" or the address; `host_key` the SSH host key's SHA256 fingerprint, empty when local.
+    """
+
+    host: str
+    machine: str
+    model: str
+    cpu: str
+    cores: int
+    cpu_flags: tuple[str, ...]
+    memory_mib: int
+    os: str
+    kernel: str
+    python: str
+    runtimes: dict[str, str]
+    """Version by runtime name: "onnxruntime", "ai-edge-litert", "tflite-runtime"."""
+    max_mhz: int | None = None
+    host_key: str = ""
+    power_meter: str = NO_POWER_SENSOR
+
+    @property
+    def fingerprint(self) -> str:
+        """Short hash of what decides latency: machine, model, CPU, cores, clock, runtime versions; not the address."""
+        deciding = (self.machine, self.model, self.cpu, self.cores, self.max_mhz, sorted(self.runtimes.items()))
+        return hashlib.sha256(repr(deciding).encode()).hexdigest()[:16]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, with the fingerprint."""
+        return {**asdict(self), "fingerprint": self.fingerprint}
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """The state of the board around a measurement; lists run from start to end. Unknown is None or empty.
+
+    `throttled` names what the firmware said (`under-voltage`, `frequency capped`, ...), empty when nothing.
+    """
+
+    threads: int
+    affinity: tuple[int, ...] = ()
+    governor: str = ""
+    frequency_mhz: tuple[float, ...] = ()
+    temperature_c: tuple[float, ...] = ()
+    throttled: tuple[str, ...] = ()
+    load_average: tuple[float, ...] = ()
+    clock_resolution_ns: int | None = None
+    overhead_us: float | None = None
+    """What one empty turn of the timing loop costs."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Latency of one artifact on one device: raw samples and what they were taken under.
+
+    `init_ms` (load and prepare), `first_ms` (first inference) and the steady state are apart. `problems` says why
+    a run is not valid; a run with problems never passes a gate.
+    """
+
+    artifact: str
+    sha256: str
+    runtime: str
+    runtime_version: str
+    device: str
+    conditions: Conditions
+    init_ms: float
+    first_ms: float
+    warmup_runs: int
+    samples_ms: tuple[float, ...]
+    peak_memory_mib: float | None
+    power: str = NO_POWER_SENSOR
+    energy_mj: float | None = None
+    """Energy of one inference above idle; None without a sensor."""
+    problems: tuple[str, ...] = field(default=())
+
+    @property
+    def valid(self) -> bool:
+        """Whether a gate may look at it."""
+        return not self.problems
+
+    @property
+    def latency(self) -> LatencySummary:
+        """Percentiles, spread and interval of the steady state."""
+        return summarise(self.samples_ms)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; raw samples included."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How long and how often to measure; an artifact's samples are taken in `rounds` interleaved windows."""
+
+    min_samples: int = 100
+    min_duration_s: float = 2.0
+    rounds: int = 10
+    max_warmup_s: float = 2.0
+
+
+def find_problems(measurement: Measurement, protocol: Protocol) -> tuple[str, ...]:
+    """Why a run is invalid: too short, unstable, throttled. Empty when it is valid."""
+    samples = measurement.samples_ms
+    if not samples:
+        return ("no samples",)
+    found = []
+    if len(samples) < protocol.min_samples and sum(samples) / 1e3 < protocol.min_duration_s:
+        found.append(f"too short: {len(samples)} samples in {sum(samples) / 1e3:.2f} s")
+    summary = summarise(samples)
+    if summary.mad_ms > SPREAD_LIMIT * summary.p50_ms:
+        found.append(f"unstable: spread (MAD) {summary.mad_ms / summary.p50_ms:.0%} of the median")
+    if abs(drift(samples)) > DRIFT_LIMIT:
+        found.append(f"unstable: the last third is {drift(samples):+.0%} against the first")
+    found += [f"throttled: {flag}" for flag in measurement.conditions.throttled]
+    return tuple(found)
+
+
+def parse_measurement(row: dict[str, Any]) -> Measurement:
+    """Read back what :meth:`Measurement.to_dict` gave."""
+    conditions = Conditions(**_tuples(row["conditions"]))
+    return Measurement(**{**_tuples(row), "conditions": conditions})
+
+
+def parse_device_facts(row: dict[str, Any]) -> DeviceFacts:
+    """Read back what :meth:`DeviceFacts.to_dict` gave."""
+    return DeviceFacts(**_tuples({name: value for name, value in row.items() if name != "fingerprint"}))
+
+
+def _tuples(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}

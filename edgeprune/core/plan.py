@@ -1,0 +1,128 @@
+"""Channel groups and the plan that says which channels of each stay: plain values, JSON, diffable."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from edgeprune.errors import PlanError
+
+PLAN_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Member:
+    """One tensor dimension that a group runs through: `tensor` is a parameter's qualified name."""
+
+    tensor: str
+    dim: int
+    role: str
+    """"out" (its slices make the channels), "in" (its slices read them) or "along" (norms, biases)."""
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """Channels that live and die together: the unit of pruning.
+
+    A group of `size` channels may keep any subset whose count is a multiple of `step` (or all of them).
+    `frozen` is empty, or the reason why the group must stay whole.
+    """
+
+    name: str
+    size: int
+    members: tuple[Member, ...]
+    step: int = 1
+    kind: str = "channels"
+    frozen: str = ""
+
+    def widths(self, step: int, least: int = 1) -> tuple[int, ...]:
+        """The widths to choose from: multiples of `step` (and of the group's own) from `least`, and all."""
+        jump = max(step, self.step) if max(step, self.step) % self.step == 0 else step * self.step
+        return (*(width for width in range(jump, self.size, jump) if width >= least), self.size)
+
+
+@dataclass(frozen=True)
+class GroupPlan:
+    """What becomes of one group: the kept channels in ascending order, and why."""
+
+    group: str
+    size: int
+    keep: tuple[int, ...]
+    loss_increase: float = 0.0
+    reason: str = ""
+
+    @property
+    def width(self) -> int:
+        """Channels kept."""
+        return len(self.keep)
+
+
+@dataclass(frozen=True)
+class PruningPlan:
+    """The widths and channels chosen for a net, with what they are predicted to cost.
+
+    `model_sha256` names the traced model that the indices refer to.
+    """
+
+    groups: tuple[GroupPlan, ...]
+    model_sha256: str = ""
+    predicted_ms: float | None = None
+    budget_ms: float | None = None
+    loss_increase: float = 0.0
+    gap: float = 0.0
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def keep(self) -> dict[str, tuple[int, ...]]:
+        """Kept channels by group."""
+        return {entry.group: entry.keep for entry in self.groups}
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Kept channel counts by group."""
+        return {entry.group: entry.width for entry in self.groups}
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, with its version."""
+        return {"version": PLAN_VERSION, **asdict(self)}
+
+    def to_json(self) -> str:
+        """One group a line, so that two plans can be compared with diff."""
+        document = self.to_dict()
+        rows = ",\n  ".join(json.dumps(row) for row in document.pop("groups"))
+        head = json.dumps(document, indent=1)[:-2]
+        return f'{head},\n "groups": [\n  {rows}\n ]\n}}\n'
+
+
+def parse_plan(document: Mapping[str, Any], where: str = "plan") -> PruningPlan:
+    """Read a plan back from what :meth:`PruningPlan.to_dict` gave.
+
+    Raises:
+        PlanError: another version, a missing field, or indices that are not ascending and within the group.
+    """
+    if document.get("version") != PLAN_VERSION:
+        raise PlanError(f"{where}: version {document.get('version')!r}; this edgeprune reads version {PLAN_VERSION}")
+    try:
+        groups = tuple(_parse_group(row, where) for row in document["groups"])
+        return PruningPlan(
+            groups=groups,
+            model_sha256=str(document["model_sha256"]),
+            predicted_ms=document["predicted_ms"],
+            budget_ms=document["budget_ms"],
+            loss_increase=float(document["loss_increase"]),
+            gap=float(document["gap"]),
+            notes=tuple(document["notes"]),
+        )
+    except (KeyError, TypeError, ValueError) as exc:
+        raise PlanError(f"{where}: not a pruning plan: {type(exc).__name__} {exc}") from exc
+
+
+def _parse_group(row: Mapping[str, Any], where: str) -> GroupPlan:
+    keep, size = tuple(int(index) for index in row["keep"]), int(row["size"])
+    ascending = all(left < right for left, right in pairwise(keep))
+    if not keep or not ascending or keep[0] < 0 or keep[-1] >= size:
+        raise PlanError(f"{where}: group {row['group']!r}: keep must be ascending indices below {size}, at least one")
+    return GroupPlan(str(row["group"]), size, keep, float(row["loss_increase"]), str(row["reason"]))

@@ -1,0 +1,88 @@
+"""Statistics of latency samples: percentiles, spread, intervals, stability."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+CONFIDENCE = 0.95
+RESAMPLES = 1000
+SEED = 20261121
+"""Fixed, so that the same samples always give the same interval."""
+
+
+@dataclass(frozen=True)
+class LatencySummary:
+    """What is said of a set of latency samples; all in milliseconds.
+
+    `mad_ms` is the median absolute deviation; `median_low_ms` and `median_high_ms` bound the median with
+    95 % confidence (percentile bootstrap, Efron 1979).
+    """
+
+    count: int
+    min_ms: float
+    p50_ms: float
+    p90_ms: float
+    p95_ms: float
+    p99_ms: float
+    mad_ms: float
+    median_low_ms: float
+    median_high_ms: float
+
+    def to_dict(self) -> dict[str, float]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+def summarise(samples_ms: Sequence[float]) -> LatencySummary:
+    """Describe at least one sample.
+
+    Raises:
+        ValueError: no samples, or one that is not finite and positive.
+    """
+    samples = np.asarray(samples_ms, dtype=float)
+    if samples.size == 0 or not np.all(np.isfinite(samples)) or np.any(samples <= 0):
+        raise ValueError("latency samples must be finite, positive and at least one")
+    p50, p90, p95, p99 = (float(value) for value in np.percentile(samples, [50, 90, 95, 99]))
+    low, high = median_interval(samples)
+    mad = float(np.median(np.abs(samples - p50)))
+    return LatencySummary(int(samples.size), float(samples.min()), p50, p90, p95, p99, mad, low, high)
+
+
+def median_interval(samples: Sequence[float] | np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Bootstrap interval of the median, in the samples' unit."""
+    values = np.asarray(samples, dtype=float)
+    medians = np.median(_resample(values), axis=1)
+    return _interval(medians, confidence)
+
+
+def ratio_interval(
+    numerators: Sequence[float], denominators: Sequence[float], confidence: float = CONFIDENCE
+) -> tuple[float, float, float]:
+    """Ratio of two medians and its bootstrap interval: `(ratio, low, high)`.
+
+    The two are resampled apart, which is conservative where they were measured interleaved.
+    """
+    above, below = np.asarray(numerators, dtype=float), np.asarray(denominators, dtype=float)
+    ratios = np.median(_resample(above), axis=1) / np.median(_resample(below, SEED + 1), axis=1)
+    return float(np.median(above) / np.median(below)), *_interval(ratios, confidence)
+
+
+def _resample(values: np.ndarray, seed: int = SEED) -> np.ndarray:
+    chosen = np.random.default_rng(seed).integers(0, values.size, (RESAMPLES, values.size), dtype=np.int32)
+    return values[chosen]
+
+
+def _interval(values: np.ndarray, confidence: float) -> tuple[float, float]:
+    tail = 50 * (1 - confidence)
+    low, high = np.percentile(values, [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def drift(samples_ms: Sequence[float]) -> float:
+    """How far the median of the last third lies from that of the first, as a fraction of the first."""
+    third = max(1, len(samples_ms) // 3)
+    first, last = np.median(samples_ms[:third]), np.median(samples_ms[-third:])
+    return float(last / first - 1)

@@ -1,0 +1,118 @@
+"""Texts for the terminal, made from a report document: the table of before and after, the plan, a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+Row = tuple[str, Callable[[Mapping[str, Any]], str]]
+
+
+def render_columns(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as text: the first column left-aligned, the others right-aligned, a rule below the head."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if not column else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+
+
+def _figure(value: float | None, pattern: str) -> str:
+    return "-" if value is None else pattern.format(value)
+
+
+def _size(row: Mapping[str, Any]) -> str:
+    return f"{row['file_bytes'] / 1024:.1f} KiB"
+
+
+ROWS: tuple[Row, ...] = (
+    ("artifact", lambda row: str(row["artifact"])),
+    ("accuracy (in the runtime)", lambda row: _figure(row["accuracy_percent"], "{:.2f} %")),
+    ("latency p50", lambda row: f"{row['latency']['p50_ms']:.4g} ms"),
+    (
+        "  95 % interval of p50",
+        lambda row: f"{row['latency']['median_low_ms']:.4g} to {row['latency']['median_high_ms']:.4g} ms",
+    ),
+    ("latency p95", lambda row: f"{row['latency']['p95_ms']:.4g} ms"),
+    ("spread (MAD)", lambda row: f"{row['latency']['mad_ms']:.2g} ms"),
+    ("predicted latency", lambda row: _figure(row.get("predicted_ms"), "{:.4g} ms")),
+    ("first run / load", lambda row: f"{row['first_ms']:.3g} / {row['init_ms']:.3g} ms"),
+    ("file size", _size),
+    ("peak memory", lambda row: _figure(row["peak_memory_mib"], "{:.1f} MiB")),
+    ("parameters", lambda row: f"{row['parameters']:,}"),
+    ("multiply-accumulates", lambda row: f"{row['macs']:,}"),
+    ("energy", lambda row: row["power"]),
+)
+
+
+def render_result(report: Mapping[str, Any]) -> str:
+    """The table that ends a deployment: the unpruned fp32 artifact beside the shipped one."""
+    columns = (report["baseline"], report["result"])
+    table = [("", "before", "after"), *((name, *(cell(column) for column in columns)) for name, cell in ROWS)]
+    low, high = report["speedup_interval"]
+    device, conditions = report["device"], report["conditions"]
+    lines = [
+        render_columns(table),
+        "",
+        f"speed-up {report['speedup']:.2f} (95 % interval {low:.2f} to {high:.2f}), measured interleaved on "
+        f"{device['host']}: {device['cpu']}, {report['runtime']}, {conditions['threads']} thread(s)",
+        "",
+        render_artifacts(report["artifacts"]),
+        "",
+        *(f"gate {row['outcome']:<12} {row['gate']}: {row['reason']}" for row in report["gates"]),
+        *(f"note: {note}" for note in report["notes"]),
+        f"verdict: {report['verdict']}",
+    ]
+    return "\n".join(lines)
+
+
+def render_artifacts(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Every exported file with what was measured of it."""
+    table = [("file", "accuracy", "p50 ms", "p95 ms", "KiB", "shipped")]
+    for row in rows:
+        latency = row.get("latency")
+        table.append(
+            (
+                row["path"],
+                _figure(row.get("accuracy_percent"), "{:.2f} %"),
+                f"{latency['p50_ms']:.4g}" if latency else "-",
+                f"{latency['p95_ms']:.4g}" if latency else "-",
+                f"{row['bytes'] / 1024:.1f}",
+                "yes" if row.get("shipped") else "",
+            )
+        )
+    return render_columns(table)
+
+
+def render_plan(plan: Mapping[str, Any]) -> str:
+    """What was cut and why, a group a line."""
+    table = [("group", "channels", "loss rise", "why")]
+    for row in plan["groups"]:
+        table.append(
+            (row["group"], f"{len(row['keep'])} of {row['size']}", f"{row['loss_increase']:.4f}", row["reason"])
+        )
+    head = (
+        f"predicted {_figure(plan['predicted_ms'], '{:.4g}')} ms for a budget of "
+        f"{_figure(plan['budget_ms'], '{:.4g}')} ms, "
+        f"loss rise {plan['loss_increase']:.4f} before fine-tuning, proven within {plan['gap']:.2%} of the optimum"
+    )
+    return "\n".join([head, render_columns(table), *plan["notes"]])
+
+
+def render_comparison(names: Sequence[str], reports: Sequence[Mapping[str, Any]]) -> str:
+    """The shipped artifacts of several runs, side by side."""
+    results = [report["result"] for report in reports]
+    table = [("", *names), ("verdict", *(str(report["verdict"]) for report in reports))]
+    table += [(name, *(cell(result) for result in results)) for name, cell in ROWS]
+    table.append(("speed-up", *(f"{report['speedup']:.2f}" for report in reports)))
+    fingerprints = {report["device"]["fingerprint"] for report in reports}
+    warning = (
+        ""
+        if len(fingerprints) == 1
+        else "\nnote: these runs were measured on different devices; latencies do not compare"
+    )
+    return render_columns(table) + warning

@@ -1,0 +1,181 @@
+"""Targets: a kind of board with its runtime, budgets and gates, read strictly from TOML documents."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edgeprune.core.gate import METRICS, Gate
+from edgeprune.core.measurement import Protocol
+from edgeprune.errors import TargetError
+
+RUNTIMES = {"onnxruntime": "onnx", "litert": "tflite"}
+"""Runtime to the file format that it runs."""
+PRECISIONS = ("fp32", "int8")
+
+
+@dataclass(frozen=True)
+class HardwareFact:
+    """One fact about a kind of board and where it is written."""
+
+    name: str
+    value: str | int | float
+    source: str
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the pruned net may cost; one of the two may be set."""
+
+    latency_ms: float | None = None
+    speedup: float | None = None
+
+
+@dataclass(frozen=True)
+class Target:
+    """A kind of board + runtime + budget + gates; never an address, never a secret.
+
+    `runtime` is a key of RUNTIMES; `threads` is the number of inference threads; `precision` is what ships;
+    `step` is the granularity of widths (channels).
+    """
+
+    name: str
+    description: str
+    runtime: str = "onnxruntime"
+    precision: str = "fp32"
+    threads: int = 1
+    step: int = 4
+    python: str = ""
+    """Interpreter on the board that has the runtime; empty: the one `devices setup` made, else `python3`."""
+    budget: Budget = Budget()
+    gates: tuple[Gate, ...] = ()
+    protocol: Protocol = Protocol()
+    hardware: tuple[HardwareFact, ...] = ()
+
+    @property
+    def format(self) -> str:
+        """File format of the runtime."""
+        return RUNTIMES[self.runtime]
+
+
+def suggest(word: str, valid: Collection[str]) -> str:
+    """`; did you mean 'x'?` or a list of what is valid."""
+    close = difflib.get_close_matches(word, valid, 1)
+    return f"; did you mean {close[0]!r}?" if close else f"; valid: {', '.join(sorted(valid))}"
+
+
+def parse_target(document: Mapping[str, Any], name: str, where: str) -> Target:
+    """Read a target document.
+
+    Raises:
+        TargetError: unknown key, wrong type, value out of range; says where and what is expected.
+    """
+    allowed = {"description", "runtime", "precision", "threads", "step", "python"}
+    _check_keys(document, allowed | {"budget", "gates", "protocol", "hardware"}, where)
+    _choice(document, "runtime", tuple(RUNTIMES), where)
+    _choice(document, "precision", PRECISIONS, where)
+    plain = {key: document[key] for key in allowed if key in document}
+    for key in ("description", "python"):
+        _typed(plain, key, str, where)
+    for key in ("threads", "step"):
+        _positive(plain, key, int, where)
+    if "description" not in plain:
+        raise TargetError(f"{where}: 'description' is missing; say in a line what board this is")
+    return Target(
+        name=name,
+        **plain,
+        budget=_parse_budget(document.get("budget", {}), f"{where}: budget"),
+        gates=parse_gates(document.get("gates", []), f"{where}: gates"),
+        protocol=_parse_protocol(document.get("protocol", {}), f"{where}: protocol"),
+        hardware=_parse_hardware(document.get("hardware", {}), f"{where}: hardware"),
+    )
+
+
+def parse_gates(rows: Any, where: str) -> tuple[Gate, ...]:
+    """Read `[[gates]]` rows.
+
+    Raises:
+        TargetError: unknown metric or key, or not exactly one limit.
+    """
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise TargetError(f"{where}: expected a list of tables; write each as [[gates]]")
+    return tuple(_parse_gate(row, where) for row in rows)
+
+
+def _parse_gate(row: Mapping[str, Any], where: str) -> Gate:
+    limits = ("at_most", "at_least", "max_regression")
+    _check_keys(row, {"metric", *limits}, where)
+    metric = row.get("metric")
+    if not isinstance(metric, str) or metric not in METRICS:
+        raise TargetError(f"{where}: unknown metric {metric!r}{suggest(str(metric), METRICS)}")
+    given = [key for key in limits if key in row]
+    if len(given) != 1:
+        raise TargetError(f"{where}: {metric}: exactly one of {', '.join(limits)} is needed, found {len(given)}")
+    _number(row, given[0], f"{where}: {metric}")
+    return Gate(metric, **{given[0]: float(row[given[0]])})
+
+
+def _parse_budget(table: Any, where: str) -> Budget:
+    _check_table(table, {"latency_ms", "speedup"}, where)
+    for key in table:
+        _positive(table, key, (int, float), where)
+    if len(table) > 1:
+        raise TargetError(f"{where}: give latency_ms or speedup, not both")
+    return Budget(**{key: float(value) for key, value in table.items()})
+
+
+def _parse_protocol(table: Any, where: str) -> Protocol:
+    number = (int, float)
+    kinds: dict[str, Any] = {"min_samples": int, "rounds": int, "min_duration_s": number, "max_warmup_s": number}
+    _check_table(table, set(kinds), where)
+    for key in table:
+        _positive(table, key, kinds[key], where)
+    return Protocol(**table)
+
+
+def _parse_hardware(table: Any, where: str) -> tuple[HardwareFact, ...]:
+    if not isinstance(table, dict):
+        raise TargetError(f"{where}: expected a table")
+    facts = []
+    for name, fact in table.items():
+        if not isinstance(fact, dict) or set(fact) != {"value", "source"} or not fact["source"]:
+            raise TargetError(f'{where}: {name}: expected {{ value = ..., source = "..." }}; every fact has a source')
+        facts.append(HardwareFact(name, fact["value"], str(fact["source"])))
+    return tuple(facts)
+
+
+def _check_table(table: Any, allowed: Collection[str], where: str) -> None:
+    if not isinstance(table, dict):
+        raise TargetError(f"{where}: expected a table")
+    _check_keys(table, allowed, where)
+
+
+def _check_keys(table: Mapping[str, Any], allowed: Collection[str], where: str) -> None:
+    for key in table:
+        if key not in allowed:
+            raise TargetError(f"{where}: unknown key {key!r}{suggest(key, allowed)}")
+
+
+def _choice(table: Mapping[str, Any], key: str, valid: Collection[str], where: str) -> None:
+    value = table.get(key)
+    if key in table and value not in valid:
+        raise TargetError(f"{where}: {key}: {value!r} is not known{suggest(str(value), valid)}")
+
+
+def _typed(table: Mapping[str, Any], key: str, kind: Any, where: str) -> None:
+    if key in table and (not isinstance(table[key], kind) or isinstance(table[key], bool)):
+        raise TargetError(f"{where}: {key}: {table[key]!r} has the wrong type")
+
+
+def _number(table: Mapping[str, Any], key: str, where: str) -> None:
+    _typed(table, key, (int, float), where)
+    if table[key] != table[key] or abs(table[key]) == float("inf"):
+        raise TargetError(f"{where}: {key}: must be finite")
+
+
+def _positive(table: Mapping[str, Any], key: str, kind: Any, where: str) -> None:
+    _typed(table, key, kind, where)
+    if key in table and not 0 < table[key] < float("inf"):
+        raise TargetError(f"{where}: {key}: {table[key]!r} must be above zero")

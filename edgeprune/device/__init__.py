@@ -1,0 +1,1 @@
+"""The only input and output with boards: transports, the agent, measuring, setting up."""

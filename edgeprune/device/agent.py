@@ -1,0 +1,145 @@
+"""The agent on the board: packed, pushed, asked."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeprune.device.transport import Completed, Transport
+from edgeprune.errors import ConnectionFailed, DeviceError, RemoteError, RuntimeMissing
+from edgeprune.shipped import shipped_dir
+
+PACKAGE = "edgeprune_agent"
+START = f"import sys\nfrom {PACKAGE}.__main__ import main\nsys.exit(main())\n"
+EPOCH = (1980, 1, 1, 0, 0, 0)
+"""The earliest time that a zip can hold: the same sources always give the same file."""
+SILENCE_S = 120.0
+"""The agent gives a sign of life every 5 s, but not within one window of a slow model."""
+
+
+@dataclass(frozen=True)
+class Agent:
+    """The agent where it lies on a board, with the interpreter that runs it."""
+
+    transport: Transport
+    python: str
+    path: str
+
+
+def pack_agent() -> bytes:
+    """The agent's sources as one file that Python runs."""
+    files = {"__main__.py": START}
+    for path in sorted((shipped_dir("deploy") / "agent" / PACKAGE).glob("*.py")):
+        files[f"{PACKAGE}/{path.name}"] = path.read_text()
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in files.items():
+            archive.writestr(zipfile.ZipInfo(name, EPOCH), text, zipfile.ZIP_DEFLATED)
+    return packed.getvalue()
+
+
+def push_agent(transport: Transport, workspace: str, python: str) -> Agent:
+    """Put the agent into the workspace, named by its hash, unless it is there."""
+    content = pack_agent()
+    remote = f"{workspace}/agent-{hashlib.sha256(content).hexdigest()[:16]}.pyz"
+    put_bytes(transport, content, remote)
+    return Agent(transport, python, remote)
+
+
+def put_bytes(transport: Transport, content: bytes, remote: str) -> None:
+    """Upload content that is not yet a file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "content"
+        path.write_bytes(content)
+        transport.put(path, remote)
+
+
+def call_agent(agent: Agent, request: Mapping[str, Any], progress: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Send one request; gives its results.
+
+    Raises:
+        ConnectionFailed: the link or the agent was lost before the end.
+        RuntimeMissing: the board lacks the runtime.
+        DeviceError: what else the agent or the board reports.
+    """
+    reader = EventReader(agent.transport.host, progress)
+    command = [agent.python, "-I", "-B", agent.path]
+    completed = agent.transport.run(
+        command, stdin=json.dumps(request).encode(), timeout_s=SILENCE_S, on_line=reader.feed
+    )
+    return reader.finish(completed)
+
+
+class EventReader:
+    """Reads the agent's lines. What a login shell prints before the first event is skipped."""
+
+    def __init__(self, host: str, progress: Callable[[str], None]) -> None:
+        self._host = host
+        self._progress = progress
+        self._results: list[dict[str, Any]] = []
+        self._error: dict[str, Any] | None = None
+        self._garbled = ""
+        self._begun = False
+        self._ended = False
+
+    def feed(self, line: str) -> None:
+        """Take one line."""
+        event = parse_event(line)
+        if event is None:
+            if self._begun and not self._garbled:
+                self._garbled = line[:200]
+            return
+        self._begun = True
+        kind = event.pop("event")
+        if kind == "progress":
+            self._progress(str(event.get("text", "")))
+        elif kind == "result":
+            self._results.append(event)
+        elif kind == "error":
+            self._error = event
+        elif kind == "end":
+            self._ended = True
+
+    def finish(self, completed: Completed) -> list[dict[str, Any]]:
+        """The results, once the command has ended.
+
+        Raises:
+            DeviceError: an error was reported, or the conversation is not whole.
+        """
+        if self._error is not None:
+            raise self._translate(str(self._error.get("kind")), str(self._error.get("message")))
+        if self._garbled:
+            raise RemoteError(f"{self._host}: the agent's answer is garbled: {self._garbled!r}")
+        if not self._ended:
+            raise self._lost(completed)
+        return self._results
+
+    def _translate(self, kind: str, message: str) -> DeviceError:
+        errors: dict[str, type[DeviceError]] = {"runtime": RuntimeMissing, "disk": DeviceError}
+        return errors.get(kind, RemoteError)(f"{self._host}: {message}")
+
+    def _lost(self, completed: Completed) -> DeviceError:
+        said = completed.stderr.strip().splitlines()
+        tail = f": {said[-1][:300]}" if said else ""
+        if completed.exit_code in (-9, 137):
+            return RemoteError(f"{self._host}: the agent was killed; the board may be out of memory{tail}")
+        if not self._begun and completed.exit_code != 0:
+            return RemoteError(f"{self._host}: the agent did not start (exit code {completed.exit_code}){tail}")
+        cause = f"the agent ended too soon (exit code {completed.exit_code})"
+        return ConnectionFailed(f"{self._host}: {cause}; run the same command again{tail}")
+
+
+def parse_event(line: str) -> dict[str, Any] | None:
+    """One line of the agent, or None where it is not an event."""
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None

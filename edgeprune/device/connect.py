@@ -1,0 +1,137 @@
+"""From a target and a host to a connected board."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeprune.core.measurement import NO_POWER_SENSOR, DeviceFacts
+from edgeprune.core.target import Target
+from edgeprune.device.address import resolve_host
+from edgeprune.device.agent import Agent, call_agent, push_agent
+from edgeprune.device.local import LocalTransport
+from edgeprune.device.transport import Transport
+from edgeprune.errors import DeviceError, RemoteError, RuntimeMissing
+
+PACKAGES = {"onnxruntime": ("onnxruntime",), "litert": ("ai-edge-litert", "tflite-runtime")}
+"""Packages that provide a runtime; an agent takes the first that is there."""
+VENV = "~/.local/share/edgeprune/venv"
+REMOTE_WORKSPACE = ".cache/edgeprune/board"
+HANDSHAKE_S = 30.0
+HANDSHAKE = """
+umask 077
+mkdir -p -- "$1" && cd -- "$1" || exit 1
+echo "workspace=$(pwd)"
+shift
+for python in "$@"; do
+    case $python in "~/"*) python=$HOME/${python#"~/"} ;; esac
+    found=$(command -v -- "$python") && echo "python=$found" && break
+done
+"""
+"""Makes the workspace $1, and finds the first interpreter of the rest that is there."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """A connected board. `workspace` is the agent's folder there, `python` the interpreter with the runtimes."""
+
+    transport: Transport
+    facts: DeviceFacts
+    workspace: str
+    python: str
+    agent: Agent
+    target: str
+
+    def runtime_version(self, runtime: str) -> str:
+        """Version of the runtime there, empty where it is not installed."""
+        return next((self.facts.runtimes[name] for name in PACKAGES[runtime] if name in self.facts.runtimes), "")
+
+    def require_runtime(self, runtime: str) -> None:
+        """Make sure that the board can run models of a runtime.
+
+        Raises:
+            RuntimeMissing: it is not installed there.
+        """
+        if self.runtime_version(runtime):
+            return
+        package = PACKAGES[runtime][0]
+        if self.transport.name == "local":
+            remedy = f"pip install {package}"
+        else:
+            remedy = f"edgeprune devices setup --target {self.target} --host {self.transport.host}"
+        raise RuntimeMissing(f"{self.facts.host}: {package} is not installed for {self.python}; run: {remedy}")
+
+
+@contextmanager
+def open_device(target: Target, host: str | None) -> Iterator[Device]:
+    """Connect, push the agent where it is missing, and gather the board's facts.
+
+    Raises:
+        TargetError: no address is known for the target.
+        DeviceError: the board cannot be reached, or lacks Python.
+    """
+    transport = open_transport(target.name, host)
+    try:
+        yield _gather(transport, target)
+    finally:
+        transport.close()
+
+
+def open_transport(target_name: str, host: str | None) -> Transport:
+    """Connect to the board of a target.
+
+    Raises:
+        TargetError: no address is known.
+        ConnectionFailed: it cannot be reached.
+    """
+    address = resolve_host(target_name, host)
+    if address is None:
+        return LocalTransport()
+    from edgeprune.device.ssh import connect
+
+    return connect(address)
+
+
+def _gather(transport: Transport, target: Target) -> Device:
+    workspace, python = shake_hands(transport, target.python)
+    agent = push_agent(transport, workspace, python)
+    (row,) = call_agent(agent, {"command": "facts"}, lambda text: None)
+    return Device(transport, _parse_facts(row, transport), workspace, python, agent, target.name)
+
+
+def shake_hands(transport: Transport, python: str) -> tuple[str, str]:
+    """The workspace's whole path, made, and the interpreter's.
+
+    Raises:
+        DeviceError: no home to write in, or no Python.
+    """
+    local = transport.name == "local"
+    workspace = str(_local_workspace()) if local else REMOTE_WORKSPACE
+    candidates = [python] if python else [sys.executable] if local else [f"{VENV}/bin/python", "python3"]
+    done = transport.run(["sh", "-c", HANDSHAKE, "sh", workspace, *candidates], timeout_s=HANDSHAKE_S)
+    found = dict(line.split("=", 1) for line in done.stdout.decode(errors="replace").splitlines() if "=" in line)
+    if "workspace" not in found:
+        raise DeviceError(f"{transport.host}: {workspace} cannot be made: {done.stderr.strip()[-300:]}")
+    if "python" not in found:
+        raise DeviceError(
+            f"{transport.host}: no Python there ({', '.join(candidates)}); install python3 (3.9 or newer) with venv"
+        )
+    return found["workspace"], found["python"]
+
+
+def _local_workspace() -> Path:
+    return Path(os.environ.get("EDGEPRUNE_CACHE") or Path.home() / ".cache" / "edgeprune").absolute() / "board"
+
+
+def _parse_facts(row: Mapping[str, Any], transport: Transport) -> DeviceFacts:
+    fields = {**row, "power_meter": row.get("power_meter") or NO_POWER_SENSOR}
+    fields["cpu_flags"] = tuple(fields.get("cpu_flags", ()))
+    try:
+        return DeviceFacts(host=transport.host, host_key=transport.host_key, **fields)
+    except TypeError as exc:
+        raise RemoteError(f"{transport.host}: the agent describes the board in words unknown here: {exc}") from exc

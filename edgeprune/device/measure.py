@@ -1,0 +1,207 @@
+"""Ask a board's agent for latencies, probe times and outputs."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeprune.core.measurement import NO_POWER_SENSOR, Conditions, Measurement, Protocol, find_problems
+from edgeprune.core.target import RUNTIMES
+from edgeprune.device.agent import call_agent, put_bytes
+from edgeprune.device.connect import Device
+from edgeprune.device.transport import hash_file
+from edgeprune.errors import DeviceError, RemoteError
+
+Progress = Callable[[str], None]
+EVALUATION_THREADS = 1
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model to run on a board; `runtime` is "onnxruntime" or "litert"."""
+
+    name: str
+    path: Path
+    sha256: str
+    runtime: str
+
+    @classmethod
+    def of(cls, path: Path, runtime: str, name: str | None = None) -> ModelFile:
+        """Describe a file as it is now; it is called by its stem unless named."""
+        return cls(name or path.stem, path, hash_file(path), runtime)
+
+    @property
+    def file(self) -> str:
+        """Its name on the board."""
+        return f"{self.sha256}.{RUNTIMES[self.runtime]}"
+
+    def to_request(self) -> dict[str, str]:
+        """As the agent knows it."""
+        return {"name": self.name, "file": self.file, "runtime": self.runtime}
+
+
+@dataclass(frozen=True)
+class ProbeSettings:
+    """`rounds` windows of `window_s` of each probe; no round begins after `budget_s` in all (but three always do)."""
+
+    rounds: int = 9
+    window_s: float = 0.008
+    budget_s: float = 300.0
+
+
+def measure_models(
+    device: Device, models: Sequence[ModelFile], threads: int, protocol: Protocol, progress: Progress
+) -> dict[str, Measurement]:
+    """Latency of models by name: one push of those that the board lacks, one command, interleaved rounds.
+
+    Raises:
+        RuntimeMissing: the board lacks a runtime.
+        DeviceError: anything else that goes wrong there.
+    """
+    _check(device, models)
+    request = {
+        "command": "measure",
+        **_push(device, models),
+        "threads": threads,
+        "rounds": protocol.rounds,
+        "min_samples": protocol.min_samples,
+        "min_duration_s": protocol.min_duration_s,
+        "max_warmup_s": protocol.max_warmup_s,
+    }
+    rows = {row.get("name"): row for row in call_agent(device.agent, request, progress)}
+    return {model.name: _parse_row(device, model, rows.get(model.name), protocol) for model in models}
+
+
+def measure_probes(
+    device: Device, models: Sequence[ModelFile], threads: int, settings: ProbeSettings, progress: Progress
+) -> dict[str, tuple[float, ...]]:
+    """Median of each short window in ms, by model name; for hundreds of tiny models, pushed as one archive.
+
+    Raises:
+        RuntimeMissing: the board lacks a runtime.
+        DeviceError: anything else that goes wrong there.
+    """
+    if not models:
+        return {}
+    _check(device, models)
+    request = {
+        "command": "probe",
+        **_push_archive(device, models, {model.file for model in models}),
+        "threads": threads,
+        "rounds": settings.rounds,
+        "window_s": settings.window_s,
+        "budget_s": settings.budget_s,
+    }
+    (row,) = call_agent(device.agent, request, progress)
+    windows = row.get("windows_ms", {})
+    missing = [model.name for model in models if not windows.get(model.name)]
+    if missing:
+        raise RemoteError(f"{device.facts.host}: the agent gave no times of {', '.join(missing[:3])}")
+    return {model.name: tuple(map(float, windows[model.name])) for model in models}
+
+
+def evaluate_model(device: Device, model: ModelFile, inputs: np.ndarray, progress: Progress) -> np.ndarray:
+    """Outputs `[N, ...]` of a model with a batch of 1 for inputs `[N, ...]`, from its runtime on the board.
+
+    Floats given to a quantized input are quantized there by its scale, and its outputs dequantized.
+
+    Raises:
+        RuntimeMissing: the board lacks the runtime.
+        DeviceError: the inputs do not fit, or anything else that goes wrong there.
+    """
+    _check(device, [model])
+    packed = io.BytesIO()
+    np.save(packed, np.ascontiguousarray(inputs), allow_pickle=False)
+    name = sha256(packed.getbuffer()).hexdigest() + ".npy"
+    put_bytes(device.transport, packed.getvalue(), f"{device.workspace}/arrays/{name}")
+    request = {"command": "evaluate", **_push(device, [model]), "threads": EVALUATION_THREADS, "inputs": name}
+    (row,) = call_agent(device.agent, request, progress)
+    return _fetch_array(device, str(row.get("outputs")))
+
+
+def _fetch_array(device: Device, name: str) -> np.ndarray:
+    remote = f"{device.workspace}/arrays/{Path(name).name}"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "outputs.npy"
+        device.transport.get(remote, path)
+        device.transport.run(["rm", "-f", "--", remote], timeout_s=30)
+        if hash_file(path) != name.removesuffix(".npy"):
+            raise RemoteError(f"{device.facts.host}: the outputs were damaged on the way; run the same command again")
+        try:
+            return np.asarray(np.load(path, allow_pickle=False))
+        except ValueError as exc:
+            raise RemoteError(f"{device.facts.host}: the outputs are not an array: {exc}") from exc
+
+
+def _check(device: Device, models: Sequence[ModelFile]) -> None:
+    for runtime in sorted({model.runtime for model in models}):
+        device.require_runtime(runtime)
+    if len({model.name for model in models}) != len(models):
+        raise DeviceError("two models have the same name; results are told apart by it")
+
+
+def _push(device: Device, models: Sequence[ModelFile]) -> dict[str, Any]:
+    """Push those models that the board lacks; gives what a request says of them."""
+    wanted = {model.file for model in models}
+    (row,) = call_agent(device.agent, {"command": "have", "files": sorted(wanted)}, lambda text: None)
+    return _push_archive(device, models, wanted - set(row.get("have", ())))
+
+
+def _push_archive(device: Device, models: Sequence[ModelFile], wanted: set[str]) -> dict[str, Any]:
+    rows = [model.to_request() for model in models]
+    contents = {model.file: _read(model) for model in models if model.file in wanted}
+    if not contents:
+        return {"models": rows, "archive": None, "sizes": {}}
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+    name = sha256(packed.getbuffer()).hexdigest() + ".zip"
+    put_bytes(device.transport, packed.getvalue(), f"{device.workspace}/incoming/{name}")
+    return {"models": rows, "archive": name, "sizes": {name: len(content) for name, content in contents.items()}}
+
+
+def _read(model: ModelFile) -> bytes:
+    try:
+        content = model.path.read_bytes()
+    except OSError as exc:
+        raise DeviceError(f"{model.path}: cannot be read to push it: {exc.strerror}") from exc
+    if sha256(content).hexdigest() != model.sha256:
+        raise DeviceError(f"{model.path}: changed since it was exported (its sha256 is not {model.sha256[:16]}...)")
+    return content
+
+
+def _parse_row(device: Device, model: ModelFile, row: dict[str, Any] | None, protocol: Protocol) -> Measurement:
+    """A measurement from what the agent says, judged by the protocol."""
+    if row is None:
+        raise RemoteError(f"{device.facts.host}: the agent gave no measurement of {model.name}")
+    try:
+        conditions = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in row["conditions"].items()
+        }
+        measurement = Measurement(
+            artifact=model.name,
+            sha256=model.sha256,
+            runtime=model.runtime,
+            runtime_version=device.runtime_version(model.runtime),
+            device=device.facts.fingerprint,
+            conditions=Conditions(**conditions),
+            init_ms=row["init_ms"],
+            first_ms=row["first_ms"],
+            warmup_runs=row["warmup_runs"],
+            samples_ms=tuple(taken / 1e6 for taken in row["samples_ns"]),
+            peak_memory_mib=row["peak_memory_mib"],
+            power=row["power"] or NO_POWER_SENSOR,
+            energy_mj=row["energy_mj"],
+        )
+    except (KeyError, TypeError, AttributeError) as exc:
+        raise RemoteError(f"{device.facts.host}: the measurement of {model.name} is not whole: {exc!r}") from exc
+    return replace(measurement, problems=find_problems(measurement, protocol))

@@ -1,0 +1,194 @@
+"""Whether an exported file computes what the model computes: a chain of links, each with its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from edgeprune.core.artifact import Artifact
+from edgeprune.errors import ParityError
+from edgeprune.export.artifacts import check_artifact
+from edgeprune.export.checks import run_torch
+from edgeprune.export.runners import RUNNERS, run_onnx
+
+SQNR_LIMIT_DB = 300.0
+"""Stands for "identical" (and negated, for noise without any signal), as JSON has no infinity."""
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far outputs may differ; a limit that is None is not applied.
+
+    `relative_error` is the largest error over the largest reference magnitude. Noise passes at `sqnr_db`; down to
+    `least_sqnr_db` it passes where the top-1 classes of `top1_agreement` of the rows still agree.
+    """
+
+    reason: str
+    remedy: str
+    relative_error: float | None = None
+    sqnr_db: float | None = None
+    least_sqnr_db: float | None = None
+    top1_agreement: float | None = None
+
+    def describe(self) -> str:
+        """For people: what is needed."""
+        needs = []
+        if self.relative_error is not None:
+            needs.append(f"relative error <= {self.relative_error:g}")
+        if self.sqnr_db is not None:
+            needs.append(f"SQNR >= {self.sqnr_db:g} dB")
+        if self.least_sqnr_db is not None and self.top1_agreement is not None:
+            needs[-1] += f" (>= {self.least_sqnr_db:g} dB where top-1 agreement >= {self.top1_agreement:.0%})"
+        return " and ".join(needs)
+
+
+TOLERANCES = {
+    "fp32": Tolerance(
+        reason="converters reorder float32 sums: errors of 1e-7 to 1e-6 of the largest output are usual",
+        remedy="the model may be in training mode or hold an operator that the converter gets wrong: "
+        "try the other format, and report the model",
+        relative_error=1e-4,
+    ),
+    "int8": Tolerance(
+        reason="good static int8 keeps 30 to 50 dB; below 20 dB decisions flip, below 15 dB a scale is wrong",
+        remedy="give more typical calibration data, or ship fp32",
+        sqnr_db=20.0,
+        least_sqnr_db=15.0,
+        top1_agreement=0.95,
+    ),
+    "kernels": Tolerance(
+        reason="kernels that only round differently agree to 40 dB and more; saturating ones fell to 21.6 dB",
+        remedy="the int8 kernels saturate on this processor: quantize again with OnnxScheme reduce_range=True",
+        sqnr_db=27.0,
+    ),
+}
+"""Kind of link to its default limits."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """One link of the chain: the figures of `other` against `reference`, and whether they are within `tolerance`.
+
+    `top1_agreement` is a fraction, None where the output is not a vector of classes. Errors are in output units.
+    """
+
+    link: str
+    max_error: float
+    mean_error: float
+    relative_error: float
+    sqnr_db: float
+    top1_agreement: float | None
+    tolerance: Tolerance
+    ok: bool
+
+    def describe(self) -> str:
+        """For people: the figures in one line."""
+        top1 = "" if self.top1_agreement is None else f", top-1 agreement {self.top1_agreement:.1%}"
+        errors = f"max error {self.max_error:.3g} (relative {self.relative_error:.3g}), mean {self.mean_error:.3g}"
+        return f"{self.link}: {errors}, SQNR {self.sqnr_db:.1f} dB{top1}"
+
+
+def compare_outputs(link: str, reference: np.ndarray, other: np.ndarray, tolerance: Tolerance) -> Parity:
+    """Figures of `other` against `reference`, both `[N, ...]`; `link` names what is compared, "a -> b".
+
+    Raises:
+        ParityError: the shapes differ, or one of the two has NaN or infinity; no figures exist then.
+    """
+    if reference.shape != other.shape:
+        raise ParityError(f"{link}: output shapes {list(reference.shape)} and {list(other.shape)}; export again")
+    for side, values in (("the reference", reference), ("the result", other)):
+        if not np.isfinite(values).all():
+            raise ParityError(f"{link}: {side} has NaN or infinity; {tolerance.remedy}")
+    signal = reference.astype(np.float64)
+    error = np.abs(other.astype(np.float64) - signal)
+    figures = Parity(
+        link=link,
+        max_error=float(error.max()),
+        mean_error=float(error.mean()),
+        relative_error=float(error.max() / max(np.abs(signal).max(), np.finfo(np.float32).tiny)),
+        sqnr_db=_sqnr_db(signal, error),
+        top1_agreement=_top1_agreement(reference, other),
+        tolerance=tolerance,
+        ok=False,
+    )
+    return _judged(figures)
+
+
+def check_parity(parity: Parity) -> Parity:
+    """Give the link back where it is within its tolerance.
+
+    Raises:
+        ParityError: it is not; names the link, its figures, the limits and what to do.
+    """
+    if not parity.ok:
+        limits = parity.tolerance
+        raise ParityError(f"{parity.describe()}; needed {limits.describe()} ({limits.reason}); {limits.remedy}")
+    return parity
+
+
+def compare_artifacts(
+    program: nn.Module,
+    artifacts: Sequence[Artifact],
+    directory: Path,
+    inputs: np.ndarray,
+    same_processor: bool = True,
+) -> tuple[Parity, ...]:
+    """The chain for the artifacts of one program, on `inputs` `[N, ...]`: torch -> fp32 -> int8 -> its kernels.
+
+    A quantized file is compared with the fp32 file of its format, or with torch where there is none. The optimised
+    int8 kernels of ONNX Runtime are compared with its reference ones; with `same_processor=False` (files for another
+    kind of processor, whose scheme need not be right here) they are not used at all.
+
+    Raises:
+        ExportError: a file is missing, stale or does not run.
+        ParityError: outputs that have no figures at all (:func:`compare_outputs`).
+    """
+    torch_output = run_torch(program, inputs)
+    outputs = {("torch", ""): torch_output}
+    links: list[Parity] = []
+    for artifact in sorted(artifacts, key=lambda one: one.precision != "fp32"):
+        path = check_artifact(artifact, directory)
+        quantized_onnx = artifact.format == "onnx" and artifact.precision == "int8"
+        output = run_onnx(path, inputs, optimised=False) if quantized_onnx else RUNNERS[artifact.format](path, inputs)
+        source = (artifact.format, "fp32") if (artifact.format, "fp32") in outputs else ("torch", "")
+        link = f"{artifact.role}: {' '.join(source).strip()} -> {artifact.format} {artifact.precision}"
+        links.append(compare_outputs(link, outputs[source], output, TOLERANCES[artifact.precision]))
+        outputs[artifact.format, artifact.precision] = output
+        if quantized_onnx and same_processor:
+            kernels = f"{artifact.role}: onnx int8 reference kernels -> optimised kernels"
+            links.append(compare_outputs(kernels, output, run_onnx(path, inputs), TOLERANCES["kernels"]))
+    return tuple(links)
+
+
+def _judged(figures: Parity) -> Parity:
+    limits = figures.tolerance
+    exact = limits.relative_error is None or figures.relative_error <= limits.relative_error
+    clear = limits.sqnr_db is None or figures.sqnr_db >= limits.sqnr_db or _decisions_agree(figures)
+    return Parity(**{**figures.__dict__, "ok": exact and clear})
+
+
+def _decisions_agree(figures: Parity) -> bool:
+    limits, agreement = figures.tolerance, figures.top1_agreement
+    if limits.least_sqnr_db is None or limits.top1_agreement is None or agreement is None:
+        return False
+    return figures.sqnr_db >= limits.least_sqnr_db and agreement >= limits.top1_agreement
+
+
+def _sqnr_db(signal: np.ndarray, error: np.ndarray) -> float:
+    """Signal-to-quantization-noise ratio, within +-SQNR_LIMIT_DB."""
+    power, noise = float((signal**2).sum()), float((error**2).sum())
+    if noise == 0.0:
+        return SQNR_LIMIT_DB
+    if power == 0.0:
+        return -SQNR_LIMIT_DB
+    return float(np.clip(10 * np.log10(power / noise), -SQNR_LIMIT_DB, SQNR_LIMIT_DB))
+
+
+def _top1_agreement(reference: np.ndarray, other: np.ndarray) -> float | None:
+    if reference.ndim != 2 or reference.shape[1] < 2:
+        return None
+    return float((reference.argmax(axis=1) == other.argmax(axis=1)).mean())

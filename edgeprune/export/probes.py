@@ -1,0 +1,89 @@
+"""One-layer models, built in milliseconds: a runtime executes each as it executes that layer inside a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from edgeprune.core.layers import LayerShape
+from edgeprune.core.target import PRECISIONS
+from edgeprune.errors import ExportError
+
+
+def build_probe(shape: LayerShape, file_format: str, precision: str) -> bytes:
+    """The file of a model that is this layer with a bias and a ReLU, for one input.
+
+    Each takes and gives tensors as its runtime holds them between layers: ONNX fp32 float32 `[1, cin, *size]`, ONNX
+    int8 uint8 `[1, *size, cin]`, TFLite float32 or int8 `[1, *size, cin]` with height 1 for a 1-D layer; a linear
+    layer takes `[1, cin]`.
+
+    Raises:
+        ExportError: no such format, precision or layer, or the library that the format needs is not installed.
+    """
+    _check(shape)
+    if file_format not in _BUILDERS:
+        raise ExportError(f"probe of {shape.describe()}: unknown format '{file_format}'; expected {_list(_BUILDERS)}")
+    if precision not in PRECISIONS:
+        raise ExportError(f"probe of {shape.describe()}: unknown precision '{precision}'; expected {_list(PRECISIONS)}")
+    return _BUILDERS[file_format](shape, precision == "int8")
+
+
+def write_probes(
+    shapes: Collection[LayerShape], file_format: str, precision: str, directory: Path
+) -> dict[LayerShape, Path]:
+    """Write each shape's probe into the directory, which is made; file names depend on shape and precision only.
+
+    Raises:
+        ExportError: as :func:`build_probe`, or the directory cannot be written.
+    """
+    paths = {shape: directory / f"{_name(shape)}.{precision}.{file_format}" for shape in shapes}
+    for shape, path in paths.items():
+        content = build_probe(shape, file_format, precision)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        except OSError as exc:
+            raise ExportError(f"{path}: cannot write the probe of {shape.describe()}: {exc.strerror}") from exc
+    return paths
+
+
+def _build_onnx(shape: LayerShape, quantized: bool) -> bytes:
+    from edgeprune.export.probes_onnx import build_onnx_probe
+
+    return build_onnx_probe(shape, quantized)
+
+
+def _build_tflite(shape: LayerShape, quantized: bool) -> bytes:
+    from edgeprune.export.probes_tflite import build_tflite_probe
+
+    return build_tflite_probe(shape, quantized)
+
+
+_BUILDERS: dict[str, Callable[[LayerShape, bool], bytes]] = {"onnx": _build_onnx, "tflite": _build_tflite}
+
+
+def _check(shape: LayerShape) -> None:
+    axes = {"conv": (1, 2), "linear": (0,)}.get(shape.op)
+    if axes is None:
+        raise ExportError(f"probe of {shape.describe()}: no probe for op '{shape.op}'; expected conv or linear")
+    lengths = {len(part) for part in (shape.kernel, shape.stride, shape.size, shape.padding)}
+    if len(lengths) != 1 or lengths.isdisjoint(axes):
+        expected = " or ".join(map(str, axes))
+        raise ExportError(f"probe of {shape!r}: kernel, stride, size and padding need {expected} numbers each")
+    counts = (shape.cin, shape.cout, shape.groups, *shape.kernel, *shape.stride)
+    if any(count < 1 for count in counts) or any(pad < 0 for pad in shape.padding):
+        raise ExportError(f"probe of {shape!r}: channels, groups, kernel and stride begin at 1, padding at 0")
+    if shape.cin % shape.groups or shape.cout % shape.groups:
+        raise ExportError(f"probe of {shape.describe()}: groups must divide both channel counts")
+    if any(size < 1 for size in shape.output_size):
+        raise ExportError(f"probe of {shape.describe()}: the kernel is larger than the padded input")
+
+
+def _name(shape: LayerShape) -> str:
+    parts = [shape.op, f"i{shape.cin}", f"o{shape.cout}", f"g{shape.groups}"]
+    axes = {"k": shape.kernel, "s": shape.stride, "p": shape.padding, "n": shape.size}
+    return "_".join(parts + [letter + "x".join(map(str, numbers)) for letter, numbers in axes.items() if numbers])
+
+
+def _list(names: Collection[str]) -> str:
+    return " or ".join(names)

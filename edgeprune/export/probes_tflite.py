@@ -1,0 +1,154 @@
+"""One-layer TFLite models, written with the operators that litert-torch writes for such a layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from math import ceil
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeprune.core.layers import LayerShape
+from edgeprune.errors import ExportError
+from edgeprune.export.probes_weights import INPUT_SCALE, OUTPUT_SCALE, ProbeWeights, make_weights
+
+try:
+    import flatbuffers  # type: ignore[import-untyped]
+    from ai_edge_litert import schema_py_generated as schema
+except ImportError as exc:
+    raise ExportError(
+        f"TFLite probes: ai_edge_litert cannot be imported ({exc}); install it with `pip install 'edgeprune[tflite]'`"
+    ) from exc
+
+SCHEMA_VERSION = 3
+ZERO_POINT = -128
+"""The int8 number of a real zero in activations that are never negative."""
+
+
+@dataclass
+class _Graph:
+    """What a model is made of, in the order in which it was added."""
+
+    quantized: bool
+    tensors: list[Any] = field(default_factory=list)
+    buffers: list[Any] = field(default_factory=lambda: [schema.BufferT()])
+    operators: list[Any] = field(default_factory=list)
+    codes: list[Any] = field(default_factory=list)
+
+    def add_activation(self, name: str, size: tuple[int, ...], scale: float) -> int:
+        """The index of a new `[1, *size]` tensor between operators."""
+        kind = schema.TensorType.INT8 if self.quantized else schema.TensorType.FLOAT32
+        scales = np.array([scale], dtype=np.float32)
+        quantization = _quantization(scales, np.array([ZERO_POINT]), 0) if self.quantized else None
+        self.tensors.append(schema.TensorT([1, *size], kind, 0, name, quantization))
+        return len(self.tensors) - 1
+
+    def add_constant(self, name: str, value: NDArray[Any], quantization: Any = None) -> int:
+        """The index of a new tensor that holds this value."""
+        kinds = {"float32": schema.TensorType.FLOAT32, "int32": schema.TensorType.INT32, "int8": schema.TensorType.INT8}
+        self.buffers.append(schema.BufferT(np.frombuffer(value.tobytes(), dtype=np.uint8)))
+        kind = kinds[value.dtype.name]
+        self.tensors.append(schema.TensorT(list(value.shape), kind, len(self.buffers) - 1, name, quantization))
+        return len(self.tensors) - 1
+
+    def add_operator(self, name: str, version: int, inputs: list[int], output: int, options: Any) -> None:
+        """Add an operator whose options object is named after its options type."""
+        code = getattr(schema.BuiltinOperator, name)
+        kind = getattr(schema.BuiltinOptions, type(options).__name__.removesuffix("T"))
+        self.codes.append(schema.OperatorCodeT(code, None, version, code))
+        self.operators.append(schema.OperatorT(len(self.codes) - 1, inputs, [output], kind, options))
+
+    def serialize(self, output: int) -> bytes:
+        """The file of a model from tensor 0 to the output tensor."""
+        graph = schema.SubGraphT(self.tensors, [0], [output], self.operators, "main")
+        model = schema.ModelT(SCHEMA_VERSION, self.codes, [graph], "edgeprune probe", self.buffers)
+        builder = flatbuffers.Builder(1024)
+        builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+        return bytes(builder.Output())
+
+
+def build_tflite_probe(shape: LayerShape, quantized: bool) -> bytes:
+    """A layer with a ReLU as a TFLite file: float32 from end to end, or int8 with int8 weights and int32 bias.
+
+    Operators, padding and tensor layout are litert-torch 0.10's: channels last, 1-D layers with height 1, padding by
+    the SAME rule where that gives what the layer asks for and by a PAD operator otherwise.
+    """
+    graph, weights = _Graph(quantized), make_weights(shape)
+    if shape.op == "linear":
+        return _build_linear(graph, shape, weights)
+    return _build_convolution(graph, _as_2d(shape), weights)
+
+
+def _build_linear(graph: _Graph, shape: LayerShape, weights: ProbeWeights) -> bytes:
+    source = graph.add_activation("input", (shape.cin,), INPUT_SCALE)
+    output = graph.add_activation("output", (shape.cout,), OUTPUT_SCALE)
+    inputs = [source, *_add_weights(graph, weights, (0, 1))]
+    options = schema.FullyConnectedOptionsT(schema.ActivationFunctionType.RELU, keepNumDims=True)
+    graph.add_operator("FULLY_CONNECTED", 5, inputs, output, options)
+    return graph.serialize(output)
+
+
+def _build_convolution(graph: _Graph, shape: LayerShape, weights: ProbeWeights) -> bytes:
+    source = graph.add_activation("input", (*shape.size, shape.cin), INPUT_SCALE)
+    same = _is_same(shape)
+    if any(shape.padding) and not same:
+        source = _add_padding(graph, shape, source)
+    output = graph.add_activation("output", (*shape.output_size, shape.cout), OUTPUT_SCALE)
+    padding = schema.Padding.SAME if same else schema.Padding.VALID
+    common = {"padding": padding, "strideH": shape.stride[0], "strideW": shape.stride[1]}
+    common["fusedActivationFunction"] = schema.ActivationFunctionType.RELU
+    if shape.groups == shape.cin:
+        inputs = [source, *_add_weights(graph, weights, (1, 2, 3, 0))]
+        depthwise = schema.DepthwiseConv2DOptionsT(depthMultiplier=shape.cout // shape.cin, **common)
+        graph.add_operator("DEPTHWISE_CONV_2D", 1, inputs, output, depthwise)
+    else:
+        inputs = [source, *_add_weights(graph, weights, (0, 2, 3, 1))]
+        graph.add_operator("CONV_2D", 6 if shape.groups > 1 else 1, inputs, output, schema.Conv2DOptionsT(**common))
+    return graph.serialize(output)
+
+
+def _add_padding(graph: _Graph, shape: LayerShape, source: int) -> int:
+    sizes = tuple(size + 2 * pad for size, pad in zip(shape.size, shape.padding, strict=True))
+    sides = np.array([[0, 0], *([pad, pad] for pad in shape.padding), [0, 0]], dtype=np.int32)
+    padded = graph.add_activation("padded", (*sizes, shape.cin), INPUT_SCALE)
+    graph.add_operator("PAD", 1, [source, graph.add_constant("padding", sides)], padded, schema.PadOptionsT())
+    return padded
+
+
+def _add_weights(graph: _Graph, weights: ProbeWeights, order: tuple[int, ...]) -> list[int]:
+    """Tensors of weights and bias; `order` says where each axis of the file's weights comes from."""
+
+    def arrange(values: NDArray[Any]) -> NDArray[Any]:
+        flat_height = values[:, :, np.newaxis] if values.ndim == 3 else values
+        return flat_height.transpose(order)
+
+    if not graph.quantized:
+        return [graph.add_constant("weight", arrange(weights.weights)), graph.add_constant("bias", weights.bias)]
+    zeros = np.zeros(len(weights.scales), dtype=np.int64)
+    quantization = _quantization(weights.scales, zeros, order.index(0))
+    bias_quantization = _quantization(weights.bias_scales, zeros, 0)
+    return [
+        graph.add_constant("weight", arrange(weights.integers), quantization),
+        graph.add_constant("bias", weights.bias_integers, bias_quantization),
+    ]
+
+
+def _quantization(scales: NDArray[np.float32], zero_points: NDArray[np.int64], axis: int) -> Any:
+    return schema.QuantizationParametersT(scale=scales, zeroPoint=zero_points, quantizedDimension=axis)
+
+
+def _is_same(shape: LayerShape) -> bool:
+    """Whether TensorFlow's SAME rule pads this layer as the layer asks: alike at both ends of every axis."""
+    axes = zip(shape.size, shape.kernel, shape.stride, shape.padding, strict=True)
+    return any(shape.padding) and all(
+        max((ceil(size / stride) - 1) * stride + kernel - size, 0) == 2 * pad for size, kernel, stride, pad in axes
+    )
+
+
+def _as_2d(shape: LayerShape) -> LayerShape:
+    """The same convolution with height 1, if it had one axis."""
+    if len(shape.size) == 2:
+        return shape
+    size, kernel, stride, padding = (1, *shape.size), (1, *shape.kernel), (1, *shape.stride), (0, *shape.padding)
+    return replace(shape, size=size, kernel=kernel, stride=stride, padding=padding)

@@ -1,0 +1,234 @@
+"""Channel groups of a graph, and the costs of its layers as functions of their widths."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.fx import GraphModule
+
+from edgeprune.core.layers import Extent, Layer, LayerShape
+from edgeprune.core.plan import ChannelGroup, Member
+from edgeprune.graph import rules_layers, rules_shapes, rules_values
+from edgeprune.graph.labels import NONE, Array, Dim, Mask, Solution, solve
+from edgeprune.graph.walk import Dims, LayerUse, Rule, Shuffle, Value, Walk, walk_graph
+
+RULES: dict[str, Rule] = {**rules_layers.RULES, **rules_shapes.RULES, **rules_values.RULES}
+"""What to do at each ATen operator, by its name without overload."""
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What can be pruned in a graph, and what that does to its layers.
+
+    `notes` names operators without a rule and what was frozen for which reason. The rest is for surgery.
+    """
+
+    groups: tuple[ChannelGroup, ...]
+    layers: tuple[Layer, ...]
+    notes: tuple[str, ...]
+    atoms: dict[str, Array] = field(repr=False, compare=False)
+    """The atoms of each group, in the order of its channels."""
+    solution: Solution = field(repr=False, compare=False)
+    values: dict[str, Value] = field(repr=False, compare=False)
+    tensors: dict[str, Dims] = field(repr=False, compare=False)
+    inner: dict[str, Dim] = field(repr=False, compare=False)
+    shuffles: dict[str, Shuffle] = field(repr=False, compare=False)
+
+    def group(self, name: str) -> ChannelGroup:
+        """The group of that name.
+
+        Raises:
+            KeyError: there is none.
+        """
+        return {one.name: one for one in self.groups}[name]
+
+    def channels(self, group: str, tensor: str, dim: int) -> Array:
+        """For every slice of a parameter's dimension, the channel of `group` that it belongs to, or -1."""
+        labels = self.tensors[tensor][dim]
+        if labels is None:
+            raise KeyError(f"{tensor}: dimension {dim} is not tracked")
+        atoms = self.atoms[group]
+        channel = np.full(self.solution.count + 1, NONE, np.int64)
+        channel[atoms] = np.arange(len(atoms))
+        return np.asarray(channel[self.solution.atoms[labels]].max(axis=1), np.int64)
+
+
+def find_groups(program: GraphModule, ignore: Collection[str] = ()) -> Analysis:
+    """Find which slices of which tensors live and die together.
+
+    `ignore` names modules or parameters whose output channels have to stay. A group that cannot be pruned
+    is listed with the reason in `frozen`.
+    """
+    walk = walk_graph(program, RULES, ignore)
+    solution = solve(walk.labels)
+    found = _gather(walk, solution)
+    frozen = {name: _reason(atoms, solution) for name, atoms in found.items()}
+    groups = _describe(walk, solution, found, frozen)
+    layers = _layers(walk, solution, found, frozen)
+    return Analysis(
+        groups=groups,
+        layers=layers,
+        notes=_notes(walk, frozen),
+        atoms=found,
+        solution=solution,
+        values={node.name: value for node, value in walk.values.items() if value is not None},
+        tensors=walk.tensors,
+        inner=walk.inner,
+        shuffles={node.name: shuffle for node, shuffle in walk.shuffles.items()},
+    )
+
+
+def _gather(walk: Walk, solution: Solution) -> dict[str, Array]:
+    """Atoms that occur equally often in the same dimensions, by name, in the order of the graph."""
+    signature = _signatures(walk, solution)
+    listed = np.zeros(solution.count + 1, np.bool_)
+    pieces: list[tuple[str, Array]] = []
+    for use in walk.uses:
+        labels = walk.tensors[use.tensor][use.dim] if use.role == "out" else None
+        if labels is None:
+            continue
+        row = solution.atoms[labels]
+        for column in range(row.shape[1]):
+            atoms, first = np.unique(row[:, column], return_index=True)
+            atoms = atoms[np.argsort(first)]
+            atoms = atoms[(atoms != NONE) & ~listed[atoms]]
+            listed[atoms] = True
+            pieces += [(use.tensor, atoms[signature[atoms] == one]) for one in _in_order(signature[atoms])]
+    return _named(pieces, solution)
+
+
+def _in_order(values: NDArray[np.uint64]) -> Iterator[np.uint64]:
+    distinct, first = np.unique(values, return_index=True)
+    yield from distinct[np.argsort(first)]
+
+
+def _named(pieces: Sequence[tuple[str, Array]], solution: Solution) -> dict[str, Array]:
+    """Unique names: the producing parameter, what its slices are, and a number where that is not enough."""
+    bare = []
+    for tensor, atoms in pieces:
+        kind = solution.kinds.get(int(atoms[0]), "")
+        bare.append(tensor.removesuffix(".weight") + (f":{kind}" if kind else ""))
+    times, seen, found = Counter(bare), Counter[str](), {}
+    for name, (_, atoms) in zip(bare, pieces, strict=True):
+        seen[name] += 1
+        found[name if times[name] == 1 else f"{name}#{seen[name]}"] = atoms
+    return found
+
+
+def _signatures(walk: Walk, solution: Solution) -> NDArray[np.uint64]:
+    """A number for each atom: the same for atoms that occur equally often in the same dimensions."""
+    signature = np.zeros(solution.count + 1, np.uint64)
+    random = np.random.default_rng(0)
+    for dim in _distinct(walk):
+        row = solution.atoms[dim]
+        number = random.integers(1, 2**63, dtype=np.uint64)
+        counts = np.bincount(row.reshape(-1) + 1, minlength=0)[1:].astype(np.uint64)
+        signature[: len(counts)] += counts * number
+    return signature
+
+
+def _distinct(walk: Walk) -> Iterator[Array]:
+    """Every array of labels once."""
+    seen: set[int] = set()
+    dims: list[Dim] = [dim for tensor in walk.tensors.values() for dim in tensor]
+    for value in walk.values.values():
+        for one in value if isinstance(value, list) else [value]:
+            dims += one or ()
+    for dim in (*dims, *walk.inner.values()):
+        if dim is not None and id(dim) not in seen:
+            seen.add(id(dim))
+            yield dim
+
+
+def _reason(atoms: Array, solution: Solution) -> str:
+    return next((solution.frozen[int(atom)] for atom in atoms if int(atom) in solution.frozen), "")
+
+
+def _describe(
+    walk: Walk, solution: Solution, found: Mapping[str, Array], frozen: Mapping[str, str]
+) -> tuple[ChannelGroup, ...]:
+    owner = _owners(found, solution)
+    names = list(found)
+    members: dict[str, dict[tuple[str, int], str]] = {name: {} for name in names}
+    roles = {(use.tensor, use.dim): use.role for use in walk.uses}
+    for tensor, dims in walk.tensors.items():
+        for dim, labels in enumerate(dims):
+            if labels is not None:
+                for index in np.unique(owner[solution.atoms[labels]]):
+                    if index != NONE:
+                        members[names[index]][tensor, dim] = roles.get((tensor, dim), "along")
+    return tuple(
+        ChannelGroup(
+            name=name,
+            size=len(atoms),
+            members=tuple(Member(tensor, dim, role) for (tensor, dim), role in members[name].items()),
+            kind=solution.kinds.get(int(atoms[0]), "channels"),
+            frozen=frozen[name],
+        )
+        for name, atoms in found.items()
+    )
+
+
+def _owners(found: Mapping[str, Array], solution: Solution) -> Array:
+    """The index of each atom's group, NONE for an atom without."""
+    owner = np.full(solution.count + 1, NONE, np.int64)
+    for index, atoms in enumerate(found.values()):
+        owner[atoms] = index
+    return owner
+
+
+def _layers(walk: Walk, solution: Solution, found: Mapping[str, Array], frozen: Mapping[str, str]) -> tuple[Layer, ...]:
+    owner = _owners(found, solution)
+    for name, atoms in found.items():
+        if frozen[name]:
+            owner[atoms] = NONE
+    names, sizes = list(found), [len(atoms) for atoms in found.values()]
+
+    def extent(channels: tuple[int, Dim]) -> Extent:
+        size, dim = channels
+        if dim is None:
+            return Extent(size)
+        row = np.sort(owner[solution.atoms[dim]], axis=1)
+        kinds, counts = np.unique(row, axis=0, return_counts=True)
+        constant, terms = 0, []
+        for kind, count in zip(kinds, counts, strict=True):
+            own = [int(index) for index in kind if index != NONE]
+            if own:
+                terms.append((int(count) // prod(sizes[index] for index in own), tuple(names[index] for index in own)))
+            else:
+                constant += int(count)
+        return Extent(constant, tuple(terms))
+
+    times: Counter[str] = Counter()
+    layers = []
+    for use in walk.layers:
+        times[use.weight] += 1
+        layers.append(_layer(use, times[use.weight], (extent(use.cin), extent(use.cout), extent(use.groups))))
+    return tuple(layers)
+
+
+def _layer(use: LayerUse, turn: int, extents: tuple[Extent, Extent, Extent]) -> Layer:
+    name = use.weight.removesuffix(".weight") + (f"@{turn}" if turn > 1 else "")
+    shape = LayerShape(use.op, use.cin[0], use.cout[0], use.kernel, use.stride, use.groups[0], use.size, use.padding)
+    return Layer(name, shape, *extents)
+
+
+def _notes(walk: Walk, frozen: Mapping[str, str]) -> tuple[str, ...]:
+    unknown = [f"no rule for {operator}: what meets it stays whole" for operator in walk.unknown]
+    reasons = Counter(reason for reason in frozen.values() if reason)
+    return (*unknown, *(f"{count} group{'s' * (count > 1)} frozen: {reason}" for reason, count in reasons.items()))
+
+
+def alive_mask(analysis: Analysis, keep: Mapping[str, Sequence[int]]) -> Mask:
+    """Which atoms live under a plan; the last entry, for the padding of rows, is True."""
+    alive = np.ones(analysis.solution.count + 1, np.bool_)
+    for name, kept in keep.items():
+        atoms = analysis.atoms[name]
+        alive[atoms] = False
+        alive[atoms[np.asarray(kept, np.int64)]] = True
+    return alive

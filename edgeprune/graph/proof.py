@@ -1,0 +1,196 @@
+"""Proof of a surgery: the pruned graph computes what the original does once its removed channels are silenced.
+
+The silenced original keeps its shapes and its literals. Removed slices of every parameter and of every intermediate
+tensor are zero, and what computes statistics over channels (layer norm, means) sees the others only. It shares the
+analysis with the surgery, but neither its slicing nor its rewriting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+from torch.fx.node import map_aggregate
+
+from edgeprune.graph.groups import Analysis, alive_mask
+from edgeprune.graph.labels import Mask
+from edgeprune.graph.rewrites import Cut
+from edgeprune.graph.surgery import check_keep
+from edgeprune.graph.trace import Example, copy_program, operator_of, sizes_of
+from edgeprune.graph.walk import arg
+
+STATISTICS = frozenset(
+    f"aten.{name}"
+    for name in (
+        "layer_norm", "rms_norm", "group_norm", "batch_norm", "instance_norm", "mean", "var", "std", "var_mean",
+        "std_mean", "amax", "amin", "prod", "logsumexp", "linalg_vector_norm", "norm",
+    )
+)  # fmt: skip
+"""Operators that see the slices that stay, and those only."""
+
+
+def check_surgery(
+    original: GraphModule,
+    analysis: Analysis,
+    keep: Mapping[str, Sequence[int]],
+    pruned: GraphModule,
+    example: Example,
+) -> float:
+    """The largest error of the pruned outputs, relative to the largest value of the silenced original's.
+
+    Computed in float64 on random inputs of the example's shape (whole numbers are taken from the example).
+    Infinite if the outputs differ in number or shape, or are not finite.
+    """
+    inputs = _random_inputs(original, example)
+    reference = _run_double(neutralise(original, analysis, keep), inputs)
+    found = _run_double(copy_program(pruned), inputs)
+    if [one.shape for one in reference] != [one.shape for one in found]:
+        return float("inf")
+    return max((_relative_error(one, other) for one, other in zip(found, reference, strict=True)), default=0.0)
+
+
+def neutralise(program: GraphModule, analysis: Analysis, keep: Mapping[str, Sequence[int]]) -> GraphModule:
+    """A copy of the original's shape in which removed channels have no effect.
+
+    It takes the batch size that the program was traced with.
+    """
+    check_keep(analysis, keep)
+    silent = copy_program(program)
+    cut = Cut(analysis, alive_mask(analysis, keep), silent)
+    _silence_parameters_(silent, cut)
+    touched = [node for node in silent.graph.nodes if node.op == "call_function" and cut.touches(node)]
+    for node in touched:
+        _silence_(node, cut, silent)
+    silent.recompile()
+    return silent
+
+
+def _silence_parameters_(silent: GraphModule, cut: Cut) -> None:
+    named = dict(silent.named_parameters(remove_duplicate=False)) | dict(silent.named_buffers(remove_duplicate=False))
+    with torch.no_grad():
+        for name, value in named.items():
+            for axis, dim in enumerate(cut.analysis.tensors.get(name, ())):
+                mask = cut.mask(dim)
+                if mask is not None:
+                    value.index_fill_(axis, torch.from_numpy((~mask).nonzero()[0]), 0)
+
+
+def _silence_(node: Node, cut: Cut, silent: GraphModule) -> None:
+    """Make a node see only the slices that stay if it computes statistics, and zero what it gives elsewhere."""
+    if operator_of(node) in STATISTICS:
+        _gather_inputs_(node, cut, silent)
+        return
+    masks = [(axis, cut.mask(dim)) for axis, dim in enumerate(cut.dims(node))]
+    users, last = list(node.users), node
+    for axis, mask in masks:
+        if mask is not None:
+            shape = [-1] + [1] * (len(masks) - axis - 1)
+            dead = _constant(silent, last, torch.from_numpy(~mask).reshape(shape))
+            last = _after(dead, torch.ops.aten.masked_fill.Scalar, (last, dead, 0))
+    for user in users:
+        user.replace_input_with(node, last)
+
+
+def _gather_inputs_(node: Node, cut: Cut, silent: GraphModule) -> None:
+    """Compute the node on the slices that stay, and spread the result over the original places with zeros between."""
+    for source in node.all_input_nodes:
+        gathered = source
+        for axis, dim in enumerate(cut.dims(_origin(source))):
+            mask = cut.mask(dim)
+            if mask is not None:
+                places = _constant(silent, gathered, torch.from_numpy(mask.nonzero()[0]), node)
+                gathered = _after(places, torch.ops.aten.index_select.default, (gathered, axis, places))
+        node.replace_input_with(source, gathered)
+    _count_literals_(node, cut)
+    for result in [node] if isinstance(node.meta.get("val"), Tensor) else list(node.users):
+        users, last, dims = list(result.users), result, cut.dims(result)
+        for axis, dim in enumerate(dims):
+            mask = cut.mask(dim)
+            if mask is not None:
+                last = _spread(last, axis, len(dims), mask, silent)
+        for user in users:
+            user.replace_input_with(result, last)
+
+
+def _count_literals_(node: Node, cut: Cut) -> None:
+    source = cut.dims(_origin(arg(node, 0)))
+    if operator_of(node) in ("aten.layer_norm", "aten.rms_norm"):
+        shape = list(arg(node, 1))
+        masks = [cut.mask(dim) for dim in source[len(source) - len(shape) :]]
+        kept = [size if mask is None else int(mask.sum()) for size, mask in zip(shape, masks, strict=True)]
+        node.update_arg(1, kept)
+    if operator_of(node) == "aten.group_norm":
+        node.update_arg(1, cut.count(cut.analysis.inner.get(node.name), int(arg(node, 1))))
+
+
+def _origin(value: Any) -> Any:
+    while isinstance(value, Node) and value.name.startswith("silent_"):
+        value = value.args[0]
+    return value
+
+
+def _spread(node: Node, axis: int, rank: int, mask: Mask, silent: GraphModule) -> Node:
+    """A zero slice at the end, taken wherever a slice has been removed."""
+    places = np.where(mask, np.cumsum(mask) - 1, int(mask.sum()))
+    amounts = [0, 0] * (rank - axis - 1) + [0, 1]
+    padded = _after(node, torch.ops.aten.constant_pad_nd.default, (node, amounts))
+    index = _constant(silent, padded, torch.from_numpy(places))
+    return _after(index, torch.ops.aten.index_select.default, (padded, axis, index))
+
+
+def _constant(silent: GraphModule, after: Node, value: Tensor, before: Node | None = None) -> Node:
+    name = f"silent_constant_{len(silent._buffers)}"
+    silent.register_buffer(name, value)
+    place = after.graph.inserting_after(after) if before is None else after.graph.inserting_before(before)
+    with place:
+        return after.graph.create_node("get_attr", name, name=f"silent_{name}")
+
+
+def _after(place: Node, target: Any, args: tuple[Any, ...]) -> Node:
+    with place.graph.inserting_after(place):
+        return place.graph.create_node("call_function", target, args, name="silent_step")
+
+
+def _random_inputs(program: GraphModule, example: Example) -> tuple[Tensor, ...]:
+    """Inputs at the batch that the program was traced with, and that its analysis counts on."""
+    given = (example,) if isinstance(example, Tensor) else tuple(example)
+    generator = torch.Generator().manual_seed(0)
+    inputs = []
+    for value, node in zip(given, program.graph.find_nodes(op="placeholder"), strict=True):
+        sizes = sizes_of(node.meta["val"])
+        if value.is_floating_point():
+            inputs.append(torch.randn(sizes, generator=generator, dtype=torch.float64))
+        else:
+            inputs.append(torch.cat([value] * (sizes[0] // max(1, value.shape[0]) + 1))[: sizes[0]])
+    return tuple(inputs)
+
+
+def _run_double(program: GraphModule, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+    program.double()
+    for node in program.graph.nodes:
+        node.args, node.kwargs = map_aggregate(node.args, _double), map_aggregate(node.kwargs, _double)
+    program.recompile()
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.no_grad():
+            outputs = program(*inputs)
+    finally:
+        torch.set_default_dtype(default)
+    return [one for one in torch.utils._pytree.tree_leaves(outputs) if isinstance(one, Tensor)]
+
+
+def _double(value: Any) -> Any:
+    return torch.float64 if value is torch.float32 else value
+
+
+def _relative_error(found: Tensor, reference: Tensor) -> float:
+    if not bool(torch.isfinite(found).all()) or not bool(torch.isfinite(reference).all()):
+        return float("inf")
+    scale = float(reference.abs().max()) if reference.numel() else 0.0
+    error = float((found - reference).abs().max()) if reference.numel() else 0.0
+    return error / scale if scale else error

@@ -1,0 +1,280 @@
+"""Rules of the operators that make channels: convolutions, linear layers, products, attention, recurrent cells."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+from torch.fx import Node
+
+from edgeprune.graph.labels import Dim, join
+from edgeprune.graph.walk import Dims, LayerUse, Rule, Value, Walk, arg, freeze_all, untracked
+
+
+def convolution(node: Node, walk: Walk) -> Value:
+    """`out[g, co] = sum over ci of w[g, co, ci] * x[g, ci]`: input and output share the groups."""
+    groups = arg(node, 6, "groups", 1)
+    return _convolve(node, walk, int(groups), transposed=False)
+
+
+def transposed_convolution(node: Node, walk: Walk) -> Value:
+    """As `convolution`, with the weight laid out input first."""
+    return _convolve(node, walk, int(arg(node, 6, "groups", 1)), transposed=True)
+
+
+def general_convolution(node: Node, walk: Walk) -> Value:
+    """`aten.convolution`, which says itself whether it is transposed."""
+    return _convolve(node, walk, int(arg(node, 8)), transposed=bool(arg(node, 6)))
+
+
+def _convolve(node: Node, walk: Walk, groups: int, transposed: bool) -> Value:
+    source, weight, bias = arg(node, 0), arg(node, 1), arg(node, 2, "bias")
+    dims, kernel = walk.dims(source), walk.dims(weight)
+    rank = len(kernel) - 2
+    axis = len(dims) - rank - 1
+    space = _space(node, walk, dims[axis + 1 :], transposed)
+    walk.freeze(node, kernel[2:], f"{node.name} (convolution) has it as its window")
+    read, made = (0, 1) if transposed else (1, 0)
+    inner, cin, cout = None, kernel[read], kernel[made]
+    if groups == 1:
+        walk.tie(node, dims[axis], cin)
+    else:
+        inner, cin, cout = _grouped(node, walk, dims[axis], kernel, groups, transposed)
+    walk.tie(node, walk.dims(bias)[0], cout) if walk.dims(bias) else None
+    walk.use(weight, made, "out")
+    walk.use(weight, read, "in")
+    if groups > 1:
+        walk.inner[node.name] = inner
+    channels = (walk.sizes(source)[axis], dims[axis]), (walk.sizes(node)[axis], cout)
+    walk.layers.append(_layer(node, walk, channels, (groups, inner), transposed))
+    return (*dims[:axis], cout, *space)
+
+
+def _space(node: Node, walk: Walk, dims: Dims, transposed: bool) -> Dims:
+    """Labels of the axes that a window slides along.
+
+    Channels laid out along such an axis (efficient channel attention, Wang et al. 2020) keep their labels if the
+    size stays: surgery then puts what stays back in its old place before the convolution.
+    """
+    before, after = (walk.sizes(one)[-len(dims) :] for one in (arg(node, 0), node))
+    if transposed or before != after:
+        walk.freeze(node, dims, f"{node.name} (convolution) slides along it")
+        return (None,) * len(dims)
+    return dims
+
+
+def _grouped(
+    node: Node, walk: Walk, channels: Dim, kernel: Dims, groups: int, transposed: bool
+) -> tuple[Dim, Dim, Dim]:
+    """Labels of the groups, the input and the output of a grouped convolution."""
+    sizes = walk.sizes(arg(node, 1))
+    whole, part = kernel[0], kernel[1]
+    per_group = (sizes[1], sizes[0] // groups)
+    outer_in, inner_in = walk.labels.split(channels, (groups, per_group[1] if transposed else per_group[0]))
+    outer, inner = walk.labels.split(whole, (groups, per_group[1]))
+    walk.tie(node, outer_in, outer)
+    if per_group != (1, 1):
+        walk.labels.call(outer, "groups")
+    if not transposed:
+        walk.tie(node, inner_in, part)
+        return outer, part, whole
+    walk.tie(node, inner_in, inner)
+    return outer, inner, walk.labels.merge((outer, part), (groups, sizes[1]))
+
+
+def _layer(
+    node: Node, walk: Walk, channels: tuple[tuple[int, Dim], tuple[int, Dim]], groups: tuple[int, Dim], transposed: bool
+) -> LayerUse:
+    sizes, out = walk.sizes(arg(node, 0)), walk.sizes(node)
+    kernel = walk.sizes(arg(node, 1))[2:]
+    size, out_size = sizes[len(sizes) - len(kernel) :], out[len(out) - len(kernel) :]
+    stride = _each_axis(arg(node, 3, "stride", 1), len(kernel))
+    if transposed:  # as many products as a convolution of stride 1 over the input
+        stride, out_size = (1,) * len(kernel), size
+    padding = tuple(
+        -((size_in - (size_out - 1) * step - width) // 2)
+        for size_in, size_out, step, width in zip(size, out_size, stride, kernel, strict=True)
+    )
+    name = weight_name(arg(node, 1)) or node.name
+    return LayerUse(node.name, name, "conv", *channels, groups, kernel, stride, padding, size)
+
+
+def _each_axis(value: Any, rank: int) -> tuple[int, ...]:
+    values = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+    return tuple(int(one) for one in (values * rank if len(values) == 1 else values))
+
+
+def weight_name(value: object) -> str:
+    """The parameter that a weight comes from, through whatever is computed on it; "" for a computed one."""
+    while isinstance(value, Node) and value.op == "call_function" and value.all_input_nodes:
+        value = value.all_input_nodes[0]
+    return str(value.target) if isinstance(value, Node) and value.op == "get_attr" else ""
+
+
+def linear(node: Node, walk: Walk) -> Value:
+    """`out[..., o] = sum over i of w[o, i] * x[..., i] + b[o]`."""
+    source, weight, bias = arg(node, 0), arg(node, 1), arg(node, 2, "bias")
+    dims, kernel = walk.dims(source), walk.dims(weight)
+    walk.tie(node, dims[-1], kernel[1])
+    if walk.dims(bias):
+        walk.tie(node, walk.dims(bias)[0], kernel[0])
+    walk.use(weight, 0, "out")
+    walk.use(weight, 1, "in")
+    sizes = walk.sizes(source)
+    tokens = prod(sizes[1:-1])
+    window = ((1,), (1,), (0,), (tokens,)) if tokens > 1 else ((), (), (), ())
+    channels = (sizes[-1], dims[-1]), (walk.sizes(weight)[0], kernel[0])
+    walk.layers.append(LayerUse(node.name, weight_name(weight) or node.name, "linear", *channels, (1, None), *window))
+    return (*dims[:-1], kernel[0])
+
+
+def affine_product(node: Node, walk: Walk) -> Value:
+    """`addmm(b, x, w)`: a product of matrices plus a bias along its last dimension."""
+    dims = multiply(walk, node, walk.dims(arg(node, 1)), walk.dims(arg(node, 2)))
+    walk.use(arg(node, 2), 1, "out")
+    walk.use(arg(node, 2), 0, "in")
+    bias = walk.dims(arg(node, 0))
+    if bias:
+        walk.tie(node, bias[-1], dims[-1])
+    return dims
+
+
+def product(node: Node, walk: Walk) -> Value:
+    """`matmul`, `bmm`, `mm`: the contracted dimensions are one, leading dimensions broadcast."""
+    left, right = arg(node, 0), arg(node, 1)
+    if len(walk.sizes(right)) == 2:
+        walk.use(right, 1, "out")
+        walk.use(right, 0, "in")
+    return multiply(walk, node, walk.dims(left), walk.dims(right))
+
+
+def multiply(walk: Walk, node: Node, left: Dims, right: Dims) -> Dims:
+    """Labels of a matrix product; ties what it contracts."""
+    row = left[-2:-1]
+    column = right[-1:] if len(right) > 1 else ()
+    walk.tie(node, left[-1], right[-2] if len(right) > 1 else right[-1])
+    lead = broadcast(walk, node, (node.args[-2], node.args[-1]), (left[:-2], right[:-2]), 2)
+    return (*lead, *row, *column)
+
+
+def broadcast(walk: Walk, node: Node, sources: tuple[Any, ...], dims: tuple[Dims, ...], inner: int = 0) -> Dims:
+    """Tie dimensions that are broadcast against each other, aligned at the right; `inner` sizes are left out."""
+    rank = max((len(one) for one in dims), default=0)
+    joined: list[Dim] = []
+    for axis in range(rank):
+        wide = []
+        for source, one in zip(sources, dims, strict=True):
+            place = axis - rank + len(one)
+            if place >= 0 and walk.sizes(source)[place] != 1:
+                wide.append(one[place])
+        for other in wide[1:]:
+            walk.tie(node, wide[0], other)
+        joined.append(None if any(dim is None for dim in wide) else next(iter(wide), None))
+    return tuple(joined)
+
+
+def einsum(node: Node, walk: Walk) -> Value:
+    """Dimensions with the same letter are one."""
+    equation, operands = str(arg(node, 0)).replace(" ", ""), arg(node, 1)
+    if "..." in equation or "->" not in equation or not isinstance(operands, (list, tuple)):
+        return freeze_all(node, walk)
+    inputs, output = equation.split("->")
+    letters: dict[str, Dim] = {}
+    seen: set[str] = set()
+    for subscript, operand in zip(inputs.split(","), operands, strict=True):
+        for letter, dim, size in zip(subscript, walk.dims(operand), walk.sizes(operand), strict=True):
+            if size == 1:
+                continue
+            if letter in seen:
+                walk.tie(node, letters[letter], dim)
+            letters[letter] = dim if letters.get(letter) is None else letters[letter]
+            seen.add(letter)
+    return tuple(letters.get(letter) for letter in output)
+
+
+def attention(node: Node, walk: Walk) -> Value:
+    """Scaled dot-product attention: heads and leading dimensions are shared, the query's width is the key's."""
+    query, key, value = (walk.dims(node.args[place]) for place in range(3))
+    if arg(node, 7, "enable_gqa", False):
+        return freeze_all(node, walk)
+    walk.tie(node, query[-1], key[-1])
+    lead = broadcast(walk, node, tuple(node.args[:3]), (query[:-2], key[:-2], value[:-2]), 2)
+    walk.tie(node, key[-2], value[-2])
+    walk.freeze(node, (key[-2],), f"{node.name} (attention) takes the softmax along it")
+    mask = arg(node, 3, "attn_mask")
+    if walk.dims(mask):
+        broadcast(walk, node, (mask, node), (walk.dims(mask)[:-2], lead), 2)
+        walk.freeze(node, walk.dims(mask)[-2:])
+    for dim in lead:
+        walk.labels.call(dim, "heads")
+    return (*lead, query[-2], value[-1])
+
+
+def embedding(node: Node, walk: Walk) -> Value:
+    """One row of the table for each index."""
+    table, index = walk.dims(arg(node, 0)), walk.sizes(arg(node, 1))
+    walk.use(arg(node, 0), 1, "out")
+    walk.freeze(node, table[:1])
+    return (*(None,) * len(index), table[1])
+
+
+def recurrent(node: Node, walk: Walk) -> Value:
+    """LSTM and GRU: the hidden channels run through every gate of both weights, and back into the cell."""
+    state, params = arg(node, 1), arg(node, 2)
+    has_biases, layers, bidirectional, batch_first = arg(node, 3), arg(node, 4), arg(node, 7), arg(node, 8)
+    per_cell = 4 if has_biases else 2
+    if not isinstance(params, (list, tuple)) or len(params) != per_cell * int(layers) * (1 + bool(bidirectional)):
+        return freeze_all(node, walk)
+    states = list(state) if isinstance(state, (list, tuple)) else [state]
+    dims = walk.dims(arg(node, 0))
+    feed, hidden = dims[-1], None
+    for layer in range(int(layers)):
+        outs = []
+        for direction in range(1 + bool(bidirectional)):
+            start = per_cell * (layer * (1 + bool(bidirectional)) + direction)
+            outs.append(_cell(node, walk, feed, params[start : start + per_cell]))
+        feed = outs[0] if len(outs) == 1 else join(outs, [walk.sizes(params[1])[1]] * len(outs))
+        for out in outs:
+            hidden = out if hidden is None else hidden
+            walk.tie(node, hidden, out)
+    for one in states:
+        walk.tie(node, walk.dims(one)[-1], hidden)
+    last = (None,) * (len(dims) - 1) + (feed,)
+    step = (None,) * (len(dims) - 1) + (hidden,)
+    found = untracked(node)
+    return [last, *[step] * (len(found) - 1)] if isinstance(found, list) and batch_first in (True, False) else found
+
+
+def _cell(node: Node, walk: Walk, feed: Dim, params: Any) -> Dim:
+    """Tie the parameters of one cell; gives its hidden channels."""
+    to_gates, to_hidden = walk.dims(params[0]), walk.dims(params[1])
+    hidden = to_hidden[1]
+    gates = walk.sizes(params[1])[0] // walk.sizes(params[1])[1]
+    repeated = None if hidden is None else np.tile(hidden, gates)
+    walk.tie(node, feed, to_gates[1])
+    for one in params:
+        walk.tie(node, walk.dims(one)[0], repeated)
+    for param, dim, role in ((params[0], 0, "out"), (params[1], 0, "out"), (params[0], 1, "in"), (params[1], 1, "in")):
+        walk.use(param, dim, role)
+    return hidden
+
+
+RULES: dict[str, Rule] = {
+    **{f"aten.conv{rank}d": convolution for rank in (1, 2, 3)},
+    **{f"aten.conv_transpose{rank}d": transposed_convolution for rank in (1, 2, 3)},
+    "aten.convolution": general_convolution,
+    "aten.linear": linear,
+    "aten.addmm": affine_product,
+    "aten.matmul": product,
+    "aten.mm": product,
+    "aten.bmm": product,
+    "aten.baddbmm": affine_product,
+    "aten.einsum": einsum,
+    "aten.scaled_dot_product_attention": attention,
+    "aten.embedding": embedding,
+    "aten.lstm": recurrent,
+    "aten.gru": recurrent,
+    "aten.rnn_tanh": recurrent,
+    "aten.rnn_relu": recurrent,
+}

@@ -1,0 +1,109 @@
+"""Surgery: slice the parameters of a graph by a plan, and rewrite the sizes that are written in it as literals."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule, Node
+
+from edgeprune.errors import PlanError
+from edgeprune.graph.groups import Analysis, alive_mask
+from edgeprune.graph.labels import Mask
+from edgeprune.graph.rewrites import REWRITES, Cut
+from edgeprune.graph.trace import copy_program, operator_of
+from edgeprune.graph.walk import Value
+
+
+def apply_plan(program: GraphModule, analysis: Analysis, keep: Mapping[str, Sequence[int]]) -> GraphModule:
+    """A copy of `program` that has only the kept channels of each group; groups that are not named stay whole.
+
+    The copy shares no tensor with the original, can be trained, saved, exported and analysed again.
+
+    Raises:
+        PlanError: an unknown or frozen group, or channels that it does not have.
+    """
+    check_keep(analysis, keep)
+    cut = Cut(analysis, alive_mask(analysis, keep), program)
+    pruned = cut.program = copy_program(program, _sliced(program, cut))
+    for node in list(pruned.graph.nodes):
+        rewrite_(node, cut)
+    pruned.graph.eliminate_dead_code()
+    pruned.recompile()
+    return pruned
+
+
+def check_keep(analysis: Analysis, keep: Mapping[str, Sequence[int]]) -> None:
+    """Refuse what does not fit the groups.
+
+    Raises:
+        PlanError: says which group, what is wrong with it, and the nearest name to an unknown one.
+    """
+    groups = {group.name: group for group in analysis.groups}
+    for name, kept in keep.items():
+        if name not in groups:
+            near = difflib.get_close_matches(name, groups, 1)
+            raise PlanError(f"no group {name!r} in this model" + (f"; did you mean {near[0]!r}?" if near else ""))
+        group, indices = groups[name], list(kept)
+        if not indices or any(left >= right for left, right in pairwise(indices)):
+            raise PlanError(f"group {name!r}: the kept channels must be ascending and at least one, got {indices[:8]}")
+        if indices[0] < 0 or indices[-1] >= group.size:
+            raise PlanError(f"group {name!r}: channels {indices[0]}..{indices[-1]} do not lie in 0..{group.size - 1}")
+        if len(indices) == group.size:
+            continue
+        if group.frozen:
+            raise PlanError(f"group {name!r} has to stay whole: {group.frozen}")
+        if len(indices) % group.step:
+            raise PlanError(f"group {name!r}: {len(indices)} channels are not a multiple of {group.step}")
+
+
+def slice_tensor(value: Tensor, masks: Sequence[Mask | None]) -> Tensor:
+    """The slices of `value` that stay, along every dimension that has a mask; never a view."""
+    kept = value.detach()
+    for dim, mask in enumerate(masks):
+        if mask is not None:
+            kept = kept.index_select(dim, torch.from_numpy(mask.nonzero()[0]).to(kept.device))
+    return kept if kept is not value and kept.data_ptr() != value.data_ptr() else kept.clone()
+
+
+def _sliced(program: GraphModule, cut: Cut) -> dict[int, object]:
+    """What a deep copy is to put in the place of each parameter and buffer, by identity."""
+    replaced: dict[int, object] = {}
+    named = dict(program.named_parameters(remove_duplicate=False)) | dict(program.named_buffers(remove_duplicate=False))
+    for name, value in named.items():
+        dims = cut.analysis.tensors.get(name, (None,) * value.dim())
+        masks = [cut.mask(dim) for dim in dims]
+        kept = slice_tensor(value, masks)
+        if isinstance(value, nn.Parameter):
+            kept = nn.Parameter(kept, requires_grad=value.requires_grad)
+        replaced[id(value)] = kept
+    return replaced
+
+
+def rewrite_(node: Node, cut: Cut) -> None:
+    """Rewrite the literals of one node, and the sizes that its trace recorded."""
+    if not cut.touches(node):
+        return
+    rule = REWRITES.get(operator_of(node))
+    if rule is not None:
+        rule(node, cut)
+    node.meta["val"] = _shrunk(node.meta.get("val"), cut.analysis.values.get(node.name), cut)
+
+
+def _shrunk(traced: object, value: Value, cut: Cut) -> object:
+    """A traced tensor with the sizes that are left of it."""
+    if isinstance(traced, (list, tuple)) and isinstance(value, list):
+        return [_shrunk(one, dims, cut) for one, dims in zip(traced, value, strict=True)]
+    if not isinstance(traced, Tensor) or not isinstance(value, tuple):
+        return traced
+    masks = [cut.mask(dim) for dim in value]
+    if all(mask is None for mask in masks):
+        return traced
+    sizes = [
+        size if mask is None else size * int(mask.sum()) // len(mask)
+        for size, mask in zip(traced.shape, masks, strict=True)
+    ]
+    return traced.new_empty(sizes)

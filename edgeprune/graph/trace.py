@@ -1,0 +1,238 @@
+"""From a PyTorch module to a graph of ATen operators, and the few things that are done to such a graph as a whole."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule, Node
+
+from edgeprune.errors import GraphError
+
+Example = Tensor | tuple[Tensor, ...]
+
+LEAST_BATCH = 2
+"""torch.export takes a batch of 1 for a constant."""
+
+FLAGS: dict[str, int] = {
+    "aten.batch_norm": 5,
+    "aten.dropout": 2,
+    "aten.feature_dropout": 2,
+    "aten.alpha_dropout": 2,
+    "aten.feature_alpha_dropout": 2,
+    "aten.lstm": 6,
+    "aten.gru": 6,
+}
+"""Position of the training flag by operator."""
+
+REGIONS: dict[str, int] = {"wrap_with_autocast": 4, "wrap_with_set_grad_enabled": 1}
+"""Position of the region's graph among the arguments."""
+
+ALIASING = frozenset(
+    ["view", "reshape", "slice", "select", "chunk", "split", "unbind", "transpose", "permute", "getitem", "expand"]
+)
+
+
+def trace_model(model: nn.Module, example: Example) -> GraphModule:
+    """The graph of `model` in eval mode, with its high-level operators, parameter names and any batch size.
+
+    `example` is one input or a tuple of inputs, batch first. A model whose batch cannot be left open is
+    traced at the example's batch; `is_dynamic` tells.
+
+    Raises:
+        GraphError: `torch.export` cannot trace it.
+    """
+    was_training = model.training
+    if not isinstance(model, GraphModule):
+        model.eval()
+    try:
+        program = graph_of(export_graph(model, example))
+    finally:
+        if not isinstance(model, GraphModule):
+            model.train(was_training)
+    return program
+
+
+def reexport(program: GraphModule, example: Example) -> ExportedProgram:
+    """The program at the example's own batch, every size a constant, as deployment formats want it.
+
+    Raises:
+        GraphError: `torch.export` cannot trace it.
+    """
+    try:
+        with _quiet():
+            return torch.export.export(program, _inputs(example, least_batch=1))
+    except Exception as exc:
+        raise GraphError(f"re-export of the graph failed: {_first_line(exc)}") from exc
+
+
+def set_training_(program: GraphModule, training: bool) -> None:
+    """Flip the training flags of batch norm and dropout nodes, as `model.train(training)` would."""
+    for node in program.graph.nodes:
+        place = FLAGS.get(operator_of(node))
+        if place is not None:
+            node.update_arg(place, training)
+    program.recompile()
+
+
+def copy_program(program: GraphModule, replaced: dict[int, object] | None = None) -> GraphModule:
+    """A copy that shares no tensor; `replaced` maps the identity of a tensor to what the copy has in its place."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch copies its own tree specs in a way that it deprecates
+        return copy.deepcopy(program, replaced or {})
+
+
+def is_dynamic(program: GraphModule) -> bool:
+    """Whether the program takes any batch size."""
+    values = [node.meta.get("val") for node in program.graph.find_nodes(op="placeholder")]
+    return any(isinstance(value, Tensor) and isinstance(value.shape[0], torch.SymInt) for value in values)
+
+
+def operator_of(node: Node) -> str:
+    """The operator without overload and without the underscore of its in-place form: `aten.conv2d`."""
+    if node.op != "call_function":
+        return node.op
+    packet = getattr(node.target, "overloadpacket", None)
+    if packet is None:
+        return getattr(node.target, "__name__", str(node.target))
+    return str(packet).removesuffix("_")
+
+
+def sizes_of(value: object) -> tuple[int, ...]:
+    """The sizes of a traced tensor; an open batch counts as in the example."""
+    if not isinstance(value, Tensor):
+        return ()
+    return tuple(size if isinstance(size, int) else hint_of(size) for size in value.shape)
+
+
+def hint_of(size: Any) -> int:
+    """The example's value of an open size."""
+    hint = size.node.hint
+    return int(hint if hint is not None else size.node.maybe_as_int() or LEAST_BATCH)
+
+
+def make_functional_(program: GraphModule) -> None:
+    """Replace in-place operators by their plain forms where nobody else sees the memory that they write to."""
+    changed = False
+    for node in list(program.graph.nodes):
+        written = node.args[0] if node.args and isinstance(node.args[0], Node) else None
+        plain = _plain_form(node)
+        if plain is None or written is None or _is_seen_elsewhere(written, node):
+            continue
+        node.target = plain
+        for user in [one for one in written.users if node < one]:
+            user.replace_input_with(written, node)
+        changed = True
+    if changed:
+        program.recompile()
+
+
+def inline_regions_(program: GraphModule) -> None:
+    """Replace regions of switched-off autocast or gradient, which are graphs of their own, by their operators."""
+    regions = [node for node in program.graph.nodes if operator_of(node) in REGIONS]
+    for node in regions:
+        place = REGIONS[operator_of(node)]
+        inner = node.args[place]
+        body = program.get_submodule(str(inner.target)) if isinstance(inner, Node) else None
+        if not isinstance(body, GraphModule):
+            continue
+        operands = dict(zip(body.graph.find_nodes(op="placeholder"), node.args[place + 1 :], strict=True))
+        with program.graph.inserting_before(node):
+            results = program.graph.graph_copy(body.graph, operands)
+        results = results if isinstance(results, (list, tuple)) else (results,)
+        for user in list(node.users):
+            user.replace_all_uses_with(results[int(user.args[1])])
+            program.graph.erase_node(user)
+        program.graph.erase_node(node)
+    if regions:
+        program.graph.eliminate_dead_code()
+        program.delete_all_unused_submodules()
+        program.recompile()
+
+
+def _plain_form(node: Node) -> Callable[..., Any] | None:
+    packet = getattr(node.target, "overloadpacket", None)
+    if packet is None or not str(packet).endswith("_") or not str(packet).startswith("aten."):
+        return None
+    plain = getattr(torch.ops.aten, str(packet).removeprefix("aten.").removesuffix("_"), None)
+    form = getattr(plain, getattr(node.target, "_overloadname", "default"), None)
+    return form if callable(form) else None
+
+
+def _is_seen_elsewhere(written: Node, writer: Node) -> bool:
+    """Whether memory that `writer` writes is read, through a view, by a later node."""
+    if written.op in ("placeholder", "get_attr"):
+        return True
+    base = written
+    while base.op == "call_function" and operator_of(base).removeprefix("aten.").split("_")[0] in ALIASING:
+        source = base.args[0]
+        if not isinstance(source, Node):
+            break
+        if any(writer < user for user in source.users):
+            return True
+        base = source
+    return False
+
+
+def export_graph(model: nn.Module, example: Example) -> ExportedProgram:
+    """`torch.export` with an open batch, or with the example's where that is impossible.
+
+    Raises:
+        GraphError: it cannot be traced.
+    """
+    inputs = _inputs(example)
+    shapes = tuple({0: Dim.AUTO} if value.dim() else None for value in inputs)
+    with _quiet():
+        try:
+            return torch.export.export(model, inputs, dynamic_shapes=(shapes,) if _is_variadic(model) else shapes)
+        except Exception:
+            try:
+                return torch.export.export(model, inputs)
+            except Exception as exc:
+                raise GraphError(
+                    f"{type(model).__name__}: torch.export cannot trace it: {_first_line(exc)}; "
+                    "write the forward without branches on tensor values"
+                ) from exc
+
+
+def _is_variadic(model: nn.Module) -> bool:
+    code = getattr(model.forward, "__code__", None)
+    return code is not None and code.co_argcount <= 1
+
+
+def graph_of(exported: ExportedProgram) -> GraphModule:
+    """The runnable graph of an exported program, its parameters under their own names."""
+    program = exported.module(check_guards=False)
+    if not isinstance(program, GraphModule):
+        raise GraphError(f"torch.export gave a {type(program).__name__} instead of a graph")
+    inline_regions_(program)
+    make_functional_(program)
+    return program
+
+
+def _inputs(example: Example, least_batch: int = LEAST_BATCH) -> tuple[Tensor, ...]:
+    inputs = (example,) if isinstance(example, Tensor) else tuple(example)
+    if any(value.dim() and 0 < value.shape[0] < least_batch for value in inputs):
+        inputs = tuple(torch.cat([value] * least_batch) if value.dim() else value for value in inputs)
+    return inputs
+
+
+class _quiet:
+    """Keeps torch.export's log lines on failed attempts off the terminal."""
+
+    def __enter__(self) -> None:
+        self._level = logging.getLogger("torch").level
+        logging.getLogger("torch").setLevel(logging.CRITICAL)
+
+    def __exit__(self, *_: object) -> None:
+        logging.getLogger("torch").setLevel(self._level)
+
+
+def _first_line(exc: Exception) -> str:
+    return (str(exc).strip().splitlines() or [type(exc).__name__])[0]

@@ -1,0 +1,175 @@
+"""One walk over a graph: every tensor's dimensions get their labels, by one rule for each operator family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from edgeprune.graph.labels import Array, Dim, Labels
+from edgeprune.graph.trace import operator_of, sizes_of
+
+Dims = tuple[Dim, ...]
+Value = Dims | list[Dims] | None
+"""Labels of a node's dimensions: of its tensor, of its several tensors, or nothing for a number."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """A parameter's dimension in the role it plays for an operator: "out" or "in"."""
+
+    tensor: str
+    dim: int
+    role: str
+
+
+@dataclass(frozen=True)
+class LayerUse:
+    """A convolution or linear layer as it was met: the labels that its channel counts follow."""
+
+    node: str
+    weight: str
+    op: str
+    cin: tuple[int, Dim]
+    cout: tuple[int, Dim]
+    groups: tuple[int, Dim]
+    kernel: tuple[int, ...] = ()
+    stride: tuple[int, ...] = ()
+    padding: tuple[int, ...] = ()
+    size: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Shuffle:
+    """A view, a transposition and a view that together only reorder one dimension of `source`."""
+
+    source: str
+    axis: int
+    order: Array
+
+
+@dataclass
+class Walk:
+    """What has been learnt so far."""
+
+    program: GraphModule
+    labels: Labels = field(default_factory=Labels)
+    values: dict[Node, Value] = field(default_factory=dict)
+    tensors: dict[str, Dims] = field(default_factory=dict)
+    uses: dict[Use, None] = field(default_factory=dict)
+    layers: list[LayerUse] = field(default_factory=list)
+    inner: dict[str, Dim] = field(default_factory=dict)
+    """Labels that are no dimension of any tensor: the groups of a grouped convolution or of group norm."""
+    shuffles: dict[Node, Shuffle] = field(default_factory=dict)
+    skipped: set[Node] = field(default_factory=set)
+    unknown: list[str] = field(default_factory=list)
+
+    def dims(self, value: object) -> Dims:
+        """The labels of a tensor operand; a number has none."""
+        found = self.values.get(value) if isinstance(value, Node) else None
+        return found if isinstance(found, tuple) else ()
+
+    def sizes(self, value: object) -> tuple[int, ...]:
+        """The sizes of a tensor operand; an open batch counts as in the example."""
+        return sizes_of(value.meta.get("val")) if isinstance(value, Node) else ()
+
+    def use(self, value: object, dim: int, role: str) -> None:
+        """Note that an operator reads or makes channels with a parameter's dimension, be it through other operators."""
+        labels = self.dims(value)[dim]
+        while isinstance(value, Node) and value.op == "call_function" and value.all_input_nodes:
+            value = value.all_input_nodes[0]
+        if not isinstance(value, Node) or value.op != "get_attr" or labels is None:
+            return
+        for place, own in enumerate(self.tensors[str(value.target)]):
+            if own is labels:
+                self.uses.setdefault(Use(str(value.target), place, role))
+
+    def tie(self, node: Node, left: Dim, right: Dim) -> None:
+        """Tie slice by slice, the node being the reason if one side cannot be tied."""
+        if left is not None or right is not None:
+            reason = f"{node.name} ({operator_of(node)}) joins it with positions that are no channels"
+            self.labels.tie(left, right, reason)
+
+    def freeze(self, node: Node, dims: Sequence[Dim], why: str = "") -> None:
+        """Keep every slice of `dims`, the node being the reason."""
+        for dim in dims:
+            self.labels.freeze(dim, why or f"{node.name} ({operator_of(node)}) needs every slice")
+
+
+Rule = Callable[[Node, Walk], Value]
+
+
+def arg(node: Node, place: int, name: str = "", default: Any = None) -> Any:
+    """An argument by position or keyword; a keyword-only one has a position beyond all others."""
+    if len(node.args) > place:
+        return node.args[place]
+    return node.kwargs.get(name, default)
+
+
+def walk_graph(program: GraphModule, rules: dict[str, Rule], ignore: Collection[str] = ()) -> Walk:
+    """Label every dimension of every tensor of the graph, and collect what ties them."""
+    walk = Walk(program)
+    for node in program.graph.nodes:
+        walk.values[node] = _value(node, walk, rules)
+    for use in walk.uses:
+        if use.role == "out" and any(use.tensor == one or use.tensor.startswith(f"{one}.") for one in ignore):
+            walk.labels.freeze(walk.tensors[use.tensor][use.dim], "ignored by the user")
+    return walk
+
+
+def _value(node: Node, walk: Walk, rules: dict[str, Rule]) -> Value:
+    if node.op == "placeholder":
+        return untracked(node)
+    if node.op == "get_attr":
+        return _parameter(node, walk)
+    if node.op == "output":
+        for source in node.all_input_nodes:
+            for dims in _each(walk.values[source]):
+                walk.freeze(node, dims, "it reaches the model's output")
+        return None
+    if node in walk.skipped:
+        return untracked(node)
+    rule = rules.get(operator_of(node))
+    if rule is None and torch.Tag.pointwise in getattr(node.target, "tags", ()):
+        rule = rules["pointwise"]
+    if rule is None:
+        return freeze_all(node, walk)
+    return rule(node, walk)
+
+
+def freeze_all(node: Node, walk: Walk) -> Value:
+    """What an operator without a rule gets: whatever meets it stays whole."""
+    if isinstance(node.meta.get("val"), (Tensor, list, tuple)):
+        for source in node.all_input_nodes:
+            for dims in _each(walk.values[source]):
+                walk.freeze(node, dims, f"no rule for {operator_of(node)} (at {node.name})")
+                if any(dim is not None for dim in dims) and operator_of(node) not in walk.unknown:
+                    walk.unknown.append(operator_of(node))
+    return untracked(node)
+
+
+def untracked(node: Node) -> Value:
+    """Dimensions without labels, for every tensor that the node gives."""
+    value = node.meta.get("val")
+    if isinstance(value, Tensor):
+        return (None,) * value.dim()
+    if isinstance(value, (list, tuple)):
+        return [(None,) * one.dim() if isinstance(one, Tensor) else () for one in value]
+    return None
+
+
+def _each(value: Value) -> list[Dims]:
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
+
+
+def _parameter(node: Node, walk: Walk) -> Dims:
+    name = str(node.target)
+    if name not in walk.tensors:
+        walk.tensors[name] = tuple(walk.labels.fresh(size) for size in walk.sizes(node))
+    return walk.tensors[name]

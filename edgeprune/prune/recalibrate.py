@@ -1,0 +1,68 @@
+"""Batch-norm statistics measured anew on calibration data, and a model's figure on evaluation data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule, Interpreter
+
+from edgeprune.errors import EdgepruneError
+
+
+class _Statistics(Interpreter):
+    """Runs a graph with the statistics of the batch at hand, and averages them into the stored ones."""
+
+    share = 1.0
+
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if target is torch.ops.aten.batch_norm.default and args[3] is not None:
+            inputs, weight, bias, mean, variance, _, _, epsilon, _ = args
+            return torch.batch_norm(inputs, weight, bias, mean, variance, True, self.share, epsilon, False)
+        return super().call_function(target, args, kwargs)
+
+
+def recalibrate_(program: GraphModule, batches: Iterable[tuple[Tensor, Tensor | None]]) -> None:
+    """Replace batch norm's running statistics by their plain average over the batches; weights stay as they are.
+
+    Raises:
+        EdgepruneError: a statistic is not finite afterwards.
+    """
+    if not any(node.target is torch.ops.aten.batch_norm.default for node in program.graph.nodes):
+        return
+    interpreter = _Statistics(program)
+    with torch.no_grad():
+        for count, (inputs, _) in enumerate(batches, 1):
+            interpreter.share = 1 / count
+            interpreter.run(channels_last(inputs))
+    bad = [name for name, value in program.named_buffers() if not bool(value.isfinite().all())]
+    if bad:
+        raise EdgepruneError(f"recalibration: {bad[0]} is not finite; check calibration_data() and the model's weights")
+
+
+def evaluate(
+    program: nn.Module,
+    data: Iterable[tuple[Tensor, Tensor | None]],
+    metric: Callable[[np.ndarray, np.ndarray], float],
+) -> float:
+    """The metric of a model, in eval mode as it comes, over all batches together.
+
+    Raises:
+        EdgepruneError: a batch has no targets.
+    """
+    outputs, wanted = [], []
+    with torch.inference_mode():
+        for inputs, targets in data:
+            if targets is None:
+                raise EdgepruneError("evaluation needs batches of (inputs, targets); these are inputs only")
+            outputs.append(program(channels_last(inputs)).float().numpy())
+            wanted.append(targets.numpy())
+    return float(metric(np.concatenate(outputs), np.concatenate(wanted)))
+
+
+def channels_last(inputs: Tensor) -> Tensor:
+    """Images with channels as the last dimension in memory, which the CPU's convolutions prefer; others as they are."""
+    return inputs.contiguous(memory_format=torch.channels_last) if inputs.ndim == 4 else inputs

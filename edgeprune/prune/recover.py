@@ -1,0 +1,257 @@
+"""Train a pruned net on, taught by the original, so that it regains what the cut has cost."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.fx import GraphModule
+
+from edgeprune.errors import EdgepruneError, RunError
+from edgeprune.graph.trace import copy_program, set_training_
+from edgeprune.prune.recalibrate import channels_last
+from edgeprune.recipes.load import Data, Finetune, Recipe
+
+WARMUP_SHARE = 0.05
+MOMENTUM = 0.9
+MAX_GRADIENT_NORM = 5.0
+SEED = 0
+TRIALS = 2
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How a training step computes: in bfloat16 where the operators allow it, and with channels last in memory."""
+
+    bfloat16: bool = False
+    channels_last: bool = False
+
+    def run(self, model: nn.Module, inputs: Tensor) -> Tensor:
+        """The model's outputs, in float32."""
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
+            outputs: Tensor = model(channels_last(inputs) if self.channels_last else inputs.contiguous())
+        return outputs.float()
+
+
+@dataclass
+class _Training:
+    """A training under way: everything that an epoch reads and moves on."""
+
+    program: GraphModule
+    teacher: nn.Module | None
+    recipe: Recipe
+    optimizer: torch.optim.SGD
+    mode: Mode = Mode()
+    epoch: int = 0
+
+
+def recover(
+    program: GraphModule,
+    teacher: nn.Module | None,
+    recipe: Recipe,
+    progress: Progress,
+    checkpoint: Path | None = None,
+) -> GraphModule:
+    """A copy of `program`, in eval mode, trained by the recipe's settings.
+
+    SGD with Nesterov momentum, a short warm-up and one cosine to zero (Loshchilov and Hutter, 2017), the gradient's
+    norm clipped, no weight decay on norms and biases, and distillation (Hinton et al., 2015): `teacher` (in eval mode)
+    answers for the same augmented inputs. The number format and memory layout of a step are those that prove fastest
+    here. `checkpoint` is written after each epoch; a training that finds its own goes on from there, and gives the
+    same net as one that was never interrupted.
+
+    Raises:
+        EdgepruneError: the loss stops being finite; says what to change.
+        RunError: the checkpoint cannot be written.
+    """
+    student, settings = copy_program(program), recipe.finetune
+    if settings.epochs == 0:
+        return student
+    training = _Training(student, teacher, recipe, _optimizer(student, settings))
+    identity = _identity(student, settings)
+    if not (checkpoint and _resume_(training, checkpoint, identity)):
+        training.mode = choose_mode(student, recipe)
+    set_training_(student, True)
+    started, first = time.monotonic(), training.epoch
+    while training.epoch < settings.epochs:
+        loss = _train_epoch_(training)
+        if checkpoint:
+            _save(training, checkpoint, identity)
+        left = (time.monotonic() - started) / (training.epoch - first) * (settings.epochs - training.epoch)
+        progress(f"recover: epoch {training.epoch} of {settings.epochs}, loss {loss:.3f}, {_words(left)} left")
+    set_training_(student, False)
+    return student
+
+
+def training_loss(recipe: Recipe, outputs: Tensor, targets: Tensor, taught: Tensor | None) -> Tensor:
+    """The recipe's loss mixed with the distance to the teacher's outputs.
+
+    The distance is the divergence of softened class probabilities where the loss is the default one (Hinton et al.,
+    2015, times the squared temperature), else the mean squared difference.
+    """
+    task = recipe.loss(outputs, targets)
+    if taught is None:
+        return task
+    if recipe.classifies:
+        warm = recipe.finetune.temperature
+        soft, wanted = (outputs / warm).log_softmax(1), (taught / warm).log_softmax(1)
+        distance = nn.functional.kl_div(soft, wanted, reduction="sum", log_target=True) * warm**2
+        distance = distance * outputs.shape[1] / outputs.numel()
+    else:
+        distance = nn.functional.mse_loss(outputs, taught)
+    weight = recipe.finetune.distillation
+    return (1 - weight) * task + weight * distance
+
+
+def learning_rate(progress: float, peak: float) -> float:
+    """Linear warm-up, then a cosine to zero, over `progress` in [0, 1]."""
+    if progress < WARMUP_SHARE:
+        return peak * (0.1 + 0.9 * progress / WARMUP_SHARE)
+    return peak * 0.5 * (1 + math.cos(math.pi * (progress - WARMUP_SHARE) / (1 - WARMUP_SHARE)))
+
+
+def choose_mode(program: GraphModule, recipe: Recipe) -> Mode:
+    """The mode whose training step takes the least time on the first batch, tried on a copy."""
+    _seed(0)
+    inputs, targets = next(_pairs(recipe.train_data()))
+    layouts = (False, True) if inputs.ndim == 4 else (False,)
+    trial = copy_program(program)
+    set_training_(trial, True)
+    times = {}
+    for mode in (Mode(bfloat16, layout) for bfloat16 in (False, True) for layout in layouts):
+        try:
+            times[mode] = min([_timed_step(trial, mode, (inputs, targets), recipe) for _ in range(TRIALS + 1)][1:])
+        except RuntimeError as exc:  # an operator of this graph does not take bfloat16
+            if not mode.bfloat16:
+                raise EdgepruneError(f"recover: a training step fails: {exc}") from exc
+    return min(times, key=lambda mode: times[mode])
+
+
+def _timed_step(trial: GraphModule, mode: Mode, batch: tuple[Tensor, Tensor], recipe: Recipe) -> float:
+    started = time.perf_counter()
+    loss = training_loss(recipe, mode.run(trial, batch[0]), batch[1], None)
+    torch.autograd.grad(loss, [value for value in trial.parameters() if value.requires_grad], allow_unused=True)
+    return time.perf_counter() - started
+
+
+def _pairs(data: Data) -> Iterator[tuple[Tensor, Tensor]]:
+    for inputs, targets in data:
+        if targets is None:
+            raise EdgepruneError(f"{data.where}: training needs batches of (inputs, targets); this one has inputs only")
+        yield inputs, targets
+
+
+def _train_epoch_(training: _Training) -> float:
+    """One pass over the data, seeded by its number; gives the mean loss."""
+    _seed(training.epoch)
+    data, settings = training.recipe.train_data(), training.recipe.finetune
+    total, steps = 0.0, len(data)
+    for step, (inputs, targets) in enumerate(_pairs(data)):
+        progress = min(1.0, (training.epoch + step / steps) / settings.epochs)
+        for group in training.optimizer.param_groups:
+            group["lr"] = learning_rate(progress, settings.learning_rate)
+        total += _step_(training, inputs, targets)
+    training.epoch += 1
+    return total / steps
+
+
+def _step_(training: _Training, inputs: Tensor, targets: Tensor) -> float:
+    outputs = training.mode.run(training.program, inputs)
+    loss = training_loss(training.recipe, outputs, targets, _taught(training, inputs))
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise EdgepruneError(
+            f"recover: the loss is not finite in epoch {training.epoch + 1}; lower finetune learning_rate in "
+            f"{training.recipe.source} (now {training.recipe.finetune.learning_rate:g}) or check its train_data()"
+        )
+    training.optimizer.zero_grad()
+    torch.autograd.backward(loss)
+    nn.utils.clip_grad_norm_(training.program.parameters(), MAX_GRADIENT_NORM)
+    training.optimizer.step()
+    return value
+
+
+def _taught(training: _Training, inputs: Tensor) -> Tensor | None:
+    if training.teacher is None or training.recipe.finetune.distillation == 0:
+        return None
+    with torch.no_grad():
+        return training.mode.run(training.teacher, inputs)
+
+
+def _optimizer(program: GraphModule, settings: Finetune) -> torch.optim.SGD:
+    trained = [value for value in program.parameters() if value.requires_grad]
+    groups = [
+        {"params": [value for value in trained if value.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [value for value in trained if value.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=MOMENTUM, nesterov=True)
+
+
+def _seed(number: int) -> None:
+    """Seed every source of chance that a recipe's data may draw from."""
+    torch.manual_seed(SEED + number)
+    random.seed(SEED + number)
+    np.random.seed(SEED + number)
+
+
+def _identity(program: GraphModule, settings: Finetune) -> str:
+    """Names a training by the weights that it starts from and by its settings."""
+    digest = hashlib.sha256(json.dumps(asdict(settings)).encode())
+    for name, value in program.state_dict().items():
+        digest.update(f"{name} {list(value.shape)}".encode() + value.detach().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _save(training: _Training, checkpoint: Path, identity: str) -> None:
+    tensors = {f"state.{name}": value.detach().clone() for name, value in training.program.state_dict().items()}
+    for name, value in training.program.named_parameters():
+        momentum = training.optimizer.state.get(value, {}).get("momentum_buffer")
+        if momentum is not None:
+            tensors[f"momentum.{name}"] = momentum.clone()
+    about = {"identity": identity, "epoch": training.epoch, "mode": asdict(training.mode)}
+    partial = checkpoint.with_name(f".{checkpoint.name}.partial")
+    try:
+        contiguous = {name: value.contiguous() for name, value in tensors.items()}
+        save_file(contiguous, partial, {"training": json.dumps(about)})
+        partial.replace(checkpoint)
+    except (OSError, SafetensorError) as exc:
+        partial.unlink(missing_ok=True)
+        raise RunError(f"{checkpoint}: the training's checkpoint cannot be written: {exc}") from exc
+
+
+def _resume_(training: _Training, checkpoint: Path, identity: str) -> bool:
+    """Take up a training from its checkpoint; one that is missing, torn or of another training is passed over."""
+    try:
+        with safe_open(checkpoint, "pt") as file:
+            about: dict[str, Any] = json.loads(file.metadata()["training"])
+            if about["identity"] != identity:
+                return False
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return False
+    training.program.load_state_dict(
+        {name.removeprefix("state."): value for name, value in tensors.items() if name.startswith("state.")}
+    )
+    for name, value in training.program.named_parameters():
+        if f"momentum.{name}" in tensors:
+            training.optimizer.state[value]["momentum_buffer"] = tensors[f"momentum.{name}"]
+    training.epoch, training.mode = int(about["epoch"]), Mode(**about["mode"])
+    return True
+
+
+def _words(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,280 @@
+"""Load a recipe, a Python file with the user's model and data, and check what it gives."""
+
+from __future__ import annotations
+
+import ast
+import math
+import shutil
+import sys
+import traceback
+import types
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edgeprune.core.target import suggest
+from edgeprune.errors import EdgepruneError, RecipeError
+
+BUILT_IN = {
+    name: Path(__file__).parent / f"{name.replace('-', '_')}.py"
+    for name in ("digits-resnet8", "cifar10-resnet8", "motion-cnn")
+}
+"""Built-in recipes by name; each is a file that a user can copy."""
+REQUIRED = ("model", "train_data", "eval_data", "calibration_data")
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Finetune:
+    """How a pruned net is trained on.
+
+    `distillation` in [0, 1] weighs the original's answers against the targets; `temperature` softens them.
+    """
+
+    epochs: int = 10
+    learning_rate: float = 0.02
+    weight_decay: float = 5e-4
+    distillation: float = 0.5
+    temperature: float = 4.0
+
+
+@dataclass(frozen=True)
+class Data:
+    """A recipe's data set: batches `(inputs, targets)`, readable again and again; targets are None where not given."""
+
+    where: str
+    source: str
+    batches: Any
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        iterator = guarded(self.where, self.source, lambda: iter(self.batches))
+        while (batch := guarded(self.where, self.source, lambda: next(iterator, None))) is not None:
+            yield _pair(batch, self.where)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A user's model, data, loss, metric and fine-tuning settings.
+
+    `model`, `example_input` and the data functions do their work at the first call and give the same object after it.
+    `loss(outputs, targets)` gives a scalar tensor; `metric(outputs, targets)` takes arrays, so that it can judge
+    outputs that came from a board, and gives a number that is better when higher.
+    """
+
+    name: str
+    source: Path
+    model: Callable[[], nn.Module]
+    train_data: Callable[[], Data]
+    eval_data: Callable[[], Data]
+    calibration_data: Callable[[], Data]
+    example_input: Callable[[], Tensor]
+    loss: Callable[[Tensor, Tensor], Tensor]
+    metric: Callable[[np.ndarray, np.ndarray], float]
+    finetune: Finetune = Finetune()
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the loss is the default one, so that outputs are known to be logits of classes."""
+        return self.loss is nn.functional.cross_entropy
+
+
+def top1_accuracy_percent(outputs: np.ndarray, targets: np.ndarray) -> float:
+    """Share of rows whose highest output is at the target, in percent."""
+    return float(100 * np.mean(outputs.argmax(1) == targets))
+
+
+def load_recipe(name_or_path: str) -> Recipe:
+    """Load a built-in recipe by name, or a Python file by path.
+
+    Raises:
+        RecipeError: no such recipe, the file raises, a function is missing, or a setting is not valid.
+    """
+    path = BUILT_IN.get(name_or_path, Path(name_or_path))
+    if not path.is_file():
+        raise RecipeError(f"recipe {name_or_path!r}: no such file or built-in recipe{suggest(name_or_path, BUILT_IN)}")
+    if path.suffix != ".py":
+        raise RecipeError(f"{name_or_path}: a recipe is a Python file; see `edgeprune recipes copy`")
+    content = vars(_execute(path))
+    for name in REQUIRED:
+        if not callable(content.get(name)):
+            raise RecipeError(f"{path}: function {name}() is missing{_near(name, content)}")
+    return _recipe(name_or_path if name_or_path in BUILT_IN else path.stem, path, content)
+
+
+def copy_recipe(name: str, directory: Path) -> Path:
+    """Copy a built-in recipe's file into a directory, to be changed there.
+
+    Raises:
+        RecipeError: no such built-in recipe, or the file exists already.
+    """
+    if name not in BUILT_IN:
+        raise RecipeError(f"recipe {name!r} is not built in{suggest(name, BUILT_IN)}")
+    copy = directory / BUILT_IN[name].name
+    if copy.exists():
+        raise RecipeError(f"{copy}: exists already and is not overwritten; remove it or choose another directory")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(BUILT_IN[name], copy)
+    except OSError as exc:
+        raise RecipeError(f"{copy}: cannot be written: {exc.strerror}") from exc
+    return copy
+
+
+def describe_built_in() -> dict[str, str]:
+    """What each built-in recipe is, in a line: the first of its docstring."""
+    texts = {name: ast.get_docstring(ast.parse(path.read_text())) or "" for name, path in BUILT_IN.items()}
+    return {name: text.splitlines()[0] for name, text in texts.items()}
+
+
+def parse_finetune(settings: Any, where: str) -> Finetune:
+    """Read fine-tuning settings from a mapping, or take a Finetune as it is.
+
+    Raises:
+        RecipeError: an unknown key, or a value out of range.
+    """
+    if isinstance(settings, Finetune):
+        settings = {field.name: getattr(settings, field.name) for field in fields(settings)}
+    if not isinstance(settings, Mapping):
+        raise RecipeError(f"{where}: expected a dict of settings, found {type(settings).__name__}")
+    known = [field.name for field in fields(Finetune)]
+    for key, value in settings.items():
+        if key not in known:
+            raise RecipeError(f"{where}: unknown key {key!r}{suggest(str(key), known)}")
+        _check_setting(key, value, where)
+    return Finetune(**settings)
+
+
+def _check_setting(key: str, value: Any, where: str) -> None:
+    expected: dict[str, tuple[str, Callable[[Any], bool]]] = {
+        "epochs": ("a whole number from 0", lambda v: isinstance(v, int) and v >= 0),
+        "learning_rate": ("a number above 0", lambda v: v > 0),
+        "weight_decay": ("a number from 0", lambda v: v >= 0),
+        "distillation": ("a number from 0 to 1", lambda v: 0 <= v <= 1),
+        "temperature": ("a number above 0", lambda v: v > 0),
+    }
+    words, holds = expected[key]
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or not holds(value):
+        raise RecipeError(f"{where}: {key}: expected {words}, found {value!r}")
+
+
+def guarded(what: str, source: str, function: Callable[[], Any]) -> Any:
+    """Call a user's code; what it raises becomes a RecipeError with the line of the user's file."""
+    try:
+        return function()
+    except EdgepruneError:
+        raise
+    except (Exception, SystemExit) as exc:
+        lines = [frame.lineno for frame in traceback.extract_tb(exc.__traceback__) if frame.filename == source]
+        place = f"{source}:{lines[-1]}" if lines else source
+        reason = (str(exc).strip().splitlines() or ["no message"])[0]
+        raise RecipeError(f"{place}: {what} raised {type(exc).__name__}: {reason}") from exc
+
+
+def _execute(path: Path) -> types.ModuleType:
+    source = str(path)
+    module = types.ModuleType(f"edgeprune_recipe_{path.stem}")
+    module.__file__ = source
+    folder = str(path.resolve().parent)
+    if path not in BUILT_IN.values() and folder not in sys.path:
+        sys.path.append(folder)  # a recipe may import what lies beside it
+    try:
+        code = compile(path.read_text(), source, "exec")
+    except (SyntaxError, ValueError, OSError) as exc:
+        line = f":{exc.lineno}" if isinstance(exc, SyntaxError) else ""
+        raise RecipeError(f"{source}{line}: cannot be read: {exc.args[0]}") from exc
+    sys.modules[module.__name__] = module
+    guarded("the recipe", source, lambda: exec(code, vars(module)))
+    return module
+
+
+def _near(name: str, content: Mapping[str, Any]) -> str:
+    found = [key for key, value in content.items() if callable(value) and getattr(value, "__module__", "") != "torch"]
+    words = suggest(name, found)
+    return words if "did you mean" in words else "; see `edgeprune recipes copy digits-resnet8` for a complete file"
+
+
+def _recipe(name: str, path: Path, content: Mapping[str, Any]) -> Recipe:
+    source = str(path)
+
+    def data(function: str) -> Callable[[], Data]:
+        return cache(lambda: _data(guarded(f"{function}()", source, content[function]), function, source))
+
+    eval_data = data("eval_data")
+    return Recipe(
+        name=name,
+        source=path,
+        model=cache(lambda: _model(content["model"], source)),
+        train_data=data("train_data"),
+        eval_data=eval_data,
+        calibration_data=data("calibration_data"),
+        example_input=cache(lambda: _example_input(content.get("example_input"), eval_data, source)),
+        loss=_optional(content, "loss", source) or nn.functional.cross_entropy,
+        metric=_optional(content, "metric", source) or top1_accuracy_percent,
+        finetune=parse_finetune(content.get("finetune", {}), f"{path}: finetune"),
+    )
+
+
+def _optional(content: Mapping[str, Any], name: str, source: str) -> Callable[..., Any] | None:
+    given = content.get(name)
+    if given is None or given is nn.functional.cross_entropy:
+        return None
+    if not callable(given):
+        raise RecipeError(f"{source}: {name}: expected a function (outputs, targets), found {type(given).__name__}")
+    return lambda outputs, targets: guarded(f"{name}()", source, lambda: given(outputs, targets))
+
+
+def _model(build: Callable[[], Any], source: str) -> nn.Module:
+    torch.manual_seed(SEED)
+    model = guarded("model()", source, build)
+    if not isinstance(model, nn.Module):
+        raise RecipeError(f"{source}: model() gave {type(model).__name__}; expected a torch.nn.Module")
+    return model.eval()
+
+
+def _data(batches: Any, function: str, source: str) -> Data:
+    where = f"{source}: {function}()"
+    if isinstance(batches, Iterator):
+        raise RecipeError(f"{where} gave an iterator, which can be read only once; return a list or a DataLoader")
+    if not hasattr(batches, "__iter__") or not hasattr(batches, "__len__"):
+        raise RecipeError(
+            f"{where} gave {type(batches).__name__}; expected batches of (inputs, targets) with a length: "
+            "a list or a DataLoader"
+        )
+    if guarded(f"{function}()", source, lambda: len(batches)) == 0:
+        raise RecipeError(f"{where} gave no batches; expected at least one")
+    return Data(f"{function}()", source, batches)
+
+
+def _pair(batch: Any, where: str) -> tuple[Tensor, Tensor | None]:
+    inputs, targets = (batch, None) if isinstance(batch, Tensor) else _split(batch, where)
+    if len(inputs) == 0 or (targets is not None and len(inputs) != len(targets)):
+        count = "no" if targets is None else len(targets)
+        raise RecipeError(f"{where}: a batch has {len(inputs)} inputs and {count} targets; expected as many, above 0")
+    return inputs, targets
+
+
+def _split(batch: Any, where: str) -> tuple[Tensor, Tensor]:
+    pair = isinstance(batch, tuple | list) and len(batch) == 2
+    if not pair or not all(isinstance(part, Tensor) and part.ndim > 0 for part in batch):
+        raise RecipeError(f"{where}: a batch is a {type(batch).__name__}; expected a pair of tensors (inputs, targets)")
+    return batch[0], batch[1]
+
+
+def _example_input(given: Callable[[], Any] | None, eval_data: Callable[[], Data], source: str) -> Tensor:
+    if given is None:
+        return next(iter(eval_data()))[0][:1]
+    example = guarded("example_input()", source, given)
+    if not isinstance(example, Tensor) or example.ndim < 1 or len(example) != 1:
+        shape = list(example.shape) if isinstance(example, Tensor) else type(example).__name__
+        raise RecipeError(f"{source}: example_input() gave {shape}; expected a tensor with a batch dimension of 1")
+    return example

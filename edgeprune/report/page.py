@@ -1,0 +1,166 @@
+"""The report as one HTML page that needs nothing else: figures, distributions, what was cut and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from edgeprune.core.summary import ROWS
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1c2733; --paper: #fff; --soft: #6b7a89; --line: #dde3e9;
+  --before: #94a3b4; --after: #0f7b6c; --bad: #b3261e; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6ebf0; --paper: #151b21; --soft: #93a1af; --line: #2c3640;
+  --before: #6d7d8d; --after: #3bb7a3; --bad: #f2887f; } }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
+  max-width: 60rem; margin: 2rem auto; padding: 0 1.2rem; }
+h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.1rem; margin-top: 2.2rem; }
+p.lead { color: var(--soft); margin-top: 0; } .verdict { font-weight: 700; }
+.pass { color: var(--after); } .fail { color: var(--bad); } .inconclusive { color: var(--soft); }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th, td { text-align: right; padding: .3rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
+th:first-child, td:first-child { text-align: left; } th { color: var(--soft); font-weight: 600; }
+td.text, th.text { text-align: left; } .scroll { overflow-x: auto; } code { font-size: .9em; overflow-wrap: anywhere; }
+svg { width: 100%; height: auto; } svg text { fill: var(--soft); font-size: 12px; }
+"""
+
+
+def render_page(report: Mapping[str, Any], samples: Mapping[str, Sequence[float]]) -> str:
+    """HTML of a report document; `samples` holds the latency samples in ms of "before" and "after"."""
+    verdict = escape(report["verdict"])
+    device = report["device"]
+    parts = [
+        f"<h1>{escape(report['recipe'])} on {escape(report['target'])}</h1>",
+        f"<p class=lead>{escape(device['cpu'])}, {escape(device['host'])} · {escape(report['runtime'])} · "
+        f"{escape(report['created'])}</p>",
+        f"<p>Verdict <span class='verdict {verdict}'>{verdict}</span>; speed-up <b>{report['speedup']:.2f}</b> "
+        f"(95 % interval {report['speedup_interval'][0]:.2f} to {report['speedup_interval'][1]:.2f}), "
+        "both artifacts measured interleaved on that device.</p>",
+        _section("Before and after", _result_table(report)),
+        _section("Latency, every sample", _distribution(samples)),
+        _section(
+            "Gates",
+            _table(("gate", "outcome", "why"), [(g["gate"], g["outcome"], g["reason"]) for g in report["gates"]]),
+        ),
+        _section("What was cut, and why", _plan(report["plan"])),
+        _section("Artifacts", _artifacts(report["artifacts"])),
+        _section("Parity", _parity(report["parity"])),
+        _section("Conditions", _pairs({**report["conditions"], **{f"device {k}": v for k, v in device.items()}})),
+    ]
+    if report["notes"]:
+        parts.append(_section("Notes", "".join(f"<p>{escape(note)}</p>" for note in report["notes"])))
+    title = f"{escape(report['recipe'])} on {escape(report['target'])}: {verdict}"
+    return (
+        f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+        f"<title>{title}</title><style>{STYLE}</style>{''.join(parts)}</html>\n"
+    )
+
+
+def _section(title: str, body: str) -> str:
+    return f"<h2>{escape(title)}</h2><div class=scroll>{body}</div>"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[object]], text: int = 0) -> str:
+    """A table; the last `text` columns hold prose."""
+    kinds = ["" if column < len(head) - text else " class=text" for column in range(len(head))]
+    cells = [f"<th{kind}>{escape(name)}</th>" for name, kind in zip(head, kinds, strict=True)]
+    lines = [
+        "<tr>" + "".join(f"<td{kind}>{escape(str(cell))}</td>" for cell, kind in zip(row, kinds, strict=True)) + "</tr>"
+        for row in rows
+    ]
+    return f"<table><tr>{''.join(cells)}</tr>{''.join(lines)}</table>"
+
+
+def _result_table(report: Mapping[str, Any]) -> str:
+    rows = [(name.strip(), cell(report["baseline"]), cell(report["result"])) for name, cell in ROWS]
+    return _table(("", "before", "after"), rows)
+
+
+def _plan(plan: Mapping[str, Any]) -> str:
+    width, row = 640, 24
+    bars = []
+    for index, group in enumerate(plan["groups"]):
+        share = len(group["keep"]) / group["size"]
+        top = index * row
+        bars.append(
+            f"<text x=0 y={top + 15}>{escape(group['group'])}</text>"
+            f"<rect x=200 y={top + 4} width=360 height=14 fill='var(--line)'/>"
+            f"<rect x=200 y={top + 4} width={360 * share:.1f} height=14 fill='var(--after)'/>"
+            f"<text x=570 y={top + 15}>{len(group['keep'])} of {group['size']}</text>"
+        )
+    picture = f"<svg viewBox='0 0 {width} {row * len(plan['groups'])}' role=img>{''.join(bars)}</svg>"
+    rows = [
+        (g["group"], f"{len(g['keep'])} of {g['size']}", f"{g['loss_increase']:.4f}", g["reason"])
+        for g in plan["groups"]
+    ]
+    return picture + _table(("group", "channels", "loss rise", "why"), rows, text=1)
+
+
+def _artifacts(rows: Sequence[Mapping[str, Any]]) -> str:
+    cells = [
+        (
+            row["path"] + (" (shipped)" if row.get("shipped") else ""),
+            f"{row['accuracy_percent']:.2f} %" if row.get("accuracy_percent") is not None else "-",
+            f"{row['latency']['p50_ms']:.4g}" if row.get("latency") else "-",
+            f"{row['latency']['p95_ms']:.4g}" if row.get("latency") else "-",
+            f"{row['bytes']:,}",
+            row["scheme"],
+            row["sha256"][:16],
+        )
+        for row in rows
+    ]
+    return _table(("file", "accuracy", "p50 ms", "p95 ms", "bytes", "scheme", "sha256"), cells, text=2)
+
+
+def _parity(rows: Sequence[Mapping[str, Any]]) -> str:
+    cells = [
+        (
+            row["link"],
+            f"{row['max_error']:.2e}",
+            f"{row['sqnr_db']:.1f}",
+            f"{row['top1_agreement']:.2%}" if row["top1_agreement"] is not None else "-",
+        )
+        for row in rows
+    ]
+    return _table(("link", "largest error", "SQNR dB", "same top-1"), cells)
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    shown = {name: value for name, value in values.items() if value not in (None, "", [], ())}
+    return _table(("", "value"), [(name, _plain(value)) for name, value in shown.items()], text=1)
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {item}" for key, item in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _distribution(samples: Mapping[str, Sequence[float]]) -> str:
+    """Histograms of all samples on one axis, cut at the 99.5th percentile."""
+    width, height, left = 640, 150, 20
+    top = max(float(np.percentile(values, 99.5)) for values in samples.values())
+    edges = np.linspace(0, top * 1.02, 121)
+    marks = []
+    for name, values in samples.items():
+        counts, _ = np.histogram(values, edges)
+        heights = counts / counts.max() * (height - 20)
+        x = left + edges[:-1] / edges[-1] * (width - 2 * left)
+        step = (width - 2 * left) / 120
+        bars = "".join(
+            f"<rect x={a:.1f} y={height - h:.1f} width={step:.1f} height={h:.1f} />"
+            for a, h in zip(x, heights, strict=True)
+            if h > 0
+        )
+        median = left + float(np.median(values)) / edges[-1] * (width - 2 * left)
+        marks.append(f"<g fill='var(--{name})' fill-opacity=.75>{bars}</g>")
+        marks.append(f"<text x={median:.1f} y=12 text-anchor=middle>{name} {np.median(values):.3g} ms</text>")
+    ticks = "".join(
+        f"<text x={left + share * (width - 2 * left):.1f} y={height + 16} text-anchor=middle>{share * edges[-1]:.3g}</text>"
+        for share in (0, 0.25, 0.5, 0.75, 1)
+    )
+    axis = f"<line x1={left} x2={width - left} y1={height} y2={height} stroke='var(--line)'/>"
+    return f"<svg viewBox='0 0 {width} {height + 24}' role=img>{''.join(marks)}{axis}{ticks}</svg>"

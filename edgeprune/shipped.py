@@ -1,0 +1,74 @@
+"""Where targets and profiles are looked up: explicit path, the working folder, the user's config, what is shipped."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+
+from edgeprune.core.gate import Gate
+from edgeprune.core.target import Target, parse_gates, parse_target, suggest
+from edgeprune.errors import TargetError
+
+PACKAGE = Path(__file__).parent
+
+
+def shipped_dir(name: str) -> Path:
+    """The shipped folder `targets`, `hardware_profiles` or `deploy`: in the wheel, else in the checkout."""
+    inside = PACKAGE / "_shipped" / name
+    return inside if inside.is_dir() else PACKAGE.parent / name
+
+
+def config_dir() -> Path:
+    """`$XDG_CONFIG_HOME/edgeprune`, else `~/.config/edgeprune`."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "edgeprune"
+
+
+def list_targets() -> dict[str, Path]:
+    """Every target by name; the nearest place wins."""
+    found: dict[str, Path] = {}
+    for folder in (shipped_dir("targets"), config_dir() / "targets", Path("targets")):
+        found |= {path.stem: path for path in sorted(folder.glob("*.toml"))}
+    return found
+
+
+def load_target(name_or_path: str) -> Target:
+    """Load a target by name, or from a `.toml` file.
+
+    Raises:
+        TargetError: no such target, or the file is not valid.
+    """
+    if name_or_path.endswith(".toml"):
+        path = Path(name_or_path)
+    else:
+        known = list_targets()
+        if name_or_path not in known:
+            raise TargetError(f"no target {name_or_path!r}{suggest(name_or_path, known)}")
+        path = known[name_or_path]
+    return parse_target(_read_toml(path), path.stem, _display(path))
+
+
+def load_gates(path: Path) -> tuple[Gate, ...]:
+    """Read a file of `[[gates]]`.
+
+    Raises:
+        TargetError: the file is not valid.
+    """
+    document = _read_toml(path)
+    unknown = set(document) - {"gates"}
+    if unknown or not document.get("gates"):
+        raise TargetError(f"{path}: expected [[gates]] and nothing else, found: {', '.join(document) or 'nothing'}")
+    return parse_gates(document["gates"], f"{path}: gates")
+
+
+def _read_toml(path: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError as exc:
+        raise TargetError(f"{path}: no such file") from exc
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
+        raise TargetError(f"{path}: cannot be read as TOML: {exc}") from exc
+
+
+def _display(path: Path) -> str:
+    return f"targets/{path.name}" if path.parent.name == "targets" else str(path)

@@ -1,0 +1,177 @@
+"""Stages on files: export and check them, push them, measure them on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch.fx import GraphModule
+
+from edgeprune.core.artifact import Artifact, parse_artifact
+from edgeprune.core.document import Figures
+from edgeprune.core.measurement import Measurement, parse_measurement
+from edgeprune.core.target import PRECISIONS, RUNTIMES
+from edgeprune.device.measure import ModelFile, evaluate_model, measure_models
+from edgeprune.export.artifacts import ExportRequest, build_artifacts, check_artifact
+from edgeprune.export.parity import TOLERANCES, Parity, check_parity, compare_artifacts, compare_outputs
+from edgeprune.export.quantize_onnx import choose_onnx_scheme
+from edgeprune.export.runners import RUNNERS
+from edgeprune.graph.storage import load_model
+from edgeprune.run import read_json, write_json
+from edgeprune.stages.job import Job
+
+FORMAT_RUNTIMES = {file_format: runtime for runtime, file_format in RUNTIMES.items()}
+PARITY_ROWS = 64
+REMOTE_ROWS = 1000
+"""Evaluation inputs pushed to a board; this machine takes all."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """Which files to make of a net, and in which folder: the run directory or one inside it."""
+
+    directory: Path
+    role: str
+    formats: tuple[str, ...]
+    precisions: tuple[str, ...]
+
+
+def build(job: Job, program: GraphModule, files: Files) -> tuple[Artifact, ...]:
+    """Export a net, with the int8 scheme that suits the device."""
+    facts = job.device.facts
+    request = ExportRequest(
+        directory=files.directory,
+        role=files.role,
+        formats=files.formats,
+        precisions=files.precisions,
+        calibration=_inputs_only(job.recipe.calibration_data()),
+        scheme=choose_onnx_scheme(facts.machine, facts.cpu_flags),
+    )
+    return build_artifacts(program, job.recipe.example_input(), request)
+
+
+def build_variant(job: Job, name: str, program: GraphModule) -> Path:
+    """Export an untrained net as the target runs it, to be timed only."""
+    folder = job.run.directory / "variants" / name
+    (artifact,) = build(job, program, Files(folder, "pruned", (job.target.format,), (job.target.precision,)))
+    return folder / artifact.path
+
+
+def _inputs_only(batches: Iterable[Any]) -> Iterator[Tensor]:
+    for batch in batches:
+        yield batch[0] if isinstance(batch, (tuple, list)) else batch
+
+
+def export(job: Job) -> dict[str, Any]:
+    """Every format in every precision, each checked against the net it was made from."""
+    program = load_model(job.run.path("recovered.pt2"))
+    inputs, _ = _evaluation_rows(job, PARITY_ROWS)
+    originals = [parse_artifact(row) for row in job.run.result("profile")["originals"]]
+    made = build(job, program, Files(job.run.directory, "pruned", job.formats, PRECISIONS))
+    same = not job.device.facts.host_key
+    links = compare_artifacts(job.original, originals, job.run.directory, inputs, same)
+    links += compare_artifacts(program, made, job.run.directory, inputs, same)
+    for link in links:
+        job.detail(f"{link.describe()}")
+        check_parity(link)
+    return {
+        "artifacts": [one.to_dict() for one in (*originals, *made)],
+        "parity": [_parity_row(link) for link in links],
+    }
+
+
+def _parity_row(link: Parity) -> dict[str, Any]:
+    row = asdict(link)
+    row["tolerance"] = link.tolerance.describe()
+    return row
+
+
+def _evaluation_rows(job: Job, most: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """The first `most` evaluation inputs `[N, ...]` and targets, or all."""
+    inputs, targets, count = [], [], 0
+    for batch, wanted in job.recipe.eval_data():
+        inputs.append(np.asarray(batch))
+        targets.append(np.asarray(wanted))
+        count += len(batch)
+        if most is not None and count >= most:
+            break
+    return np.concatenate(inputs)[:most], np.concatenate(targets)[:most]
+
+
+def read_artifacts(job: Job) -> list[Artifact]:
+    """Every file of this run."""
+    return [parse_artifact(row) for row in job.run.result("export")["artifacts"]]
+
+
+def shipped(job: Job) -> str:
+    """Name of the artifact that ships: the pruned net in the target's format and precision."""
+    return f"pruned-{job.target.format}-{job.target.precision}"
+
+
+def measure(job: Job) -> dict[str, Any]:
+    """Latency of every artifact, interleaved, and its accuracy, both in its runtime on the device."""
+    runtimes = {runtime for runtime in RUNTIMES if job.device.runtime_version(runtime)}
+    artifacts = [one for one in read_artifacts(job) if FORMAT_RUNTIMES[one.format] in runtimes]
+    models = {one.name: _model_file(job, one) for one in artifacts}
+    remote = bool(job.device.facts.host_key)
+    inputs, targets = _evaluation_rows(job, REMOTE_ROWS if remote else None)
+    measured = measure_models(job.device, list(models.values()), job.target.threads, job.target.protocol, job.detail)
+    write_json(job.run.path("measurements.json"), {name: one.to_dict() for name, one in measured.items()})
+    accuracy, links = {}, []
+    for name, model in models.items():
+        outputs = evaluate_model(job.device, model, inputs, job.detail)
+        accuracy[name] = float(job.recipe.metric(outputs, targets))
+        job.detail(f"{name}: accuracy {accuracy[name]:.2f}, p50 {measured[name].latency.p50_ms:.4g} ms")
+        if remote:
+            links.append(_device_link(model, name, inputs[:PARITY_ROWS], outputs[:PARITY_ROWS]))
+    skipped = sorted({FORMAT_RUNTIMES[file_format] for file_format in job.formats} - runtimes)
+    return {
+        "accuracy_percent": accuracy,
+        "samples": len(inputs),
+        "parity": [_parity_row(link) for link in links],
+        "notes": [f"{runtime} is not installed on the device: its artifacts were not measured" for runtime in skipped],
+    }
+
+
+def _model_file(job: Job, artifact: Artifact) -> ModelFile:
+    path = check_artifact(artifact, job.run.directory)
+    return ModelFile(artifact.name, path, artifact.sha256, FORMAT_RUNTIMES[artifact.format])
+
+
+def _device_link(model: ModelFile, name: str, inputs: np.ndarray, outputs: np.ndarray) -> Parity:
+    """The same file on the device and here."""
+    here = RUNNERS["onnx" if model.runtime == "onnxruntime" else "tflite"](model.path, inputs)
+    precision = "int8" if name.endswith("int8") else "fp32"
+    return compare_outputs(f"{name}: here -> on the device", here, outputs, TOLERANCES[precision])
+
+
+def read_measurements(job: Job) -> dict[str, Measurement]:
+    """The final measurements by artifact name."""
+    return {name: parse_measurement(row) for name, row in read_json(job.run.path("measurements.json")).items()}
+
+
+def read_figures(job: Job) -> dict[str, Figures]:
+    """Everything measured, by artifact name."""
+    result, measured = job.run.result("measure"), read_measurements(job)
+    sizes = {"original": job.run.result("trace"), "pruned": job.run.result("prune")}
+    predicted = {
+        f"original-{job.target.format}-fp32": job.run.result("profile")["baseline_predicted_ms"],
+        shipped(job): job.run.result("fit")["plan"]["predicted_ms"],
+    }
+    return {
+        one.name: Figures(
+            artifact=one,
+            measurement=measured[one.name],
+            accuracy_percent=result["accuracy_percent"][one.name],
+            samples=result["samples"],
+            parameters=sizes[one.role]["parameters"],
+            macs=sizes[one.role]["macs"],
+            predicted_ms=predicted.get(one.name),
+        )
+        for one in read_artifacts(job)
+        if one.name in measured
+    }

@@ -1,0 +1,240 @@
+"""Stages that ask the device what things cost: the latency profile, and the plan fitted to what is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.fx import GraphModule
+
+from edgeprune.core.artifact import Artifact, parse_artifact
+from edgeprune.core.candidates import draw_variants, probe_shapes
+from edgeprune.core.latency import (
+    Correction,
+    LatencyPoint,
+    LatencyTable,
+    TableKey,
+    fit_correction,
+    merge_tables,
+    parse_table,
+    render_table,
+)
+from edgeprune.core.layers import LayerShape
+from edgeprune.core.measurement import Measurement, Protocol
+from edgeprune.core.plan import GroupPlan, PruningPlan
+from edgeprune.core.planner import Choice, Problem, choose_widths, predict_ms
+from edgeprune.device.measure import ModelFile, ProbeSettings, measure_models, measure_probes
+from edgeprune.errors import ProfileError
+from edgeprune.export.probes import write_probes
+from edgeprune.graph.surgery import apply_plan
+from edgeprune.recipes.data import cache_dir
+from edgeprune.run import write_atomic
+from edgeprune.stages.artifacts import Files, build, build_variant
+from edgeprune.stages.job import Job
+
+MAX_PROBES = 600
+EMPTY = LayerShape("linear", 1, 1)
+"""A layer that costs next to nothing: what its model takes is the call."""
+LEAST_MS = 1e-4
+VARIANTS = 12
+VARIANT_SEED = 7
+QUICK = Protocol(min_samples=60, min_duration_s=0.5, rounds=8, max_warmup_s=0.5)
+"""Enough to compare nets interleaved; the final figures are taken by the target's own protocol."""
+AIM = 0.965
+"""Plans aim at this share of the budget, so that the measuring noise does not decide."""
+ACCEPTED = (0.93, 0.99)
+"""A net measured within these shares of the budget is accepted as it is."""
+TRIES = 4
+
+
+def profile(job: Job) -> dict[str, Any]:
+    """What layers cost on the device, and how their sum relates to whole nets there."""
+    originals = build(job, job.original, Files(job.run.directory, "original", job.formats, ("fp32",)))
+    key = _table_key(job)
+    table = _measure_table(job, key)
+    variants = draw_variants(job.widths, VARIANTS, VARIANT_SEED)
+    job.detail(f"measuring {len(variants)} whole nets of random widths")
+    files = {f"variant{i}": build_variant(job, f"variant{i}", _cut(job, widths)) for i, widths in enumerate(variants)}
+    measured = _measure_beside_original(job, originals, files)
+    sums = [_layers_ms(job, table, widths) for widths in variants]
+    correction = fit_correction(sums, [measured[name].latency.p50_ms for name in files])
+    write_atomic(job.run.path("latency_table.json"), render_table(table))
+    baseline_ms = measured["baseline"].latency.p50_ms
+    job.detail(
+        f"unpruned fp32 {baseline_ms:.4g} ms; {len(table.points)} layer shapes; whole nets predicted "
+        f"with a mean error of {correction.error or 0:.1%} (leave one out)"
+    )
+    return {
+        "device": job.device.facts.to_dict(),
+        "baseline_ms": baseline_ms,
+        "correction": asdict(correction),
+        "baseline_predicted_ms": _predict_full(job, table, correction),
+        "originals": [artifact.to_dict() for artifact in originals],
+        "variants": [
+            {"widths": widths, "layers_ms": total, "measured_ms": measured[name].latency.p50_ms}
+            for name, widths, total in zip(files, variants, sums, strict=True)
+        ],
+    }
+
+
+def _table_key(job: Job) -> TableKey:
+    target, facts = job.target, job.device.facts
+    return TableKey(
+        facts.fingerprint, target.runtime, job.device.runtime_version(target.runtime), target.precision, target.threads
+    )
+
+
+def _measure_table(job: Job, key: TableKey) -> LatencyTable:
+    """The stored table of this device, with what it lacks measured now."""
+    name = f"{key.device}-{key.runtime}-{key.runtime_version}-{key.precision}-{key.threads}.json"
+    stored = cache_dir() / "profiles" / name
+    known = parse_table(stored.read_text(), str(stored)) if stored.exists() else None
+    wanted = probe_shapes(job.analysis.layers, job.widths, MAX_PROBES)
+    missing = sorted(wanted - (known.shapes if known else frozenset()))
+    job.detail(f"{len(wanted)} layer shapes, {len(missing)} to measure")
+    if known is not None and not missing:
+        return known
+    table = LatencyTable(key, _probe(job, missing))
+    table = merge_tables(known, table) if known else table
+    write_atomic(stored, render_table(table))
+    return table
+
+
+def _probe(job: Job, shapes: Sequence[LayerShape]) -> tuple[LatencyPoint, ...]:
+    """Time one-layer models on the device; what a call of the runtime costs by itself is taken off."""
+    target = job.target
+    files = write_probes({*shapes, EMPTY}, target.format, target.precision, job.run.path("probes"))
+    models = {shape: ModelFile.of(path, target.runtime) for shape, path in files.items()}
+    samples = measure_probes(job.device, list(models.values()), target.threads, ProbeSettings(), job.detail)
+    empty_ms = float(np.median(samples[models[EMPTY].name]))
+    return tuple(_point(shape, samples[models[shape].name], empty_ms) for shape in sorted(shapes))
+
+
+def _point(shape: LayerShape, windows_ms: Sequence[float], empty_ms: float) -> LatencyPoint:
+    low, median, high = (float(value) - empty_ms for value in np.percentile(windows_ms, [10, 50, 90]))
+    return LatencyPoint(shape, max(median, LEAST_MS), max(low, LEAST_MS), max(high, LEAST_MS))
+
+
+def _layers_ms(job: Job, table: LatencyTable, widths: Mapping[str, int]) -> float:
+    return sum(table.predict(layer.at(widths)).latency_ms for layer in job.analysis.layers)
+
+
+def _predict_full(job: Job, table: LatencyTable, correction: Correction) -> float | None:
+    """Predicted ms of the unpruned net, where the table is of its precision."""
+    if table.key.precision != "fp32":
+        return None
+    return correction.apply(_layers_ms(job, table, {group.name: group.size for group in job.analysis.groups}))
+
+
+def _cut(job: Job, widths: Mapping[str, int]) -> GraphModule:
+    """An untrained net of these widths: latency does not depend on which channels stay."""
+    return apply_plan(job.original, job.analysis, {group: range(width) for group, width in widths.items()})
+
+
+def _measure_beside_original(
+    job: Job, originals: Sequence[Artifact], files: Mapping[str, Path]
+) -> dict[str, Measurement]:
+    """Measure nets interleaved with the unpruned fp32 one, which is called "baseline"."""
+    target = job.target
+    baseline = next(one for one in originals if one.format == target.format)
+    paths = {"baseline": job.run.path(baseline.path), **files}
+    models = [ModelFile.of(path, target.runtime, name) for name, path in paths.items()]
+    return measure_models(job.device, models, target.threads, QUICK, job.detail)
+
+
+def read_problem(job: Job) -> Problem:
+    """What the planner works on, from the saved profile and scores."""
+    path = job.run.path("latency_table.json")
+    loss = {
+        group: {int(width): float(rise) for width, rise in costs.items()}
+        for group, costs in job.run.result("score")["loss"].items()
+    }
+    correction = Correction(**job.run.result("profile")["correction"])
+    return Problem(job.analysis.layers, loss, parse_table(path.read_text(), str(path)), correction)
+
+
+def budget_ms(job: Job, baseline_ms: float) -> float:
+    """The latency budget in ms, beside an unpruned fp32 net that takes `baseline_ms`."""
+    budget = job.target.budget
+    return budget.latency_ms if budget.latency_ms is not None else baseline_ms / (budget.speedup or 1.0)
+
+
+def plan(job: Job) -> dict[str, Any]:
+    """Choose the widths: the least predicted loss within the budget, proven."""
+    problem = read_problem(job)
+    limit = budget_ms(job, job.run.result("profile")["baseline_ms"])
+    choice = choose_widths(problem, AIM * limit)
+    made = _make_plan(job, problem, choice, limit)
+    write_atomic(job.run.path("plan.first.json"), made.to_json())
+    job.detail(f"predicted {choice.latency_ms:.4g} ms for a budget of {limit:.4g} ms, gap {choice.gap:.2%}")
+    return made.to_dict()
+
+
+def _make_plan(job: Job, problem: Problem, choice: Choice, limit: float) -> PruningPlan:
+    scores = job.run.result("score")["scores"]
+    importance = job.run.result("score")["importance"]
+    sizes = {group.name: group.size for group in job.analysis.groups}
+    entries = []
+    for group, width in choice.widths.items():
+        size = sizes[group]
+        kept = sorted(np.argsort(-np.asarray(scores.get(group, range(size, 0, -1))), kind="stable")[:width].tolist())
+        saved = predict_ms(problem, {**choice.widths, group: size}) - choice.latency_ms
+        reason = f"saves {saved:.3g} ms; highest {importance} scores kept" if width < size else "whole: "
+        if width == size:
+            reason += "no narrower width is worth its loss"
+        entries.append(GroupPlan(group, size, tuple(kept), problem.loss[group][width], reason))
+    return PruningPlan(
+        tuple(entries),
+        job.run.result("trace")["model_sha256"],
+        choice.latency_ms,
+        limit,
+        choice.loss_increase,
+        choice.gap,
+    )
+
+
+def fit(job: Job) -> dict[str, Any]:
+    """Measure the cut net before any training; while it misses the budget, correct the prediction and plan again.
+
+    Latency does not depend on the weights, so a net that misses its budget is found before it is trained.
+    """
+    problem = read_problem(job)
+    originals = [parse_artifact(row) for row in job.run.result("profile")["originals"]]
+    baseline_ms = job.run.result("profile")["baseline_ms"]
+    tries: list[dict[str, Any]] = []
+    plans: list[PruningPlan] = []
+    factor = 1.0
+    for attempt in range(TRIES):
+        limit = budget_ms(job, baseline_ms)
+        choice = choose_widths(problem, AIM * limit * factor)
+        made = _make_plan(job, problem, choice, limit)
+        if any(made.widths == earlier.widths for earlier in plans):
+            break
+        name = f"try{attempt}"
+        program = apply_plan(job.original, job.analysis, made.keep)
+        measured = _measure_beside_original(job, originals, {name: build_variant(job, name, program)})
+        latency_ms = measured[name].latency.p50_ms
+        share = latency_ms / budget_ms(job, measured["baseline"].latency.p50_ms)
+        plans.append(made)
+        tries.append({"predicted_ms": choice.latency_ms, "measured_ms": latency_ms, "share_of_budget": share})
+        job.detail(f"measured {latency_ms:.4g} ms untrained, {share:.1%} of the budget")
+        if ACCEPTED[0] <= share <= ACCEPTED[1]:
+            break
+        factor *= AIM / share
+    best = _best_try([row["share_of_budget"] for row in tries])
+    chosen = replace(
+        plans[best], notes=(f"measured {tries[best]['share_of_budget']:.1%} of the budget before training",)
+    )
+    write_atomic(job.run.path("plan.json"), chosen.to_json())
+    return {"tries": tries, "chosen": best, "plan": chosen.to_dict()}
+
+
+def _best_try(shares: Sequence[float]) -> int:
+    """The slowest net within the budget (it keeps most); without one, the fastest."""
+    if not shares:
+        raise ProfileError("no plan could be measured")
+    within = [index for index, share in enumerate(shares) if share <= ACCEPTED[1]]
+    return max(within, key=lambda index: shares[index]) if within else int(np.argmin(shares))

@@ -1,0 +1,99 @@
+"""Stages on the net itself: trace it, score its channels, cut it, let it recover."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgeprune.core.plan import PruningPlan, parse_plan
+from edgeprune.errors import PlanError
+from edgeprune.graph.costs import count_macs, count_parameters
+from edgeprune.graph.proof import check_surgery
+from edgeprune.graph.storage import load_model, model_sha256, save_model
+from edgeprune.graph.surgery import apply_plan
+from edgeprune.graph.trace import trace_model
+from edgeprune.prune.evidence import Evidence
+from edgeprune.prune.importance import score_channels
+from edgeprune.prune.recalibrate import evaluate, recalibrate_
+from edgeprune.prune.recover import recover
+from edgeprune.prune.sensitivity import label_batches, measure_sensitivity
+from edgeprune.recipes.check import check_recipe
+from edgeprune.run import read_json
+from edgeprune.stages.job import Job
+
+PROOF_LIMIT = 1e-9
+"""Largest relative difference, in float64, between the cut net and the original with those channels neutralised."""
+IMPORTANCE = "taylor"
+
+
+def trace(job: Job) -> dict[str, Any]:
+    """Build the model, check it, trace it, find its channel groups."""
+    recipe = job.recipe
+    check_recipe(recipe)
+    example = recipe.example_input()
+    save_model(trace_model(recipe.model(), example), job.run.path("original.pt2"), example)
+    analysis = job.analysis
+    prunable = [group.name for group in analysis.groups if not group.frozen]
+    if not prunable:
+        raise PlanError(f"recipe {recipe.name}: no channel of this net can be pruned: {'; '.join(analysis.notes)}")
+    accuracy = evaluate(job.original, recipe.eval_data(), recipe.metric)
+    job.detail(f"accuracy {accuracy:.2f} in torch, {len(prunable)} groups of channels to prune")
+    return {
+        "model_sha256": model_sha256(job.original),
+        "accuracy_percent": accuracy,
+        "parameters": count_parameters(job.original),
+        "macs": count_macs(analysis, {}),
+        "prunable": prunable,
+        "notes": list(analysis.notes),
+    }
+
+
+def score(job: Job) -> dict[str, Any]:
+    """Rank the channels of each group, and measure how the loss rises as each group is narrowed."""
+    recipe = job.recipe
+    batches = label_batches(job.original, recipe.calibration_data())
+    evidence = Evidence(job.original, job.analysis, batches, recipe.loss)
+    scores = score_channels(IMPORTANCE, evidence)
+    rises = measure_sensitivity(evidence, scores, job.widths, job.detail)
+    return {
+        "importance": IMPORTANCE,
+        "scores": {group: [float(value) for value in values] for group, values in scores.items()},
+        "loss": {group: {str(width): rise for width, rise in costs.items()} for group, costs in rises.items()},
+    }
+
+
+def read_plan(job: Job) -> PruningPlan:
+    """The plan that was fitted on the device."""
+    path = job.run.path("plan.json")
+    return parse_plan(read_json(path), str(path))
+
+
+def prune(job: Job) -> dict[str, Any]:
+    """Cut the channels that the plan drops, and prove that nothing else changed."""
+    example = job.recipe.example_input()
+    plan = read_plan(job)
+    pruned = apply_plan(job.original, job.analysis, plan.keep)
+    error = check_surgery(job.original, job.analysis, plan.keep, pruned, example)
+    if error > PROOF_LIMIT:
+        raise PlanError(
+            f"the cut net differs from the original without those channels by {error:.1e}; nothing was saved"
+        )
+    save_model(pruned, job.run.path("pruned.pt2"), example)
+    job.detail(f"{count_parameters(pruned):,} parameters stay; proof {error:.1e}")
+    return {
+        "parameters": count_parameters(pruned),
+        "macs": count_macs(job.analysis, plan.widths),
+        "proof_relative_error": error,
+    }
+
+
+def recover_accuracy(job: Job) -> dict[str, Any]:
+    """Fine-tune the cut net, taught by the original."""
+    recipe = job.recipe
+    program = load_model(job.run.path("pruned.pt2"))
+    recalibrate_(program, recipe.calibration_data())
+    before = evaluate(program, recipe.eval_data(), recipe.metric)
+    program = recover(program, job.original, recipe, job.detail, job.run.path("recover.safetensors"))
+    after = evaluate(program, recipe.eval_data(), recipe.metric)
+    save_model(program, job.run.path("recovered.pt2"), recipe.example_input())
+    job.detail(f"accuracy {before:.2f} after the cut, {after:.2f} after fine-tuning")
+    return {"accuracy_before_percent": before, "accuracy_percent": after, "model_sha256": model_sha256(program)}

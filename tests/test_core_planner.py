@@ -1,0 +1,143 @@
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeprune.core.candidates import candidate_widths, probe_shapes
+from edgeprune.core.latency import Correction, LatencyPoint, LatencyTable, TableKey, fit_correction
+from edgeprune.core.layers import Extent, Layer, LayerShape
+from edgeprune.core.plan import ChannelGroup
+from edgeprune.core.planner import Problem, choose_widths, find_fastest, predict_ms
+from edgeprune.errors import InfeasibleBudget, ProfileError
+
+KEY = TableKey("device", "onnxruntime", "1.0", "fp32", 1)
+
+
+def extent(*groups: str, constant: int = 0) -> Extent:
+    return Extent(constant, tuple((1, (group,)) for group in groups))
+
+
+def conv(name: str, cin: Extent, cout: Extent) -> Layer:
+    return Layer(name, LayerShape("conv", 8, 8, (3, 3), (1, 1), 1, (8, 8), (1, 1)), cin, cout)
+
+
+def staircase(shape: LayerShape) -> float:
+    """Rises only every eight channels, like a vector unit."""
+    return 0.01 + 0.001 * -(-shape.cin // 8) * -(-shape.cout // 8)
+
+
+def table_of(layers: list[Layer], widths: dict[str, tuple[int, ...]]) -> LatencyTable:
+    shapes = probe_shapes(layers, widths, 10_000)
+    return LatencyTable(KEY, tuple(LatencyPoint(s, staircase(s), staircase(s), staircase(s)) for s in sorted(shapes)))
+
+
+def chain(losses: dict[str, dict[int, float]]) -> Problem:
+    """Input 3 -> a -> b -> c -> 10, with a shortcut that adds a and c's layer inputs nothing."""
+    names = list(losses)
+    ends = [extent(constant=3), *(extent(name) for name in names), extent(constant=10)]
+    layers = [conv(f"layer{i}", cin, cout) for i, (cin, cout) in enumerate(itertools.pairwise(ends))]
+    widths = {name: tuple(sorted(costs)) for name, costs in losses.items()}
+    return Problem(tuple(layers), losses, table_of(layers, widths))
+
+
+def brute_force(problem: Problem, budget_ms: float) -> float | None:
+    """Least loss over every combination."""
+    names = list(problem.loss)
+    best = None
+    for chosen in itertools.product(*(problem.loss[name] for name in names)):
+        widths = dict(zip(names, chosen, strict=True))
+        total = sum(staircase(layer.at(widths)) for layer in problem.layers)
+        if total <= budget_ms:
+            loss = sum(problem.loss[name][width] for name, width in widths.items())
+            best = loss if best is None else min(best, loss)
+    return best
+
+
+losses = st.fixed_dictionaries(
+    {
+        name: st.lists(st.floats(0.001, 10), min_size=3, max_size=3).map(
+            lambda rises: {8 * (4 - i): sum(rises[:i]) for i in range(4)}
+        )
+        for name in "abc"
+    }
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(losses, st.floats(0.2, 1.05))
+def test_plan_is_the_optimum_that_brute_force_finds(loss: dict[str, dict[int, float]], share: float) -> None:
+    problem = chain(loss)
+    full = predict_ms(problem, dict.fromkeys(loss, 32))
+    best = brute_force(problem, share * full)
+    if best is None:
+        with pytest.raises(InfeasibleBudget):
+            choose_widths(problem, share * full)
+        return
+    choice = choose_widths(problem, share * full)
+    assert choice.latency_ms <= share * full * (1 + 1e-6)
+    assert choice.loss_increase <= best * 1.002 + 1e-5
+
+
+def test_width_that_saves_nothing_is_never_taken() -> None:
+    """12 channels cost what 16 cost on a staircase of eight: 16 is kept even where 12 costs no loss either."""
+    loss = {name: {8: 1.0, 12: 0.0, 16: 0.0} for name in "ab"}
+    problem = chain(loss)
+    assert choose_widths(problem, 1.0).widths == {"a": 16, "b": 16}
+
+
+def test_infeasible_budget_names_the_best_reachable_figure() -> None:
+    problem = chain({name: {8: 1.0, 16: 0.0} for name in "ab"})
+    fastest = find_fastest(problem)
+    assert fastest.widths == {"a": 8, "b": 8}
+    with pytest.raises(InfeasibleBudget, match=f"{fastest.latency_ms:.4g}"):
+        choose_widths(problem, fastest.latency_ms * 0.9)
+
+
+def test_layer_fed_by_many_groups_follows_its_total_input() -> None:
+    """Six branches of 16 widths each cannot be enumerated; a linear cost must still be planned exactly."""
+    names = [f"branch{i}" for i in range(6)]
+    loss = {name: {width: (64 - width) * (1 + i) / 64 for width in range(4, 65, 4)} for i, name in enumerate(names)}
+    layer = conv("joined", extent(*names), extent(constant=10))
+    widths = {name: tuple(sorted(costs)) for name, costs in loss.items()}
+    shapes = probe_shapes([layer], widths, 10_000)
+    points = tuple(LatencyPoint(s, s.cin * 1e-3, 0, 1) for s in sorted(shapes))
+    choice = choose_widths(Problem((layer,), loss, LatencyTable(KEY, points)), 0.5 * 6 * 64 * 1e-3)
+    assert sum(choice.widths.values()) == 192
+    assert choice.widths["branch5"] == 64
+    assert choice.widths["branch0"] == 4
+
+
+def test_table_refuses_what_lies_outside_and_names_the_nearest() -> None:
+    shape = LayerShape("conv", 8, 16, (3, 3), (1, 1), 1, (8, 8), (1, 1))
+    table = LatencyTable(KEY, (LatencyPoint(shape, 0.1, 0.1, 0.1),))
+    with pytest.raises(ProfileError, match=r"conv 3x3 8->17.*nearest point is conv 3x3 8->16"):
+        table.predict(LayerShape("conv", 8, 17, (3, 3), (1, 1), 1, (8, 8), (1, 1)))
+
+
+def test_table_interpolates_between_measured_widths() -> None:
+    def at(cin: int, cout: int) -> LayerShape:
+        return LayerShape("conv", cin, cout, (1, 1), (1, 1), 1, (8, 8), (0, 0))
+
+    corners = [(8, 8, 1.0), (8, 16, 2.0), (16, 8, 3.0), (16, 16, 4.0)]
+    table = LatencyTable(KEY, tuple(LatencyPoint(at(i, o), ms, ms, ms) for i, o, ms in corners))
+    found = table.predict(at(12, 12))
+    assert found.latency_ms == pytest.approx(2.5)
+    assert (found.low_ms, found.high_ms, found.kind) == (1.0, 4.0, "interpolated")
+
+
+def test_correction_recovers_scale_and_offset() -> None:
+    sums = [1.0, 2.0, 3.0, 5.0]
+    found = fit_correction(sums, [0.8 * value + 0.1 for value in sums])
+    assert (found.scale, found.offset_ms) == pytest.approx((0.8, 0.1), abs=1e-6)
+    assert found.error == pytest.approx(0, abs=1e-6)
+    assert Correction(0.8, 0.1).apply(1.0) == pytest.approx(0.9)
+
+
+def test_candidates_are_multiples_and_never_a_sliver() -> None:
+    groups = [ChannelGroup("wide", 512, ()), ChannelGroup("odd", 50, ()), ChannelGroup("kept", 10, (), frozen="output")]
+    found = candidate_widths(groups, 4)
+    assert "kept" not in found
+    assert found["odd"] == (8, 12, 16, 20, 24, 28, 32, 36, 40, 44, 48, 50)
+    assert min(found["wide"]) == 64
+    assert len(found["wide"]) <= 16

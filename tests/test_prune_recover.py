@@ -1,0 +1,195 @@
+"""Sensitivity, recalibration, evaluation and recovery on a tiny net."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from prune_nets import TinyResidual, stripes, tiny_evidence, tiny_recipe
+from torch import nn
+from torch.fx import GraphModule
+
+from edgeprune.errors import EdgepruneError, RunError
+from edgeprune.graph.surgery import apply_plan
+from edgeprune.graph.trace import trace_model
+from edgeprune.prune import recover as recover_module
+from edgeprune.prune.importance import score_channels
+from edgeprune.prune.recalibrate import evaluate, recalibrate_
+from edgeprune.prune.recover import learning_rate, recover, training_loss
+from edgeprune.prune.sensitivity import label_batches, mean_loss, measure_sensitivity, repair
+from edgeprune.recipes.load import Finetune
+
+SHORT = Finetune(epochs=3, learning_rate=0.05)
+
+
+def silent(_: str) -> None:
+    """Progress that nobody reads."""
+
+
+def traced(seed: int = 0) -> GraphModule:
+    torch.manual_seed(seed)
+    return trace_model(TinyResidual(), torch.zeros(1, 2, 4, 4))
+
+
+@given(st.dictionaries(st.integers(1, 64), st.floats(-2, 5), max_size=10))
+def test_repaired_rises_fall_with_width_and_are_the_nearest(rises: dict[int, float]) -> None:
+    fixed = repair(rises)
+    assert fixed.keys() == rises.keys()
+    ordered, given_order = ([one[width] for width in sorted(one)] for one in (fixed, rises))
+    assert all(left >= right for left, right in pairwise([*ordered, 0.0]))
+    if all(left >= right for left, right in pairwise([*given_order, 0.0])):
+        np.testing.assert_allclose(ordered, given_order, atol=1e-12)
+
+
+def test_sensitivity_tells_a_dead_channel_from_a_live_one() -> None:
+    net = TinyResidual()
+    with torch.no_grad():
+        net.outer.weight[:, :3] = 0  # half of the inner channels are read by nobody
+        net.outer.weight *= 3
+    evidence = tiny_evidence(model=net)
+    before = {name: value.clone() for name, value in evidence.named.items()}
+    scores = score_channels("fisher", evidence)
+    lines: list[str] = []
+    rises = measure_sensitivity(evidence, scores, {"inner": (1, 3, 6), "stem": (4, 8)}, lines.append)
+    assert rises["inner"][6] == rises["stem"][8] == 0.0
+    assert rises["inner"][3] < 0.01 < rises["stem"][4]
+    assert rises["inner"][1] >= rises["inner"][3]
+    assert len(lines) == 2
+    for name, value in evidence.named.items():
+        assert torch.equal(value, before[name])
+
+
+def test_missing_targets_become_the_nets_own_answers() -> None:
+    evidence = tiny_evidence()
+    images = stripes(24)[0]
+    batches = label_batches(evidence.program, [(images, None)] * 4, least=40)
+    assert len(batches) == 2
+    torch.testing.assert_close(batches[0][1], evidence.program(images).softmax(1))
+    entropy = mean_loss(evidence.program, batches, nn.functional.cross_entropy)
+    other = apply_plan(evidence.program, evidence.analysis, {"stem": (0, 1)})
+    assert mean_loss(other, batches, nn.functional.cross_entropy) > entropy
+    with pytest.raises(EdgepruneError, match="empty"):
+        label_batches(evidence.program, [])
+
+
+def test_recalibration_finds_the_statistics_of_all_batches() -> None:
+    program = trace_model(nn.Sequential(nn.Conv2d(2, 4, 1), nn.BatchNorm2d(4)), torch.zeros(1, 2, 4, 4))
+    batches = [stripes(50, seed) for seed in range(4)]
+    recalibrate_(program, batches)
+    named = dict(program.named_buffers()) | dict(program.named_parameters())
+    maps = nn.functional.conv2d(torch.cat([one for one, _ in batches]), named["0.weight"], named["0.bias"])
+    torch.testing.assert_close(named["1.running_mean"], maps.mean((0, 2, 3)))
+    within = torch.stack([nn.functional.conv2d(one, named["0.weight"]).var((0, 2, 3)) for one, _ in batches]).mean(0)
+    torch.testing.assert_close(named["1.running_var"], within)
+
+
+def test_evaluation_judges_all_batches_together() -> None:
+    program = traced()
+    images, labels = stripes(70)
+    parts = list(zip(images.split(32), labels.split(32), strict=True))
+    whole = evaluate(program, [(images, labels)], lambda outputs, targets: float((outputs.argmax(1) == targets).sum()))
+    assert evaluate(program, parts, lambda outputs, targets: float((outputs.argmax(1) == targets).sum())) == whole
+    with pytest.raises(EdgepruneError, match="inputs only"):
+        evaluate(program, [(images, None)], lambda outputs, targets: 0.0)
+
+
+def test_recovery_learns_and_leaves_its_input_alone() -> None:
+    program = traced()
+    before = {name: value.clone() for name, value in program.state_dict().items()}
+    recipe = tiny_recipe(Finetune(epochs=8, learning_rate=0.05))
+    lines: list[str] = []
+    trained = recover(program, None, recipe, lines.append)
+    assert evaluate(trained, recipe.eval_data(), recipe.metric) > 80
+    assert len(lines) == 8
+    assert "epoch 8 of 8" in lines[-1]
+    assert "left" in lines[0]
+    for name, value in program.state_dict().items():
+        assert torch.equal(value, before[name])
+    images = stripes(6, 5)[0]
+    torch.testing.assert_close(trained(images)[:1], trained(images[:1]))  # eval mode: no input sees another
+
+
+def test_a_teacher_is_followed_where_targets_say_nothing() -> None:
+    teacher_recipe = tiny_recipe(Finetune(epochs=8, learning_rate=0.05, distillation=0.0))
+    teacher = recover(traced(), None, teacher_recipe, silent)
+    images, labels = stripes(192)
+    noise = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
+    batches = list(zip(images.split(32), noise.split(32), strict=True))
+    recipe = tiny_recipe(Finetune(epochs=8, learning_rate=0.05, distillation=1.0), batches)
+    taught = recover(traced(1), teacher, recipe, silent)
+    assert evaluate(taught, recipe.eval_data(), recipe.metric) > 80
+
+
+def test_the_distance_to_an_equal_teacher_is_nothing() -> None:
+    recipe = tiny_recipe(Finetune(distillation=1.0))
+    outputs, targets = torch.randn(5, 3), torch.tensor([0, 1, 2, 0, 1])
+    assert float(training_loss(recipe, outputs, targets, outputs.clone())) == pytest.approx(0, abs=1e-6)
+    other = torch.randn(5, 3)
+    expected = sum(
+        (b := (o / 4).softmax(0)) @ (b.log() - (s / 4).log_softmax(0)) for o, s in zip(other, outputs, strict=True)
+    )
+    assert float(training_loss(recipe, outputs, targets, other)) == pytest.approx(float(expected) * 16 / 5, rel=1e-4)
+
+
+def test_an_interrupted_recovery_ends_as_an_uninterrupted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recover_module, "choose_mode", lambda *_: recover_module.Mode())
+    recipe, checkpoint = tiny_recipe(SHORT), tmp_path / "recover.safetensors"
+    teacher = traced(7)
+    whole = recover(traced(), teacher, recipe, silent)
+
+    def kill(line: str) -> None:
+        if "epoch 2" in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        recover(traced(), teacher, recipe, kill, checkpoint)
+    lines: list[str] = []
+    resumed = recover(traced(), teacher, recipe, lines.append, checkpoint)
+    assert len(lines) == 1
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], value, rtol=1e-5, atol=1e-6)
+    again: list[str] = []
+    recover(traced(), teacher, recipe, again.append, checkpoint)
+    assert again == []
+
+
+@pytest.mark.parametrize("what", ["torn", "other weights", "not a checkpoint"])
+def test_a_checkpoint_of_something_else_is_passed_over(tmp_path: Path, what: str) -> None:
+    recipe, checkpoint = tiny_recipe(SHORT), tmp_path / "recover.safetensors"
+    recover(traced(5 if what == "other weights" else 0), None, recipe, silent, checkpoint)
+    if what == "torn":
+        checkpoint.write_bytes(checkpoint.read_bytes()[:500])
+    if what == "not a checkpoint":
+        checkpoint.write_text("hello")
+    lines: list[str] = []
+    recover(traced(), None, recipe, lines.append, checkpoint)
+    assert len(lines) == 3
+
+
+def test_a_checkpoint_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="cannot be written"):
+        recover(traced(), None, tiny_recipe(SHORT), silent, tmp_path / "missing" / "recover.safetensors")
+
+
+def test_a_loss_that_explodes_says_what_to_change() -> None:
+    images, labels = stripes(32)
+    recipe = tiny_recipe(SHORT, [(images * float("inf"), labels)])
+    with pytest.raises(EdgepruneError, match=r"epoch 1; lower finetune learning_rate in stripes.py \(now 0.05\)"):
+        recover(traced(), None, recipe, silent)
+
+
+def test_no_epochs_give_the_net_as_it_was() -> None:
+    program = traced()
+    same = recover(program, None, tiny_recipe(Finetune(epochs=0)), silent)
+    torch.testing.assert_close(same(stripes(4)[0]), program(stripes(4)[0]))
+
+
+def test_the_schedule_warms_up_and_ends_at_zero() -> None:
+    rates = [learning_rate(step / 100, 1.0) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[5] == pytest.approx(1.0)
+    assert rates[100] == pytest.approx(0.0, abs=1e-9)
+    assert rates[5:] == sorted(rates[5:], reverse=True)

