@@ -34,7 +34,8 @@ RECIPES = {
     "with a misspelt setting": ("finetune = {'epoch': 3}", "did you mean 'epochs'"),
     "with a metric of NaN": ("def metric(outputs, targets): return float('nan')", "metric"),
     "that cannot be traced": (
-        "class Net(nn.Module):\n def forward(self, x): return x.flatten(1)[:, :3] if x.sum() > 0 else -x.flatten(1)[:, :3]\n"
+        "class Net(nn.Module):\n def forward(self, x):\n  y = x.flatten(1)[:, :3]\n"
+        "  return y if x.sum() > 0 else -y\n"
         "def model(): return Net()",
         "torch.export|export",
     ),

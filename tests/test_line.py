@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from line import QUICK, TINY, command, deploy, environment
 
 from edgeprune.pipeline import LINE
-from line import QUICK, TINY, command, deploy, environment
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,19 @@ def test_finished_run_explains_and_compares_itself(run: tuple[Path, dict[str, An
 
 def test_budget_that_cannot_be_met_is_proven(run: tuple[Path, dict[str, Any], str], tmp_path: Path) -> None:
     directory, _, _ = run
-    arguments = ("deploy", "--target", QUICK, "--recipe", TINY, "--latency-ms", "0.0001", "--run", tmp_path / "run")
+    arguments = (
+        "deploy",
+        "--target",
+        QUICK,
+        "--recipe",
+        TINY,
+        "--host",
+        "local",
+        "--latency-ms",
+        "0.0001",
+        "--run",
+        tmp_path / "run",
+    )
     cache = environment(directory.parent / "cache")
     done = subprocess.run(command(*arguments), capture_output=True, text=True, env=cache, timeout=300, check=False)
     assert done.returncode == 1
@@ -117,7 +129,7 @@ def test_budget_that_cannot_be_met_is_proven(run: tuple[Path, dict[str, Any], st
 
 def kill_after(stage: str, run: Path, cache: Path) -> None:
     """Start or resume the line, and kill it as soon as `stage` is finished."""
-    arguments = command("deploy", "--target", QUICK, "--recipe", TINY, "--run", run)
+    arguments = command("deploy", "--target", QUICK, "--host", "local", "--recipe", TINY, "--run", run)
     process = subprocess.Popen(arguments, env=environment(cache), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
     while not (run / "stages" / f"{stage}.json").exists():

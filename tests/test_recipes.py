@@ -13,7 +13,7 @@ from edgeprune.errors import RecipeError
 from edgeprune.recipes import data as recipe_data
 from edgeprune.recipes.check import check_recipe
 from edgeprune.recipes.data import Batches, load_cifar10, load_motion
-from edgeprune.recipes.load import BUILT_IN, Finetune, copy_recipe, load_recipe, parse_finetune
+from edgeprune.recipes.load import BUILT_IN, Finetune, copy_recipe, describe_built_in, load_recipe, parse_finetune
 from edgeprune.recipes.pickled_arrays import read_pickled_arrays
 
 GOOD = """
@@ -188,6 +188,12 @@ def test_a_copied_recipe_loads_and_is_never_overwritten(name: str, tmp_path: Pat
     assert recipe.finetune == load_recipe(name).finetune
     with pytest.raises(RecipeError, match="exists already"):
         copy_recipe(name, tmp_path / "new")
+
+
+def test_every_built_in_recipe_says_what_it_is() -> None:
+    found = describe_built_in()
+    assert found.keys() == BUILT_IN.keys()
+    assert "CIFAR-10" in found["cifar10-resnet8"]
 
 
 def test_digits_are_learnt_on_the_spot() -> None:

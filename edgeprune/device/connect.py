@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,11 +75,8 @@ def open_device(target: Target, host: str | None) -> Iterator[Device]:
         TargetError: no address is known for the target.
         DeviceError: the board cannot be reached, or lacks Python.
     """
-    transport = open_transport(target.name, host)
-    try:
+    with closing(open_transport(target.name, host)) as transport:
         yield _gather(transport, target)
-    finally:
-        transport.close()
 
 
 def open_transport(target_name: str, host: str | None) -> Transport:
@@ -105,7 +102,7 @@ def _gather(transport: Transport, target: Target) -> Device:
 
 
 def shake_hands(transport: Transport, python: str) -> tuple[str, str]:
-    """The workspace's whole path, made, and the interpreter's.
+    """The workspace's whole path, made, and the interpreter's: the one asked for, or the usual ones.
 
     Raises:
         DeviceError: no home to write in, or no Python.

@@ -184,7 +184,7 @@ def _parse_row(device: Device, model: ModelFile, row: dict[str, Any] | None, pro
     if row is None:
         raise RemoteError(f"{device.facts.host}: the agent gave no measurement of {model.name}")
     try:
-        conditions = {
+        conditions: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in row["conditions"].items()
         }
         measurement = Measurement(

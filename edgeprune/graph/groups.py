@@ -129,6 +129,7 @@ def _signatures(walk: Walk, solution: Solution) -> NDArray[np.uint64]:
         number = random.integers(1, 2**63, dtype=np.uint64)
         counts = np.bincount(row.reshape(-1) + 1, minlength=0)[1:].astype(np.uint64)
         signature[: len(counts)] += counts * number
+    signature[list(solution.frozen)] += random.integers(1, 2**63, dtype=np.uint64)
     return signature
 
 

@@ -7,12 +7,13 @@ analysis with the surgery, but neither its slicing nor its rewriting.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_aggregate
 
@@ -20,14 +21,14 @@ from edgeprune.graph.groups import Analysis, alive_mask
 from edgeprune.graph.labels import Mask
 from edgeprune.graph.rewrites import Cut
 from edgeprune.graph.surgery import check_keep
-from edgeprune.graph.trace import Example, copy_program, operator_of, sizes_of
+from edgeprune.graph.trace import Example, copy_program, named_tensors, operator_of, sizes_of
 from edgeprune.graph.walk import arg
 
 STATISTICS = frozenset(
     f"aten.{name}"
     for name in (
         "layer_norm", "rms_norm", "group_norm", "batch_norm", "instance_norm", "mean", "var", "std", "var_mean",
-        "std_mean", "amax", "amin", "prod", "logsumexp", "linalg_vector_norm", "norm",
+        "std_mean", "amax", "amin", "prod", "logsumexp", "linalg_vector_norm", "norm", "_weight_norm",
     )
 )  # fmt: skip
 """Operators that see the slices that stay, and those only."""
@@ -47,7 +48,17 @@ def check_surgery(
     """
     inputs = _random_inputs(original, example)
     reference = _run_double(neutralise(original, analysis, keep), inputs)
-    found = _run_double(copy_program(pruned), inputs)
+    return _difference(reference, _run_double(copy_program(pruned), inputs))
+
+
+def same_outputs(program: GraphModule, module: nn.Module, example: Example) -> float:
+    """The largest error of a module's outputs against a program's, as `check_surgery` measures it."""
+    inputs = _random_inputs(program, example)
+    reference = _run_double(copy_program(program), inputs)
+    return _difference(reference, _outputs(copy.deepcopy(module).double(), inputs))
+
+
+def _difference(reference: list[Tensor], found: list[Tensor]) -> float:
     if [one.shape for one in reference] != [one.shape for one in found]:
         return float("inf")
     return max((_relative_error(one, other) for one, other in zip(found, reference, strict=True)), default=0.0)
@@ -70,9 +81,8 @@ def neutralise(program: GraphModule, analysis: Analysis, keep: Mapping[str, Sequ
 
 
 def _silence_parameters_(silent: GraphModule, cut: Cut) -> None:
-    named = dict(silent.named_parameters(remove_duplicate=False)) | dict(silent.named_buffers(remove_duplicate=False))
     with torch.no_grad():
-        for name, value in named.items():
+        for name, value in named_tensors(silent).items():
             for axis, dim in enumerate(cut.analysis.tensors.get(name, ())):
                 mask = cut.mask(dim)
                 if mask is not None:
@@ -174,11 +184,15 @@ def _run_double(program: GraphModule, inputs: tuple[Tensor, ...]) -> list[Tensor
     for node in program.graph.nodes:
         node.args, node.kwargs = map_aggregate(node.args, _double), map_aggregate(node.kwargs, _double)
     program.recompile()
+    return _outputs(program, inputs)
+
+
+def _outputs(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
         with torch.no_grad():
-            outputs = program(*inputs)
+            outputs = model(*inputs)
     finally:
         torch.set_default_dtype(default)
     return [one for one in torch.utils._pytree.tree_leaves(outputs) if isinstance(one, Tensor)]

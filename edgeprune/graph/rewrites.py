@@ -29,6 +29,8 @@ class Cut:
     analysis: Analysis
     alive: Mask
     program: GraphModule
+    traced: dict[tuple[object, ...], torch.Tensor] = field(default_factory=dict)
+    """Traced tensors by type and sizes: making one takes longer than all else that is done for a node."""
     _masks: dict[int, Mask | None] = field(default_factory=dict)
 
     def mask(self, dim: Dim) -> Mask | None:

@@ -33,7 +33,7 @@ def _convolve(node: Node, walk: Walk, groups: int, transposed: bool) -> Value:
     dims, kernel = walk.dims(source), walk.dims(weight)
     rank = len(kernel) - 2
     axis = len(dims) - rank - 1
-    space = _space(node, walk, dims[axis + 1 :], transposed)
+    space = _space(node, walk, dims[axis + 1 :], transposed or walk.sizes(source)[axis] > 1)
     walk.freeze(node, kernel[2:], f"{node.name} (convolution) has it as its window")
     read, made = (0, 1) if transposed else (1, 0)
     inner, cin, cout = None, kernel[read], kernel[made]
@@ -51,14 +51,14 @@ def _convolve(node: Node, walk: Walk, groups: int, transposed: bool) -> Value:
     return (*dims[:axis], cout, *space)
 
 
-def _space(node: Node, walk: Walk, dims: Dims, transposed: bool) -> Dims:
+def _space(node: Node, walk: Walk, dims: Dims, is_image: bool) -> Dims:
     """Labels of the axes that a window slides along.
 
-    Channels laid out along such an axis (efficient channel attention, Wang et al. 2020) keep their labels if the
-    size stays: surgery then puts what stays back in its old place before the convolution.
+    The channels of an image laid out along such an axis, as efficient channel attention does (Wang et al. 2020), keep
+    their labels if the size stays: surgery then puts what stays back in its old place before the convolution.
     """
     before, after = (walk.sizes(one)[-len(dims) :] for one in (arg(node, 0), node))
-    if transposed or before != after:
+    if is_image or before != after:
         walk.freeze(node, dims, f"{node.name} (convolution) slides along it")
         return (None,) * len(dims)
     return dims

@@ -369,6 +369,20 @@ def pixel_unshuffle(node: Node, walk: Walk) -> Value:
     return (*dims[:-3], None if dims[-3] is None else np.repeat(dims[-3], factor * factor), None, None)
 
 
+def unfold(node: Node, walk: Walk) -> Value:
+    """Windows laid out behind each other (`im2col`): a channel becomes as many as a window has places."""
+    dims, window = walk.dims(arg(node, 0)), arg(node, 1)
+    return (*dims[:-3], None if dims[-3] is None else np.repeat(dims[-3], window[0] * window[1]), None)
+
+
+def fold(node: Node, walk: Walk) -> Value:
+    """Windows summed back into an image (`col2im`)."""
+    dims, window = walk.dims(arg(node, 0)), arg(node, 2)
+    out, *places = walk.labels.split(dims[-2], (walk.sizes(node)[-3], window[0], window[1]))
+    walk.freeze(node, places, f"{node.name} (aten.col2im) lays it out in space")
+    return (*dims[:-2], out, None, None)
+
+
 def made(node: Node, walk: Walk) -> Value:
     """A constant tensor of a literal size: as wide as its use needs."""
     value = node.meta["val"]
@@ -437,6 +451,8 @@ RULES: dict[str, Rule] = {
     "aten.index": index,
     "aten.pad": pad,
     "aten.constant_pad_nd": pad,
+    "aten.im2col": unfold,
+    "aten.col2im": fold,
     "aten.pixel_shuffle": pixel_shuffle,
     "aten.pixel_unshuffle": pixel_unshuffle,
     **{f"aten.{new}{name}": made for new in ("", "new_") for name in ("zeros", "ones", "full", "empty")},

@@ -138,7 +138,7 @@ POINTWISE = """
     relu relu6 leaky_relu elu selu celu silu mish gelu hardswish hardsigmoid hardtanh sigmoid tanh softplus log_sigmoid
     clamp clamp_min clamp_max clip threshold add sub subtract mul multiply div divide true_divide pow square where
     masked_fill rsub neg addcmul addcdiv lerp softsign tanhshrink hardshrink softshrink rrelu floor_divide remainder
-    minimum maximum nan_to_num fake_quantize_per_tensor_affine
+    minimum maximum nan_to_num copy fill _weight_norm fake_quantize_per_tensor_affine
 """
 REDUCTIONS = "mean sum amax amin var std var_mean std_mean linalg_vector_norm norm logsumexp prod"
 RESIZINGS = """

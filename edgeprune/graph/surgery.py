@@ -8,13 +8,14 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.fx import GraphModule, Node
+from torch.fx import Graph, GraphModule, Node
+from torch.optim import Optimizer
 
 from edgeprune.errors import PlanError
 from edgeprune.graph.groups import Analysis, alive_mask
 from edgeprune.graph.labels import Mask
 from edgeprune.graph.rewrites import REWRITES, Cut
-from edgeprune.graph.trace import copy_program, operator_of
+from edgeprune.graph.trace import copy_program, named_tensors, operator_of
 from edgeprune.graph.walk import Value
 
 
@@ -28,7 +29,7 @@ def apply_plan(program: GraphModule, analysis: Analysis, keep: Mapping[str, Sequ
     """
     check_keep(analysis, keep)
     cut = Cut(analysis, alive_mask(analysis, keep), program)
-    pruned = cut.program = copy_program(program, _sliced(program, cut))
+    pruned = cut.program = copy_program(program, _sliced(named_tensors(program), cut))
     for node in list(pruned.graph.nodes):
         rewrite_(node, cut)
     pruned.graph.eliminate_dead_code()
@@ -69,18 +70,55 @@ def slice_tensor(value: Tensor, masks: Sequence[Mask | None]) -> Tensor:
     return kept if kept is not value and kept.data_ptr() != value.data_ptr() else kept.clone()
 
 
-def _sliced(program: GraphModule, cut: Cut) -> dict[int, object]:
-    """What a deep copy is to put in the place of each parameter and buffer, by identity."""
+def sliced_tensors(
+    values: Mapping[str, Tensor], analysis: Analysis, keep: Mapping[str, Sequence[int]]
+) -> dict[int, object]:
+    """What a deep copy is to put in the place of each named parameter or buffer, by identity."""
+    return _sliced(values, Cut(analysis, alive_mask(analysis, keep), GraphModule({}, Graph())))
+
+
+def _sliced(values: Mapping[str, Tensor], cut: Cut) -> dict[int, object]:
     replaced: dict[int, object] = {}
-    named = dict(program.named_parameters(remove_duplicate=False)) | dict(program.named_buffers(remove_duplicate=False))
-    for name, value in named.items():
-        dims = cut.analysis.tensors.get(name, (None,) * value.dim())
-        masks = [cut.mask(dim) for dim in dims]
-        kept = slice_tensor(value, masks)
-        if isinstance(value, nn.Parameter):
-            kept = nn.Parameter(kept, requires_grad=value.requires_grad)
-        replaced[id(value)] = kept
+    for name, value in values.items():
+        kept = slice_tensor(value, _masks(name, value, cut))
+        is_parameter = isinstance(value, nn.Parameter)
+        replaced[id(value)] = nn.Parameter(kept, requires_grad=value.requires_grad) if is_parameter else kept
     return replaced
+
+
+def _masks(name: str, value: Tensor, cut: Cut) -> list[Mask | None]:
+    return [cut.mask(dim) for dim in cut.analysis.tensors.get(name, (None,) * value.dim())]
+
+
+def apply_to_optimizer_(
+    optimizer: Optimizer,
+    program: GraphModule,
+    pruned: GraphModule,
+    analysis: Analysis,
+    keep: Mapping[str, Sequence[int]],
+) -> None:
+    """Hand an optimizer of `program` over to `pruned`, its momenta sliced like the parameters that they belong to.
+
+    Raises:
+        PlanError: the optimizer has parameters that are not the program's.
+    """
+    cut, state = Cut(analysis, alive_mask(analysis, keep), pruned), dict(optimizer.state)
+    names = {id(value): name for name, value in program.named_parameters()}
+    optimizer.state.clear()
+    for group in optimizer.param_groups:
+        if any(id(value) not in names for value in group["params"]):
+            raise PlanError("the optimizer has parameters that this program has not; make it for the program's own")
+        for place, value in enumerate(group["params"]):
+            name = names[id(value)]
+            group["params"][place] = pruned.get_parameter(name)
+            optimizer.state[group["params"][place]] = {
+                key: slice_tensor(one, _masks(name, value, cut)) if _has_shape(one, value) else one
+                for key, one in state.get(value, {}).items()
+            }
+
+
+def _has_shape(value: object, other: Tensor) -> bool:
+    return isinstance(value, Tensor) and value.shape == other.shape and value.dim() > 0
 
 
 def rewrite_(node: Node, cut: Cut) -> None:
@@ -106,4 +144,7 @@ def _shrunk(traced: object, value: Value, cut: Cut) -> object:
         size if mask is None else size * int(mask.sum()) // len(mask)
         for size, mask in zip(traced.shape, masks, strict=True)
     ]
-    return traced.new_empty(sizes)
+    key = (traced.dtype, *(size if isinstance(size, int) else str(size) for size in sizes))
+    if key not in cut.traced:
+        cut.traced[key] = traced.new_empty(sizes)
+    return cut.traced[key]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -34,9 +35,11 @@ FLAGS: dict[str, int] = {
 REGIONS: dict[str, int] = {"wrap_with_autocast": 4, "wrap_with_set_grad_enabled": 1}
 """Position of the region's graph among the arguments."""
 
-ALIASING = frozenset(
-    ["view", "reshape", "slice", "select", "chunk", "split", "unbind", "transpose", "permute", "getitem", "expand"]
-)
+VIEWING = """
+    view reshape flatten unflatten slice select narrow chunk split tensor unbind transpose permute swapaxes movedim t mT
+    numpy squeeze unsqueeze expand getitem contiguous to alias detach dropout feature diagonal real
+"""
+"""First words of the operators that can give a view of their operand."""
 
 
 def trace_model(model: nn.Module, example: Example) -> GraphModule:
@@ -88,10 +91,17 @@ def copy_program(program: GraphModule, replaced: dict[int, object] | None = None
         return copy.deepcopy(program, replaced or {})
 
 
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Every parameter and buffer under each of its names."""
+    parameters, buffers = model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)
+    return dict(parameters) | dict(buffers)
+
+
 def is_dynamic(program: GraphModule) -> bool:
     """Whether the program takes any batch size."""
-    values = [node.meta.get("val") for node in program.graph.find_nodes(op="placeholder")]
-    return any(isinstance(value, Tensor) and isinstance(value.shape[0], torch.SymInt) for value in values)
+    values = [node.meta["val"] for node in program.graph.find_nodes(op="placeholder")]
+    batches: list[Any] = [value.shape[0] for value in values if isinstance(value, Tensor) and value.dim()]
+    return any(isinstance(batch, torch.SymInt) and not batch.node.expr.is_number for batch in batches)
 
 
 def operator_of(node: Node) -> str:
@@ -166,18 +176,25 @@ def _plain_form(node: Node) -> Callable[..., Any] | None:
 
 
 def _is_seen_elsewhere(written: Node, writer: Node) -> bool:
-    """Whether memory that `writer` writes is read, through a view, by a later node."""
-    if written.op in ("placeholder", "get_attr"):
+    """Whether memory that `writer` writes is an input's or a parameter's, or is read through a view afterwards."""
+    root = written
+    while _is_view(root) and isinstance(root.args[0], Node):
+        root = root.args[0]
+    if root.op != "call_function":
         return True
-    base = written
-    while base.op == "call_function" and operator_of(base).removeprefix("aten.").split("_")[0] in ALIASING:
-        source = base.args[0]
-        if not isinstance(source, Node):
-            break
-        if any(writer < user for user in source.users):
+    views, seen = [root], {root}
+    while views:
+        here = views.pop()
+        if here is not written and any(writer < user for user in here.users):
             return True
-        base = source
+        found = {user for user in here.users if _is_view(user) and user < writer} - seen
+        seen |= found
+        views += found
     return False
+
+
+def _is_view(node: Node) -> bool:
+    return operator_of(node).removeprefix("aten.").split("_")[0] in VIEWING.split()
 
 
 def export_graph(model: nn.Module, example: Example) -> ExportedProgram:
@@ -223,15 +240,18 @@ def _inputs(example: Example, least_batch: int = LEAST_BATCH) -> tuple[Tensor, .
     return inputs
 
 
-class _quiet:
-    """Keeps torch.export's log lines on failed attempts off the terminal."""
-
-    def __enter__(self) -> None:
-        self._level = logging.getLogger("torch").level
-        logging.getLogger("torch").setLevel(logging.CRITICAL)
-
-    def __exit__(self, *_: object) -> None:
-        logging.getLogger("torch").setLevel(self._level)
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch.export's log lines and warnings on failed attempts and on recurrent cells off the terminal."""
+    logger = logging.getLogger("torch")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _first_line(exc: Exception) -> str:

@@ -25,6 +25,8 @@ LAYERS = frozenset(
     f"aten.{name}"
     for name in ("linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 )
+SMALL_BATCH = 16
+"""Inputs to a gradient: over many inputs the gradient of a trained net vanishes, and says nothing."""
 RANK_SAMPLES = 64
 """Inputs whose feature maps are looked at for their rank; HRank finds the mean rank stable from a few hundred on."""
 
@@ -56,16 +58,20 @@ class Evidence:
         )
 
     @cached_property
-    def gradients(self) -> dict[str, Tensor]:
-        """Gradient of the mean calibration loss by each parameter."""
+    def squared_gradients(self) -> dict[str, Tensor]:
+        """Mean square, over small batches, of the gradient of a batch's loss by each parameter."""
         parameters = {name: value for name, value in self.named.items() if isinstance(value, nn.Parameter)}
         total = {name: torch.zeros_like(value) for name, value in parameters.items()}
-        for inputs, targets in self.batches:
-            loss = checked(self.loss(self.program(inputs), targets)) * (len(inputs) / self.samples)
-            found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+        pieces = [
+            pair
+            for inputs, targets in self.batches
+            for pair in zip(torch.split(inputs, SMALL_BATCH), torch.split(targets, SMALL_BATCH), strict=True)
+        ]
+        for inputs, targets in pieces:
+            loss = checked(self.loss(self.program(inputs), targets))
+            found = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
             for name, gradient in zip(parameters, found, strict=True):
-                if gradient is not None:
-                    total[name] += gradient
+                total[name] += gradient.square() / len(pieces)
         return total
 
     @cached_property
@@ -110,11 +116,6 @@ class Evidence:
             for name, nodes in sources.items()
             if nodes
         }
-
-    @property
-    def samples(self) -> int:
-        """Number of calibration inputs."""
-        return sum(len(inputs) for inputs, _ in self.batches)
 
     def _differentiable(self, inputs: Tensor, wanted: Iterable[Node]) -> dict[str, Tensor]:
         """The values of nodes, and the output, with their history."""

@@ -69,11 +69,11 @@ def score_batchnorm(evidence: Evidence, group: ChannelGroup) -> Scores:
 
 
 def score_taylor(evidence: Evidence, group: ChannelGroup) -> Scores:
-    """Squared first-order change of the loss when a channel's weights go, summed over its weights.
+    """Squared first-order change of a small batch's loss when a weight goes, summed over a channel's weights.
 
-    Source: Molchanov et al., "Importance Estimation for Neural Network Pruning", 2019, eq. 8.
+    Source: Molchanov et al., "Importance Estimation for Neural Network Pruning", 2019, eq. 8 (weight form).
     """
-    return _sum_of_makers(evidence, group, lambda name, weight: (weight * evidence.gradients[name]).square())
+    return _sum_of_makers(evidence, group, lambda name, weight: weight.square() * evidence.squared_gradients[name])
 
 
 def score_gate_taylor(evidence: Evidence, group: ChannelGroup) -> Scores:

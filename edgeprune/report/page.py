@@ -140,27 +140,33 @@ def _plain(value: object) -> str:
 
 
 def _distribution(samples: Mapping[str, Sequence[float]]) -> str:
-    """Histograms of all samples on one axis, cut at the 99.5th percentile."""
-    width, height, left = 640, 150, 20
-    top = max(float(np.percentile(values, 99.5)) for values in samples.values())
-    edges = np.linspace(0, top * 1.02, 121)
-    marks = []
-    for name, values in samples.items():
+    """Histograms of the samples of both files on one axis; what lies far beyond the medians is counted in words."""
+    width, height, left, bins = 640, 150, 20, 120
+    span = width - 2 * left
+    top = max(2.0 * float(np.median(values)) for values in samples.values())
+    edges = np.linspace(0, top, bins + 1)
+    marks, beyond = [], []
+    for row, (name, values) in enumerate(samples.items()):
         counts, _ = np.histogram(values, edges)
-        heights = counts / counts.max() * (height - 20)
-        x = left + edges[:-1] / edges[-1] * (width - 2 * left)
-        step = (width - 2 * left) / 120
+        heights = counts / max(1, counts.max()) * (height - 40)
         bars = "".join(
-            f"<rect x={a:.1f} y={height - h:.1f} width={step:.1f} height={h:.1f} />"
-            for a, h in zip(x, heights, strict=True)
-            if h > 0
+            f"<rect x={left + place * span / bins:.1f} y={height - tall:.1f} "
+            f"width={span / bins:.1f} height={tall:.1f} />"
+            for place, tall in enumerate(heights)
+            if tall > 0
         )
-        median = left + float(np.median(values)) / edges[-1] * (width - 2 * left)
+        median = float(np.median(values))
         marks.append(f"<g fill='var(--{name})' fill-opacity=.75>{bars}</g>")
-        marks.append(f"<text x={median:.1f} y=12 text-anchor=middle>{name} {np.median(values):.3g} ms</text>")
+        marks.append(
+            f"<text x={left + median / top * span:.1f} y={12 + 16 * row} text-anchor=middle>"
+            f"{name} {median:.3g} ms</text>"
+        )
+        above = int(np.sum(np.asarray(values) > top))
+        beyond.append(f"{name}: {len(values):,} samples, {above:,} above {top:.3g} ms, slowest {max(values):.3g} ms")
     ticks = "".join(
-        f"<text x={left + share * (width - 2 * left):.1f} y={height + 16} text-anchor=middle>{share * edges[-1]:.3g}</text>"
+        f"<text x={left + share * span:.1f} y={height + 16} text-anchor=middle>{share * top:.3g}</text>"
         for share in (0, 0.25, 0.5, 0.75, 1)
     )
     axis = f"<line x1={left} x2={width - left} y1={height} y2={height} stroke='var(--line)'/>"
-    return f"<svg viewBox='0 0 {width} {height + 24}' role=img>{''.join(marks)}{axis}{ticks}</svg>"
+    picture = f"<svg viewBox='0 0 {width} {height + 24}' role=img>{''.join(marks)}{axis}{ticks}</svg>"
+    return f"{picture}<p class=lead>{'; '.join(beyond)}</p>"

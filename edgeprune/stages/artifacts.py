@@ -42,7 +42,7 @@ class Files:
 
 def build(job: Job, program: GraphModule, files: Files) -> tuple[Artifact, ...]:
     """Export a net, with the int8 scheme that suits the device."""
-    facts = job.device.facts
+    facts = job.facts
     request = ExportRequest(
         directory=files.directory,
         role=files.role,
@@ -72,7 +72,7 @@ def export(job: Job) -> dict[str, Any]:
     inputs, _ = _evaluation_rows(job, PARITY_ROWS)
     originals = [parse_artifact(row) for row in job.run.result("profile")["originals"]]
     made = build(job, program, Files(job.run.directory, "pruned", job.formats, PRECISIONS))
-    same = not job.device.facts.host_key
+    same = not job.facts.host_key
     links = compare_artifacts(job.original, originals, job.run.directory, inputs, same)
     links += compare_artifacts(program, made, job.run.directory, inputs, same)
     for link in links:

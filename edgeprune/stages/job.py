@@ -12,6 +12,7 @@ from pathlib import Path
 from torch.fx import GraphModule
 
 from edgeprune.core.candidates import candidate_widths
+from edgeprune.core.measurement import DeviceFacts, parse_device_facts
 from edgeprune.core.target import Target
 from edgeprune.device.connect import Device, open_device
 from edgeprune.errors import DeviceError, TargetError
@@ -72,9 +73,17 @@ class Job:
             if begun["fingerprint"] != device.facts.fingerprint:
                 raise DeviceError(
                     f"{self.run.directory}: was profiled on {begun['host']} ({begun['cpu']}, fingerprint "
-                    f"{begun['fingerprint']}), but {device.facts.host} has {device.facts.fingerprint}; name another --run"
+                    f"{begun['fingerprint']}), but {device.facts.host} has {device.facts.fingerprint}; "
+                    "name another --run"
                 )
         return device
+
+    @property
+    def facts(self) -> DeviceFacts:
+        """What the board said of itself when it was profiled; asked now where that is still to come."""
+        if self.run.finished("profile"):
+            return parse_device_facts(self.run.result("profile")["device"])
+        return self.device.facts
 
     @cached_property
     def original(self) -> GraphModule:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,6 @@ from edgeprune.core.measurement import Measurement, Protocol
 from edgeprune.core.plan import GroupPlan, PruningPlan
 from edgeprune.core.planner import Choice, Problem, choose_widths, predict_ms
 from edgeprune.device.measure import ModelFile, ProbeSettings, measure_models, measure_probes
-from edgeprune.errors import ProfileError
 from edgeprune.export.probes import write_probes
 from edgeprune.graph.surgery import apply_plan
 from edgeprune.recipes.data import cache_dir
@@ -47,7 +46,7 @@ AIM = 0.965
 """Plans aim at this share of the budget, so that the measuring noise does not decide."""
 ACCEPTED = (0.93, 0.99)
 """A net measured within these shares of the budget is accepted as it is."""
-TRIES = 4
+TRIES = 8
 
 
 def profile(job: Job) -> dict[str, Any]:
@@ -142,7 +141,7 @@ def _measure_beside_original(
     baseline = next(one for one in originals if one.format == target.format)
     paths = {"baseline": job.run.path(baseline.path), **files}
     models = [ModelFile.of(path, target.runtime, name) for name, path in paths.items()]
-    return measure_models(job.device, models, target.threads, QUICK, job.detail)
+    return measure_models(job.device, models, target.threads, QUICK, lambda _: None)
 
 
 def read_problem(job: Job) -> Problem:
@@ -196,45 +195,71 @@ def _make_plan(job: Job, problem: Problem, choice: Choice, limit: float) -> Prun
     )
 
 
+@dataclass(frozen=True)
+class Try:
+    """One plan made for `aim` (a share of the budget) and what its net took: `share` of the budget, measured."""
+
+    aim: float
+    plan: PruningPlan
+    measured_ms: float
+    share: float
+
+    @property
+    def fits(self) -> bool:
+        """Whether it is within the budget, with room for noise."""
+        return self.share <= ACCEPTED[1]
+
+
 def fit(job: Job) -> dict[str, Any]:
-    """Measure the cut net before any training; while it misses the budget, correct the prediction and plan again.
+    """Measure the cut net before any training; while it misses the budget, plan again for more or less.
 
     Latency does not depend on the weights, so a net that misses its budget is found before it is trained.
     """
-    problem = read_problem(job)
-    originals = [parse_artifact(row) for row in job.run.result("profile")["originals"]]
-    baseline_ms = job.run.result("profile")["baseline_ms"]
-    tries: list[dict[str, Any]] = []
-    plans: list[PruningPlan] = []
-    factor = 1.0
-    for attempt in range(TRIES):
-        limit = budget_ms(job, baseline_ms)
-        choice = choose_widths(problem, AIM * limit * factor)
-        made = _make_plan(job, problem, choice, limit)
-        if any(made.widths == earlier.widths for earlier in plans):
+    problem, tries, aim = read_problem(job), list[Try](), AIM
+    for _ in range(TRIES):
+        tries.append(_try(job, problem, aim, tries))
+        if tries[-1].fits and tries[-1].share >= ACCEPTED[0]:
             break
-        name = f"try{attempt}"
-        program = apply_plan(job.original, job.analysis, made.keep)
-        measured = _measure_beside_original(job, originals, {name: build_variant(job, name, program)})
-        latency_ms = measured[name].latency.p50_ms
-        share = latency_ms / budget_ms(job, measured["baseline"].latency.p50_ms)
-        plans.append(made)
-        tries.append({"predicted_ms": choice.latency_ms, "measured_ms": latency_ms, "share_of_budget": share})
-        job.detail(f"measured {latency_ms:.4g} ms untrained, {share:.1%} of the budget")
-        if ACCEPTED[0] <= share <= ACCEPTED[1]:
-            break
-        factor *= AIM / share
-    best = _best_try([row["share_of_budget"] for row in tries])
-    chosen = replace(
-        plans[best], notes=(f"measured {tries[best]['share_of_budget']:.1%} of the budget before training",)
-    )
+        aim = next_aim([(one.aim, one.share) for one in tries])
+    fitting = [one for one in tries if one.fits]
+    best = min(fitting, key=lambda one: one.plan.loss_increase) if fitting else min(tries, key=lambda one: one.share)
+    chosen = replace(best.plan, notes=(f"measured {best.share:.1%} of the budget before training",))
     write_atomic(job.run.path("plan.json"), chosen.to_json())
-    return {"tries": tries, "chosen": best, "plan": chosen.to_dict()}
+    return {
+        "tries": [
+            {"predicted_ms": one.plan.predicted_ms, "measured_ms": one.measured_ms, "share_of_budget": one.share}
+            for one in tries
+        ],
+        "plan": chosen.to_dict(),
+    }
 
 
-def _best_try(shares: Sequence[float]) -> int:
-    """The slowest net within the budget (it keeps most); without one, the fastest."""
-    if not shares:
-        raise ProfileError("no plan could be measured")
-    within = [index for index, share in enumerate(shares) if share <= ACCEPTED[1]]
-    return max(within, key=lambda index: shares[index]) if within else int(np.argmin(shares))
+def _try(job: Job, problem: Problem, aim: float, tries: Sequence[Try]) -> Try:
+    """Plan for a share of the budget and measure that net, unless the same one was measured before."""
+    profiled = job.run.result("profile")
+    limit = budget_ms(job, profiled["baseline_ms"])
+    made = _make_plan(job, problem, choose_widths(problem, aim * limit), limit)
+    for earlier in tries:
+        if earlier.plan.widths == made.widths:
+            return replace(earlier, aim=aim)
+    name = f"try{len(tries)}"
+    path = build_variant(job, name, apply_plan(job.original, job.analysis, made.keep))
+    originals = [parse_artifact(row) for row in profiled["originals"]]
+    measured = _measure_beside_original(job, originals, {name: path})
+    latency_ms = measured[name].latency.p50_ms
+    share = latency_ms / budget_ms(job, measured["baseline"].latency.p50_ms)
+    job.detail(f"measured {latency_ms:.4g} ms untrained, {share:.1%} of the budget")
+    return Try(aim, made, latency_ms, share)
+
+
+def next_aim(tried: Sequence[tuple[float, float]]) -> float:
+    """What to plan for next, from pairs of (planned, measured) shares of the budget.
+
+    Between the largest aim that fitted and the smallest that did not; without one of them, in proportion to the last.
+    """
+    over = min((aim for aim, share in tried if share > ACCEPTED[1]), default=None)
+    under = max((aim for aim, share in tried if share <= ACCEPTED[1] and (over is None or aim < over)), default=None)
+    if over is not None and under is not None:
+        return (over + under) / 2
+    aim, share = tried[-1]
+    return aim * AIM / share

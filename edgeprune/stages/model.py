@@ -13,7 +13,8 @@ from edgeprune.graph.surgery import apply_plan
 from edgeprune.graph.trace import trace_model
 from edgeprune.prune.evidence import Evidence
 from edgeprune.prune.importance import score_channels
-from edgeprune.prune.recalibrate import evaluate, recalibrate_
+from edgeprune.prune.recalibrate import evaluate
+from edgeprune.prune.reconstruct import reconstruct_
 from edgeprune.prune.recover import recover
 from edgeprune.prune.sensitivity import label_batches, measure_sensitivity
 from edgeprune.recipes.check import check_recipe
@@ -22,7 +23,7 @@ from edgeprune.stages.job import Job
 
 PROOF_LIMIT = 1e-9
 """Largest relative difference, in float64, between the cut net and the original with those channels neutralised."""
-IMPORTANCE = "taylor"
+IMPORTANCE = "l2"
 
 
 def trace(job: Job) -> dict[str, Any]:
@@ -87,13 +88,13 @@ def prune(job: Job) -> dict[str, Any]:
 
 
 def recover_accuracy(job: Job) -> dict[str, Any]:
-    """Fine-tune the cut net, taught by the original."""
-    recipe = job.recipe
+    """Re-fit what reads the cut channels, then fine-tune the net, taught by the original."""
+    recipe, keep = job.recipe, read_plan(job).keep
     program = load_model(job.run.path("pruned.pt2"))
-    recalibrate_(program, recipe.calibration_data())
+    reconstruct_(program, job.original, job.analysis, keep, label_batches(job.original, recipe.calibration_data()))
     before = evaluate(program, recipe.eval_data(), recipe.metric)
     program = recover(program, job.original, recipe, job.detail, job.run.path("recover.safetensors"))
     after = evaluate(program, recipe.eval_data(), recipe.metric)
     save_model(program, job.run.path("recovered.pt2"), recipe.example_input())
-    job.detail(f"accuracy {before:.2f} after the cut, {after:.2f} after fine-tuning")
+    job.detail(f"accuracy {before:.2f} after the cut and re-fitting, {after:.2f} after fine-tuning")
     return {"accuracy_before_percent": before, "accuracy_percent": after, "model_sha256": model_sha256(program)}

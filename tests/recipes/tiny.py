@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from edgeprune.recipes.data import Batches
 
-finetune = {"epochs": 2, "learning_rate": 0.05}
+finetune = {"epochs": 2, "learning_rate": 0.01}
 
 
 def _digits() -> tuple[Tensor, Tensor]:

@@ -1,0 +1,157 @@
+"""A real OpenSSH server on this machine, with keys, home and client configuration of its own."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SSHD = shutil.which("sshd", path=os.environ.get("PATH", "") + os.pathsep + "/usr/sbin")
+START_S = 10.0
+
+CONFIG = """
+Port {port}
+ListenAddress 127.0.0.1
+HostKey {folder}/host_key
+PidFile none
+AuthorizedKeysFile {folder}/authorized_keys
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+UsePAM no
+StrictModes no
+ForceCommand export HOME='{board}'; cd "$HOME" && {prelude} exec sh -c "$SSH_ORIGINAL_COMMAND"
+"""
+
+
+def why_not() -> str:
+    """Why no server can be started here; empty where one can."""
+    if SSHD is None or shutil.which("ssh-keygen") is None:
+        return "no sshd: run deploy/setup/test_packages.sh as root, or install openssh-server"
+    return ""
+
+
+@dataclass
+class SshServer:
+    """`board` is the home that a session finds; `home` is a client's home that knows the server as Host `board`."""
+
+    folder: Path
+    prelude: str = ""
+    port: int = 0
+    process: subprocess.Popen[bytes] | None = None
+    board: Path = field(init=False)
+    home: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.board, self.home = self.folder / "board", self.folder / "home"
+        self.board.mkdir(parents=True)
+        (self.home / ".ssh").mkdir(parents=True, mode=0o700)
+        self.port = self.port or _free_port()
+        self.make_key(self.folder / "host_key")
+        self.make_key(self.home / ".ssh" / "key")
+        shutil.copy(self.home / ".ssh" / "key.pub", self.folder / "authorized_keys")
+        self.write_client_config()
+        self.trust()
+
+    @property
+    def known_hosts(self) -> Path:
+        return self.home / ".ssh" / "known_hosts"
+
+    @property
+    def fingerprint(self) -> str:
+        """The SHA256 fingerprint of the host key, as ssh-keygen says it."""
+        shown = subprocess.run(
+            ["ssh-keygen", "-lf", self.folder / "host_key.pub"], check=True, capture_output=True, text=True
+        )
+        return shown.stdout.split()[1]
+
+    def make_key(self, path: Path) -> None:
+        for old in (path, path.with_suffix(".pub")):
+            old.unlink(missing_ok=True)
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True)
+
+    def write_client_config(self, more: str = "") -> None:
+        """`~/.ssh/config` of the client, with a Host `board`."""
+        lines = (
+            "Host board",
+            "HostName 127.0.0.1",
+            f"Port {self.port}",
+            f"User {getpass.getuser()}",
+            f"IdentityFile {self.home}/.ssh/key",
+            "IdentitiesOnly yes",
+        )
+        (self.home / ".ssh" / "config").write_text("\n".join(lines) + "\n" + more)
+
+    def trust(self) -> None:
+        """Write the host key into the client's known_hosts."""
+        key = (self.folder / "host_key.pub").read_text()
+        self.known_hosts.write_text(f"[127.0.0.1]:{self.port} {key}")
+
+    def lend_runtimes(self) -> None:
+        """Give the board this interpreter's packages, where `devices setup` would put them."""
+        place = self.board / ".local" / "share" / "edgeprune"
+        place.mkdir(parents=True)
+        (place / "venv").symlink_to(sys.prefix)
+
+    def command(self) -> list[str]:
+        """How the server is started."""
+        assert SSHD is not None
+        return [SSHD, "-D", "-f", str(self.folder / "sshd_config"), "-E", str(self.folder / "log")]
+
+    def start(self) -> None:
+        text = CONFIG.format(port=self.port, folder=self.folder, board=self.board, prelude=self.prelude)
+        (self.folder / "sshd_config").write_text(text)
+        if os.geteuid() == 0:
+            Path("/run/sshd").mkdir(exist_ok=True)
+        self.process = subprocess.Popen(self.command())
+        end = time.monotonic() + START_S
+        while time.monotonic() < end and self.process.poll() is None:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+                return
+            time.sleep(0.02)
+        raise RuntimeError(f"sshd did not start: {(self.folder / 'log').read_text()}")
+
+    def sessions(self) -> list[int]:
+        """Processes that serve connections, and what they run."""
+        assert self.process is not None
+        return _descendants(self.process.pid)
+
+    def signal_sessions(self, number: signal.Signals) -> None:
+        """Kill, stop or continue every connection, and what runs in it."""
+        for pid in self.sessions():
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def stop(self) -> None:
+        """End the server and every connection."""
+        if self.process is None:
+            return
+        for pid in (*self.sessions(), self.process.pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+        self.process = None
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _descendants(pid: int) -> list[int]:
+    """Every process below one."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(stat.parent.name))
+    found = children.get(pid, [])
+    return [*found, *(lower for one in found for lower in _descendants(one))]

@@ -1,0 +1,142 @@
+"""Relations between labels and their closure."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeprune.graph.labels import NONE, Array, Labels, solve
+from edgeprune.graph.rules_shapes import match_sizes
+
+
+def fresh(labels: Labels, size: int) -> Array:
+    made = labels.fresh(size)
+    assert made is not None
+    return made
+
+
+def atoms_of(labels: Labels, dim: Array) -> list[frozenset[int]]:
+    return [frozenset(int(atom) for atom in row if atom != NONE) for row in solve(labels).atoms[dim]]
+
+
+def test_tied_slices_share_their_atom() -> None:
+    labels = Labels()
+    left, right = fresh(labels, 4), fresh(labels, 4)
+    labels.tie(left, right[::-1], "")
+    assert atoms_of(labels, left) == atoms_of(labels, right)[::-1]
+    assert len(set(atoms_of(labels, left))) == 4
+
+
+def test_a_dimension_that_is_not_tracked_freezes_its_partner() -> None:
+    labels = Labels()
+    dim = fresh(labels, 3)
+    labels.tie(dim, None, "the reason")
+    solution = solve(labels)
+    assert {solution.frozen[int(atom)] for atom in solution.atoms[dim].reshape(-1)} == {"the reason"}
+
+
+def test_dimensions_of_different_size_freeze_each_other() -> None:
+    labels = Labels()
+    left, right = fresh(labels, 3), fresh(labels, 2)
+    labels.tie(left, right, "sizes")
+    assert len(solve(labels).frozen) == 1 + 5
+
+
+def test_merge_then_split_gives_the_same_dimensions_back() -> None:
+    labels = Labels()
+    dims = [fresh(labels, 3), None, fresh(labels, 4)]
+    back = labels.split(labels.merge(dims, (3, 2, 4)), (3, 2, 4))
+    assert back[1] is None
+    assert [one.tolist() for one in back if one is not None] == [one.tolist() for one in dims if one is not None]
+
+
+def test_a_split_dimension_is_the_product_of_its_parts() -> None:
+    labels = Labels()
+    whole = fresh(labels, 6)
+    outer, inner = labels.split(whole, (2, 3))
+    assert outer is not None
+    assert inner is not None
+    parts = [a | b for a in atoms_of(labels, outer) for b in atoms_of(labels, inner)]
+    assert atoms_of(labels, whole) == parts
+
+
+def test_the_same_split_twice_finds_the_same_parts() -> None:
+    labels = Labels()
+    whole = fresh(labels, 6)
+    first, second = labels.split(whole, (2, 3)), labels.split(whole, (2, 3))
+    for one, other in zip(first, second, strict=True):
+        assert one is not None
+        assert other is not None
+        assert atoms_of(labels, one) == atoms_of(labels, other)
+
+
+def test_different_splits_of_one_dimension_agree_on_what_both_allow() -> None:
+    labels = Labels()
+    whole = fresh(labels, 8)
+    labels.split(whole, (2, 4))
+    labels.split(whole, (4, 2))
+    atoms = solve(labels).atoms
+    for shape in ((2, 4), (4, 2)):
+        rows = atoms[whole].reshape(*shape, -1)
+        alive = np.ones(int(atoms.max()) + 2, np.bool_)
+        alive[rows[0, 0]] = False
+        alive[NONE] = True
+        mask = alive[rows].all(axis=-1)
+        assert (mask == mask.any(axis=1, keepdims=True) & mask.any(axis=0, keepdims=True)).all()
+
+
+def test_a_frozen_whole_freezes_its_parts_and_frozen_parts_vanish() -> None:
+    labels = Labels()
+    whole = fresh(labels, 6)
+    outer, inner = labels.split(whole, (2, 3))
+    labels.freeze(outer, "heads")
+    assert atoms_of(labels, whole[:3]) == atoms_of(labels, whole[3:])
+    labels.freeze(whole, "all")
+    solution = solve(labels)
+    assert inner is not None
+    assert all(int(atom) in solution.frozen for atom in solution.atoms[inner].reshape(-1) if atom != NONE)
+
+
+def test_a_slice_tied_to_its_own_part_collapses_instead_of_running_in_circles() -> None:
+    labels = Labels()
+    whole = fresh(labels, 4)
+    outer, _ = labels.split(whole, (2, 2))
+    labels.tie(outer, whole[:2], "")
+    assert solve(labels).count >= 1
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 23), st.integers(0, 23)), max_size=12),
+    st.lists(st.sampled_from([(2, 12), (3, 8), (4, 6), (6, 4), (12, 2)]), max_size=4),
+)
+def test_every_bound_slice_has_one_set_of_unbound_atoms(
+    pairs: list[tuple[int, int]], splits: list[tuple[int, int]]
+) -> None:
+    labels = Labels()
+    whole = fresh(labels, 24)
+    made = [labels.split(whole, sizes) for sizes in splits]
+    for left, right in pairs:
+        labels.tie(whole[left : left + 1], whole[right : right + 1], "")
+    solution = solve(labels)
+    for sizes, (outer, inner) in zip(splits, made, strict=True):
+        assert outer is not None
+        assert inner is not None
+        parts = [a | b for a in atoms_of(labels, outer) for b in atoms_of(labels, inner)]
+        assert atoms_of(labels, whole) == parts, sizes
+    for left, right in pairs:
+        assert set(solution.atoms[whole[left]]) == set(solution.atoms[whole[right]])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "runs"),
+    [
+        ((2, 6, 4), (2, 24), [([0], [0]), ([1, 2], [1])]),
+        ((2, 1, 6), (2, 3, 2, 1), [([0], [0]), ([2], [1, 2])]),
+        ((4, 6), (8, 3), [([0, 1], [0, 1])]),
+        ((5,), (1, 5), [([0], [1])]),
+    ],
+)
+def test_match_sizes(old: tuple[int, ...], new: tuple[int, ...], runs: list[tuple[list[int], list[int]]]) -> None:
+    assert match_sizes(old, new) == runs

@@ -1,0 +1,126 @@
+"""The texts and pages that people read, made from a report document that is written down here."""
+
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from edgeprune.core.summary import render_comparison, render_plan, render_result
+from edgeprune.report.junit import render_junit
+from edgeprune.report.page import render_page
+
+LATENCY = {
+    "count": 200,
+    "min_ms": 0.9,
+    "p50_ms": 1.25,
+    "p90_ms": 1.4,
+    "p95_ms": 1.5,
+    "p99_ms": 2.0,
+    "mad_ms": 0.02,
+    "median_low_ms": 1.24,
+    "median_high_ms": 1.26,
+}
+FIGURES = {
+    "artifact": "artifacts/original.fp32.onnx",
+    "accuracy_percent": 91.25,
+    "latency": LATENCY,
+    "predicted_ms": None,
+    "first_ms": 3.0,
+    "init_ms": 20.0,
+    "file_bytes": 2048,
+    "peak_memory_mib": None,
+    "parameters": 12345,
+    "macs": 678900,
+    "power": "no power sensor",
+}
+
+
+@pytest.fixture
+def report() -> dict[str, Any]:
+    return {
+        "created": "2026-11-21T00:00:00+00:00",
+        "verdict": "fail",
+        "target": "rpi4",
+        "recipe": "<mine>",
+        "runtime": "onnxruntime 1.31.1",
+        "baseline": FIGURES,
+        "result": {**FIGURES, "artifact": "artifacts/pruned.int8.onnx", "predicted_ms": 0.7},
+        "speedup": 1.9,
+        "speedup_interval": [1.85, 1.95],
+        "device": {"host": "board", "cpu": "Cortex-A72", "fingerprint": "aa"},
+        "conditions": {"threads": 4, "governor": ""},
+        "artifacts": [
+            {"path": "a.onnx", "bytes": 1024, "scheme": "float32", "sha256": "0" * 64, "shipped": True},
+            {
+                "path": "b.onnx",
+                "bytes": 512,
+                "scheme": "int8",
+                "sha256": "1" * 64,
+                "latency": LATENCY,
+                "accuracy_percent": 90.0,
+            },
+        ],
+        "gates": [
+            {"gate": "speedup at_least 2", "outcome": "fail", "value": 1.9, "reason": "1.9 is not >= 2"},
+            {"gate": "energy_mj at_most 1", "outcome": "inconclusive", "value": None, "reason": "not measured"},
+            {"gate": "accuracy_percent at_least 90", "outcome": "pass", "value": 91.25, "reason": "91.25 >= 90"},
+        ],
+        "plan": {
+            "groups": [
+                {"group": "conv1", "size": 64, "keep": [0, 1, 2], "loss_increase": 0.01, "reason": "saves 0.1 ms"}
+            ],
+            "predicted_ms": 0.7,
+            "budget_ms": None,
+            "loss_increase": 0.01,
+            "gap": 0.0,
+            "notes": [],
+        },
+        "parity": [
+            {"link": "torch -> onnx", "max_error": 1e-6, "sqnr_db": 120.0, "top1_agreement": None},
+        ],
+        "notes": ["throttled: under-voltage"],
+    }
+
+
+def test_terminal_shows_both_sides_and_every_gate(report: dict[str, Any]) -> None:
+    text = render_result(report)
+    for words in (
+        "before",
+        "after",
+        "91.25 %",
+        "0.7 ms",
+        "1.90",
+        "1.85 to 1.95",
+        "2.0 KiB",
+        "verdict: fail",
+        "under-voltage",
+    ):
+        assert words in text
+    assert sum(line.startswith("gate ") for line in text.splitlines()) == 3
+    assert max(map(len, text.splitlines())) < 140
+
+
+def test_plan_says_what_was_cut(report: dict[str, Any]) -> None:
+    assert "3 of 64" in render_plan(report["plan"])
+
+
+def test_runs_of_different_devices_are_said_not_to_compare(report: dict[str, Any]) -> None:
+    other = {**report, "device": {**report["device"], "fingerprint": "bb"}}
+    assert "different devices" in render_comparison(["a", "b"], [report, other])
+    assert "different devices" not in render_comparison(["a", "b"], [report, report])
+
+
+def test_page_escapes_what_users_name_and_is_whole(report: dict[str, Any]) -> None:
+    page = render_page(report, {"before": [1.2, 1.25, 1.3], "after": [0.6, 0.65, 9.0]})
+    assert "<mine>" not in page
+    assert "&lt;mine&gt;" in page
+    assert "1 above" in page
+    for tag in ("table", "svg", "h2", "div"):
+        assert page.count(f"<{tag}") == page.count(f"</{tag}>")
+
+
+def test_junit_counts_failures_and_doubts(report: dict[str, Any]) -> None:
+    suite = ElementTree.fromstring(render_junit(report))
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("3", "1", "1")
+    assert suite[0].find("failure") is not None
+    assert suite[1].find("error") is not None
