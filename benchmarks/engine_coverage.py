@@ -16,6 +16,7 @@ import argparse
 import gc
 import json
 import platform
+import signal
 import tempfile
 import time
 import warnings
@@ -37,6 +38,7 @@ from edgeprune.graph.surgery import apply_plan
 from edgeprune.graph.trace import reexport, trace_model
 
 RESULTS = Path(__file__).parent / "results" / "engine_coverage.json"
+PEER_LIMIT_S = 120
 TOLERANCE, ONNX_TOLERANCE = 1e-9, 1e-4
 TIED_TO_POSITIONS = "positions that are no channels"
 
@@ -48,16 +50,19 @@ def parse_models(text: str) -> list[tuple[str, tuple[int, ...]]]:
 
 
 def build_model(name: str) -> nn.Module:
-    """A network with random weights, no scale or statistic at a value that would hide a wrong slice."""
+    """A network with random weights."""
     torch.manual_seed(0)
     if name.startswith("tv:"):
         import torchvision
 
-        model = torchvision.models.get_model(name[3:], weights=None)
-    else:
-        import timm
+        return enliven_(torchvision.models.get_model(name[3:], weights=None))
+    import timm
 
-        model = timm.create_model(name, pretrained=False)
+    return enliven_(timm.create_model(name, pretrained=False))
+
+
+def enliven_(model: nn.Module) -> nn.Module:
+    """Leave no scale or statistic at an initial value that would hide a wrong slice."""
     with torch.no_grad():
         for key, value in (*model.named_parameters(), *model.named_buffers()):
             if key.endswith("running_var"):
@@ -133,7 +138,8 @@ def prune_ours(name: str, example: Tensor, with_onnx: bool) -> dict[str, Any]:
     onnx = onnx_error(pruned, example) if with_onnx else None
     reasons = [f"proof: relative error {error:.1e}"] * (error > TOLERANCE)
     reasons += [f"whole: {', '.join(whole)}"] * bool(whole)
-    reasons += [f"ONNX differs by {onnx:.1e}"] * (onnx is not None and onnx > ONNX_TOLERANCE)
+    if onnx is not None and onnx > ONNX_TOLERANCE:
+        reasons.append(f"ONNX differs by {onnx:.1e}")
     return {
         "ok": not reasons,
         "reason": "; ".join(reasons),
@@ -161,6 +167,10 @@ def attend(self: Any, x: Tensor, *_: Any, **__: Any) -> Tensor:
     return self.proj(mixed.transpose(1, 2).reshape(batch, tokens, -1))
 
 
+def _give_up(*_: object) -> None:
+    raise TimeoutError(f"no answer within {PEER_LIMIT_S} s")
+
+
 def prune_peer(name: str, example: Tensor) -> dict[str, Any]:
     """Torch-Pruning's half of a row."""
     import timm
@@ -178,6 +188,8 @@ def prune_peer(name: str, example: Tensor) -> dict[str, Any]:
     options = {"global_pruning": True, "pruning_ratio": 0.5, "num_heads": heads, "ignored_layers": classifiers}
     importance = tp.importance.GroupMagnitudeImportance(p=2)
     before = sum(value.numel() for value in model.parameters())
+    signal.signal(signal.SIGALRM, _give_up)
+    signal.alarm(PEER_LIMIT_S)
     try:
         pruner, analysis_s = timed(lambda: tp.pruner.BasePruner(model, example, importance=importance, **options))
         _, prune_s = timed(pruner.step)
@@ -189,6 +201,8 @@ def prune_peer(name: str, example: Tensor) -> dict[str, Any]:
             model(example)
     except Exception as exc:  # whatever the peer raises is its result
         return {"peer_ok": False, "peer_reason": f"{type(exc).__name__}: {exc}".splitlines()[0][:200], "peer_s": None}
+    finally:
+        signal.alarm(0)
     layers = [module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
     widths = [one.out_channels if isinstance(one, nn.Conv2d) else one.out_features for one in layers]
     return {

@@ -19,8 +19,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import transformers as hf
-from engine_coverage import TOLERANCE, define_missing_operators, machine, onnx_error, strongest_half, timed
+from engine_coverage import TOLERANCE, define_missing_operators, enliven_, machine, onnx_error, strongest_half, timed
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
 from edgeprune.graph.costs import count_macs, layer_shapes
 from edgeprune.graph.groups import find_groups
@@ -35,6 +36,7 @@ PATCHES = {**VIT, "image_size": 64, "patch_size": 16}
 TEXT = {**VIT, "vocab_size": 100}
 STAGES = {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}
 HEADS = {"num_attention_heads": [1, 2, 2, 4]}
+LEVIT_HEADS = {"num_attention_heads": [2, 2, 4]}
 WINDOWS = {"image_size": 64, "patch_size": 4, "embed_dim": 16, "depths": [2, 2], "num_heads": [2, 4], "window_size": 4}
 WAVE = {"conv_dim": [16, 16, 16], "conv_stride": [5, 2, 2], "conv_kernel": [10, 3, 3], "classifier_proj_size": 16}
 
@@ -57,7 +59,7 @@ CLASSIFIERS: dict[str, dict[str, Any]] = {
     "Segformer": {**STAGES, **HEADS, "decoder_hidden_size": 16},
     "Pvt": {**STAGES, **HEADS, "image_size": 64},
     "PoolFormer": STAGES,
-    "Levit": {**STAGES, "hidden_sizes": [16, 24, 32], "num_attention_heads": [2, 2, 4], "depths": [1] * 3, "key_dim": [8] * 3},  # noqa: E501
+    "Levit": {"image_size": 64, "hidden_sizes": [16, 24, 32], "depths": [1] * 3, "key_dim": [8] * 3, **LEVIT_HEADS},
     "Cvt": {"embed_dim": [8, 16, 32], "num_heads": [1, 2, 4], "depth": [1, 2, 10]},
     "FocalNet": {"image_size": 64, "embed_dim": 16, "depths": [1, 1, 1, 1]},
 }  # fmt: skip
@@ -148,19 +150,36 @@ def cases() -> dict[str, tuple[Callable[[], nn.Module], Tensor]]:
     return found
 
 
+def compare_onnx(program: GraphModule, pruned: GraphModule, example: Tensor) -> tuple[float | None, str]:
+    """The pruned net's difference in ONNX Runtime; none where torch exports the original to ONNX no better.
+
+    Raises:
+        Exception: the original goes through and the pruned net does not.
+    """
+    try:
+        return onnx_error(pruned, example), ""
+    except Exception:
+        try:
+            onnx_error(program, example)
+        except Exception as exc:
+            return None, f"torch.onnx fails on the unpruned net too: {type(exc).__name__}"
+        raise
+
+
 def prune(build: Callable[[], nn.Module], example: Tensor, with_onnx: bool) -> dict[str, Any]:
     """One row."""
     torch.manual_seed(0)
-    program = trace_model(build().eval(), example)
+    program = trace_model(enliven_(build()), example)
     analysis, analysis_s = timed(lambda: find_groups(program))
     keep = strongest_half(program, analysis)
     pruned, prune_s = timed(lambda: apply_plan(program, analysis, keep))
     error = check_surgery(program, analysis, keep, pruned, example)
-    onnx = onnx_error(pruned, example) if with_onnx else None
+    onnx, onnx_reason = compare_onnx(program, pruned, example) if with_onnx else (None, "not tried")
     widths = {name: len(kept) for name, kept in keep.items()}
     before, after = layer_shapes(analysis, {}), layer_shapes(analysis, widths)
     return {
         "ok": error < TOLERANCE and (onnx is None or onnx < 1e-4),
+        "onnx_reason": onnx_reason,
         "proof_error": error,
         "onnx_error": onnx,
         "macs_kept": round(count_macs(analysis, widths) / max(1, count_macs(analysis, {})), 4),

@@ -69,7 +69,11 @@ def main() -> None:
             loss.backward()
             optimizer.step()
             total, step = total + loss.item(), step + 1
-        line = {"epoch": epoch, "train_loss": round(total / len(train), 4), "seconds": round(time.monotonic() - started)}
+        line = {
+            "epoch": epoch,
+            "train_loss": round(total / len(train), 4),
+            "seconds": round(time.monotonic() - started),
+        }
         if epoch % 5 == 0 or epoch == arguments.epochs:
             line["test_accuracy_percent"] = round(evaluate(net, test), 2)
         lines.append(line)

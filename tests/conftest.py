@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ssh_server import SshServer, why_not
+from ssh_server import Arm64Server, SshServer, why_not
 
+CANNOT_BUILD = 3
+"""Exit code of arm64_userland.sh where it may not build."""
 AGENT = Path(__file__).parent.parent / "deploy" / "agent"
 sys.path.insert(0, str(AGENT))
 
@@ -33,6 +37,22 @@ def ssh_server(no_devices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     server = SshServer(tmp_path / "ssh")
     server.lend_runtimes()
     monkeypatch.setenv("HOME", str(server.home))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def arm64_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
+    """The SSH server of an emulated ARM64 userland, which is built once and kept in the cache."""
+    cache = Path(os.environ.get("EDGEPRUNE_CACHE") or Path.home() / ".cache" / "edgeprune") / "arm64"
+    script = AGENT.parent / "setup" / "arm64_userland.sh"
+    environment = {**os.environ, "HOST_PYTHON": sys.executable}
+    built = subprocess.run([script, cache], env=environment, capture_output=True, text=True, check=False)
+    if built.returncode == CANNOT_BUILD:
+        pytest.skip(built.stderr.strip().splitlines()[-1])
+    assert built.returncode == 0, built.stderr
+    server = Arm64Server(tmp_path_factory.mktemp("arm64"), userland=cache)
     server.start()
     yield server
     server.stop()

@@ -385,6 +385,14 @@ CASES = [
         head=lambda: head(8),
     ),
     image("standardised_weight", standardised, {"stem": 8, "conv": 6}, stem=A8, conv=B8, head=lambda: head(6)),
+    image(
+        "slice_of_open_size",
+        simple(lambda net, x: x + x[:, : x.shape[0]].mean(1, True)),
+        {"b": 6},
+        a=A8,
+        **TAIL,
+        frozen={"a": "no rule for aten.slice"},
+    ),
     image("normed_weight", weight_normed, {"stem": 8, "conv": 6}, stem=A8, conv=B8, head=lambda: head(6)),
     image(
         "unfold_and_fold",
@@ -468,6 +476,8 @@ CASES = [
     ),
     attention_case("attention_by_matmul", by_matmul),
     attention_case("attention_by_einsum", by_einsum),
+    attention_case("attention_causal", lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True)),
+    attention_case("attention_masked", lambda q, k, v: F.scaled_dot_product_attention(q, k, v, torch.eye(7))),
     attention_case("attention_folded", by_folded_heads),
     attention_case("attention_fused", F.scaled_dot_product_attention),
     Case(

@@ -21,7 +21,7 @@ def command(*arguments: object) -> list[str]:
 
 def environment(cache: Path, **changes: str) -> dict[str, str]:
     """A user's environment with a cache of its own."""
-    return {**os.environ, "EDGEPRUNE_CACHE": str(cache), "OMP_NUM_THREADS": "2", **changes}
+    return {**os.environ, "EDGEPRUNE_CACHE": str(cache), "OMP_NUM_THREADS": "1", **changes}
 
 
 def deploy(run: Path, cache: Path, *options: object, host: str = "local", **changes: str) -> tuple[dict[str, Any], str]:

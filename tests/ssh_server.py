@@ -13,6 +13,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 SSHD = shutil.which("sshd", path=os.environ.get("PATH", "") + os.pathsep + "/usr/sbin")
 START_S = 10.0
@@ -46,6 +47,7 @@ class SshServer:
     prelude: str = ""
     port: int = 0
     process: subprocess.Popen[bytes] | None = None
+    config: ClassVar[str] = CONFIG
     board: Path = field(init=False)
     home: Path = field(init=False)
 
@@ -105,18 +107,22 @@ class SshServer:
         assert SSHD is not None
         return [SSHD, "-D", "-f", str(self.folder / "sshd_config"), "-E", str(self.folder / "log")]
 
+    def environment(self) -> dict[str, str]:
+        """What the server is started with."""
+        return dict(os.environ)
+
     def start(self) -> None:
-        text = CONFIG.format(port=self.port, folder=self.folder, board=self.board, prelude=self.prelude)
+        text = self.config.format(port=self.port, folder=self.folder, board=self.board, prelude=self.prelude)
         (self.folder / "sshd_config").write_text(text)
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(exist_ok=True)
-        self.process = subprocess.Popen(self.command())
+        self.process = subprocess.Popen(self.command(), env=self.environment())
         end = time.monotonic() + START_S
         while time.monotonic() < end and self.process.poll() is None:
             with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
                 return
             time.sleep(0.02)
-        raise RuntimeError(f"sshd did not start: {(self.folder / 'log').read_text()}")
+        raise RuntimeError(f"sshd did not start; see {self.folder / 'log'}")
 
     def sessions(self) -> list[int]:
         """Processes that serve connections, and what they run."""
@@ -138,6 +144,46 @@ class SshServer:
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
         self.process = None
+
+
+ARM64_CONFIG = """
+Port {port}
+ListenAddress 127.0.0.1
+HostKey /run/edgeprune/host_key
+PidFile none
+AuthorizedKeysFile /run/edgeprune/authorized_keys
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+UsePAM no
+StrictModes no
+SetEnv QEMU_CPU=cortex-a72
+"""
+ENTER = """
+set -e
+mount -t proc proc "$1/proc"
+mount --bind "$2" "$1/proc/cpuinfo"
+mount --bind /dev "$1/dev"
+mkdir -p "$1/run/sshd" "$1/run/edgeprune"
+mount --bind "$3" "$1/run/edgeprune"
+exec chroot "$1" /usr/sbin/sshd -D -e -f /run/edgeprune/sshd_config
+"""
+"""Runs in a mount namespace of its own, which goes with it: rootfs $1, cpuinfo $2, folder of keys $3."""
+
+
+@dataclass
+class Arm64Server(SshServer):
+    """The SSH server inside the userland that deploy/setup/arm64_userland.sh made."""
+
+    config: ClassVar[str] = ARM64_CONFIG
+    userland: Path = Path()
+
+    def command(self) -> list[str]:
+        enter = ["unshare", "--mount", "--propagation", "private", "sh", "-c", ENTER, "sh"]
+        return [*enter, str(self.userland / "rootfs"), str(self.userland / "cpuinfo"), str(self.folder)]
+
+    def environment(self) -> dict[str, str]:
+        """The default CPU of qemu miscomputes XNNPACK's int8."""
+        return {**os.environ, "QEMU_CPU": "cortex-a72"}
 
 
 def _free_port() -> int:

@@ -37,9 +37,11 @@ def test_an_address_is_read_and_written_back(text: str, address: Address) -> Non
     assert str(address) == text
 
 
-@pytest.mark.parametrize("text", ["", "-oProxyCommand=x", "a b", "pi@", "@board", "board:0", "board:99999", "a@b@c", "x\ny"])
+@pytest.mark.parametrize(
+    "text", ["", "-oProxyCommand=x", "a b", "pi@", "@board", "board:0", "board:99999", "a@b@c", "x\ny"]
+)
 def test_what_is_no_address_is_refused(text: str) -> None:
-    with pytest.raises(TargetError, match="--host: .* is not an address; expected user@host"):
+    with pytest.raises(TargetError, match=r"--host: .* is not an address; expected user@host"):
         parse_address(text, "--host")
 
 
@@ -110,6 +112,8 @@ def test_no_document_upsets_the_devices_parser(document: dict[str, object]) -> N
     try:
         entries = parse_devices(document, "devices.toml")
     except TargetError as exc:
-        assert str(exc).startswith("devices.toml: ")
+        said = str(exc)
     else:
+        said = "devices.toml: "
         assert all(isinstance(entry["host"], str) for entry in entries.values())
+    assert said.startswith("devices.toml: ")

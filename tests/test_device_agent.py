@@ -93,7 +93,8 @@ def test_a_file_that_is_no_model_is_the_models_fault(agent: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["../x.onnx", "/etc/passwd", f"{NAME}.sh", f"{NAME}.onnx/..", f"x/{NAME}.onnx", f"{NAME}.onnx\n", "", None, 7]
+    "name",
+    ["../x.onnx", "/etc/passwd", f"{NAME}.sh", f"{NAME}.onnx/..", f"x/{NAME}.onnx", f"{NAME}.onnx\n", "", None, 7],
 )
 def test_a_name_never_leads_out_of_the_agents_folder(name: object) -> None:
     with pytest.raises(AgentError, match="is no file name"):
@@ -165,7 +166,13 @@ def test_what_a_login_shell_prints_first_is_skipped() -> None:
         ([RESULT], 137, "", RemoteError, "killed; the board may be out of memory"),
         ([RESULT], -9, "Killed", RemoteError, "killed.*Killed"),
         ([], 1, "x\nSyntaxError: invalid syntax", RemoteError, "did not start .*SyntaxError: invalid syntax"),
-        (['{"event": "error", "kind": "runtime", "message": "no onnxruntime"}', END], 0, "", RuntimeMissing, "board: no"),
+        (
+            ['{"event": "error", "kind": "runtime", "message": "no onnxruntime"}', END],
+            0,
+            "",
+            RuntimeMissing,
+            "board: no",
+        ),
         (['{"event": "error", "kind": "disk", "message": "full"}', END], 0, "", DeviceError, "board: full"),
         (['{"event": "error"}', END], 0, "", RemoteError, "board: None"),
     ],
@@ -188,7 +195,9 @@ def test_no_lines_upset_the_reader(lines: list[str], exit_code: int) -> None:
     try:
         results, _ = read(lines, exit_code)
     except DeviceError as exc:
-        assert str(exc).startswith("board: ")
+        said = str(exc)
     else:
+        said = "board: "
         assert any("end" in line for line in lines)
         assert len(results) <= len(lines)
+    assert said.startswith("board: ")

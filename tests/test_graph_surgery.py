@@ -60,6 +60,19 @@ def test_macs_of_resnet8_are_those_of_the_paper(traced: tuple[torch.fx.GraphModu
     assert count_macs(traced[1], full_widths(traced[1])) == 12_501_632
 
 
+@pytest.mark.parametrize("fold", [False, True])
+def test_a_linear_layer_counts_every_token_and_no_batch(fold: bool) -> None:
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(6, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layer(x.reshape(-1, 6) if fold else x)
+
+    assert count_macs(find_groups(trace_model(Tokens(), torch.randn(3, 7, 6))), {}) == 7 * 6 * 4
+
+
 def test_macs_at_given_widths_are_those_of_the_pruned_net(traced: tuple[torch.fx.GraphModule, Analysis]) -> None:
     program, analysis = traced
     keep = halves(analysis)

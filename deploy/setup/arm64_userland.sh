@@ -67,6 +67,6 @@ fi
     --dest "$ROOTFS/var/cache/wheels" $PACKAGES
 inside python3 -m venv "$VENV"
 # shellcheck disable=SC2086
-inside "$VENV/bin/python" -m pip install --quiet --no-index --find-links /var/cache/wheels $PACKAGES
+inside "$VENV/bin/python" -m pip --isolated install --quiet --no-index --find-links /var/cache/wheels $PACKAGES
 rm -rf "$ROOTFS/var/cache/wheels"
 touch "$DIR/ready"

@@ -16,7 +16,7 @@ from edgeprune.shipped import config_dir
 LOCAL = "local"
 """Both the target that is this machine, and the host that says so for any target."""
 ADDRESS = re.compile(
-    r"(?:(?P<user>[^\s@:/]+)@)?(?:\[(?P<v6>[0-9a-fA-F:.%]+)\]|(?P<host>[^\s@:/\[\]-][^\s@:/\[\]]*))(?::(?P<port>\d{1,5}))?"
+    r"(?:(?P<user>[^\s@:/]+)@)?(?:\[(?P<v6>[0-9a-fA-F:.]+(?:%[A-Za-z0-9]+)?)\]|(?P<host>[^\s@:/\[\]-][^\s@:/\[\]]*))(?::(?P<port>[0-9]{1,5}))?"
 )
 
 

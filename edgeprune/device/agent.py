@@ -20,6 +20,8 @@ PACKAGE = "edgeprune_agent"
 START = f"import sys\nfrom {PACKAGE}.__main__ import main\nsys.exit(main())\n"
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The earliest time that a zip can hold: the same sources always give the same file."""
+KILLED = (-9, 137, -1)
+"""Exit codes of a killed agent: from a process, from a shell, and over SSH, which names no signal."""
 SILENCE_S = 120.0
 """The agent gives a sign of life every 5 s, but not within one window of a slow model."""
 
@@ -128,7 +130,7 @@ class EventReader:
     def _lost(self, completed: Completed) -> DeviceError:
         said = completed.stderr.strip().splitlines()
         tail = f": {said[-1][:300]}" if said else ""
-        if completed.exit_code in (-9, 137):
+        if completed.exit_code in KILLED:
             return RemoteError(f"{self._host}: the agent was killed; the board may be out of memory{tail}")
         if not self._begun and completed.exit_code != 0:
             return RemoteError(f"{self._host}: the agent did not start (exit code {completed.exit_code}){tail}")

@@ -113,8 +113,10 @@ def _make_venv(transport: Transport, say: Callable[[str], None]) -> Board:
     done = transport.run(["sh", "-c", ABSOLUTE, "sh", VENV], timeout_s=30)
     venv = done.stdout.decode()
     interpreter = _describe(transport, base)
+    if transport.run([f"{venv}/bin/python", "-m", "pip", "--version"], timeout_s=SILENCE_S).exit_code == 0:
+        return Board(transport, workspace, f"{venv}/bin/python", _describe(transport, f"{venv}/bin/python"), say)
     say(f"making {VENV} with {interpreter.describe()}")
-    done = transport.run([base, "-m", "venv", venv], timeout_s=SILENCE_S)
+    done = transport.run([base, "-m", "venv", "--clear", venv], timeout_s=SILENCE_S)
     if done.exit_code != 0:
         raise DeviceError(
             f"{transport.host}: python3 cannot make a venv: {_reason(done)}; on Debian: apt install python3-venv"

@@ -122,8 +122,8 @@ def expand_sizes(node: Node, cut: Cut) -> None:
     place = 0 if operator_of(node).removeprefix("aten.") in MADE else 1
     sizes = list(arg(node, place))
     for axis, (dim, size) in enumerate(zip(cut.dims(node), sizes, strict=True)):
-        if isinstance(size, int) and size != -1:
-            sizes[axis] = cut.count(dim, size)
+        if cut.mask(dim) is not None:
+            sizes[axis] = cut.count(dim, 0) if isinstance(size, int) and size != -1 else -1
     node.update_arg(place, sizes)
 
 

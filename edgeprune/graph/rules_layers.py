@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -41,7 +42,8 @@ def _convolve(node: Node, walk: Walk, groups: int, transposed: bool) -> Value:
         walk.tie(node, dims[axis], cin)
     else:
         inner, cin, cout = _grouped(node, walk, dims[axis], kernel, groups, transposed)
-    walk.tie(node, walk.dims(bias)[0], cout) if walk.dims(bias) else None
+    if walk.dims(bias):
+        walk.tie(node, walk.dims(bias)[0], cout)
     walk.use(weight, made, "out")
     walk.use(weight, read, "in")
     if groups > 1:
@@ -122,7 +124,7 @@ def linear(node: Node, walk: Walk) -> Value:
     walk.use(weight, 0, "out")
     walk.use(weight, 1, "in")
     sizes = walk.sizes(source)
-    tokens = prod(sizes[1:-1])
+    tokens = prod(sizes[:-1]) // walk.batch
     window = ((1,), (1,), (0,), (tokens,)) if tokens > 1 else ((), (), (), ())
     channels = (sizes[-1], dims[-1]), (walk.sizes(weight)[0], kernel[0])
     walk.layers.append(LayerUse(node.name, weight_name(weight) or node.name, "linear", *channels, (1, None), *window))
@@ -154,23 +156,20 @@ def multiply(walk: Walk, node: Node, left: Dims, right: Dims) -> Dims:
     row = left[-2:-1]
     column = right[-1:] if len(right) > 1 else ()
     walk.tie(node, left[-1], right[-2] if len(right) > 1 else right[-1])
-    lead = broadcast(walk, node, (node.args[-2], node.args[-1]), (left[:-2], right[:-2]), 2)
+    lead = broadcast(node, walk, node.args[-2:], inner=2)
     return (*lead, *row, *column)
 
 
-def broadcast(walk: Walk, node: Node, sources: tuple[Any, ...], dims: tuple[Dims, ...], inner: int = 0) -> Dims:
-    """Tie dimensions that are broadcast against each other, aligned at the right; `inner` sizes are left out."""
-    rank = max((len(one) for one in dims), default=0)
+def broadcast(node: Node, walk: Walk, operands: Sequence[Any], inner: int = 0) -> Dims:
+    """Tie dimensions that are broadcast against each other, aligned at the right; the last `inner` are left out."""
+    rank = max(len(walk.sizes(one)) for one in operands)
     joined: list[Dim] = []
-    for axis in range(rank):
-        wide = []
-        for source, one in zip(sources, dims, strict=True):
-            place = axis - rank + len(one)
-            if place >= 0 and walk.sizes(source)[place] != 1:
-                wide.append(one[place])
-        for other in wide[1:]:
-            walk.tie(node, wide[0], other)
-        joined.append(None if any(dim is None for dim in wide) else next(iter(wide), None))
+    for place in range(-rank, -inner):
+        wide = [one for one in operands if len(walk.sizes(one)) >= -place and walk.sizes(one)[place] != 1]
+        dims = [walk.dims(one)[place] for one in wide]
+        for other in dims[1:]:
+            walk.tie(node, dims[0], other)
+        joined.append(None if any(dim is None for dim in dims) else next(iter(dims), None))
     return tuple(joined)
 
 
@@ -199,16 +198,13 @@ def attention(node: Node, walk: Walk) -> Value:
     if arg(node, 7, "enable_gqa", False):
         return freeze_all(node, walk)
     walk.tie(node, query[-1], key[-1])
-    lead = broadcast(walk, node, tuple(node.args[:3]), (query[:-2], key[:-2], value[:-2]), 2)
-    walk.tie(node, key[-2], value[-2])
-    walk.freeze(node, (key[-2],), f"{node.name} (attention) takes the softmax along it")
     mask = arg(node, 3, "attn_mask")
-    if walk.dims(mask):
-        broadcast(walk, node, (mask, node), (walk.dims(mask)[:-2], lead), 2)
-        walk.freeze(node, walk.dims(mask)[-2:])
+    lead = broadcast(node, walk, (*node.args[:3], *([mask] if walk.dims(mask) else [])), inner=2)
+    places = (query[-2], key[-2], value[-2], *walk.dims(mask)[-2:])
+    walk.freeze(node, places, f"{node.name} (attention) compares positions along it")
     for dim in lead:
         walk.labels.call(dim, "heads")
-    return (*lead, query[-2], value[-1])
+    return (*lead, None, value[-1])
 
 
 def embedding(node: Node, walk: Walk) -> Value:
@@ -222,7 +218,7 @@ def embedding(node: Node, walk: Walk) -> Value:
 def recurrent(node: Node, walk: Walk) -> Value:
     """LSTM and GRU: the hidden channels run through every gate of both weights, and back into the cell."""
     state, params = arg(node, 1), arg(node, 2)
-    has_biases, layers, bidirectional, batch_first = arg(node, 3), arg(node, 4), arg(node, 7), arg(node, 8)
+    has_biases, layers, bidirectional = arg(node, 3), arg(node, 4), arg(node, 7)
     per_cell = 4 if has_biases else 2
     if not isinstance(params, (list, tuple)) or len(params) != per_cell * int(layers) * (1 + bool(bidirectional)):
         return freeze_all(node, walk)
@@ -243,7 +239,7 @@ def recurrent(node: Node, walk: Walk) -> Value:
     last = (None,) * (len(dims) - 1) + (feed,)
     step = (None,) * (len(dims) - 1) + (hidden,)
     found = untracked(node)
-    return [last, *[step] * (len(found) - 1)] if isinstance(found, list) and batch_first in (True, False) else found
+    return [last, *[step] * (len(found) - 1)] if isinstance(found, list) else found
 
 
 def _cell(node: Node, walk: Walk, feed: Dim, params: Any) -> Dim:

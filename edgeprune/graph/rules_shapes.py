@@ -11,6 +11,7 @@ import torch
 from torch.fx import Node
 
 from edgeprune.graph.labels import Array, Dim, join
+from edgeprune.graph.rules_layers import broadcast
 from edgeprune.graph.trace import operator_of
 from edgeprune.graph.walk import Dims, Rule, Shuffle, Value, Walk, arg, freeze_all, untracked
 
@@ -260,6 +261,11 @@ def expand(node: Node, walk: Walk) -> Value:
     )
 
 
+def expand_as(node: Node, walk: Walk) -> Value:
+    """Repeat dimensions of size 1 as often as another tensor has slices, whose slices the others are."""
+    return broadcast(node, walk, (arg(node, 0), arg(node, 1)))
+
+
 def repeat(node: Node, walk: Walk) -> Value:
     """Whole copies end to end (`repeat`, `tile`)."""
     source = arg(node, 0)
@@ -440,7 +446,7 @@ RULES: dict[str, Rule] = {
     "aten.tensor_split": cut,
     "getitem": get_item,
     "aten.expand": expand,
-    "aten.expand_as": expand,
+    "aten.expand_as": expand_as,
     "aten.broadcast_to": expand,
     "aten.repeat": repeat,
     "aten.tile": repeat,

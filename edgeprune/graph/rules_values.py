@@ -17,7 +17,7 @@ def pointwise(node: Node, walk: Walk) -> Value:
     operands = [one for one in node.all_input_nodes if isinstance(walk.values[one], tuple)]
     if len(operands) == 1 and len(walk.sizes(operands[0])) == len(walk.sizes(node)):
         return walk.values[operands[0]]
-    return broadcast(walk, node, tuple(operands), tuple(walk.dims(one) for one in operands))
+    return broadcast(node, walk, operands)
 
 
 def channel_norm(node: Node, walk: Walk) -> Value:
@@ -167,7 +167,10 @@ RULES: dict[str, Rule] = {
     },
     **{f"aten.{name}": pool for name in RESIZINGS.split()},
     **{f"aten.{name}": reduction for name in REDUCTIONS.split()},
-    **{f"aten.{name}": along for name in ("softmax", "log_softmax", "cumsum", "cumprod", "sort", "argsort")},
+    **{
+        f"aten.{name}": along
+        for name in ("softmax", "_safe_softmax", "log_softmax", "cumsum", "cumprod", "sort", "argsort")
+    },
     **{f"aten.{name}": extremum for name in ("max", "min", "argmax", "argmin")},
     "aten.glu": glu,
     "aten.prelu": prelu,

@@ -67,6 +67,13 @@ class Walk:
     shuffles: dict[Node, Shuffle] = field(default_factory=dict)
     skipped: set[Node] = field(default_factory=set)
     unknown: list[str] = field(default_factory=list)
+    parameters: frozenset[str] = frozenset()
+
+    @property
+    def batch(self) -> int:
+        """How many inputs the sizes are for: the first size of the first input."""
+        sizes = [sizes_of(node.meta["val"]) for node in self.program.graph.find_nodes(op="placeholder")]
+        return next((one[0] for one in sizes if one), 1)
 
     def dims(self, value: object) -> Dims:
         """The labels of a tensor operand; a number has none."""
@@ -78,11 +85,14 @@ class Walk:
         return sizes_of(value.meta.get("val")) if isinstance(value, Node) else ()
 
     def use(self, value: object, dim: int, role: str) -> None:
-        """Note that an operator reads or makes channels with a parameter's dimension, be it through other operators."""
+        """Note that an operator reads or makes channels with a parameter's dimension, be it through other operators.
+
+        A constant filter (a buffer) only goes along.
+        """
         labels = self.dims(value)[dim]
         while isinstance(value, Node) and value.op == "call_function" and value.all_input_nodes:
             value = value.all_input_nodes[0]
-        if not isinstance(value, Node) or value.op != "get_attr" or labels is None:
+        if not isinstance(value, Node) or str(value.target) not in self.parameters or labels is None:
             return
         for place, own in enumerate(self.tensors[str(value.target)]):
             if own is labels:
@@ -112,7 +122,7 @@ def arg(node: Node, place: int, name: str = "", default: Any = None) -> Any:
 
 def walk_graph(program: GraphModule, rules: dict[str, Rule], ignore: Collection[str] = ()) -> Walk:
     """Label every dimension of every tensor of the graph, and collect what ties them."""
-    walk = Walk(program)
+    walk = Walk(program, parameters=frozenset(name for name, _ in program.named_parameters(remove_duplicate=False)))
     for node in program.graph.nodes:
         walk.values[node] = _value(node, walk, rules)
     for use in walk.uses:
@@ -138,7 +148,10 @@ def _value(node: Node, walk: Walk, rules: dict[str, Rule]) -> Value:
         rule = rules["pointwise"]
     if rule is None:
         return freeze_all(node, walk)
-    return rule(node, walk)
+    try:
+        return rule(node, walk)
+    except (TypeError, ValueError, IndexError, KeyError, AttributeError):  # arguments that the rule does not expect
+        return freeze_all(node, walk)
 
 
 def freeze_all(node: Node, walk: Walk) -> Value:
