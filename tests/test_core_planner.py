@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -124,6 +125,19 @@ def test_table_interpolates_between_measured_widths() -> None:
     found = table.predict(at(12, 12))
     assert found.latency_ms == pytest.approx(2.5)
     assert (found.low_ms, found.high_ms, found.kind) == (1.0, 4.0, "interpolated")
+
+
+def test_a_net_of_one_input_channel_is_interpolated_too() -> None:
+    """A convolution of one input channel has as many groups as inputs, but is not depthwise."""
+    stem = LayerShape("conv", 1, 8, (3, 3), (1, 1), 1, (8, 8), (1, 1))
+    points = tuple(LatencyPoint(replace(stem, cout=cout), cout / 8, 0, 2) for cout in (4, 12))
+    assert LatencyTable(KEY, points).predict(stem).latency_ms == pytest.approx(1.0)
+
+
+def test_depthwise_layers_are_interpolated_over_their_channels() -> None:
+    shape = LayerShape("conv", 16, 16, (3, 3), (1, 1), 16, (8, 8), (1, 1))
+    points = tuple(LatencyPoint(replace(shape, cin=n, cout=n, groups=n), n / 16, 0, 2) for n in (8, 24))
+    assert LatencyTable(KEY, points).predict(shape).latency_ms == pytest.approx(1.0)
 
 
 def test_correction_recovers_scale_and_offset() -> None:

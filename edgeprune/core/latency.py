@@ -106,7 +106,7 @@ class LatencyTable:
             point = rows[shape.cin][shape.cout]
             kind = MEASURED if self.origin == MEASURED else ESTIMATED
             return Prediction(point.latency_ms, point.low_ms, point.high_ms, kind)
-        found = _interpolate_depthwise(rows, shape) if shape.groups == shape.cin else _interpolate(rows, shape)
+        found = _interpolate_depthwise(rows, shape) if shape.is_depthwise else _interpolate(rows, shape)
         if found is None:
             raise ProfileError(self._outside(shape, rows))
         return replace(found, kind=ESTIMATED) if self.origin != MEASURED else found
@@ -131,7 +131,7 @@ class LatencyTable:
 
 def find_family(shape: LayerShape) -> LayerShape:
     """The shape without its channel counts: layers of a family differ in nothing else."""
-    if shape.groups == shape.cin:
+    if shape.is_depthwise:
         return replace(shape, cin=0, cout=shape.cout // shape.cin, groups=0)
     return replace(shape, cin=0, cout=0)
 

@@ -57,6 +57,11 @@ class LayerShape:
         return self.cin * self.cout // self.groups * prod(self.kernel) * prod(self.output_size)
 
     @property
+    def is_depthwise(self) -> bool:
+        """Whether each input channel has filters of its own; a single input channel is an ordinary convolution."""
+        return self.groups == self.cin > 1
+
+    @property
     def output_size(self) -> tuple[int, ...]:
         """Spatial output size (dilation 1)."""
         axes = zip(self.size, self.kernel, self.stride, self.padding, strict=True)
