@@ -3,7 +3,7 @@
 #   make test    installs, then runs every check and test that takes no board
 PYTHON ?= python3
 BIN := .venv/bin
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: demo test test-devices check format clean
 
@@ -32,6 +32,7 @@ format: .venv/.dev
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "edgeprune needs Python 3.11 or newer: make PYTHON=python3.x")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(INSTALL) --editable '.[tflite,recipes]'
+	$(INSTALL) --no-deps onnx2torch  # its torchvision has no CPU build; ONNX input does without
 	touch $@
 
 .venv/.dev: .venv/.demo

@@ -18,7 +18,7 @@ from edgeprune.graph.trace import trace_model
 from edgeprune.prune import recover as recover_module
 from edgeprune.prune.importance import score_channels
 from edgeprune.prune.recalibrate import evaluate, recalibrate_
-from edgeprune.prune.recover import learning_rate, recover, training_loss
+from edgeprune.prune.recover import breaks_channels_last, learning_rate, recover, training_loss
 from edgeprune.prune.sensitivity import label_batches, mean_loss, measure_sensitivity, repair
 from edgeprune.recipes.load import Finetune
 
@@ -193,3 +193,10 @@ def test_the_schedule_warms_up_and_ends_at_zero() -> None:
     assert rates[5] == pytest.approx(1.0)
     assert rates[100] == pytest.approx(0.0, abs=1e-9)
     assert rates[5:] == sorted(rates[5:], reverse=True)
+
+
+@pytest.mark.parametrize(("channels", "stride", "breaks"), [(8, 2, True), (16, 2, False), (8, 1, False)])
+def test_layout_that_corrupts_memory_is_not_tried(channels: int, stride: int, breaks: bool) -> None:
+    net = nn.Sequential(nn.Conv2d(3, channels, 3), nn.Conv2d(channels, 32, 1, stride), nn.Flatten(), nn.LazyLinear(2))
+    net(torch.zeros(2, 3, 8, 8))
+    assert breaks_channels_last(trace_model(net, torch.zeros(1, 3, 8, 8))) is breaks

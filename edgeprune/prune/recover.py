@@ -29,6 +29,7 @@ MOMENTUM = 0.9
 MAX_GRADIENT_NORM = 5.0
 SEED = 0
 TRIALS = 2
+FRAGILE_CHANNELS = 16
 
 Progress = Callable[[str], None]
 
@@ -128,7 +129,7 @@ def choose_mode(program: GraphModule, recipe: Recipe) -> Mode:
     """The mode whose training step takes the least time on the first batch, tried on a copy."""
     _seed(0)
     inputs, targets = next(_pairs(recipe.train_data()))
-    layouts = (False, True) if inputs.ndim == 4 else (False,)
+    layouts = (False, True) if inputs.ndim == 4 and not breaks_channels_last(program) else (False,)
     trial = copy_program(program)
     set_training_(trial, True)
     times = {}
@@ -139,6 +140,22 @@ def choose_mode(program: GraphModule, recipe: Recipe) -> Mode:
             if not mode.bfloat16:
                 raise EdgepruneError(f"recover: a training step fails: {exc}") from exc
     return min(times, key=lambda mode: times[mode])
+
+
+def breaks_channels_last(program: GraphModule) -> bool:
+    """Whether a training step with channels last would corrupt memory in torch 2.13's oneDNN.
+
+    Found on AVX-512: the backward pass of a strided 1x1 convolution that reads fewer than 16 channels crashes for
+    nearly every width; 16 and more, 3x3 kernels, and channels first do not.
+    """
+    weights = dict(program.named_parameters(remove_duplicate=False))
+    for node in program.graph.find_nodes(op="call_function", target=torch.ops.aten.conv2d.default):
+        weight = weights.get(str(getattr(node.args[1], "target", "")))
+        strides = node.args[3] if len(node.args) > 3 else [1]
+        narrow = weight is not None and weight.shape[1] < FRAGILE_CHANNELS and tuple(weight.shape[2:]) == (1, 1)
+        if narrow and max(strides) > 1:
+            return True
+    return False
 
 
 def _timed_step(trial: GraphModule, mode: Mode, batch: tuple[Tensor, Tensor], recipe: Recipe) -> float:
