@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeprune.device.address import Address, parse_address, parse_devices, resolve_host
+from edgeprune.device.address import Address, parse_address
+from edgeprune.device.lookup import parse_devices, resolve_host
 from edgeprune.errors import TargetError
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from edgeprune.core.measurement import NO_POWER_SENSOR, DeviceFacts
 from edgeprune.core.target import Target
-from edgeprune.device.address import resolve_host
 from edgeprune.device.agent import Agent, call_agent, push_agent
 from edgeprune.device.local import LocalTransport
+from edgeprune.device.lookup import resolve_host
 from edgeprune.device.transport import Transport
 from edgeprune.errors import DeviceError, RemoteError, RuntimeMissing
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgeprune.device.address import resolve_host
+from edgeprune.device.lookup import resolve_host
 from edgeprune.device.ssh import HostKey, find_known_keys, read_host_key
 from edgeprune.errors import HostKeyError, UsageError
 

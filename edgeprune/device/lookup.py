@@ -1,0 +1,102 @@
+"""Where a board is: an address given, in the environment, in devices.toml, or in ~/.ssh/config."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from edgeprune.core.target import suggest
+from edgeprune.device.address import Address, parse_address
+from edgeprune.errors import TargetError
+from edgeprune.shipped import config_dir
+
+LOCAL = "local"
+"""Both the target that is this machine, and the host that says so for any target."""
+
+
+def resolve_host(target_name: str, host: str | None) -> Address | None:
+    """The address of a target's board; None is this machine.
+
+    A `host` that is given wins; then the target `local`; then $EDGEPRUNE_HOST, devices.toml and ~/.ssh/config.
+
+    Raises:
+        TargetError: no address is known, or one that is none.
+    """
+    entries = load_devices()
+    if host is not None:
+        return _named(host, entries, "--host")
+    if target_name == LOCAL:
+        return None
+    if os.environ.get("EDGEPRUNE_HOST"):
+        return _named(os.environ["EDGEPRUNE_HOST"], entries, "EDGEPRUNE_HOST")
+    boards = {name: entry for name, entry in entries.items() if target_name in (name, entry.get("target"))}
+    if len(boards) > 1:
+        raise TargetError(f"target {target_name}: {_devices_path()} has {', '.join(boards)}; choose one: --host NAME")
+    if boards:
+        return _named(next(iter(boards)), entries, "")
+    if target_name in _ssh_hosts():
+        return Address(target_name)
+    raise TargetError(
+        f"target {target_name}: no address is known; give --host user@address, set EDGEPRUNE_HOST, write "
+        f'[devices.{target_name}] host = "user@address" into {_devices_path()}, or a Host {target_name} '
+        f"into {Path.home() / '.ssh' / 'config'}"
+    )
+
+
+def _named(text: str, entries: dict[str, dict[str, str]], where: str) -> Address | None:
+    """An address, by a device's name or as it stands."""
+    if text in entries:
+        where, text = f"{_devices_path()}: devices.{text}", entries[text]["host"]
+    return None if text == LOCAL else parse_address(text, where)
+
+
+def load_devices() -> dict[str, dict[str, str]]:
+    """The devices of `devices.toml` by name, each with `host` and perhaps `target`; none where there is no file.
+
+    Raises:
+        TargetError: the file is not valid.
+    """
+    path = _devices_path()
+    try:
+        document = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
+        raise TargetError(f"{path}: cannot be read as TOML: {exc}") from exc
+    return parse_devices(document, str(path))
+
+
+def parse_devices(document: dict[str, Any], where: str) -> dict[str, dict[str, str]]:
+    """Check the tables `[devices.NAME]`.
+
+    Raises:
+        TargetError: unknown key, wrong type, or no host.
+    """
+    for key in document:
+        if key != "devices":
+            raise TargetError(f"{where}: unknown key {key!r}{suggest(key, ['devices'])}")
+    entries = document.get("devices", {})
+    if not isinstance(entries, dict):
+        raise TargetError(f"{where}: devices: expected tables [devices.NAME]")
+    for name, entry in entries.items():
+        if not isinstance(entry, dict) or "host" not in entry:
+            raise TargetError(f'{where}: devices.{name}: expected a table with host = "user@address"')
+        for key, value in entry.items():
+            if key not in ("host", "target"):
+                raise TargetError(f"{where}: devices.{name}: unknown key {key!r}{suggest(key, ['host', 'target'])}")
+            if not isinstance(value, str):
+                raise TargetError(f"{where}: devices.{name}: {key}: expected text, found {value!r}")
+    return entries
+
+
+def _devices_path() -> Path:
+    return config_dir() / "devices.toml"
+
+
+def _ssh_hosts() -> set[str]:
+    """Hosts that ~/.ssh/config names."""
+    from edgeprune.device.ssh import list_config_hosts  # paramiko takes a while to import
+
+    return list_config_hosts()
