@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -102,8 +102,3 @@ def budget_gates(budget: Budget, gates: Sequence[Gate]) -> tuple[Gate, ...]:
 def describe_conditions(measurement: Measurement) -> dict[str, Any]:
     """Conditions that the report shows."""
     return asdict(measurement.conditions)
-
-
-def check_metrics(gates: Sequence[Gate], known: Mapping[str, Any]) -> list[str]:
-    """Gates that ask for a figure that this device cannot give, as sentences."""
-    return [f"gate {gate.describe()}: {known[gate.metric]}" for gate in gates if gate.metric in known]

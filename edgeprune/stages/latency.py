@@ -29,6 +29,7 @@ from edgeprune.core.planner import Choice, Problem, choose_widths, predict_ms
 from edgeprune.device.measure import ModelFile, ProbeSettings, measure_models, measure_probes
 from edgeprune.export.probes import write_probes
 from edgeprune.graph.surgery import apply_plan
+from edgeprune.prune.importance import keep_best_by_group
 from edgeprune.recipes.data import cache_dir
 from edgeprune.run import write_atomic
 from edgeprune.stages.artifacts import Files, build, build_variant
@@ -173,18 +174,17 @@ def plan(job: Job) -> dict[str, Any]:
 
 
 def _make_plan(job: Job, problem: Problem, choice: Choice, limit: float) -> PruningPlan:
-    scores = job.run.result("score")["scores"]
     importance = job.run.result("score")["importance"]
     sizes = {group.name: group.size for group in job.analysis.groups}
+    scores = {group: np.asarray(values) for group, values in job.run.result("score")["scores"].items()}
     entries = []
-    for group, width in choice.widths.items():
-        size = sizes[group]
-        kept = sorted(np.argsort(-np.asarray(scores.get(group, range(size, 0, -1))), kind="stable")[:width].tolist())
+    for group, keep in keep_best_by_group(scores, choice.widths).items():
+        size, width = sizes[group], choice.widths[group]
         saved = predict_ms(problem, {**choice.widths, group: size}) - choice.latency_ms
-        reason = f"saves {saved:.3g} ms; highest {importance} scores kept" if width < size else "whole: "
+        reason = f"saves {saved:.3g} ms; highest {importance} scores kept"
         if width == size:
-            reason += "no narrower width is worth its loss"
-        entries.append(GroupPlan(group, size, tuple(kept), problem.loss[group][width], reason))
+            reason = "whole: no narrower width is worth its loss"
+        entries.append(GroupPlan(group, size, keep, problem.loss[group][width], reason))
     return PruningPlan(
         tuple(entries),
         job.run.result("trace")["model_sha256"],
