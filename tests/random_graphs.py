@@ -232,9 +232,9 @@ def random_graph(random: Random, steps: int) -> GraphModule:
 
 
 def random_plan(analysis: Analysis, random: Random) -> dict[str, list[int]]:
-    """Any subset of every free group."""
+    """Any subset of every free group, and any choice of branches."""
     return {
-        group.name: sorted(random.sample(range(group.size), random.randint(1, group.size)))
+        group.name: sorted(random.sample(range(group.size), random.randint(0 if group.is_branch else 1, group.size)))
         for group in analysis.groups
         if not group.frozen
     }

@@ -150,8 +150,38 @@ def test_correction_recovers_scale_and_offset() -> None:
 
 def test_candidates_are_multiples_and_never_a_sliver() -> None:
     groups = [ChannelGroup("wide", 512, ()), ChannelGroup("odd", 50, ()), ChannelGroup("kept", 10, (), frozen="output")]
-    found = candidate_widths(groups, 4)
+    found = candidate_widths(groups, [], 4)
     assert "kept" not in found
     assert found["odd"] == (8, 12, 16, 20, 24, 28, 32, 36, 40, 44, 48, 50)
     assert min(found["wide"]) == 64
     assert len(found["wide"]) <= 16
+
+
+def residual(fed_by: int) -> tuple[list[ChannelGroup], list[Layer]]:
+    """A branch of one layer that reads a concatenation of so many groups and writes one more."""
+    names = [f"g{index}" for index in range(fed_by)]
+    groups = [*(ChannelGroup(name, 64, ()) for name in (*names, "out")), ChannelGroup("b", 1, (), kind="branch")]
+    cin = Extent(0, tuple((1, (name, "b")) for name in names))
+    return groups, [conv("inside", cin, Extent(0, ((1, ("out", "b")),)))]
+
+
+def test_a_branch_may_go_and_costs_nothing_then() -> None:
+    groups, layers = residual(1)
+    widths = candidate_widths(groups, layers, 16)
+    assert widths["b"] == (0, 1)
+    assert not any(shape.is_gone for shape in probe_shapes(layers, widths, 100))
+    loss = {name: {width: float(max(chosen) - width) for width in chosen} for name, chosen in widths.items()}
+    problem = Problem(tuple(layers), loss, table_of(layers, widths))
+    assert choose_widths(problem, 1e-6).widths == {"g0": 64, "out": 64, "b": 0}
+    kept = choose_widths(problem, predict_ms(problem, {"g0": 64, "out": 64, "b": 1}))
+    assert kept.widths["b"] == 1
+
+
+def test_a_branch_fed_by_many_groups_stays_and_can_still_be_planned() -> None:
+    groups, layers = residual(9)
+    widths = candidate_widths(groups, layers, 16)
+    assert widths["b"] == (1,)
+    loss = {name: {width: float(max(chosen) - width) for width in chosen} for name, chosen in widths.items()}
+    problem = Problem(tuple(layers), loss, table_of(layers, widths))
+    full = {name: max(chosen) for name, chosen in widths.items()}
+    assert choose_widths(problem, 0.7 * predict_ms(problem, full)).latency_ms <= 0.7 * predict_ms(problem, full)

@@ -31,7 +31,7 @@ def halves(analysis: Analysis) -> dict[str, list[int]]:
 
 def test_resnet8_has_one_group_for_each_residual_stream(traced: tuple[torch.fx.GraphModule, Analysis]) -> None:
     _, analysis = traced
-    assert {group.name: group.size for group in analysis.groups if not group.frozen} == {
+    assert {group.name: group.size for group in analysis.channel_groups} == {
         "stem.0": 16, "blocks.0.conv1": 16, "blocks.1.conv1": 32,
         "blocks.1.conv2": 32, "blocks.2.conv1": 64, "blocks.2.conv2": 64,
     }  # fmt: skip

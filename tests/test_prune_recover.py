@@ -16,10 +16,12 @@ from edgeprune.errors import EdgepruneError, RunError
 from edgeprune.graph.surgery import apply_plan
 from edgeprune.graph.trace import trace_model
 from edgeprune.prune import recover as recover_module
+from edgeprune.prune.evidence import Evidence
 from edgeprune.prune.importance import score_channels
+from edgeprune.prune.lesson import prepare_lesson
 from edgeprune.prune.recalibrate import evaluate, recalibrate_
 from edgeprune.prune.recover import breaks_channels_last, learning_rate, recover, training_loss
-from edgeprune.prune.sensitivity import label_batches, mean_loss, measure_sensitivity, repair
+from edgeprune.prune.sensitivity import label_batches, mean_loss, measure_sensitivity, repair, tried_widths
 from edgeprune.recipes.load import Finetune
 
 SHORT = Finetune(epochs=3, learning_rate=0.05)
@@ -49,17 +51,52 @@ def test_sensitivity_tells_a_dead_channel_from_a_live_one() -> None:
     with torch.no_grad():
         net.outer.weight[:, :3] = 0  # half of the inner channels are read by nobody
         net.outer.weight *= 3
-    evidence = tiny_evidence(model=net)
+    made = tiny_evidence(model=net)
+    answers = tuple((inputs, made.program(inputs).detach()) for inputs, _ in made.batches)
+    evidence = Evidence(made.program, made.analysis, answers, nn.functional.mse_loss)
     before = {name: value.clone() for name, value in evidence.named.items()}
-    scores = score_channels("fisher", evidence)
+    scores = score_channels("fisher", made)
     lines: list[str] = []
-    rises = measure_sensitivity(evidence, scores, {"inner": (1, 3, 6), "stem": (4, 8)}, lines.append)
+    rises = measure_sensitivity(evidence, scores, {"inner": (1, 3, 6), "stem": (4, 8)}, lambda _: None, lines.append)
     assert rises["inner"][6] == rises["stem"][8] == 0.0
-    assert rises["inner"][3] < 0.01 < rises["stem"][4]
+    assert rises["inner"][3] < 1e-6 < rises["stem"][4]
     assert rises["inner"][1] >= rises["inner"][3]
     assert len(lines) == 2
     for name, value in evidence.named.items():
         assert torch.equal(value, before[name])
+
+
+def test_a_lesson_lets_a_cut_net_learn_back_and_leaves_the_original_alone() -> None:
+    evidence = tiny_evidence()
+    before = {name: value.clone() for name, value in evidence.named.items()}
+    lesson = prepare_lesson(evidence.program, tiny_recipe(Finetune(learning_rate=0.05)), nets=1)
+    assert lesson.steps == len(lesson.exercises) == 48  # six batches of data, taken again and again
+    widths = {"inner": (1, 6), "inner:branch": (0, 1)}
+    scores = score_channels("l2", evidence)
+    raw = measure_sensitivity(evidence, scores, widths, lambda _: None, lambda _: None)
+    taught = measure_sensitivity(evidence, scores, widths, lesson.give_, lambda _: None)
+    cut = apply_plan(evidence.program, evidence.analysis, {"inner:branch": ()})
+    untrained = mean_loss(cut, evidence.batches, evidence.loss)
+    lesson.give_(cut)
+    assert mean_loss(cut, evidence.batches, evidence.loss) < untrained
+    assert taught["inner:branch"][1] == raw["inner:branch"][1] == 0.0
+    assert all(torch.equal(value, before[name]) for name, value in evidence.named.items())
+
+
+def test_without_time_there_is_no_lesson(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeprune.prune.lesson.SECONDS", 0.0)
+    program = traced()
+    weights = {name: value.clone() for name, value in program.named_parameters()}
+    lesson = prepare_lesson(program, tiny_recipe(Finetune()), nets=10)
+    lesson.give_(program)
+    assert lesson.steps == 0
+    assert all(torch.equal(value, weights[name]) for name, value in program.named_parameters())
+
+
+def test_a_few_widths_of_many_are_tried_the_narrowest_and_widest_among_them() -> None:
+    assert tried_widths(tuple(range(4, 65, 4)), 64) == [4, 20, 32, 44, 60]
+    assert tried_widths((0, 1), 1) == [0]
+    assert tried_widths((1,), 1) == []
 
 
 def test_missing_targets_become_the_nets_own_answers() -> None:

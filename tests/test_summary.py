@@ -67,7 +67,14 @@ def report() -> dict[str, Any]:
         ],
         "plan": {
             "groups": [
-                {"group": "conv1", "size": 64, "keep": [0, 1, 2], "loss_increase": 0.01, "reason": "saves 0.1 ms"}
+                {
+                    "group": "conv1",
+                    "size": 64,
+                    "keep": [0, 1, 2],
+                    "loss_increase": 0.01,
+                    "reason": "saves 0.1 ms",
+                    "kind": "channels",
+                }
             ],
             "predicted_ms": 0.7,
             "budget_ms": None,

@@ -23,11 +23,15 @@ LEAST_SHARE = 0.125
 """No group is offered less than this share of its channels: thinner layers train badly and hardly run faster."""
 
 
-def candidate_widths(groups: Iterable[ChannelGroup], step: int) -> dict[str, tuple[int, ...]]:
-    """Widths on offer by group that may be cut: multiples of `step` (coarser for large groups), and all."""
-    return {
-        group.name: group.widths(_step(group.size, step), _least(group.size)) for group in groups if not group.frozen
-    }
+def candidate_widths(groups: Iterable[ChannelGroup], layers: Iterable[Layer], step: int) -> dict[str, tuple[int, ...]]:
+    """Widths on offer by group that may be cut: multiples of `step` (coarser for large groups), and all.
+
+    A residual branch may go, unless one of its layers is fed by too many groups to be planned with it.
+    """
+    free = [group for group in groups if not group.frozen]
+    widths = {group.name: group.widths(_step(group.size, step), _least(group.size)) for group in free}
+    crowded = frozenset[str]().union(*(layer.depends_on for layer in layers if not is_joint(layer, widths)))
+    return widths | {group.name: (group.size,) for group in free if group.is_branch and group.name in crowded}
 
 
 def _step(size: int, step: int) -> int:
@@ -68,11 +72,13 @@ def shape_at_knot(layer: Layer, cin: int, output: Mapping[str, int]) -> LayerSha
 
 
 def layer_shapes(layer: Layer, widths: Widths) -> set[LayerShape]:
-    """Every shape of a layer that the planner asks the latency table for."""
+    """Every shape of a layer that the planner asks the latency table for, if there is anything to compute."""
     if is_joint(layer, widths):
-        return {layer.at(chosen) for chosen in joint_choices(layer, widths)}
-    knots = input_knots(layer, widths)
-    return {shape_at_knot(layer, knot, output) for knot in knots for output in output_choices(layer, widths)}
+        shapes = {layer.at(chosen) for chosen in joint_choices(layer, widths)}
+    else:
+        outputs = output_choices(layer, widths)
+        shapes = {shape_at_knot(layer, knot, output) for knot in input_knots(layer, widths) for output in outputs}
+    return {shape for shape in shapes if not shape.is_gone}
 
 
 def probe_shapes(layers: Iterable[Layer], widths: Widths, most: int) -> set[LayerShape]:

@@ -96,11 +96,13 @@ class LatencyTable:
         return frozenset(point.shape for point in self.points)
 
     def predict(self, shape: LayerShape) -> Prediction:
-        """Latency of a layer: measured, or interpolated between measured channel counts.
+        """Latency of a layer: measured, or interpolated between measured channel counts; none if it is cut.
 
         Raises:
             ProfileError: the shape lies outside what was measured; names the nearest point.
         """
+        if shape.is_gone:
+            return Prediction(0.0, 0.0, 0.0, self.origin)
         rows = self._families.get(find_family(shape), {})
         if shape.cout in rows.get(shape.cin, {}):
             point = rows[shape.cin][shape.cout]

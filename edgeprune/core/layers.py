@@ -26,6 +26,21 @@ class Extent:
         """
         return self.constant + sum(factor * prod(widths[name] for name in names) for factor, names in self.terms)
 
+    def within(self, branches: tuple[str, ...]) -> Extent:
+        """The count inside residual branches: none once one of them is cut."""
+        terms = ((self.constant, ()), *self.terms) if self.constant else self.terms
+        return Extent(0, tuple((factor, (*names, *branches)) for factor, names in terms)) if branches else self
+
+    def bind(self, known: Mapping[str, int]) -> Extent:
+        """The count as a polynomial of the other groups' widths."""
+        constant, terms = self.constant, []
+        for factor, names in self.terms:
+            share = factor * prod(known.get(name, 1) for name in names)
+            left = tuple(name for name in names if name not in known)
+            terms += [(share, left)] if left else []
+            constant += 0 if left else share
+        return Extent(constant, tuple(terms))
+
     @property
     def groups(self) -> frozenset[str]:
         """The groups that this count depends on."""
@@ -48,6 +63,11 @@ class LayerShape:
     groups: int = 1
     size: tuple[int, ...] = ()
     padding: tuple[int, ...] = ()
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether nothing is left to compute, its residual branch being cut."""
+        return self.cin == 0 or self.cout == 0
 
     @property
     def macs(self) -> int:
@@ -89,6 +109,10 @@ class Layer:
     def at(self, widths: Mapping[str, int]) -> LayerShape:
         """The shape when each group has the given width."""
         return replace(self.shape, cin=self.cin.at(widths), cout=self.cout.at(widths), groups=self.groups.at(widths))
+
+    def bind(self, known: Mapping[str, int]) -> Layer:
+        """The layer as it follows the other groups' widths."""
+        return replace(self, cin=self.cin.bind(known), cout=self.cout.bind(known), groups=self.groups.bind(known))
 
     @property
     def depends_on(self) -> frozenset[str]:

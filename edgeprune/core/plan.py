@@ -11,6 +11,8 @@ from typing import Any
 from edgeprune.errors import PlanError
 
 PLAN_VERSION = 1
+BRANCH = "branch"
+"""The kind of a group that is a residual branch: it has one "channel", kept or not."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class ChannelGroup:
     """Channels that live and die together: the unit of pruning.
 
     A group of `size` channels may keep any subset whose count is a multiple of `step` (or all of them).
+    A group of kind "branch" is a whole residual branch, of size 1: kept, or cut to its shortcut.
     `frozen` is empty, or the reason why the group must stay whole.
     """
 
@@ -38,8 +41,15 @@ class ChannelGroup:
     kind: str = "channels"
     frozen: str = ""
 
+    @property
+    def is_branch(self) -> bool:
+        """Whether it is a residual branch, which goes as a whole or not at all."""
+        return self.kind == BRANCH
+
     def widths(self, step: int, least: int = 1) -> tuple[int, ...]:
         """The widths to choose from: multiples of `step` (and of the group's own) from `least`, and all."""
+        if self.is_branch:
+            return (0, 1)
         jump = max(step, self.step) if max(step, self.step) % self.step == 0 else step * self.step
         return (*(width for width in range(jump, self.size, jump) if width >= least), self.size)
 
@@ -53,6 +63,7 @@ class GroupPlan:
     keep: tuple[int, ...]
     loss_increase: float = 0.0
     reason: str = ""
+    kind: str = "channels"
 
     @property
     def width(self) -> int:
@@ -122,7 +133,10 @@ def parse_plan(document: Mapping[str, Any], where: str = "plan") -> PruningPlan:
 
 def _parse_group(row: Mapping[str, Any], where: str) -> GroupPlan:
     keep, size = tuple(int(index) for index in row["keep"]), int(row["size"])
+    kind = str(row.get("kind", "channels"))
     ascending = all(left < right for left, right in pairwise(keep))
+    if kind == BRANCH and keep in ((), (0,)):
+        return GroupPlan(str(row["group"]), size, keep, float(row["loss_increase"]), str(row["reason"]), kind)
     if not keep or not ascending or keep[0] < 0 or keep[-1] >= size:
         raise PlanError(f"{where}: group {row['group']!r}: keep must be ascending indices below {size}, at least one")
-    return GroupPlan(str(row["group"]), size, keep, float(row["loss_increase"]), str(row["reason"]))
+    return GroupPlan(str(row["group"]), size, keep, float(row["loss_increase"]), str(row["reason"]), kind)

@@ -162,8 +162,9 @@ def _build_program(problem: Problem) -> _Program:
             tie = TIE * largest * (1 - width / max(costs))
             program.widths[group, width] = program.variable(loss=loss + tie, binary=True)
         program.require({program.widths[group, width]: 1.0 for width in costs}, 1, 1)
+    fixed = {group: widths[0] for group, widths in problem.widths.items() if len(widths) == 1}
     for layer in problem.layers:
-        _add_layer(program, problem, layer)
+        _add_layer(program, problem, layer.bind(fixed))
     return program
 
 

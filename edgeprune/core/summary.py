@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from edgeprune.core.plan import BRANCH
+
 Row = tuple[str, Callable[[Mapping[str, Any]], str]]
 
 
@@ -92,15 +94,20 @@ def render_plan(plan: Mapping[str, Any]) -> str:
     """What was cut and why, a group a line."""
     table = [("group", "channels", "loss rise", "why")]
     for row in plan["groups"]:
-        table.append(
-            (row["group"], f"{len(row['keep'])} of {row['size']}", f"{row['loss_increase']:.4f}", row["reason"])
-        )
+        table.append((row["group"], describe_width(row), f"{row['loss_increase']:.4f}", row["reason"]))
     head = (
         f"predicted {_figure(plan['predicted_ms'], '{:.4g}')} ms for a budget of "
         f"{_figure(plan['budget_ms'], '{:.4g}')} ms, "
         f"loss rise {plan['loss_increase']:.4f} before fine-tuning, proven within {plan['gap']:.2%} of the optimum"
     )
     return "\n".join([head, render_columns(table), *plan["notes"]])
+
+
+def describe_width(row: Mapping[str, Any]) -> str:
+    """What is left of a plan's group, for people."""
+    if row["kind"] == BRANCH:
+        return "kept" if row["keep"] else "cut"
+    return f"{len(row['keep'])} of {row['size']}"
 
 
 def render_comparison(names: Sequence[str], reports: Sequence[Mapping[str, Any]]) -> str:

@@ -13,7 +13,7 @@ from edgeprune.errors import GraphError
 from edgeprune.graph.costs import layer_shapes
 from edgeprune.graph.groups import Analysis
 from edgeprune.graph.proof import same_outputs
-from edgeprune.graph.surgery import apply_plan, sliced_tensors
+from edgeprune.graph.surgery import apply_plan, branches_cut, sliced_tensors
 from edgeprune.graph.trace import Example, named_tensors
 
 TOLERANCE = 1e-9
@@ -29,8 +29,11 @@ def apply_to_module(
 
     Raises:
         PlanError: the plan does not fit.
-        GraphError: the model's code has sizes of its own, so that only the pruned graph can be had.
+        GraphError: the model's code has sizes of its own, or the plan cuts a branch that the code would still
+            run, so that only the pruned graph can be had.
     """
+    if branches_cut(analysis, keep):
+        raise GraphError(f"{type(model).__name__}: its code runs the branches that the plan cuts; use the pruned graph")
     pruned = apply_plan(program, analysis, keep)
     module = copy.deepcopy(model, sliced_tensors(named_tensors(model), analysis, keep))
     widths = {name: len(kept) for name, kept in keep.items()}

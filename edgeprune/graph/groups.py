@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from torch.fx import GraphModule
 
 from edgeprune.core.layers import Extent, Layer, LayerShape
-from edgeprune.core.plan import ChannelGroup, Member
+from edgeprune.core.plan import BRANCH, ChannelGroup, Member
 from edgeprune.graph import rules_layers, rules_shapes, rules_values
+from edgeprune.graph.branches import Branch, find_branches
 from edgeprune.graph.labels import NONE, Array, Dim, Mask, Solution, solve
-from edgeprune.graph.walk import Dims, LayerUse, Rule, Shuffle, Value, Walk, walk_graph
+from edgeprune.graph.walk import Dims, LayerUse, Rule, Shuffle, Value, Walk, is_ignored, walk_graph
 
 RULES: dict[str, Rule] = {**rules_layers.RULES, **rules_shapes.RULES, **rules_values.RULES}
 """What to do at each ATen operator, by its name without overload."""
@@ -38,6 +39,12 @@ class Analysis:
     tensors: dict[str, Dims] = field(repr=False, compare=False)
     inner: dict[str, Dim] = field(repr=False, compare=False)
     shuffles: dict[str, Shuffle] = field(repr=False, compare=False)
+    branches: dict[str, Branch] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def channel_groups(self) -> tuple[ChannelGroup, ...]:
+        """Groups of channels that may be narrowed; branches and what is frozen are none."""
+        return tuple(group for group in self.groups if not group.frozen and not group.is_branch)
 
     def group(self, name: str) -> ChannelGroup:
         """The group of that name.
@@ -68,10 +75,10 @@ def find_groups(program: GraphModule, ignore: Collection[str] = ()) -> Analysis:
     solution = solve(walk.labels)
     found = _gather(walk, solution)
     frozen = {name: _reason(atoms, solution) for name, atoms in found.items()}
-    groups = _describe(walk, solution, found, frozen)
-    layers = _layers(walk, solution, found, frozen)
+    branches = find_branches(program, {use.node: use.weight for use in walk.layers})
+    layers = _layers(walk, solution, found, frozen, branches)
     return Analysis(
-        groups=groups,
+        groups=(*_describe(walk, solution, found, frozen), *_describe_branches(walk, branches, ignore)),
         layers=layers,
         notes=_notes(walk, frozen),
         atoms=found,
@@ -80,6 +87,7 @@ def find_groups(program: GraphModule, ignore: Collection[str] = ()) -> Analysis:
         tensors=walk.tensors,
         inner=walk.inner,
         shuffles={node.name: shuffle for node, shuffle in walk.shuffles.items()},
+        branches=branches,
     )
 
 
@@ -175,6 +183,15 @@ def _describe(
     )
 
 
+def _describe_branches(walk: Walk, branches: Mapping[str, Branch], ignore: Collection[str]) -> Iterator[ChannelGroup]:
+    weights = {use.node: use.weight for use in walk.layers}
+    for name, branch in branches.items():
+        tensors = [weights[layer] for layer in branch.layers]
+        kept = any(is_ignored(tensor, ignore) for tensor in tensors)
+        members = tuple(Member(tensor, 0, BRANCH) for tensor in tensors)
+        yield ChannelGroup(name, 1, members, kind=BRANCH, frozen="ignored by the user" if kept else "")
+
+
 def _owners(found: Mapping[str, Array], solution: Solution) -> Array:
     """The index of each atom's group, NONE for an atom without."""
     owner = np.full(solution.count + 1, NONE, np.int64)
@@ -183,7 +200,13 @@ def _owners(found: Mapping[str, Array], solution: Solution) -> Array:
     return owner
 
 
-def _layers(walk: Walk, solution: Solution, found: Mapping[str, Array], frozen: Mapping[str, str]) -> tuple[Layer, ...]:
+def _layers(
+    walk: Walk,
+    solution: Solution,
+    found: Mapping[str, Array],
+    frozen: Mapping[str, str],
+    branches: Mapping[str, Branch],
+) -> tuple[Layer, ...]:
     owner = _owners(found, solution)
     for name, atoms in found.items():
         if frozen[name]:
@@ -209,7 +232,9 @@ def _layers(walk: Walk, solution: Solution, found: Mapping[str, Array], frozen: 
     layers = []
     for use in walk.layers:
         times[use.weight] += 1
-        layers.append(_layer(use, times[use.weight], (extent(use.cin), extent(use.cout), extent(use.groups))))
+        around = tuple(name for name, branch in branches.items() if use.node in branch.layers)
+        channels = (extent(use.cin).within(around), extent(use.cout).within(around))
+        layers.append(_layer(use, times[use.weight], (*channels, extent(use.groups))))
     return tuple(layers)
 
 
@@ -226,10 +251,10 @@ def _notes(walk: Walk, frozen: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def alive_mask(analysis: Analysis, keep: Mapping[str, Sequence[int]]) -> Mask:
-    """Which atoms live under a plan; the last entry, for the padding of rows, is True."""
+    """Which atoms live under a plan; the last entry, for the padding of rows, is True. Branches have no atoms."""
     alive = np.ones(analysis.solution.count + 1, np.bool_)
-    for name, kept in keep.items():
-        atoms = analysis.atoms[name]
+    for name in keep.keys() & analysis.atoms.keys():
+        atoms, kept = analysis.atoms[name], keep[name]
         alive[atoms] = False
         alive[atoms[np.asarray(kept, np.int64)]] = True
     return alive

@@ -20,7 +20,7 @@ from torch.fx.node import map_aggregate
 from edgeprune.graph.groups import Analysis, alive_mask
 from edgeprune.graph.labels import Mask
 from edgeprune.graph.rewrites import Cut
-from edgeprune.graph.surgery import check_keep
+from edgeprune.graph.surgery import branches_cut, check_keep
 from edgeprune.graph.trace import Example, copy_program, named_tensors, operator_of, sizes_of
 from edgeprune.graph.walk import arg
 
@@ -65,7 +65,7 @@ def _difference(reference: list[Tensor], found: list[Tensor]) -> float:
 
 
 def neutralise(program: GraphModule, analysis: Analysis, keep: Mapping[str, Sequence[int]]) -> GraphModule:
-    """A copy of the original's shape in which removed channels have no effect.
+    """A copy of the original's shape in which removed channels have no effect, and cut branches add zeros.
 
     It takes the batch size that the program was traced with.
     """
@@ -76,8 +76,17 @@ def neutralise(program: GraphModule, analysis: Analysis, keep: Mapping[str, Sequ
     touched = [node for node in silent.graph.nodes if node.op == "call_function" and cut.touches(node)]
     for node in touched:
         _silence_(node, cut, silent)
+    nodes = {node.name: node for node in silent.graph.nodes}
+    for branch in branches_cut(analysis, keep):
+        _add_zeros_(nodes[branch.add], branch.operand)
     silent.recompile()
     return silent
+
+
+def _add_zeros_(add: Node, operand: int) -> None:
+    with add.graph.inserting_before(add):
+        zeros = add.graph.call_function(torch.ops.aten.zeros_like.default, (add.args[operand],))
+    add.update_arg(operand, zeros)
 
 
 def _silence_parameters_(silent: GraphModule, cut: Cut) -> None:

@@ -12,6 +12,7 @@ from torch.fx import Graph, GraphModule, Node
 from torch.optim import Optimizer
 
 from edgeprune.errors import PlanError
+from edgeprune.graph.branches import Branch, cut_branches_
 from edgeprune.graph.groups import Analysis, alive_mask
 from edgeprune.graph.labels import Mask
 from edgeprune.graph.rewrites import REWRITES, Cut
@@ -21,6 +22,8 @@ from edgeprune.graph.walk import Value
 
 def apply_plan(program: GraphModule, analysis: Analysis, keep: Mapping[str, Sequence[int]]) -> GraphModule:
     """A copy of `program` that has only the kept channels of each group; groups that are not named stay whole.
+
+    A branch of which nothing is kept is cut: its addition passes the shortcut on.
 
     The copy shares no tensor with the original, can be trained, saved, exported and analysed again.
 
@@ -32,6 +35,7 @@ def apply_plan(program: GraphModule, analysis: Analysis, keep: Mapping[str, Sequ
     pruned = cut.program = copy_program(program, _sliced(named_tensors(program), cut))
     for node in list(pruned.graph.nodes):
         rewrite_(node, cut)
+    cut_branches_(pruned, branches_cut(analysis, keep))
     pruned.graph.eliminate_dead_code()
     pruned.recompile()
     return pruned
@@ -49,16 +53,21 @@ def check_keep(analysis: Analysis, keep: Mapping[str, Sequence[int]]) -> None:
             near = difflib.get_close_matches(name, groups, 1)
             raise PlanError(f"no group {name!r} in this model" + (f"; did you mean {near[0]!r}?" if near else ""))
         group, indices = groups[name], list(kept)
+        if group.frozen and len(indices) < group.size:
+            raise PlanError(f"group {name!r} has to stay whole: {group.frozen}")
+        if group.is_branch and not indices:
+            continue
         if not indices or any(left >= right for left, right in pairwise(indices)):
             raise PlanError(f"group {name!r}: the kept channels must be ascending and at least one, got {indices[:8]}")
         if indices[0] < 0 or indices[-1] >= group.size:
             raise PlanError(f"group {name!r}: channels {indices[0]}..{indices[-1]} do not lie in 0..{group.size - 1}")
-        if len(indices) == group.size:
-            continue
-        if group.frozen:
-            raise PlanError(f"group {name!r} has to stay whole: {group.frozen}")
-        if len(indices) % group.step:
+        if len(indices) < group.size and len(indices) % group.step:
             raise PlanError(f"group {name!r}: {len(indices)} channels are not a multiple of {group.step}")
+
+
+def branches_cut(analysis: Analysis, keep: Mapping[str, Sequence[int]]) -> list[Branch]:
+    """The residual branches that a plan cuts, in the order of the graph."""
+    return [branch for name, branch in analysis.branches.items() if name in keep and not len(keep[name])]
 
 
 def slice_tensor(value: Tensor, masks: Sequence[Mask | None]) -> Tensor:
@@ -99,19 +108,22 @@ def apply_to_optimizer_(
 ) -> None:
     """Hand an optimizer of `program` over to `pruned`, its momenta sliced like the parameters that they belong to.
 
+    Parameters that went with a branch leave the optimizer.
+
     Raises:
         PlanError: the optimizer has parameters that are not the program's.
     """
     cut, state = Cut(analysis, alive_mask(analysis, keep), pruned), dict(optimizer.state)
     names = {id(value): name for name, value in program.named_parameters()}
+    left = dict(pruned.named_parameters())
     optimizer.state.clear()
     for group in optimizer.param_groups:
         if any(id(value) not in names for value in group["params"]):
             raise PlanError("the optimizer has parameters that this program has not; make it for the program's own")
-        for place, value in enumerate(group["params"]):
-            name = names[id(value)]
-            group["params"][place] = pruned.get_parameter(name)
-            optimizer.state[group["params"][place]] = {
+        trained = {names[id(value)]: value for value in group["params"] if names[id(value)] in left}
+        group["params"] = [left[name] for name in trained]
+        for name, value in trained.items():
+            optimizer.state[left[name]] = {
                 key: slice_tensor(one, _masks(name, value, cut)) if _has_shape(one, value) else one
                 for key, one in state.get(value, {}).items()
             }

@@ -126,9 +126,14 @@ def walk_graph(program: GraphModule, rules: dict[str, Rule], ignore: Collection[
     for node in program.graph.nodes:
         walk.values[node] = _value(node, walk, rules)
     for use in walk.uses:
-        if use.role == "out" and any(use.tensor == one or use.tensor.startswith(f"{one}.") for one in ignore):
+        if use.role == "out" and is_ignored(use.tensor, ignore):
             walk.labels.freeze(walk.tensors[use.tensor][use.dim], "ignored by the user")
     return walk
+
+
+def is_ignored(tensor: str, ignore: Collection[str]) -> bool:
+    """Whether a parameter, or a module that it belongs to, is among those named."""
+    return any(tensor == one or tensor.startswith(f"{one}.") for one in ignore)
 
 
 def _value(node: Node, walk: Walk, rules: dict[str, Rule]) -> Value:

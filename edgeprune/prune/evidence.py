@@ -77,7 +77,7 @@ class Evidence:
     @cached_property
     def gates(self) -> dict[str, Tensor]:
         """For each group, the derivative of each input's loss by a factor on each channel, `[inputs, channels]`."""
-        sources = {group.name: producers(self, group) for group in self.analysis.groups if not group.frozen}
+        sources = {group.name: producers(self, group) for group in self.analysis.channel_groups}
         found: dict[str, list[Tensor]] = {name: [] for name in sources}
         for inputs, targets in self.batches:
             values = self._differentiable(inputs, {node for nodes in sources.values() for node in nodes})
@@ -93,7 +93,7 @@ class Evidence:
     @cached_property
     def activations(self) -> dict[str, Activation]:
         """Figures of each group's channels where layers read them."""
-        sources = {group.name: readers(self, group) for group in self.analysis.groups if not group.frozen}
+        sources = {group.name: readers(self, group) for group in self.analysis.channel_groups}
         sums: dict[str, Tensor] = {}
         wanted = {node for nodes in sources.values() for node in nodes}
         for inputs, _ in self.batches:
@@ -109,7 +109,7 @@ class Evidence:
     def ranks(self) -> dict[str, Scores]:
         """Mean rank of each channel's feature maps; of all inputs' values together where a channel has no map."""
         inputs = self.batches[0][0][:RANK_SAMPLES]
-        sources = {group.name: readers(self, group) for group in self.analysis.groups if not group.frozen}
+        sources = {group.name: readers(self, group) for group in self.analysis.channel_groups}
         values = record(self.program, inputs, {node for nodes in sources.values() for node in nodes})
         return {
             name: np.mean([self._ranks(name, node, values[node]) for node in nodes], axis=0)

@@ -20,14 +20,17 @@ Criterion = Callable[[Evidence, ChannelGroup], Scores]
 def score_channels(method: str, evidence: Evidence) -> dict[str, Scores]:
     """The score of every channel of every group that can be pruned; higher matters more.
 
+    A branch has one score, which says nothing: it is not ranked within itself.
+
     Raises:
         UsageError: an unknown method.
         PlanError: the method has nothing to go by in a group.
     """
     if method not in IMPORTANCE:
         raise UsageError(f"importance {method!r} is not known{suggest(method, IMPORTANCE)}")
-    groups = [group for group in evidence.analysis.groups if not group.frozen]
-    return {group.name: IMPORTANCE[method](evidence, group) for group in groups}
+    analysis, criterion = evidence.analysis, IMPORTANCE[method]
+    branches = {group.name: np.ones(1) for group in analysis.groups if group.is_branch and not group.frozen}
+    return {group.name: criterion(evidence, group) for group in analysis.channel_groups} | branches
 
 
 def keep_best(scores: Scores, width: int) -> tuple[int, ...]:

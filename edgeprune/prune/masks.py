@@ -129,8 +129,8 @@ class _Search:
         self.readings: dict[Node, _Reading | None] = {}
         self.dead = np.zeros(analysis.solution.count + 1, np.bool_)
         if not any(_writes(node) for node in program.graph.nodes):
-            for group in analysis.groups:
-                self.dead[analysis.atoms[group.name]] = not group.frozen
+            for group in analysis.channel_groups:
+                self.dead[analysis.atoms[group.name]] = True
         self._settle_()
 
     def keep(self) -> dict[str, tuple[int, ...]]:
@@ -175,7 +175,7 @@ class _Search:
     def _spare_some_(self) -> bool:
         """Keep as many more channels as a group needs to have one, and a multiple of its step."""
         spared = False
-        for group in self.analysis.groups:
+        for group in self.analysis.channel_groups:
             atoms = self.analysis.atoms[group.name]
             dead = atoms[self.dead[atoms]]
             alive = len(atoms) - len(dead)

@@ -15,6 +15,7 @@ from torch.fx import GraphModule, Node
 
 from edgeprune.errors import EdgepruneError
 from edgeprune.graph.groups import Analysis, alive_mask
+from edgeprune.graph.surgery import branches_cut
 from edgeprune.graph.trace import operator_of
 from edgeprune.prune.evidence import Batch, layer_nodes, record, weight_of
 
@@ -37,6 +38,8 @@ def reconstruct_(
 ) -> tuple[str, ...]:
     """Re-fit, in order, every layer of `pruned` whose inputs were cut; gives the names of the weights re-fitted.
 
+    Inputs are cut where channels are missing, and changed after a branch that is gone.
+
     `pruned` is what `apply_plan` made of `original` by `keep`; both are in eval mode. Grouped and transposed
     convolutions, and layers that share their weight, stay as they are. Batch norm is
     *not* to be recalibrated afterwards: a fit has less variance than what it fits, and recalibration would scale it up
@@ -47,24 +50,35 @@ def reconstruct_(
     """
     before = {node.name: node for node in layer_nodes(original)}
     alive = alive_mask(analysis, keep)
+    changed = _downstream(original, {branch.add for branch in branches_cut(analysis, keep)})
     fitted = []
     for node in list(layer_nodes(pruned)):
         name = weight_of(node)
         labels = analysis.tensors[name][0] if name in analysis.tensors else None
         kept = None if labels is None else torch.from_numpy(alive[analysis.solution.atoms[labels]].all(axis=1))
-        if node.name in before and _is_fit_for(node, pruned, original):
+        narrower = pruned.get_parameter(name).shape[1] < original.get_parameter(name).shape[1]
+        if node.name in before and (narrower or node.name in changed) and _is_fit_for(node, pruned):
             _fit_(node, pruned, _targets(before[node.name], original, kept, batches), batches)
             fitted.append(name)
     return tuple(fitted)
 
 
-def _is_fit_for(node: Node, pruned: GraphModule, original: GraphModule) -> bool:
-    """Whether a layer reads fewer channels than before, and is of a kind that is re-fitted."""
+def _downstream(program: GraphModule, sources: set[str]) -> set[str]:
+    """Nodes that depend on one of `sources`."""
+    found = set(sources)
+    for node in program.graph.nodes:
+        if any(source.name in found for source in node.all_input_nodes):
+            found.add(node.name)
+    return found
+
+
+def _is_fit_for(node: Node, pruned: GraphModule) -> bool:
+    """Whether a layer is of a kind that is re-fitted."""
     name = weight_of(node)
-    weight, whole = pruned.get_parameter(name), original.get_parameter(name)
+    weight = pruned.get_parameter(name)
     plain = operator_of(node) in SPATIAL and _argument(node, 6, 1) == 1 and not isinstance(_argument(node, 4, 0), str)
     alone = sum(weight_of(other) == name for other in layer_nodes(pruned)) == 1
-    return plain and alone and weight.shape[1] < whole.shape[1] and weight[0].numel() <= MAX_INPUTS
+    return plain and alone and weight[0].numel() <= MAX_INPUTS
 
 
 def _argument(node: Node, place: int, default: Any) -> Any:

@@ -82,7 +82,7 @@ def recover(
     student, settings = copy_program(program), recipe.finetune
     if settings.epochs == 0:
         return student
-    training = _Training(student, teacher, recipe, _optimizer(student, settings))
+    training = _Training(student, teacher, recipe, make_optimizer(student, settings))
     identity = _identity(student, settings)
     if not (checkpoint and _resume_(training, checkpoint, identity)):
         training.mode = choose_mode(student, recipe)
@@ -127,8 +127,8 @@ def learning_rate(progress: float, peak: float) -> float:
 
 def choose_mode(program: GraphModule, recipe: Recipe) -> Mode:
     """The mode whose training step takes the least time on the first batch, tried on a copy."""
-    _seed(0)
-    inputs, targets = next(_pairs(recipe.train_data()))
+    seed(0)
+    inputs, targets = next(read_pairs(recipe.train_data()))
     layouts = (False, True) if inputs.ndim == 4 and not breaks_channels_last(program) else (False,)
     trial = copy_program(program)
     set_training_(trial, True)
@@ -165,7 +165,12 @@ def _timed_step(trial: GraphModule, mode: Mode, batch: tuple[Tensor, Tensor], re
     return time.perf_counter() - started
 
 
-def _pairs(data: Data) -> Iterator[tuple[Tensor, Tensor]]:
+def read_pairs(data: Data) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches for training.
+
+    Raises:
+        EdgepruneError: a batch has no targets.
+    """
     for inputs, targets in data:
         if targets is None:
             raise EdgepruneError(f"{data.where}: training needs batches of (inputs, targets); this one has inputs only")
@@ -174,10 +179,10 @@ def _pairs(data: Data) -> Iterator[tuple[Tensor, Tensor]]:
 
 def _train_epoch_(training: _Training) -> float:
     """One pass over the data, seeded by its number; gives the mean loss."""
-    _seed(training.epoch)
+    seed(training.epoch)
     data, settings = training.recipe.train_data(), training.recipe.finetune
     total, steps = 0.0, len(data)
-    for step, (inputs, targets) in enumerate(_pairs(data)):
+    for step, (inputs, targets) in enumerate(read_pairs(data)):
         progress = min(1.0, (training.epoch + step / steps) / settings.epochs)
         for group in training.optimizer.param_groups:
             group["lr"] = learning_rate(progress, settings.learning_rate)
@@ -209,7 +214,8 @@ def _taught(training: _Training, inputs: Tensor) -> Tensor | None:
         return training.mode.run(training.teacher, inputs)
 
 
-def _optimizer(program: GraphModule, settings: Finetune) -> torch.optim.SGD:
+def make_optimizer(program: GraphModule, settings: Finetune) -> torch.optim.SGD:
+    """SGD with Nesterov momentum, without weight decay on norms and biases."""
     trained = [value for value in program.parameters() if value.requires_grad]
     groups = [
         {"params": [value for value in trained if value.ndim > 1], "weight_decay": settings.weight_decay},
@@ -218,7 +224,7 @@ def _optimizer(program: GraphModule, settings: Finetune) -> torch.optim.SGD:
     return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=MOMENTUM, nesterov=True)
 
 
-def _seed(number: int) -> None:
+def seed(number: int) -> None:
     """Seed every source of chance that a recipe's data may draw from."""
     torch.manual_seed(SEED + number)
     random.seed(SEED + number)

@@ -1,9 +1,10 @@
-"""Measured loss sensitivity: how much the calibration loss rises when one group alone is made narrower."""
+"""Measured loss sensitivity: how much the calibration loss rises when one group alone is cut."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import numpy as np
 import torch
 from scipy.optimize import isotonic_regression
 from torch import Tensor, nn
@@ -16,27 +17,42 @@ from edgeprune.prune.importance import keep_best
 from edgeprune.prune.recalibrate import channels_last, recalibrate_
 
 Progress = Callable[[str], None]
+TRIED = 5
+"""Widths of a group that are tried: the rise is smooth, and lies between them where it was not measured."""
 
 
 def measure_sensitivity(
     evidence: Evidence,
     scores: Mapping[str, Scores],
     widths: Mapping[str, Sequence[int]],
+    train_: Callable[[GraphModule], None],
     progress: Progress,
 ) -> dict[str, dict[int, float]]:
     """The rise of the calibration loss at each width of each group, its least important channels cut and nothing else.
 
-    Every net is really cut, its batch-norm statistics are measured anew on the first batch, and the loss is the mean
-    over all batches. Noise is repaired: of a group, a narrower width never costs less, and no cut pays.
+    Every net is really cut, its batch-norm statistics are measured anew on the first batch, `train_` trains it a
+    little (as it does the original that it is compared with), and the loss is the mean over all batches. Noise is
+    repaired: of a group, a narrower width never costs less, and no cut pays.
     """
-    reference = mean_loss(evidence.program, evidence.batches, evidence.loss)
+    reference = _loss_after(evidence, {}, train_)
     rises = {}
     for number, (group, choices) in enumerate(widths.items(), 1):
         size = evidence.analysis.group(group).size
-        raw = {width: _rise(evidence, group, scores[group], width) - reference for width in choices if width < size}
-        rises[group] = repair(raw) | {width: 0.0 for width in choices if width == size}
+        raw = {
+            width: _loss_after(evidence, {group: keep_best(scores[group], width)}, train_) - reference
+            for width in tried_widths(choices, size)
+        }
+        known = repair(raw) | {size: 0.0}
+        rises[group] = dict(zip(choices, np.interp(choices, list(known), list(known.values())).tolist(), strict=True))
         progress(f"sensitivity: {group} ({number} of {len(widths)})")
     return rises
+
+
+def tried_widths(choices: Sequence[int], size: int) -> list[int]:
+    """Up to `TRIED` widths below `size`, evenly over those on offer, the narrowest and the widest among them."""
+    below = sorted(width for width in choices if width < size)
+    places = np.linspace(0, len(below) - 1, min(TRIED, len(below))).round().astype(int)
+    return [below[place] for place in places]
 
 
 def repair(rises: Mapping[int, float]) -> dict[int, float]:
@@ -77,7 +93,8 @@ def label_batches(
     return tuple(found)
 
 
-def _rise(evidence: Evidence, group: str, scores: Scores, width: int) -> float:
-    pruned = apply_plan(evidence.program, evidence.analysis, {group: keep_best(scores, width)})
+def _loss_after(evidence: Evidence, keep: Mapping[str, Sequence[int]], train_: Callable[[GraphModule], None]) -> float:
+    pruned = apply_plan(evidence.program, evidence.analysis, keep)
     recalibrate_(pruned, evidence.batches[:1])
+    train_(pruned)
     return mean_loss(pruned, evidence.batches, evidence.loss)

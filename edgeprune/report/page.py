@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.core.summary import ROWS
+from edgeprune.core.summary import ROWS, describe_width
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2733; --paper: #fff; --soft: #6b7a89; --line: #dde3e9;
@@ -89,11 +89,11 @@ def _plan(plan: Mapping[str, Any]) -> str:
             f"<text x=0 y={top + 15}>{escape(group['group'])}</text>"
             f"<rect x=200 y={top + 4} width=360 height=14 fill='var(--line)'/>"
             f"<rect x=200 y={top + 4} width={360 * share:.1f} height=14 fill='var(--after)'/>"
-            f"<text x=570 y={top + 15}>{len(group['keep'])} of {group['size']}</text>"
+            f"<text x=570 y={top + 15}>{describe_width(group)}</text>"
         )
     picture = f"<svg viewBox='0 0 {width} {row * len(plan['groups'])}' role=img>{''.join(bars)}</svg>"
     rows = [
-        (g["group"], f"{len(g['keep'])} of {g['size']}", f"{g['loss_increase']:.4f}", g["reason"])
+        (g["group"], describe_width(g), f"{g['loss_increase']:.4f}", g["reason"])
         for g in plan["groups"]
     ]
     return picture + _table(("group", "channels", "loss rise", "why"), rows, text=1)

@@ -98,7 +98,7 @@ class Job:
     @cached_property
     def widths(self) -> dict[str, tuple[int, ...]]:
         """Widths on offer by group."""
-        return candidate_widths(self.analysis.groups, self.target.step)
+        return candidate_widths(self.analysis.groups, self.analysis.layers, self.target.step)
 
 
 def check_request(job: Job) -> None:

@@ -175,16 +175,15 @@ def plan(job: Job) -> dict[str, Any]:
 
 def _make_plan(job: Job, problem: Problem, choice: Choice, limit: float) -> PruningPlan:
     importance = job.run.result("score")["importance"]
-    sizes = {group.name: group.size for group in job.analysis.groups}
+    groups = {group.name: group for group in job.analysis.groups}
     scores = {group: np.asarray(values) for group, values in job.run.result("score")["scores"].items()}
     entries = []
     for group, keep in keep_best_by_group(scores, choice.widths).items():
-        size, width = sizes[group], choice.widths[group]
+        kind, size, width = groups[group].kind, groups[group].size, choice.widths[group]
         saved = predict_ms(problem, {**choice.widths, group: size}) - choice.latency_ms
-        reason = f"saves {saved:.3g} ms; highest {importance} scores kept"
-        if width == size:
-            reason = "whole: no narrower width is worth its loss"
-        entries.append(GroupPlan(group, size, keep, problem.loss[group][width], reason))
+        kept = "cut to its shortcut" if groups[group].is_branch else f"highest {importance} scores kept"
+        reason = f"saves {saved:.3g} ms; {kept}" if width < size else "whole: no narrower width is worth its loss"
+        entries.append(GroupPlan(group, size, keep, problem.loss[group][width], reason, kind))
     return PruningPlan(
         tuple(entries),
         job.run.result("trace")["model_sha256"],

@@ -13,10 +13,11 @@ from edgeprune.graph.surgery import apply_plan
 from edgeprune.graph.trace import trace_model
 from edgeprune.prune.evidence import Evidence
 from edgeprune.prune.importance import score_channels
+from edgeprune.prune.lesson import prepare_lesson
 from edgeprune.prune.recalibrate import evaluate
 from edgeprune.prune.reconstruct import reconstruct_
 from edgeprune.prune.recover import recover
-from edgeprune.prune.sensitivity import label_batches, measure_sensitivity
+from edgeprune.prune.sensitivity import label_batches, measure_sensitivity, tried_widths
 from edgeprune.recipes.check import check_recipe
 from edgeprune.run import read_json
 from edgeprune.stages.job import Job
@@ -33,17 +34,21 @@ def trace(job: Job) -> dict[str, Any]:
     example = recipe.example_input()
     save_model(trace_model(recipe.model(), example), job.run.path("original.pt2"), example)
     analysis = job.analysis
-    prunable = [group.name for group in analysis.groups if not group.frozen]
+    prunable = [group.name for group in analysis.channel_groups]
+    branches = [group.name for group in analysis.groups if group.is_branch and not group.frozen]
     if not prunable:
         raise PlanError(f"recipe {recipe.name}: no channel of this net can be pruned: {'; '.join(analysis.notes)}")
     accuracy = evaluate(job.original, recipe.eval_data(), recipe.metric)
-    job.detail(f"accuracy {accuracy:.2f} in torch, {len(prunable)} groups of channels to prune")
+    job.detail(
+        f"accuracy {accuracy:.2f} in torch, {len(prunable)} groups of channels and {len(branches)} branches to prune"
+    )
     return {
         "model_sha256": model_sha256(job.original),
         "accuracy_percent": accuracy,
         "parameters": count_parameters(job.original),
         "macs": count_macs(analysis, {}),
         "prunable": prunable,
+        "branches": branches,
         "notes": list(analysis.notes),
     }
 
@@ -54,9 +59,14 @@ def score(job: Job) -> dict[str, Any]:
     batches = label_batches(job.original, recipe.calibration_data())
     evidence = Evidence(job.original, job.analysis, batches, recipe.loss)
     scores = score_channels(IMPORTANCE, evidence)
-    rises = measure_sensitivity(evidence, scores, job.widths, job.detail)
+    sizes = {group.name: group.size for group in job.analysis.groups}
+    nets = sum(len(tried_widths(choices, sizes[group])) for group, choices in job.widths.items())
+    lesson = prepare_lesson(job.original, recipe, nets)
+    job.detail(f"measuring the loss of {nets} cuts, each trained for {lesson.steps} steps")
+    rises = measure_sensitivity(evidence, scores, job.widths, lesson.give_, job.detail)
     return {
         "importance": IMPORTANCE,
+        "steps": lesson.steps,
         "scores": {group: [float(value) for value in values] for group, values in scores.items()},
         "loss": {group: {str(width): rise for width, rise in costs.items()} for group, costs in rises.items()},
     }

@@ -1,0 +1,127 @@
+"""Residual branches of a graph: what can be cut so that its block becomes the identity (or its shortcut)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import takewhile
+
+import torch
+from torch.fx import GraphModule, Node
+
+from edgeprune.graph.trace import named_tensors, operator_of, sizes_of
+
+CHECKS = "aten._assert"
+"""First letters of operators that only check what they read."""
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One operand of an addition, and everything that is computed for it alone."""
+
+    add: str
+    """The node that adds the branch to its shortcut."""
+    operand: int
+    """Which of the addition's two operands the branch is."""
+    nodes: frozenset[str]
+    layers: tuple[str, ...]
+    """Nodes of the convolutions and linear layers in it, in order."""
+
+
+def find_branches(program: GraphModule, weights: Mapping[str, str]) -> dict[str, Branch]:
+    """Every residual branch with a layer in it, by name, in the order of the graph.
+
+    `weights` gives the weight of each layer's node. Of an addition's two operands the one with more layers is the
+    branch, and the other its shortcut; both must come from a common tensor, so that nothing that the net reads is
+    cut off with the branch.
+    """
+    found: dict[str, Branch] = {}
+    for add in program.graph.find_nodes(op="call_function", target=torch.ops.aten.add.Tensor):
+        branches = [branch for operand in (0, 1) if (branch := _branch(add, operand, weights)) is not None]
+        if branches:
+            branch = max(branches, key=lambda one: len(one.layers))
+            found[_unique(_name([weights[layer] for layer in branch.layers]), found)] = branch
+    return found
+
+
+def _branch(add: Node, operand: int, weights: Mapping[str, str]) -> Branch | None:
+    source, shortcut = (add.args[place] for place in (operand, 1 - operand))
+    if not isinstance(source, Node) or not isinstance(shortcut, Node) or source is shortcut or add.kwargs:
+        return None
+    if sizes_of(shortcut.meta.get("val")) != sizes_of(add.meta.get("val")) or any(map(_writes, add.users)):
+        return None
+    inside = _computed_for(source, add, shortcut)
+    layers = tuple(node.name for node in add.graph.nodes if node in inside and node.name in weights)
+    if not layers or not _meets(shortcut, {one for node in inside for one in node.all_input_nodes} - inside):
+        return None
+    return Branch(add.name, operand, frozenset(node.name for node in inside), layers)
+
+
+def _computed_for(source: Node, add: Node, shortcut: Node) -> set[Node]:
+    """`source` and what it is computed from, as far as nothing but `add` reads it in the end."""
+    inside: set[Node] = set()
+    waiting = [source]
+    while waiting:
+        node = waiting.pop()
+        readers = {user for user in node.users if not _checks(user)}
+        if node is shortcut or node.op == "placeholder" or not readers <= inside | {add}:
+            continue
+        inside |= {node, *(user for user in node.users if _checks(user))}
+        waiting += [one for one in node.all_input_nodes if one not in inside]
+    return inside
+
+
+def _meets(shortcut: Node, entries: set[Node]) -> bool:
+    """Whether the shortcut is, or is computed from, one of the tensors that the branch starts from."""
+    waiting, seen = [shortcut], {shortcut}
+    while waiting:
+        node = waiting.pop()
+        if node in entries:
+            return True
+        fresh = set(node.all_input_nodes) - seen
+        seen |= fresh
+        waiting += fresh
+    return False
+
+
+def _checks(node: Node) -> bool:
+    return operator_of(node).startswith(CHECKS)
+
+
+def _writes(node: Node) -> bool:
+    return str(getattr(node.target, "overloadpacket", "")).endswith("_")
+
+
+def _name(weights: Iterable[str]) -> str:
+    """What the names of a branch's layers have in common."""
+    paths = [weight.removesuffix(".weight").split(".") for weight in weights]
+    shared = [names[0] for names in takewhile(lambda names: len(set(names)) == 1, zip(*paths, strict=False))]
+    return ".".join(shared or paths[0]) + ":branch"
+
+
+def _unique(name: str, taken: Collection[str]) -> str:
+    number = sum(one.split("#")[0] == name for one in taken)
+    return f"{name}#{number + 1}" if number else name
+
+
+def cut_branches_(program: GraphModule, branches: Iterable[Branch]) -> None:
+    """Let each addition pass its shortcut on, and remove what is then computed for nothing, weights included."""
+    cut = list(branches)
+    if not cut:
+        return
+    nodes = {node.name: node for node in program.graph.nodes}
+    before = _read_tensors(program)
+    for branch in cut:
+        add = nodes[branch.add]
+        add.replace_all_uses_with(add.args[1 - branch.operand])
+        program.graph.erase_node(add)
+    inside = frozenset[str]().union(*(branch.nodes for branch in cut))
+    program.graph.eliminate_dead_code(lambda node: node.name not in inside and node.is_impure())
+    for name in before - _read_tensors(program):
+        owner, _, attribute = name.rpartition(".")
+        delattr(program.get_submodule(owner), attribute)
+
+
+def _read_tensors(program: GraphModule) -> set[str]:
+    read = {str(node.target) for node in program.graph.find_nodes(op="get_attr")}
+    return read & named_tensors(program).keys()

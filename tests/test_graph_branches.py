@@ -1,0 +1,161 @@
+"""Residual branches: which are found, and that cutting them leaves the shortcut and nothing else."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edgeprune.errors import GraphError, PlanError
+from edgeprune.graph.costs import count_macs
+from edgeprune.graph.eager import apply_to_module
+from edgeprune.graph.groups import Analysis, find_groups
+from edgeprune.graph.proof import check_surgery
+from edgeprune.graph.surgery import apply_plan, apply_to_optimizer_
+from edgeprune.graph.trace import set_training_, trace_model
+from edgeprune.recipes.networks import ResNet8
+
+IMAGE = torch.randn(2, 3, 8, 8)
+
+
+class Block(nn.Module):
+    """x + f(x), f two convolutions."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(torch.relu(self.first(x)))
+
+
+class Nested(nn.Module):
+    """A block whose branch holds a block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 2, 1)
+        self.before, self.inner = nn.Conv2d(6, 6, 1), Block(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return self.head(x + self.inner(torch.tanh(self.before(x))))
+
+
+class Transformer(nn.Module):
+    """Patches with a position embedding, then attention and a perceptron, each with layer norm before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 4, 4)
+        self.position = nn.Parameter(torch.randn(1, 4, 8))
+        self.norm1, self.norm2 = nn.LayerNorm(8), nn.LayerNorm(8)
+        self.qkv, self.proj = nn.Linear(8, 24), nn.Linear(8, 8)
+        self.mlp = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8))
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2) + self.position
+        query, key, value = self.qkv(self.norm1(x)).reshape(-1, 4, 3, 2, 4).permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).reshape(-1, 4, 8)
+        x = x + self.proj(mixed)
+        x = x + self.mlp(self.norm2(x))
+        return self.head(x.mean(1))
+
+
+def branches(analysis: Analysis) -> list[str]:
+    return [group.name for group in analysis.groups if group.is_branch]
+
+
+def analysed(net: nn.Module) -> tuple[torch.fx.GraphModule, Analysis]:
+    torch.manual_seed(0)
+    program = trace_model(net, IMAGE)
+    return program, find_groups(program)
+
+
+def test_a_transformer_has_attention_and_perceptron_but_never_loses_its_patches() -> None:
+    _, analysis = analysed(Transformer())
+    assert branches(analysis) == ["qkv:branch", "mlp:branch"]
+
+
+@pytest.mark.parametrize("net", [Nested, Transformer, lambda: nn.Sequential(nn.Conv2d(3, 5, 1), Block(5), Block(5))])
+def test_every_choice_of_branches_is_proven_with_channels_cut_as_well(net: type[nn.Module]) -> None:
+    program, analysis = analysed(net())
+    names = branches(analysis)
+    assert names
+    for kept in product((0, 1), repeat=len(names)):
+        keep = {name: range(width) for name, width in zip(names, kept, strict=True)}
+        keep |= {group.name: range(0, group.size, 2) for group in analysis.channel_groups}
+        pruned = apply_plan(program, analysis, keep)
+        assert check_surgery(program, analysis, keep, pruned, IMAGE) < 1e-9
+        again = find_groups(pruned)
+        assert count_macs(again, {}) == count_macs(analysis, {name: len(one) for name, one in keep.items()})
+
+
+def test_cutting_the_outer_branch_takes_the_inner_one_and_all_its_weights() -> None:
+    program, analysis = analysed(Nested())
+    assert branches(analysis) == ["inner:branch", "before:branch"]
+    pruned = apply_plan(program, analysis, {"before:branch": []})
+    assert {name for name, _ in pruned.named_parameters()} == {"stem.weight", "stem.bias", "head.weight", "head.bias"}
+    assert count_macs(analysis, {"before:branch": 0}) == 64 * (3 * 6 + 6 * 2)
+    weights = [[program.get_parameter(f"{name}.{kind}") for kind in ("weight", "bias")] for name in ("stem", "head")]
+    wanted = nn.functional.conv2d(nn.functional.conv2d(IMAGE, *weights[0]), *weights[1])
+    torch.testing.assert_close(pruned(IMAGE), wanted)
+
+
+def test_of_two_branches_the_deeper_one_goes_and_the_projection_stays() -> None:
+    net = ResNet8()
+    program = trace_model(net, torch.zeros(1, 3, 32, 32))
+    analysis = find_groups(program)
+    pruned = apply_plan(program, analysis, {"blocks.1:branch": []})
+    left = {name for name, _ in pruned.named_parameters() if name.startswith("blocks.1")}
+    assert left == {"blocks.1.shortcut.weight", "blocks.1.shortcut.bias"}
+    assert {name for name, _ in pruned.named_buffers() if name.startswith("blocks.1")} == set()
+
+
+def test_a_sum_of_two_inputs_is_no_branch() -> None:
+    class Towers(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.left, self.right = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1)
+
+        def forward(self, one: Tensor, other: Tensor) -> Tensor:
+            return torch.relu(self.left(one) + self.right(other)).mean()
+
+    assert branches(find_groups(trace_model(Towers(), (IMAGE, IMAGE.clone())))) == []
+
+
+def test_an_ignored_layer_keeps_its_branch() -> None:
+    program, _ = analysed(Nested())
+    analysis = find_groups(program, ignore=["inner.second"])
+    assert {analysis.group(name).frozen for name in ("inner:branch", "before:branch")} == {"ignored by the user"}
+    with pytest.raises(PlanError, match="ignored by the user"):
+        apply_plan(program, analysis, {"inner:branch": []})
+
+
+def test_a_net_without_its_branch_trains_and_its_optimizer_forgets_the_weights() -> None:
+    program, analysis = analysed(Nested())
+    set_training_(program, True)
+    optimizer = torch.optim.SGD(program.parameters(), lr=0.05, momentum=0.9)
+    program(IMAGE).square().mean().backward()
+    optimizer.step()
+    keep = {"inner:branch": []}
+    pruned = apply_plan(program, analysis, keep)
+    apply_to_optimizer_(optimizer, program, pruned, analysis, keep)
+    assert {id(one) for one in optimizer.param_groups[0]["params"]} == {id(one) for one in pruned.parameters()}
+    first = pruned(IMAGE).square().mean()
+    for _ in range(5):
+        optimizer.zero_grad()
+        pruned(IMAGE).square().mean().backward()
+        optimizer.step()
+    assert pruned(IMAGE).square().mean() < first
+
+
+def test_the_users_own_module_cannot_lose_a_branch_and_says_so() -> None:
+    net = Nested().eval()
+    program, analysis = analysed(net)
+    with pytest.raises(GraphError, match="runs the branches"):
+        apply_to_module(net, program, analysis, {"inner:branch": []}, IMAGE)
