@@ -14,8 +14,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import hardware_facts as facts
 import numpy as np
-from published_rows import PEAK, SOURCES, Evidence
+from hardware_facts import PEAK, Chip
+from published_rows import SOURCES, Evidence
 
 from edgeprune.core.calibrate import LEAST_ROWS, Errors, Measured, calibrate, fit_profile, score, widen
 from edgeprune.core.estimate import PARAMETERS, SHORT_SUM, Core, EstimatedProfile, Parameter
@@ -52,32 +54,27 @@ LAYER_SPREAD = 0.35
 
 
 def _evidence() -> dict[str, Evidence]:
-    def core(name: str, ghz: float, cores: int, cache_kib: float, memory: float) -> Core:
-        return Core(name, ghz, PEAK[name]["fp32"], cores, cache_kib, memory)
-
-    pi4, pi3 = core("Cortex-A72", 1.8, 4, 1024, 12.8), core("Cortex-A53", 1.4, 4, 512, 3.6)
-    sd835 = core("Cortex-A73", 2.45, 4, 2048, 29.8)
-    pi4_early = replace(pi4, clock_ghz=1.5)
+    pi4 = facts.RPI4.core
+    sd835, little = facts.SNAPDRAGON_835.core, facts.RK3399_LITTLE.core
+    rk3399, boosted = facts.RK3399_BIG.core, replace(pi4, clock_ghz=1.8)
     return {
-        "ncnn rpi4": Evidence("ncnn", "Raspberry Pi 4", pi4, (1, 4)),
-        "xnnpack rpi4": Evidence("xnnpack", "RPi 4 (BCM2711", pi4_early, (4,)),
-        "fbnet rpi4": Evidence("fbnet", "raspi4", pi4_early, relative=True),
-        "ncnn rk3399 big": Evidence("ncnn", "Rockchip RK3399", core("Cortex-A72", 1.8, 2, 1024, 12.8), (1, 2), "2"),
-        "ncnn rk3399 little": Evidence("ncnn", "Rockchip RK3399", core("Cortex-A53", 1.5, 4, 512, 12.8), (1, 4), "1"),
-        "paddle rk3399 big": Evidence("paddle", "RK3399", core("Cortex-A72", 1.8, 2, 1024, 12.8)),
-        "ncnn rpi3": Evidence("ncnn", "Raspberry Pi 3", pi3, (1, 4)),
-        "xnnpack rpi3": Evidence("xnnpack", "RPi 3+ (BCM2837B0", pi3, (4,)),
-        "ncnn snapdragon-410": Evidence("ncnn", "Qualcomm MSM8916", core("Cortex-A53", 1.2, 4, 512, 4.3), (1, 4)),
-        "ncnn snapdragon-810": Evidence(
-            "ncnn", "Qualcomm MSM8994", core("Cortex-A57", 2.0, 4, 2048, 25.6), (1, 4), "2"
-        ),
+        "ncnn rpi4": Evidence("ncnn", "Raspberry Pi 4", boosted, (1, 4)),
+        "xnnpack rpi4": Evidence("xnnpack", "RPi 4 (BCM2711", pi4, (4,)),
+        "fbnet rpi4": Evidence("fbnet", "raspi4", pi4, relative=True),
+        "ncnn rk3399 big": Evidence("ncnn", "Rockchip RK3399", rk3399, (1, 2), "2"),
+        "ncnn rk3399 little": Evidence("ncnn", "Rockchip RK3399", little, (1, 4), "1"),
+        "paddle rk3399 big": Evidence("paddle", "RK3399", rk3399),
+        "ncnn rpi3": Evidence("ncnn", "Raspberry Pi 3", facts.RPI3.core, (1, 4)),
+        "xnnpack rpi3": Evidence("xnnpack", "RPi 3+ (BCM2837B0", facts.RPI3.core, (4,)),
+        "ncnn snapdragon-410": Evidence("ncnn", "Qualcomm MSM8916", facts.SNAPDRAGON_410.core, (1, 4)),
+        "ncnn snapdragon-810": Evidence("ncnn", "Qualcomm MSM8994", facts.SNAPDRAGON_810.core, (1, 4), "2"),
         "ncnn snapdragon-835": Evidence("ncnn", "Qualcomm MSM8998", sd835, (1, 4), "2"),
         "paddle snapdragon-835": Evidence("paddle", "Snapdragon 835", sd835),
         "xnnpack snapdragon-835": Evidence("xnnpack", "Pixel 2", replace(sd835, clock_ghz=2.35), (1, 4)),
-        "paddle kirin-980": Evidence("paddle", "Kirin 980", core("Cortex-A76", 2.6, 2, 4096, 34.1)),
-        "paddle kirin-990": Evidence("paddle", "Kirin 990", core("Cortex-A76", 2.86, 2, 4096, 34.1)),
-        "paddle snapdragon-855": Evidence("paddle", "Snapdragon 855", core("Cortex-A76", 2.84, 1, 2048, 34.1)),
-        "paddle snapdragon-865": Evidence("paddle", "Snapdragon 865", core("Cortex-A77", 2.84, 1, 4096, 44.0)),
+        "paddle kirin-980": Evidence("paddle", "Kirin 980", facts.KIRIN_980.core),
+        "paddle kirin-990": Evidence("paddle", "Kirin 990", facts.KIRIN_990.core),
+        "paddle snapdragon-855": Evidence("paddle", "Snapdragon 855", facts.SNAPDRAGON_855.core),
+        "paddle snapdragon-865": Evidence("paddle", "Snapdragon 865", facts.SNAPDRAGON_865.core),
     }
 
 
@@ -86,15 +83,14 @@ EVIDENCE = _evidence()
 
 @dataclass(frozen=True)
 class Board:
-    """A board: its core, where that is documented, what to fit to (in order), and what to check a transfer on.
+    """A board: its chip, what to fit to (in order), and what to check a transfer on.
 
     `checks` are rows of other boards with such cores, predicted by scaling clock and memory alone.
     """
 
     name: str
     description: str
-    core: Core
-    documents: tuple[str, ...]
+    chip: Chip
     fit: tuple[str, ...]
     checks: tuple[str, ...] = ()
     note: str = ""
@@ -105,7 +101,6 @@ class Board:
         return not self.note
 
 
-A53, A57, A72, A73 = "Cortex-A53", "Cortex-A57", "Cortex-A72", "Cortex-A73"
 A72_ROWS = ("fbnet rpi4", "ncnn rpi4", "xnnpack rpi4")
 """In the order of how much they say of LiteRT today: FBNet's conditions are not stated, XNNPACK is LiteRT's own."""
 A76_ROWS = ("paddle kirin-980", "paddle kirin-990", "paddle snapdragon-855")
@@ -113,31 +108,28 @@ BOARDS = (
     Board(
         "rpi4",
         "Raspberry Pi 4 Model B, Cortex-A72 at 1.5 GHz",
-        Core(A72, 1.5, 4, 4, 1024, 12.8),
-        ("Raspberry Pi 4 Model B datasheet, section 2.1", "Arm Cortex-A72 software optimization guide"),
+        facts.RPI4,
         A72_ROWS,
     ),
     Board(
         "rpi3",
         "Raspberry Pi 3 Model B+, Cortex-A53 at 1.4 GHz",
-        Core(A53, 1.4, 4, 4, 512, 3.6),
-        ("Raspberry Pi 3 Model B+ product brief", "Raspberry Pi documentation, Processors: BCM2837B0"),
+        facts.RPI3,
         ("ncnn rpi3", "xnnpack rpi3"),
     ),
     Board(
         "rpi-zero-2w",
         "Raspberry Pi Zero 2 W, Cortex-A53 at 1.0 GHz",
-        Core(A53, 1.0, 4, 4, 512, 3.6),
-        ("Raspberry Pi Zero 2 W product brief", "Arm Cortex-A53 TRM"),
+        facts.RPI_ZERO_2W,
         ("ncnn rpi3", "xnnpack rpi3"),
         ("ncnn snapdragon-410", "ncnn rk3399 little"),
-        "no published row of this board: Raspberry Pi 3 B+ (same cores, same memory) at the clock of this board",
+        "no published row of this board: Raspberry Pi 3 B+ (same cores) at the clock and memory bandwidth of "
+        "this board",
     ),
     Board(
         "rpi5",
         "Raspberry Pi 5, Cortex-A76 at 2.4 GHz",
-        Core("Cortex-A76", 2.4, 8, 4, 2048, 17.1),
-        ("Raspberry Pi 5 product brief", "Arm Cortex-A76 software optimization guide"),
+        facts.RPI5,
         A76_ROWS,
         (*A76_ROWS, "paddle snapdragon-865"),
         "no published row of this board: the Cortex-A76 big cores of Kirin 980, Kirin 990 and Snapdragon 855 at the "
@@ -145,9 +137,8 @@ BOARDS = (
     ),
     Board(
         "jetson-nano",
-        "NVIDIA Jetson Nano, Cortex-A57 at 1.43 GHz (CPU)",
-        Core(A57, 1.43, 4, 4, 2048, 25.6),
-        ("Jetson Nano System-on-Module data sheet DS-09366-001", "Arm Cortex-A57 software optimization guide"),
+        "NVIDIA Jetson Nano, Cortex-A57 at 1.48 GHz (CPU)",
+        facts.JETSON_NANO,
         ("fbnet rpi4", "ncnn snapdragon-810", "ncnn rpi4", "xnnpack rpi4"),
         ("ncnn snapdragon-810",),
         "no published row of this board: Snapdragon 810 (Cortex-A57) and Raspberry Pi 4 (Cortex-A72, the same "
@@ -156,8 +147,7 @@ BOARDS = (
     Board(
         "jetson-orin-nano",
         "NVIDIA Jetson Orin Nano 8GB, Cortex-A78AE at 1.51 GHz (CPU)",
-        Core("Cortex-A78AE", 1.51, 8, 6, 2048, 68.0),
-        ("Jetson Orin Nano Series data sheet DS-11105-001", "Arm Cortex-A78AE software optimization guide"),
+        facts.JETSON_ORIN_NANO,
         (*A76_ROWS, "paddle snapdragon-865"),
         (*A76_ROWS, "paddle snapdragon-865"),
         "no published row of this board: Cortex-A76 and A77 big cores of phones (the same multiply-accumulates a "
@@ -166,22 +156,19 @@ BOARDS = (
     Board(
         "snapdragon-835",
         "Snapdragon 835, Cortex-A73 derived big cores at 2.45 GHz",
-        Core(A73, 2.45, 4, 4, 2048, 29.8),
-        ("Snapdragon 835 product brief", "Arm Cortex-A73 software optimization guide"),
+        facts.SNAPDRAGON_835,
         ("ncnn snapdragon-835", "paddle snapdragon-835", "xnnpack snapdragon-835"),
     ),
     Board(
         "snapdragon-855",
         "Snapdragon 855, its one Cortex-A76 derived prime core at 2.84 GHz",
-        Core("Cortex-A76", 2.84, 8, 1, 2048, 34.1),
-        ("Snapdragon 855 product brief", "Arm Cortex-A76 software optimization guide"),
+        facts.SNAPDRAGON_855,
         A76_ROWS,
     ),
     Board(
         "snapdragon-865",
         "Snapdragon 865, its one Cortex-A77 derived prime core at 2.84 GHz",
-        Core("Cortex-A77", 2.84, 8, 1, 4096, 44.0),
-        ("Snapdragon 865 product brief", "Arm Cortex-A77 software optimization guide"),
+        facts.SNAPDRAGON_865,
         (*A76_ROWS, "paddle snapdragon-865"),
     ),
 )
@@ -251,7 +238,7 @@ class Fitter:
         made = []
         for precision in ("fp32", "int8"):
             errors = self.leave_out(board, precision)
-            profile = self.transfer(board.fit, board.core, precision, {} if board.own else BETWEEN_BOARDS)
+            profile = self.transfer(board.fit, board.chip.core, precision, {} if board.own else BETWEEN_BOARDS)
             used = [name for name in board.fit if self.rows(name, precision)]
             conditions = {
                 "fitted_on": used,
@@ -313,8 +300,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for board in BOARDS:
         profiles = fitter.profiles(board)
         used = {EVIDENCE[name].source for name in board.fit}
-        sources = (*board.documents, *(SOURCES[name] for name in sorted(used)))
-        described = BoardProfiles(board.name, board.description, sources, profiles)
+        sources = tuple(SOURCES[name] for name in sorted(used))
+        described = BoardProfiles(board.name, board.description, sources, board.chip.sources, profiles)
         if options.write:
             (ROOT / "hardware_profiles" / f"{board.name}.json").write_text(render_profiles(described))
         for profile in profiles[::2]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hardware_facts import PEAK
 from published_networks import NETWORKS, fbnet_block, fbnet_skip
 
 from edgeprune.core.calibrate import Measured
@@ -16,18 +17,6 @@ NET_SPREAD, BLOCK_SPREAD = 0.1, 0.35
 """What to expect a model to miss a net by, and a single block."""
 HALVED, HALVED_SPREAD = ("alexnet", "vgg16"), 0.35
 """Nets whose time goes to the weights of linear layers, which ncnn keeps in half precision ("fp32/fp16-auto")."""
-PEAK = {
-    "Cortex-A53": {"fp32": 4, "int8": 8},
-    "Cortex-A57": {"fp32": 4, "int8": 8},
-    "Cortex-A72": {"fp32": 4, "int8": 8},
-    "Cortex-A73": {"fp32": 4, "int8": 8},
-    "Cortex-A76": {"fp32": 8, "int8": 32},
-    "Cortex-A77": {"fp32": 8, "int8": 32},
-    "Cortex-A78AE": {"fp32": 8, "int8": 32},
-}
-"""Multiply-accumulates a cycle of one core (Arm's software optimization guides): 128-bit FMLA, one a cycle up to
-Cortex-A73 and two from Cortex-A76; int8 by SMULL and SMLAL, and from Cortex-A76 by two SDOT a cycle."""
-
 SOURCES = {
     "ncnn": "ncnn, benchmark/README.md (Tencent/ncnn, BSD-3): whole networks, minimum of the loops",
     "xnnpack": "XNNPACK, README.md (google/XNNPACK, BSD): MobileNet v1, v2, v3 in TensorFlow Lite",

@@ -34,24 +34,39 @@ def cli(debug: bool) -> None:
     """
 
 
+TARGET_HELP = "Kind of board: a name (`edgeprune targets`) or a .toml file."
+RUNNING = (
+    click.option("--runtime", type=click.Choice(["onnxruntime", "litert"]), help="Runtime that ships."),
+    click.option("--precision", type=click.Choice(["fp32", "int8"]), help="Precision that ships."),
+    click.option("--threads", type=click.IntRange(1), help="Inference threads on the board."),
+)
+
+
+def running_options(command: Command) -> Command:
+    """The options that say how a net is run, where not as the target has it."""
+    return _with_options(command, RUNNING)
+
+
 def line_options(command: Command) -> Command:
     """The options that every stage of the line takes."""
     options = (
-        click.option("--target", help="Kind of board: a name (`edgeprune targets`) or a .toml file."),
+        click.option("--target", help=TARGET_HELP),
         click.option("--host", help="Address of the board: user@host, or a Host of ~/.ssh/config."),
         click.option("--recipe", help=f"Built-in name or a .py file (`edgeprune recipes`). Default: {DEFAULT_RECIPE}."),
         click.option("--latency-ms", type=click.FloatRange(0, min_open=True), help="Budget: median latency, ms."),
         click.option(
             "--speedup", type=click.FloatRange(1), help="Budget: so many times as fast as the unpruned fp32 net."
         ),
-        click.option("--runtime", type=click.Choice(["onnxruntime", "litert"]), help="Runtime that ships."),
-        click.option("--precision", type=click.Choice(["fp32", "int8"]), help="Precision that ships."),
-        click.option("--threads", type=click.IntRange(1), help="Inference threads on the board."),
+        *RUNNING,
         click.option("--gates", type=click.Path(exists=True, dir_okay=False), help="TOML file of [[gates]]."),
         click.option(
             "--run", "directory", type=click.Path(path_type=Path), help="Run directory: a new one, or one to resume."
         ),
     )
+    return _with_options(command, options)
+
+
+def _with_options(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
     for option in reversed(options):
         command = option(command)
     return command
@@ -80,7 +95,6 @@ def _show(job: Any, until: str) -> None:
 
 
 for _name, _until, _text in (
-    ("profile", "profile", "Measure what the layers of a net cost on a device."),
     ("plan", "fit", "Choose the widths that keep most accuracy within the budget, and try them on the device."),
     ("prune", "recover", "Cut the net by the plan and fine-tune it."),
     ("quantize", "export", "Export the pruned net to ONNX and TFLite, fp32 and int8, and check each file."),
@@ -88,6 +102,86 @@ for _name, _until, _text in (
     ("measure", "measure", "Measure every exported file on the device."),
 ):
     stage_command(_name, _until, f"{_text}\n\nRuns the line as far as that, or resumes the run in --run.")
+
+
+@cli.group(invoke_without_command=True)
+@line_options
+@click.pass_context
+def profile(context: click.Context, /, directory: Path | None, **asked: Any) -> None:
+    """Measure what the layers of a net cost on a device; show it; calibrate an estimate.
+
+    Without a command it runs the line as far as that, or resumes the run in --run.
+    """
+    if context.invoked_subcommand is None:
+        with _open(directory, asked) as job:
+            _run_line(job, "profile")
+            _show(job, "profile")
+    elif directory is not None or any(value is not None for value in asked.values()):
+        raise UsageError(f"write the options behind the command: edgeprune profile {context.invoked_subcommand} ...")
+
+
+@profile.command("show")
+@click.option("--run", "directory", type=click.Path(path_type=Path, exists=True, file_okay=False), help="A run.")
+@click.option("--table", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="A latency table alone.")
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Picture to write (SVG).")
+def show_profile(directory: Path | None, table: Path | None, output: Path | None) -> None:
+    """Draw the staircases of a latency table: latency over the output channels, at several input channels.
+
+    Bars in the terminal and an SVG picture (staircases.svg in the run, or beside the table).
+    """
+    from edgeprune.core.latency import parse_table
+    from edgeprune.core.staircase import find_staircases, render_staircase, render_table_facts
+    from edgeprune.report.staircases import render_staircases
+    from edgeprune.run import read_json, write_atomic
+
+    if (directory is None) == (table is None):
+        raise UsageError("give --run DIR or --table FILE, one of the two")
+    path = table or Path(directory or ".") / "latency_table.json"
+    if not path.exists():
+        raise UsageError(f"{path}: no latency table there yet; `edgeprune profile --run {directory}` measures one")
+    shown = parse_table(path.read_text(errors="replace"), str(path))
+    staircases = find_staircases(shown)
+    if not staircases:
+        raise UsageError(f"{path}: no points in this table")
+    profiled = read_json(directory / "stages" / "profile.json") if directory else None
+    bars = "10th to 90th percentile" if shown.origin == "measured" else "90 % interval"
+    note = f"{shown.origin}; a dot is a shape of the table, its bar the {bars}"
+    picture = output or path.with_name("staircases.svg" if directory else f"{path.stem}.svg")
+    write_atomic(picture, render_staircases(staircases, shown.key.describe(), note))
+    click.echo(render_table_facts(shown, profiled))
+    for one in staircases:
+        click.echo(f"\n{render_staircase(one)}")
+    click.echo(f"\npicture: {picture}")
+
+
+@profile.command("calibrate")
+@click.option("--target", required=True, help=TARGET_HELP)
+@click.option(
+    "--measurements",
+    required=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="CSV with the columns model,ms (and threads), or JSON rows of the same; 5 nets or more.",
+)
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Where to write the profile.")
+@click.option("--start", help="Profile to start from: a board's name or a .json file. Default: the target's own.")
+@running_options
+def calibrate_profile(target: str, measurements: Path, output: Path | None, start: str | None, **running: Any) -> None:
+    """Correct an estimated profile by 5 to 50 whole nets measured on the board.
+
+    A model is an .onnx file or a JSON list of layers, its path seen from the folder of the measurements. Errors are
+    shown before and after; after is by cross-validation: each net is predicted by a fit that has not seen it.
+    """
+    from dataclasses import replace
+
+    from edgeprune.calibration import calibrate_target
+    from edgeprune.core.calibrate import render_errors
+    from edgeprune.shipped import load_target
+
+    chosen = replace(load_target(target), **{name: value for name, value in running.items() if value is not None})
+    done, path = calibrate_target(chosen, measurements, start, output)
+    click.echo(f"{chosen.name}, {chosen.runtime} {chosen.precision}, {chosen.threads} thread(s) where a row says none")
+    click.echo(render_errors(done))
+    click.echo(f"written to {path}: an estimate still; it plans and never passes a gate")
 
 
 @cli.command()

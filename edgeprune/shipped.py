@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 
 from edgeprune.core.gate import Gate
+from edgeprune.core.profiles import BoardProfiles, parse_profiles
 from edgeprune.core.target import Target, parse_gates, parse_target, suggest
-from edgeprune.errors import TargetError
+from edgeprune.errors import ProfileError, TargetError
 
 PACKAGE = Path(__file__).parent
+PROFILES = "hardware_profiles"
 
 
 def shipped_dir(name: str) -> Path:
@@ -46,6 +49,40 @@ def load_target(name_or_path: str) -> Target:
             raise TargetError(f"no target {name_or_path!r}{suggest(name_or_path, known)}")
         path = known[name_or_path]
     return parse_target(_read_toml(path), path.stem, _display(path))
+
+
+def list_profiles() -> dict[str, Path]:
+    """Every file of estimated profiles by board; the nearest place wins, so that a calibrated one is taken."""
+    found: dict[str, Path] = {}
+    for folder in (shipped_dir(PROFILES), config_dir() / PROFILES, Path(PROFILES)):
+        found |= {path.stem: path for path in sorted(folder.glob("*.json"))}
+    return found
+
+
+def load_profiles(name_or_path: str, known: Mapping[str, Path]) -> BoardProfiles:
+    """Load the estimated profiles of a board out of those that are known, or from a `.json` file.
+
+    Raises:
+        ProfileError: no such profiles, or the file is not valid.
+    """
+    if name_or_path.endswith(".json"):
+        return read_profiles(Path(name_or_path))
+    if name_or_path not in known:
+        raise ProfileError(f"no estimated profile of {name_or_path!r}{suggest(name_or_path, known)}")
+    return read_profiles(known[name_or_path])
+
+
+def read_profiles(path: Path) -> BoardProfiles:
+    """Read a file of estimated profiles.
+
+    Raises:
+        ProfileError: no such file, or it is not valid.
+    """
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ProfileError(f"{path}: cannot be read: {exc}") from exc
+    return parse_profiles(text, str(path))
 
 
 def load_gates(path: Path) -> tuple[Gate, ...]:

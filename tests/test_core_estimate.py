@@ -13,7 +13,7 @@ from edgeprune.core.estimate import EstimatedProfile, Parameter, find_kernel
 from edgeprune.core.latency import Correction, parse_table, render_table
 from edgeprune.core.layers import Extent, Layer, LayerShape
 from edgeprune.core.planner import Problem, choose_widths
-from edgeprune.core.profiles import parse_profiles, render_profiles
+from edgeprune.core.profiles import FACTS, parse_profiles, render_profiles
 from edgeprune.errors import InfeasibleBudget, ProfileError
 
 FOLDER = Path(__file__).parent.parent / "hardware_profiles"
@@ -68,7 +68,8 @@ def test_every_promised_board_ships() -> None:
 def test_shipped_file(path: Path) -> None:
     board = parse_profiles(path.read_text(), path.name)
     assert board.board == path.stem
-    assert len(board.sources) >= 2
+    assert board.sources
+    assert set(board.facts) == set(FACTS)
     assert {(one.runtime, one.precision) for one in board.profiles} == {
         (runtime, precision) for runtime in ("litert", "onnxruntime") for precision in ("fp32", "int8")
     }
@@ -306,6 +307,8 @@ def test_a_difference_of_nets_is_fitted_as_one() -> None:
         ({"origin": "measured"}, "origin 'measured'"),
         ({"profiles": [{}]}, "not a file of estimated profiles"),
         ({"sources": None}, "not a file of estimated profiles"),
+        ({"facts": {}}, "no source for clock_ghz, macs_per_cycle"),
+        ({"facts": ["a"]}, "not a file of estimated profiles"),
     ],
 )
 def test_a_wrong_file_is_refused(change: dict[str, object], message: str) -> None:

@@ -23,6 +23,7 @@ from edgeprune.core.estimate import (
     times_ms,
 )
 from edgeprune.core.layers import LayerShape
+from edgeprune.core.summary import render_columns
 from edgeprune.errors import ProfileError
 
 LEAST_ROWS = 5
@@ -75,7 +76,8 @@ def calibrate(profile: EstimatedProfile, rows: Sequence[Measured]) -> Calibratio
     A net that was measured with several thread counts is left out with all of them.
 
     Raises:
-        ProfileError: too few nets, a latency that is not positive, or an operator that the model does not know.
+        ProfileError: too few nets, a latency that is not positive, more threads than cores, or an operator that the
+            model does not know.
     """
     nets = list(dict.fromkeys(row.layers for row in rows))
     if len(nets) < LEAST_ROWS:
@@ -83,6 +85,9 @@ def calibrate(profile: EstimatedProfile, rows: Sequence[Measured]) -> Calibratio
     bad = next((row.latency_ms for row in rows if not 0 < row.latency_ms < np.inf), None)
     if bad is not None:
         raise ProfileError(f"calibration: a measured latency is {bad} ms; expected a positive number")
+    most = max(row.threads or profile.threads for row in rows)
+    if most > profile.core.cores:
+        raise ProfileError(f"calibration: {most} threads in a row; {profile.board} has {profile.core.cores} such cores")
     start = loosen(profile)
     folds = min(FOLDS, len(nets))
     pairs: list[tuple[EstimatedProfile, Measured]] = []
@@ -178,3 +183,13 @@ def score(pairs: Sequence[tuple[EstimatedProfile, Measured]]) -> Errors:
         float(np.mean(np.array(errors) <= 0.1)),
         float(np.mean(inside)),
     )
+
+
+def render_errors(done: Calibration) -> str:
+    """A table of the errors before and after, for people."""
+    head = ("", "rows", "mean error", "median", "worst", "within 10 %", "in 90 % interval")
+    rows = []
+    for name, errors in (("before", done.before), ("after, left out", done.after)):
+        shares = (errors.mean, errors.median, errors.worst, errors.within_10_percent, errors.coverage)
+        rows.append((name, str(errors.count), *(f"{share:.1%}" for share in shares)))
+    return render_columns([head, *rows])

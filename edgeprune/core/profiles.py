@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from edgeprune.core.calibrate import Calibration
 from edgeprune.core.estimate import PARAMETERS, VALUE_BYTES, Core, EstimatedProfile, Parameter
 from edgeprune.core.latency import ESTIMATED
 from edgeprune.errors import ProfileError
 
 PROFILE_VERSION = 1
+FACTS = tuple(one.name for one in fields(Core) if one.name != "name")
+"""What is documented of a core."""
 
 
 @dataclass(frozen=True)
 class BoardProfiles:
-    """Estimated profiles of one board, one for each runtime and precision, and where they come from."""
+    """Estimated profiles of one board, one for each runtime and precision, and where they come from.
+
+    `sources` are publications of measurements; `facts` says of each fact of the core where it is written.
+    """
 
     board: str
     description: str
     sources: tuple[str, ...]
+    facts: Mapping[str, str]
     profiles: tuple[EstimatedProfile, ...] = field(default=())
 
     def choose(self, runtime: str, precision: str, threads: int) -> EstimatedProfile:
@@ -40,6 +47,19 @@ class BoardProfiles:
         raise ProfileError(f"estimated profile of {self.board}: none for {runtime} {precision}; there are {known}")
 
 
+def put_profile(board: BoardProfiles, calibrated: Calibration) -> BoardProfiles:
+    """The board with its profile of that runtime and precision replaced by a calibrated one, with its errors."""
+    found = calibrated.profile
+    worth = {"before": _round_all(asdict(calibrated.before)), "after_left_out": _round_all(asdict(calibrated.after))}
+    profile = replace(found, board=board.board, conditions={**found.conditions, "calibration": worth})
+    kept = tuple(one for one in board.profiles if (one.runtime, one.precision) != (profile.runtime, profile.precision))
+    return replace(board, profiles=(*kept, profile))
+
+
+def _round_all(figures: Mapping[str, float]) -> dict[str, float]:
+    return {name: _round(figure) for name, figure in figures.items()}
+
+
 def render_profiles(board: BoardProfiles) -> str:
     """JSON with one figure a line."""
     document = {
@@ -48,6 +68,7 @@ def render_profiles(board: BoardProfiles) -> str:
         "board": board.board,
         "description": board.description,
         "sources": list(board.sources),
+        "facts": {name: board.facts[name] for name in FACTS},
         "profiles": [_render(profile) for profile in board.profiles],
     }
     return json.dumps(document, indent=1) + "\n"
@@ -86,8 +107,12 @@ def parse_profiles(text: str, where: str) -> BoardProfiles:
             raise ProfileError(f"{where}: origin {document['origin']!r}; expected {ESTIMATED!r}")
         name = document["board"]
         profiles = tuple(_parse(row, name, where) for row in document["profiles"])
-        return BoardProfiles(name, document["description"], tuple(document["sources"]), profiles)
-    except (ValueError, KeyError, TypeError) as exc:
+        facts = document["facts"]
+        unsourced = [fact for fact in FACTS if not str(facts.get(fact, "")).strip()]
+        if unsourced:
+            raise ProfileError(f"{where}: facts: no source for {', '.join(unsourced)}; every fact of the core has one")
+        return BoardProfiles(name, document["description"], tuple(document["sources"]), facts, profiles)
+    except (ValueError, KeyError, TypeError, AttributeError) as exc:
         raise ProfileError(f"{where}: not a file of estimated profiles: {type(exc).__name__}: {exc}") from exc
 
 
