@@ -14,9 +14,10 @@ from edgeprune.graph.surgery import apply_plan, apply_to_optimizer_
 from edgeprune.graph.trace import trace_model
 from edgeprune.recipes.networks import ResNet8
 
-EASY = (
-    "conv1d conv3d transposed depthwise batch_norm layer_norm prelu residual squeeze_excitation cat pooling linear lstm"
-)
+EASY = """
+    conv1d conv3d transposed depthwise batch_norm layer_norm group_norm prelu residual squeeze_excitation cat pooling
+    linear lstm
+"""
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.name in EASY.split()], ids=lambda case: case.name)

@@ -1,11 +1,14 @@
 """Reconstruction: what the channels that are left can express, they do afterwards."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from prune_nets import TinyResidual, stripes, tiny_evidence
 from torch import nn
 
 from edgeprune.errors import EdgepruneError
+from edgeprune.graph.storage import load_model, save_model
 from edgeprune.graph.surgery import apply_plan
 from edgeprune.prune.evidence import Evidence
 from edgeprune.prune.reconstruct import reconstruct_
@@ -65,6 +68,19 @@ def test_nothing_changes_where_nothing_was_cut() -> None:
     evidence = tiny_evidence()
     pruned = apply_plan(evidence.program, evidence.analysis, {})
     assert reconstruct_(pruned, evidence.program, evidence.analysis, {}, evidence.batches) == ()
+
+
+def test_what_reads_a_stream_without_its_branch_is_fitted_even_after_saving(tmp_path: Path) -> None:
+    evidence = tiny_evidence()
+    keep = {"inner:branch": ()}
+    save_model(apply_plan(evidence.program, evidence.analysis, keep), tmp_path / "cut.pt2", torch.zeros(1, 2, 4, 4))
+    pruned = load_model(tmp_path / "cut.pt2")  # its nodes are numbered anew
+    images = stripes(64, 3)[0]
+    wanted = evidence.program(images).detach()
+    before = float((pruned(images).detach() - wanted).square().mean())
+    fitted = reconstruct_(pruned, evidence.program, evidence.analysis, keep, evidence.batches)
+    assert fitted == ("classifier.weight",)
+    assert float((pruned(images).detach() - wanted).square().mean()) < before
 
 
 def test_activations_that_are_not_finite_are_said() -> None:

@@ -52,7 +52,9 @@ def test_sensitivity_tells_a_dead_channel_from_a_live_one() -> None:
         net.outer.weight[:, :3] = 0  # half of the inner channels are read by nobody
         net.outer.weight *= 3
     made = tiny_evidence(model=net)
-    answers = tuple((inputs, made.program(inputs).detach()) for inputs, _ in made.batches)
+    judge = apply_plan(made.program, made.analysis, {})
+    recalibrate_(judge, made.batches[:1])
+    answers = tuple((inputs, judge(inputs).detach()) for inputs, _ in made.batches)
     evidence = Evidence(made.program, made.analysis, answers, nn.functional.mse_loss)
     before = {name: value.clone() for name, value in evidence.named.items()}
     scores = score_channels("fisher", made)

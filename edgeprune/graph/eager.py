@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
 from edgeprune.errors import GraphError
 from edgeprune.graph.costs import layer_shapes
@@ -38,6 +38,7 @@ def apply_to_module(
     module = copy.deepcopy(model, sliced_tensors(named_tensors(model), analysis, keep))
     widths = {name: len(kept) for name, kept in keep.items()}
     groups = {name.split("@")[0]: shape.groups for name, shape in layer_shapes(analysis, widths).items()}
+    groups |= _norm_groups(pruned)
     for name, layer in module.named_modules():
         _resize_(layer, groups.get(name, 1))
     was_training = module.training
@@ -50,6 +51,13 @@ def apply_to_module(
     if error > TOLERANCE:
         raise GraphError(f"{type(model).__name__}: pruned, its code computes something else; use the pruned graph")
     return module.train(was_training)
+
+
+def _norm_groups(pruned: GraphModule) -> dict[str, int]:
+    """The number of groups of every group norm that has a weight, by module."""
+    nodes = pruned.graph.find_nodes(op="call_function", target=torch.ops.aten.group_norm.default)
+    weights = {node: node.args[2] for node in nodes if len(node.args) > 2 and isinstance(node.args[2], Node)}
+    return {str(weight.target).removesuffix(".weight"): int(node.args[1]) for node, weight in weights.items()}
 
 
 def _resize_(layer: nn.Module, groups: int) -> None:
@@ -70,8 +78,7 @@ def _resize_(layer: nn.Module, groups: int) -> None:
     elif isinstance(layer, (nn.LayerNorm, nn.RMSNorm)):
         layer.normalized_shape = sizes
     elif isinstance(layer, nn.GroupNorm):
-        layer.num_groups = layer.num_groups if layer.num_groups != layer.num_channels else sizes[0]
-        layer.num_channels = sizes[0]
+        layer.num_groups, layer.num_channels = groups, sizes[0]
     elif isinstance(layer, nn.Embedding):
         layer.num_embeddings, layer.embedding_dim = sizes
     elif isinstance(layer, nn.PReLU):

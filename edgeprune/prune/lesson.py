@@ -30,6 +30,8 @@ from edgeprune.prune.recover import (
 from edgeprune.recipes.load import Recipe
 
 STEPS = 48
+RATE = 0.3
+"""Peak learning rate, as a share of the recipe's: what a long training can take shakes a short one too much."""
 LEAST_STEPS = 8
 """Fewer steps would leave the nets worse than without any."""
 SECONDS = 240.0
@@ -61,7 +63,7 @@ class Lesson:
         for step in range(self.steps):
             inputs, targets, taught = self.exercises[step % len(self.exercises)]
             optimizer.param_groups[0]["lr"] = optimizer.param_groups[1]["lr"] = learning_rate(
-                step / self.steps, self.recipe.finetune.learning_rate
+                step / self.steps, RATE * self.recipe.finetune.learning_rate
             )
             loss = training_loss(self.recipe, mode.run(program, inputs), targets, taught)
             optimizer.zero_grad()

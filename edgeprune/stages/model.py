@@ -14,6 +14,7 @@ from edgeprune.graph.trace import trace_model
 from edgeprune.prune.evidence import Evidence
 from edgeprune.prune.importance import score_channels
 from edgeprune.prune.lesson import prepare_lesson
+from edgeprune.prune.masks import make_permanent
 from edgeprune.prune.recalibrate import evaluate
 from edgeprune.prune.reconstruct import reconstruct_
 from edgeprune.prune.recover import recover
@@ -32,7 +33,7 @@ def trace(job: Job) -> dict[str, Any]:
     recipe = job.recipe
     check_recipe(recipe)
     example = recipe.example_input()
-    save_model(trace_model(recipe.model(), example), job.run.path("original.pt2"), example)
+    save_model(trace_model(make_permanent(recipe.model()), example), job.run.path("original.pt2"), example)
     analysis = job.analysis
     prunable = [group.name for group in analysis.channel_groups]
     branches = [group.name for group in analysis.groups if group.is_branch and not group.frozen]
