@@ -16,7 +16,7 @@ import click
 from edgeprune.core.gate import EXIT_CODES
 from edgeprune.errors import EdgepruneError, UsageError
 
-REQUEST = ("target", "host", "recipe", "latency_ms", "speedup", "runtime", "precision", "threads", "gates")
+REQUEST = ("target", "host", "recipe", "latency_ms", "speedup", "runtime", "precision", "threads", "gates", "estimate")
 DEFAULT_RECIPE = "digits-resnet8"
 INTERRUPTED = 130
 
@@ -78,9 +78,19 @@ def stage_command(name: str, until: str, text: str) -> None:
     @cli.command(name, help=text)
     @line_options
     def command(directory: Path | None, **asked: Any) -> None:
+        if until == "fit" and _is_unreachable(directory, asked):
+            asked["estimate"] = True
         with _open(directory, asked) as job:
             _run_line(job, until)
             _show(job, until)
+
+
+def _is_unreachable(directory: Path | None, asked: Mapping[str, Any]) -> bool:
+    """Whether a new run is for a board that nothing says the address of."""
+    from edgeprune.device.lookup import is_known
+
+    new = directory is None or not (directory / "request.json").exists()
+    return new and asked["host"] is None and asked["target"] is not None and not is_known(Path(asked["target"]).stem)
 
 
 def _show(job: Any, until: str) -> None:
@@ -95,7 +105,12 @@ def _show(job: Any, until: str) -> None:
 
 
 for _name, _until, _text in (
-    ("plan", "fit", "Choose the widths that keep most accuracy within the budget, and try them on the device."),
+    (
+        "plan",
+        "fit",
+        "Choose the widths that keep most accuracy within the budget, and try them on the device. "
+        "Where no address of a board is known, plan on its estimated profile.",
+    ),
     ("prune", "recover", "Cut the net by the plan and fine-tune it."),
     ("quantize", "export", "Export the pruned net to ONNX and TFLite, fp32 and int8, and check each file."),
     ("export", "export", "The same as `quantize`: files come in every precision."),
@@ -337,7 +352,7 @@ def _open(directory: Path | None, asked: Mapping[str, Any]) -> Any:
 
 def _settle(directory: Path | None, asked: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
     """The run directory and the request, defaults filled in where the run is a new one."""
-    request = dict(asked)
+    request = {**dict.fromkeys(REQUEST), **asked}
     if request["latency_ms"] is not None and request["speedup"] is not None:
         raise UsageError("give --latency-ms or --speedup, not both")
     if directory is not None and (directory / "request.json").exists():

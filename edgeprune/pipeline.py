@@ -29,6 +29,8 @@ LINE: dict[str, Callable[[Job], Any]] = {
     "report": report,
 }
 """Every stage in order."""
+PLANNING = ("trace", "profile", "score", "plan", "fit")
+"""Stages that an estimated profile is good for."""
 
 
 @contextmanager
@@ -49,6 +51,8 @@ def deploy(job: Job, until: str = "report") -> None:
     for index, (name, stage) in enumerate(LINE.items(), 1):
         done = " (done before)" if job.run.finished(name) else ""
         job.say(f"[{index}/{len(LINE)}] {name}{done}")
+        if name not in PLANNING:
+            job.require_measured()
         job.run.stage(name, partial(stage, job))
         if name == until:
             break

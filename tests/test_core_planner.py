@@ -1,11 +1,12 @@
 import itertools
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeprune.core.candidates import candidate_widths, probe_shapes
+from edgeprune.core.candidates import candidate_widths, draw_variants, probe_shapes
 from edgeprune.core.latency import Correction, LatencyPoint, LatencyTable, TableKey, fit_correction
 from edgeprune.core.layers import Extent, Layer, LayerShape
 from edgeprune.core.plan import ChannelGroup
@@ -155,6 +156,19 @@ def test_candidates_are_multiples_and_never_a_sliver() -> None:
     assert found["odd"] == (8, 12, 16, 20, 24, 28, 32, 36, 40, 44, 48, 50)
     assert min(found["wide"]) == 64
     assert len(found["wide"]) <= 16
+
+
+def test_variants_are_the_full_net_and_others_evenly_cheaper() -> None:
+    widths = {name: tuple(range(4, 65, 4)) for name in "abcdef"}
+    found = draw_variants(widths, lambda one: float(sum(one.values())), 9, seed=1)
+    assert found[0] == dict.fromkeys(widths, 64)
+    prices = [sum(one.values()) / (6 * 64) for one in found]
+    assert len({tuple(one.values()) for one in found}) == 9
+    np.testing.assert_allclose(prices, np.linspace(1, 0.2, 9), atol=0.06)
+
+
+def test_few_widths_give_few_variants() -> None:
+    assert len(draw_variants({"b": (0, 1)}, lambda one: one["b"] + 1.0, 12, seed=0)) == 2
 
 
 def residual(fed_by: int) -> tuple[list[ChannelGroup], list[Layer]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from math import prod
@@ -19,6 +19,12 @@ MAX_CHOICES = 16
 MAX_COMBINATIONS = 4096
 """Above this many joint widths a layer is followed by its total input channels alone."""
 SEGMENTS = 8
+DRAWS = 16
+"""Random nets drawn for each that is measured."""
+SAMENESS = 4.0
+"""How near the widths of a random net lie to their mean: the sum of the parameters of a beta distribution."""
+CHEAPEST = 0.2
+"""The least price of a net to measure, as a share of the full one."""
 LEAST_SHARE = 0.125
 """No group is offered less than this share of its channels: thinner layers train badly and hardly run faster."""
 
@@ -95,12 +101,30 @@ def probe_shapes(layers: Iterable[Layer], widths: Widths, most: int) -> set[Laye
     return shapes
 
 
-def draw_variants(widths: Widths, count: int, seed: int) -> list[dict[str, int]]:
-    """Whole nets to measure: the full one, the narrowest, and random widths between, `count` in all."""
+def draw_variants(
+    widths: Widths, price: Callable[[dict[str, int]], float], count: int, seed: int
+) -> list[dict[str, int]]:
+    """Whole nets to measure, `count` in all: the full one, and others of random widths at prices evenly below its own.
+
+    Independent random widths would nearly all give nets of middling price, so the groups of a net have a common mean.
+    Nets below `CHEAPEST` of the full price are left out: nobody plans there.
+    """
     generator = np.random.default_rng(seed)
     full = {group: values[-1] for group, values in widths.items()}
-    narrow = {group: values[0] for group, values in widths.items()}
-    drawn = [
-        {group: int(generator.choice(np.asarray(values))) for group, values in widths.items()} for _ in range(count - 2)
-    ]
-    return [full, narrow, *drawn]
+    drawn = [full]
+    for mean in generator.uniform(0.02, 0.98, size=DRAWS * count):
+        places = generator.beta(SAMENESS * mean, SAMENESS * (1 - mean), size=len(widths))
+        drawn.append(
+            {
+                group: values[min(int(place * len(values)), len(values) - 1)]
+                for (group, values), place in zip(widths.items(), places, strict=True)
+            }
+        )
+    drawn = list({tuple(one.values()): one for one in drawn}.values())
+    prices = np.array([price(one) for one in drawn])
+    wanted = np.linspace(prices[0], CHEAPEST * prices[0], min(count, len(drawn)))
+    chosen = [0]
+    for goal in wanted[1:]:
+        left = [place for place in range(len(drawn)) if place not in chosen]
+        chosen.append(min(left, key=lambda place: abs(prices[place] - goal)))
+    return [drawn[place] for place in chosen]

@@ -16,6 +16,16 @@ LOCAL = "local"
 """Both the target that is this machine, and the host that says so for any target."""
 
 
+def is_known(target_name: str) -> bool:
+    """Whether anything says where a target's board is, without --host.
+
+    Raises:
+        TargetError: devices.toml is not valid.
+    """
+    named = any(target_name in (name, entry.get("target")) for name, entry in load_devices().items())
+    return target_name == LOCAL or bool(os.environ.get("EDGEPRUNE_HOST")) or named or target_name in _ssh_hosts()
+
+
 def resolve_host(target_name: str, host: str | None) -> Address | None:
     """The address of a target's board; None is this machine.
 

@@ -15,7 +15,7 @@ from edgeprune.core.candidates import candidate_widths
 from edgeprune.core.measurement import DeviceFacts, parse_device_facts
 from edgeprune.core.target import Target
 from edgeprune.device.connect import Device, open_device
-from edgeprune.errors import DeviceError, TargetError
+from edgeprune.errors import DeviceError, RunError, TargetError
 from edgeprune.graph.groups import Analysis, find_groups
 from edgeprune.graph.storage import load_model
 from edgeprune.recipes.load import Recipe, load_recipe
@@ -59,13 +59,20 @@ class Job:
         """File formats that can be made here."""
         return ("onnx", "tflite") if importlib.util.find_spec("litert_torch") else ("onnx",)
 
+    @property
+    def estimated(self) -> bool:
+        """Whether the run is planned on an estimated profile, no board being at hand."""
+        return bool(self.run.request.get("estimate"))
+
     @cached_property
     def device(self) -> Device:
         """The board, connected.
 
         Raises:
             DeviceError: it is not the board that this run began on.
+            RunError: the run is planned on an estimate, so no board belongs to it.
         """
+        self.require_measured()
         device = self.stack.enter_context(open_device(self.target, self.run.request["host"]))
         self.detail(f"{device.facts.host}: {device.facts.cpu}, {device.facts.os}")
         if self.run.finished("profile"):
@@ -77,6 +84,18 @@ class Job:
                     "name another --run"
                 )
         return device
+
+    def require_measured(self) -> None:
+        """Refuse whatever comes after planning in a run that was planned on an estimate.
+
+        Raises:
+            RunError: it was; says what to do.
+        """
+        if self.estimated:
+            raise RunError(
+                f"{self.run.directory}: was planned on an estimated profile; an estimate is never cut, measured or "
+                "judged by; begin a new run with --host"
+            )
 
     @property
     def facts(self) -> DeviceFacts:

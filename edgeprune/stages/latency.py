@@ -13,6 +13,7 @@ from torch.fx import GraphModule
 from edgeprune.core.artifact import Artifact, parse_artifact
 from edgeprune.core.candidates import draw_variants, probe_shapes
 from edgeprune.core.latency import (
+    ESTIMATED,
     Correction,
     LatencyPoint,
     LatencyTable,
@@ -24,7 +25,7 @@ from edgeprune.core.latency import (
 )
 from edgeprune.core.layers import LayerShape
 from edgeprune.core.measurement import Measurement, Protocol
-from edgeprune.core.plan import GroupPlan, PruningPlan
+from edgeprune.core.plan import GroupPlan, PruningPlan, parse_plan
 from edgeprune.core.planner import Choice, Problem, choose_widths, predict_ms
 from edgeprune.device.measure import ModelFile, ProbeSettings, measure_models, measure_probes
 from edgeprune.export.probes import write_probes
@@ -32,6 +33,7 @@ from edgeprune.graph.surgery import apply_plan
 from edgeprune.prune.importance import keep_best_by_group
 from edgeprune.recipes.data import cache_dir
 from edgeprune.run import write_atomic
+from edgeprune.shipped import list_profiles, load_profiles
 from edgeprune.stages.artifacts import Files, build, build_variant
 from edgeprune.stages.job import Job
 
@@ -48,14 +50,19 @@ AIM = 0.965
 ACCEPTED = (0.93, 0.99)
 """A net measured within these shares of the budget is accepted as it is."""
 TRIES = 8
+EVERY_SHAPE = 10**9
+"""Estimates cost nothing, so no width is left out."""
+NOT_MEASURED = "estimated: no board was measured; this plan serves to look ahead and never passes a gate"
 
 
 def profile(job: Job) -> dict[str, Any]:
     """What layers cost on the device, and how their sum relates to whole nets there."""
+    if job.estimated:
+        return _estimate(job)
     originals = build(job, job.original, Files(job.run.directory, "original", job.formats, ("fp32",)))
     key = _table_key(job)
     table = _measure_table(job, key)
-    variants = draw_variants(job.widths, VARIANTS, VARIANT_SEED)
+    variants = draw_variants(job.widths, lambda widths: _layers_ms(job, table, widths), VARIANTS, VARIANT_SEED)
     job.detail(f"measuring {len(variants)} whole nets of random widths")
     files = {f"variant{i}": build_variant(job, f"variant{i}", _cut(job, widths)) for i, widths in enumerate(variants)}
     measured = _measure_beside_original(job, originals, files)
@@ -77,6 +84,32 @@ def profile(job: Job) -> dict[str, Any]:
             {"widths": widths, "layers_ms": total, "measured_ms": measured[name].latency.p50_ms}
             for name, widths, total in zip(files, variants, sums, strict=True)
         ],
+    }
+
+
+def _estimate(job: Job) -> dict[str, Any]:
+    """What layers cost by the estimated profile of the target's board; the unpruned net by that of fp32."""
+    target = job.target
+    board = load_profiles(target.name, list_profiles())
+    table = board.choose(target.runtime, target.precision, target.threads).tabulate(
+        probe_shapes(job.analysis.layers, job.widths, EVERY_SHAPE)
+    )
+    fp32 = board.choose(target.runtime, "fp32", target.threads)
+    baseline = fp32.predict_net([layer.shape for layer in job.analysis.layers])
+    write_atomic(job.run.path("latency_table.json"), render_table(table))
+    job.detail(
+        f"estimated, not measured: unpruned fp32 {baseline.latency_ms:.4g} ms (90 % interval {baseline.low_ms:.4g} "
+        f"to {baseline.high_ms:.4g}), {board.description}"
+    )
+    return {
+        "origin": ESTIMATED,
+        "device": None,
+        "baseline_ms": baseline.latency_ms,
+        "baseline_interval_ms": [baseline.low_ms, baseline.high_ms],
+        "correction": asdict(Correction()),
+        "baseline_predicted_ms": baseline.latency_ms,
+        "originals": [],
+        "variants": [],
     }
 
 
@@ -191,6 +224,7 @@ def _make_plan(job: Job, problem: Problem, choice: Choice, limit: float) -> Prun
         limit,
         choice.loss_increase,
         choice.gap,
+        (NOT_MEASURED,) if job.estimated else (),
     )
 
 
@@ -214,6 +248,10 @@ def fit(job: Job) -> dict[str, Any]:
 
     Latency does not depend on the weights, so a net that misses its budget is found before it is trained.
     """
+    if job.estimated:
+        made = parse_plan(job.run.result("plan"))
+        write_atomic(job.run.path("plan.json"), made.to_json())
+        return {"origin": ESTIMATED, "tries": [], "plan": made.to_dict()}
     problem, tries, aim = read_problem(job), list[Try](), AIM
     for _ in range(TRIES):
         tries.append(_try(job, problem, aim, tries))
