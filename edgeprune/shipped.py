@@ -27,6 +27,14 @@ def config_dir() -> Path:
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "edgeprune"
 
 
+def cache_dir() -> Path:
+    """Where data, latency tables and this machine's own board folder are kept.
+
+    `$EDGEPRUNE_CACHE`, else `~/.cache/edgeprune`.
+    """
+    return Path(os.environ.get("EDGEPRUNE_CACHE") or Path.home() / ".cache" / "edgeprune").absolute()
+
+
 def list_targets() -> dict[str, Path]:
     """Every target by name; the nearest place wins."""
     found: dict[str, Path] = {}

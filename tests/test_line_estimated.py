@@ -17,7 +17,9 @@ def test_a_board_without_an_address_is_planned_on_its_estimate_and_never_judged(
     plan = json.loads((run / "plan.json").read_text())
     assert plan["predicted_ms"] <= plan["budget_ms"]
     assert json.loads((run / "latency_table.json").read_text())["origin"] == "estimated"
-    cut = subprocess.run(command("prune", "--run", run), capture_output=True, text=True, env=env, timeout=100)
+    cut = subprocess.run(
+        command("prune", "--run", run), capture_output=True, text=True, env=env, timeout=100, check=False
+    )
     assert cut.returncode == 1
     assert "an estimate is never cut, measured or judged" in cut.stderr
     assert not (run / "pruned.pt2").exists()

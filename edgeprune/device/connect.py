@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -17,6 +16,7 @@ from edgeprune.device.local import LocalTransport
 from edgeprune.device.lookup import resolve_host
 from edgeprune.device.transport import Transport
 from edgeprune.errors import DeviceError, RemoteError, RuntimeMissing
+from edgeprune.shipped import cache_dir
 
 PACKAGES = {"onnxruntime": ("onnxruntime",), "litert": ("ai-edge-litert", "tflite-runtime")}
 """Packages that provide a runtime; an agent takes the first that is there."""
@@ -108,7 +108,7 @@ def shake_hands(transport: Transport, python: str) -> tuple[str, str]:
         DeviceError: no home to write in, or no Python.
     """
     local = transport.name == "local"
-    workspace = str(_local_workspace()) if local else REMOTE_WORKSPACE
+    workspace = str(cache_dir() / "board") if local else REMOTE_WORKSPACE
     candidates = [python] if python else [sys.executable] if local else [f"{VENV}/bin/python", "python3"]
     done = transport.run(["sh", "-c", HANDSHAKE, "sh", workspace, *candidates], timeout_s=HANDSHAKE_S)
     found = dict(line.split("=", 1) for line in done.stdout.decode(errors="replace").splitlines() if "=" in line)
@@ -119,10 +119,6 @@ def shake_hands(transport: Transport, python: str) -> tuple[str, str]:
             f"{transport.host}: no Python there ({', '.join(candidates)}); install python3 (3.9 or newer) with venv"
         )
     return found["workspace"], found["python"]
-
-
-def _local_workspace() -> Path:
-    return Path(os.environ.get("EDGEPRUNE_CACHE") or Path.home() / ".cache" / "edgeprune").absolute() / "board"
 
 
 def _parse_facts(row: Mapping[str, Any], transport: Transport) -> DeviceFacts:

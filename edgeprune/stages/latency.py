@@ -31,9 +31,8 @@ from edgeprune.device.measure import ModelFile, ProbeSettings, measure_models, m
 from edgeprune.export.probes import write_probes
 from edgeprune.graph.surgery import apply_plan
 from edgeprune.prune.importance import keep_best_by_group
-from edgeprune.recipes.data import cache_dir
 from edgeprune.run import write_atomic
-from edgeprune.shipped import list_profiles, load_profiles
+from edgeprune.shipped import cache_dir, list_profiles, load_profiles
 from edgeprune.stages.artifacts import Files, build, build_variant
 from edgeprune.stages.job import Job
 
