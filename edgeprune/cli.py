@@ -94,10 +94,13 @@ def _is_unreachable(directory: Path | None, asked: Mapping[str, Any]) -> bool:
 
 
 def _show(job: Any, until: str) -> None:
-    from edgeprune.core.summary import render_columns, render_plan
+    from edgeprune.core.summary import render_columns, render_front, render_plan
+    from edgeprune.run import read_json
 
     if until == "fit":
+        click.echo(render_front(read_json(job.run.path("front.json"))) + "\n")
         click.echo(render_plan(job.run.result("fit")["plan"]))
+        click.echo(f"picture: {job.run.path('front.svg')}")
     elif until in ("export", "measure"):
         rows = [(row["path"], f"{row['bytes']:,}", row["sha256"][:16]) for row in job.run.result("export")["artifacts"]]
         click.echo(render_columns([("file", "bytes", "sha256"), *rows]))

@@ -10,7 +10,7 @@ from edgeprune.core.candidates import candidate_widths, draw_variants, probe_sha
 from edgeprune.core.latency import Correction, LatencyPoint, LatencyTable, TableKey, fit_correction
 from edgeprune.core.layers import Extent, Layer, LayerShape
 from edgeprune.core.plan import ChannelGroup
-from edgeprune.core.planner import Problem, choose_widths, find_fastest, predict_ms
+from edgeprune.core.planner import Problem, choose_widths, find_fastest, predict_ms, trace_front
 from edgeprune.errors import InfeasibleBudget, ProfileError
 
 KEY = TableKey("device", "onnxruntime", "1.0", "fp32", 1)
@@ -156,6 +156,22 @@ def test_candidates_are_multiples_and_never_a_sliver() -> None:
     assert found["odd"] == (8, 12, 16, 20, 24, 28, 32, 36, 40, 44, 48, 50)
     assert min(found["wide"]) == 64
     assert len(found["wide"]) <= 16
+
+
+@settings(max_examples=10, deadline=None)
+@given(losses)
+def test_every_point_of_the_front_is_the_optimum_at_its_latency(loss: dict[str, dict[int, float]]) -> None:
+    problem = chain(loss)
+    front = trace_front(problem, 6)
+    assert front[0].loss_increase == 0
+    assert front[-1].latency_ms == pytest.approx(find_fastest(problem).latency_ms, rel=2e-3)
+    for dear, cheap in itertools.pairwise(front):
+        assert dear.latency_ms > cheap.latency_ms
+        assert dear.loss_increase < cheap.loss_increase
+    for choice in front:
+        best = brute_force(problem, choice.latency_ms * (1 + 1e-9))
+        assert best is not None
+        assert choice.loss_increase <= best * 1.002 + 1e-4
 
 
 def test_variants_are_the_full_net_and_others_evenly_cheaper() -> None:

@@ -60,16 +60,36 @@ def choose_widths(problem: Problem, budget_ms: float) -> Choice:
         InfeasibleBudget: proven that no widths meet the budget; names the lowest latency that can be reached.
         PlanError: a layer depends on its groups in a way that cannot be planned, or no solution in time.
     """
-    program = _build_program(problem)
-    limit = (budget_ms - problem.correction.offset_ms) / problem.correction.scale
-    solved = program.minimise(program.loss, program.latency, limit)
-    if solved is None:
+    found = _solve(problem, _build_program(problem), budget_ms)
+    if found is None:
         fastest = find_fastest(problem)
         raise InfeasibleBudget(
             f"no widths meet {budget_ms:.4g} ms: the narrowest choice is predicted at {fastest.latency_ms:.4g} ms; "
             "raise --latency-ms (or lower --speedup), or allow narrower widths"
         )
-    return _choice(problem, program, *solved)
+    return found
+
+
+def _solve(problem: Problem, program: _Program, budget_ms: float) -> Choice | None:
+    """The optimum; None when the budget is proven infeasible."""
+    limit = (budget_ms - problem.correction.offset_ms) / problem.correction.scale
+    solved = program.minimise(program.loss, program.latency, limit)
+    return None if solved is None else _choice(problem, program, *solved)
+
+
+def trace_front(problem: Problem, count: int) -> list[Choice]:
+    """The best choices at `count` budgets, evenly from the whole net's latency down to the lowest that can be reached.
+
+    Each is optimal for its budget; equal choices are given once. From slow and faithful to fast and lossy.
+    """
+    whole = predict_ms(problem, {group: widths[-1] for group, widths in problem.widths.items()})
+    fastest = find_fastest(problem)
+    budgets = np.linspace(whole, fastest.latency_ms, count)[:-1]
+    program = _build_program(problem)
+    found = [_solve(problem, program, float(budget)) for budget in budgets]
+    front = [choice for choice in found if choice is not None]
+    last = _solve(problem, program, fastest.latency_ms * (1 + RELATIVE_GAP)) or fastest
+    return list({tuple(choice.widths.items()): choice for choice in (*front, last)}.values())
 
 
 def find_fastest(problem: Problem) -> Choice:

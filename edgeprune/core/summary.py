@@ -73,8 +73,8 @@ def render_result(report: Mapping[str, Any]) -> str:
 
 
 def render_artifacts(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Every exported file with what was measured of it."""
-    table = [("file", "accuracy", "p50 ms", "p95 ms", "KiB", "shipped")]
+    """Every exported file with what was measured of it, which one ships, and which is the fastest that may."""
+    table = [("file", "accuracy", "p50 ms", "p95 ms", "KiB", "choice")]
     for row in rows:
         latency = row.get("latency")
         table.append(
@@ -84,10 +84,15 @@ def render_artifacts(rows: Sequence[Mapping[str, Any]]) -> str:
                 f"{latency['p50_ms']:.4g}" if latency else "-",
                 f"{latency['p95_ms']:.4g}" if latency else "-",
                 f"{row['bytes'] / 1024:.1f}",
-                "yes" if row.get("shipped") else "",
+                _choice(row),
             )
         )
     return render_columns(table)
+
+
+def _choice(row: Mapping[str, Any]) -> str:
+    words = {"shipped": row.get("shipped"), "fastest": row.get("fastest"), "inaccurate": row.get("accurate") is False}
+    return ", ".join(word for word, true in words.items() if true)
 
 
 def render_plan(plan: Mapping[str, Any]) -> str:
@@ -101,6 +106,17 @@ def render_plan(plan: Mapping[str, Any]) -> str:
         f"loss rise {plan['loss_increase']:.4f} before fine-tuning, proven within {plan['gap']:.2%} of the optimum"
     )
     return "\n".join([head, render_columns(table), *plan["notes"]])
+
+
+def render_front(document: Mapping[str, Any]) -> str:
+    """The least loss rise at several budgets, a budget a line."""
+    slowest = max(point["latency_ms"] for point in document["front"])
+    rows = [("ms", "of the whole net", "loss rise")]
+    rows += [
+        (f"{point['latency_ms']:.4g}", f"{point['latency_ms'] / slowest:.0%}", f"{point['loss_increase']:.4f}")
+        for point in document["front"]
+    ]
+    return f"least loss rise by budget, before fine-tuning, {document['origin']}\n{render_columns(rows)}"
 
 
 def describe_width(row: Mapping[str, Any]) -> str:

@@ -26,12 +26,13 @@ from edgeprune.core.latency import (
 from edgeprune.core.layers import LayerShape
 from edgeprune.core.measurement import Measurement, Protocol
 from edgeprune.core.plan import GroupPlan, PruningPlan, parse_plan
-from edgeprune.core.planner import Choice, Problem, choose_widths, predict_ms
+from edgeprune.core.planner import Choice, Problem, choose_widths, predict_ms, trace_front
 from edgeprune.device.measure import ModelFile, ProbeSettings, measure_models, measure_probes
 from edgeprune.export.probes import write_probes
 from edgeprune.graph.surgery import apply_plan
 from edgeprune.prune.importance import keep_best_by_group
-from edgeprune.run import write_atomic
+from edgeprune.report.front import render_front
+from edgeprune.run import write_atomic, write_json
 from edgeprune.shipped import cache_dir, list_profiles, load_profiles
 from edgeprune.stages.artifacts import Files, build, build_variant
 from edgeprune.stages.job import Job
@@ -49,6 +50,8 @@ AIM = 0.965
 ACCEPTED = (0.93, 0.99)
 """A net measured within these shares of the budget is accepted as it is."""
 TRIES = 8
+FRONT = 10
+"""Budgets at which the front of loss against latency is looked at."""
 EVERY_SHAPE = 10**9
 """Estimates cost nothing, so no width is left out."""
 NOT_MEASURED = "estimated: no board was measured; this plan serves to look ahead and never passes a gate"
@@ -201,8 +204,19 @@ def plan(job: Job) -> dict[str, Any]:
     choice = choose_widths(problem, AIM * limit)
     made = _make_plan(job, problem, choice, limit)
     write_atomic(job.run.path("plan.first.json"), made.to_json())
+    _draw_front(job, problem, choice)
     job.detail(f"predicted {choice.latency_ms:.4g} ms for a budget of {limit:.4g} ms, gap {choice.gap:.2%}")
     return made.to_dict()
+
+
+def _draw_front(job: Job, problem: Problem, choice: Choice) -> None:
+    """Write the best loss rises at other budgets, as `front.json` and a picture."""
+    origin = "estimated" if job.estimated else "predicted from measured layers"
+    front = [{"latency_ms": one.latency_ms, "loss_increase": one.loss_increase} for one in trace_front(problem, FRONT)]
+    chosen = {"latency_ms": choice.latency_ms, "loss_increase": choice.loss_increase}
+    document = {"origin": origin, "front": front, "chosen": chosen}
+    write_json(job.run.path("front.json"), document)
+    write_atomic(job.run.path("front.svg"), render_front(document, f"{job.recipe.name} on {job.target.name}"))
 
 
 def _make_plan(job: Job, problem: Problem, choice: Choice, limit: float) -> PruningPlan:
