@@ -34,7 +34,9 @@ def calibrate_target(
     path = output or config_dir() / PROFILES / f"{target.name}.json"
     first = _start_profiles(target, start)
     place = _place_profiles(path, first, target)
-    done = calibrate(first.choose(target.runtime, target.precision, target.threads), read_measurements(measurements))
+    done = calibrate(
+        first.choose(target.runtime, target.layer_precision, target.threads), read_measurements(measurements)
+    )
     write_atomic(path, render_profiles(put_profile(place, done)))
     return done, path
 

@@ -18,6 +18,7 @@ from edgeprune.errors import EdgepruneError, UsageError
 
 REQUEST = ("target", "host", "recipe", "latency_ms", "speedup", "runtime", "precision", "threads", "gates", "estimate")
 DEFAULT_RECIPE = "digits-resnet8"
+PRECISIONS = ("fp32", "fp16", "int8", "dynamic-int8", "int16x8", "auto")
 INTERRUPTED = 130
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -37,7 +38,7 @@ def cli(debug: bool) -> None:
 TARGET_HELP = "Kind of board: a name (`edgeprune targets`) or a .toml file."
 RUNNING = (
     click.option("--runtime", type=click.Choice(["onnxruntime", "litert"]), help="Runtime that ships."),
-    click.option("--precision", type=click.Choice(["fp32", "int8"]), help="Precision that ships."),
+    click.option("--precision", type=click.Choice(PRECISIONS), help="Precision that ships; auto: the fastest here."),
     click.option("--threads", type=click.IntRange(1), help="Inference threads on the board."),
 )
 
@@ -115,8 +116,8 @@ for _name, _until, _text in (
         "Where no address of a board is known, plan on its estimated profile.",
     ),
     ("prune", "recover", "Cut the net by the plan and fine-tune it."),
-    ("quantize", "export", "Export the pruned net to ONNX and TFLite, fp32 and int8, and check each file."),
-    ("export", "export", "The same as `quantize`: files come in every precision."),
+    ("quantize", "export", "Export the pruned net to ONNX and TFLite in fp32, fp16 and int8, and check each file."),
+    ("export", "export", "The same as `quantize`: fp32, fp16, int8, and the precision asked for."),
     ("measure", "measure", "Measure every exported file on the device."),
 ):
     stage_command(_name, _until, f"{_text}\n\nRuns the line as far as that, or resumes the run in --run.")

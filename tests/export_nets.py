@@ -27,6 +27,39 @@ class OddNet(nn.Module):
         return self.classifier(torch.nn.functional.adaptive_avg_pool2d(x, 1).flatten(1))
 
 
+class TinyViT(nn.Module):
+    """A transformer of one block: 16 patches of width 30, three heads of 10, a hidden layer of 61."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(3, 30, 4, 4)
+        self.position = nn.Parameter(torch.randn(1, 16, 30) * 0.1)
+        self.norm1, self.norm2 = nn.LayerNorm(30), nn.LayerNorm(30)
+        self.qkv, self.project = nn.Linear(30, 90), nn.Linear(30, 30)
+        self.wide, self.narrow = nn.Linear(30, 61), nn.Linear(61, 30)
+        self.classifier = nn.Linear(30, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patch(x).flatten(2).transpose(1, 2) + self.position
+        q, k, v = self.qkv(self.norm1(x)).reshape(-1, 16, 3, 3, 10).permute(2, 0, 3, 1, 4)
+        heads = nn.functional.scaled_dot_product_attention(q, k, v)
+        x = x + self.project(heads.transpose(1, 2).reshape(-1, 16, 30))
+        x = x + self.narrow(nn.functional.gelu(self.wide(self.norm2(x))))
+        return self.classifier(x.mean(1))
+
+
+class GruNet(nn.Module):
+    """A recurrent net of 13 units over 8 steps of 6 channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recurrent = nn.GRU(6, 13, batch_first=True)
+        self.classifier = nn.Linear(13, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.recurrent(x)[0][:, -1])
+
+
 def traced(net: nn.Module, example: Tensor) -> nn.Module:
     """An eval-mode graph with a dynamic batch, batch-norm statistics settled."""
     twice = example.expand(2, *example.shape[1:])

@@ -87,7 +87,7 @@ def test_only_what_was_asked_for_remains(tmp_path: Path) -> None:
     [
         ({"role": "prunned"}, r"unknown role 'prunned'; choose from original, pruned; did you mean 'pruned'\?"),
         ({"formats": ("onnx", "tfl")}, "unknown format 'tfl'; choose from onnx, tflite"),
-        ({"precisions": ("int4",)}, "unknown precision 'int4'; choose from fp32, int8"),
+        ({"precisions": ("int4",)}, "unknown precision 'int4'; choose from fp32, fp16, int8"),
         ({"formats": ()}, "no format or no precision given"),
         ({"precisions": ("int8",), "calibration": ()}, "calibration data: empty"),
     ],

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from line import QUICK, TINY, command, deploy, environment
 
+from edgeprune.export.metadata import read_metadata
 from edgeprune.pipeline import LINE
 
 
@@ -26,7 +27,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any],
 def test_every_artifact_is_there_with_its_checksum(run: tuple[Path, dict[str, Any], str]) -> None:
     directory, report, _ = run
     names = {(row["role"], row["format"], row["precision"]) for row in report["artifacts"]}
-    pruned = {("pruned", form, precision) for form in ("onnx", "tflite") for precision in ("fp32", "int8")}
+    pruned = {("pruned", form, precision) for form in ("onnx", "tflite") for precision in ("fp32", "fp16", "int8")}
     assert names == pruned | {("original", "onnx", "fp32"), ("original", "tflite", "fp32")}
     for row in report["artifacts"]:
         content = (directory / row["path"]).read_bytes()
@@ -56,7 +57,7 @@ def test_the_shipped_file_is_smaller_and_what_the_plan_says(run: tuple[Path, dic
 def test_accuracy_comes_from_the_runtime(run: tuple[Path, dict[str, Any], str]) -> None:
     _, report, _ = run
     measured = {row["path"]: row["accuracy_percent"] for row in report["artifacts"]}
-    assert len(measured) == 6
+    assert len(measured) == 8
     assert abs(measured["artifacts/original.fp32.onnx"] - report["torch_accuracy_percent"]["original"]) < 0.5
     assert report["result"]["accuracy_samples"] == 300
 
@@ -70,6 +71,24 @@ def test_every_figure_of_the_table_is_in_the_report(run: tuple[Path, dict[str, A
         assert f"{figures['accuracy_percent']:.2f} %" in printed
     assert f"verdict: {report['verdict']}" in printed
     assert "no power sensor" in printed or report["result"]["energy_mj"] is not None
+
+
+def test_the_fastest_accurate_file_is_told(run: tuple[Path, dict[str, Any], str]) -> None:
+    _, report, printed = run
+    rows = [row for row in report["artifacts"] if (row["role"], row["format"]) == ("pruned", "onnx")]
+    fastest = min((row for row in rows if row["accurate"]), key=lambda row: row["latency"]["p50_ms"])
+    assert [row["path"] for row in rows if row["fastest"]] == [fastest["path"]]
+    assert [row["precision"] for row in report["artifacts"] if row["shipped"]] == ["fp32"]
+    assert any("fastest" in line and fastest["path"] in line for line in printed.splitlines())
+
+
+def test_files_name_the_plan_that_they_were_pruned_by(run: tuple[Path, dict[str, Any], str]) -> None:
+    directory, report, _ = run
+    plan = hashlib.sha256((directory / "plan.json").read_bytes()).hexdigest()
+    for row in report["artifacts"]:
+        told = read_metadata(directory / row["path"])
+        assert told["model_sha256"] == report["plan"]["model_sha256"]
+        assert told.get("plan_sha256") == (plan if row["role"] == "pruned" else None)
 
 
 def test_conditions_and_parity_are_told(run: tuple[Path, dict[str, Any], str]) -> None:

@@ -50,7 +50,15 @@ def report() -> dict[str, Any]:
         "device": {"host": "board", "cpu": "Cortex-A72", "fingerprint": "aa"},
         "conditions": {"threads": 4, "governor": ""},
         "artifacts": [
-            {"path": "a.onnx", "bytes": 1024, "scheme": "float32", "sha256": "0" * 64, "shipped": True},
+            {
+                "path": "a.onnx",
+                "bytes": 1024,
+                "scheme": "float32",
+                "sha256": "0" * 64,
+                "shipped": True,
+                "accurate": False,
+                "fastest": False,
+            },
             {
                 "path": "b.onnx",
                 "bytes": 512,
@@ -58,6 +66,8 @@ def report() -> dict[str, Any]:
                 "sha256": "1" * 64,
                 "latency": LATENCY,
                 "accuracy_percent": 90.0,
+                "accurate": True,
+                "fastest": True,
             },
         ],
         "gates": [
@@ -105,6 +115,12 @@ def test_terminal_shows_both_sides_and_every_gate(report: dict[str, Any]) -> Non
         assert words in text
     assert sum(line.startswith("gate ") for line in text.splitlines()) == 3
     assert max(map(len, text.splitlines())) < 140
+
+
+def test_terminal_says_which_file_ships_and_which_would_be_the_fastest(report: dict[str, Any]) -> None:
+    lines = render_result(report).splitlines()
+    assert next(line for line in lines if line.startswith("a.onnx")).endswith("shipped, inaccurate")
+    assert next(line for line in lines if line.startswith("b.onnx")).endswith("fastest")
 
 
 def test_plan_says_what_was_cut(report: dict[str, Any]) -> None:

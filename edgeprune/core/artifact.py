@@ -19,8 +19,8 @@ class Signature:
 class Artifact:
     """An exported model file.
 
-    `role` is "original" (the unpruned net) or "pruned"; `format` is "onnx" or "tflite";
-    `precision` is "fp32" or "int8"; `path` is relative to the run directory.
+    `role` is "original" (the unpruned net) or "pruned"; `format` and `precision` are those of
+    `core.target.FORMAT_PRECISIONS`; `path` is relative to the run directory.
     """
 
     path: str

@@ -71,22 +71,26 @@ def gate_figures(figures: Figures, baseline: Figures | None = None) -> dict[str,
         "first_ms": Figure(measurement.first_ms),
         "file_bytes": Figure(figures.artifact.bytes),
     }
-    optional = {
-        "peak_memory_mib": measurement.peak_memory_mib,
-        "energy_mj": measurement.energy_mj,
-        "accuracy_percent": figures.accuracy_percent,
-    }
+    optional = {"peak_memory_mib": measurement.peak_memory_mib, "energy_mj": measurement.energy_mj}
     found |= {name: Figure(value) for name, value in optional.items() if value is not None}
-    return found | (_against(figures, baseline, problem) if baseline else {})
+    found |= accuracy_figures(figures, baseline)
+    return found | ({"speedup": _speedup(figures, baseline, problem)} if baseline else {})
 
 
-def _against(figures: Figures, baseline: Figures, problem: str) -> dict[str, Figure]:
-    problem = problem or "; ".join(f"baseline: {text}" for text in baseline.measurement.problems)
-    speedup, low, high = ratio_interval(baseline.measurement.samples_ms, figures.measurement.samples_ms)
-    found = {"speedup": Figure(speedup, low, high, problem=problem)}
-    if figures.accuracy_percent is not None and baseline.accuracy_percent is not None:
+def accuracy_figures(figures: Figures, baseline: Figures | None = None) -> dict[str, Figure]:
+    """Those of :func:`gate_figures` that accuracy gates look at."""
+    if figures.accuracy_percent is None:
+        return {}
+    found = {"accuracy_percent": Figure(figures.accuracy_percent)}
+    if baseline is not None and baseline.accuracy_percent is not None:
         found["accuracy_drop_points"] = Figure(baseline.accuracy_percent - figures.accuracy_percent)
     return found
+
+
+def _speedup(figures: Figures, baseline: Figures, problem: str) -> Figure:
+    problem = problem or "; ".join(f"baseline: {text}" for text in baseline.measurement.problems)
+    speedup, low, high = ratio_interval(baseline.measurement.samples_ms, figures.measurement.samples_ms)
+    return Figure(speedup, low, high, problem=problem)
 
 
 def budget_gates(budget: Budget, gates: Sequence[Gate]) -> tuple[Gate, ...]:

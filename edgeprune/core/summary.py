@@ -84,13 +84,14 @@ def render_artifacts(rows: Sequence[Mapping[str, Any]]) -> str:
                 f"{latency['p50_ms']:.4g}" if latency else "-",
                 f"{latency['p95_ms']:.4g}" if latency else "-",
                 f"{row['bytes'] / 1024:.1f}",
-                _choice(row),
+                describe_choice(row),
             )
         )
     return render_columns(table)
 
 
-def _choice(row: Mapping[str, Any]) -> str:
+def describe_choice(row: Mapping[str, Any]) -> str:
+    """Whether a report's artifact ships, is the fastest that may, or too inaccurate to."""
     words = {"shipped": row.get("shipped"), "fastest": row.get("fastest"), "inaccurate": row.get("accurate") is False}
     return ", ".join(word for word, true in words.items() if true)
 

@@ -13,7 +13,14 @@ from edgeprune.errors import TargetError
 
 RUNTIMES = {"onnxruntime": "onnx", "litert": "tflite"}
 """Runtime to the file format that it runs."""
-PRECISIONS = ("fp32", "int8")
+FORMAT_PRECISIONS = {
+    "onnx": ("fp32", "fp16", "int8", "dynamic-int8"),
+    "tflite": ("fp32", "fp16", "int8", "dynamic-int8", "int16x8"),
+}
+"""File format to the precisions that it can be made in: "int8" is static, "int16x8" has int16 activations."""
+PRECISIONS = FORMAT_PRECISIONS["tflite"]
+AUTO = "auto"
+"""In place of a precision: what ships is the fastest file, measured on the device, within the accuracy limit."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +44,8 @@ class Budget:
 class Target:
     """A kind of board + runtime + budget + gates; never an address, never a secret.
 
-    `runtime` is a key of RUNTIMES; `threads` is the number of inference threads; `precision` is what ships;
-    `step` is the granularity of widths (channels).
+    `runtime` is a key of RUNTIMES; `threads` is the number of inference threads; `precision` is what ships, one of
+    FORMAT_PRECISIONS for the runtime's format or AUTO; `step` is the granularity of widths (channels).
     """
 
     name: str
@@ -54,10 +61,33 @@ class Target:
     protocol: Protocol = Protocol()
     hardware: tuple[HardwareFact, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Reject a precision that the runtime's format does not have.
+
+        Raises:
+            TargetError: with those that it has.
+        """
+        valid = (*FORMAT_PRECISIONS[self.format], AUTO)
+        if self.precision not in valid:
+            raise TargetError(
+                f"target {self.name}: precision: {self.precision!r} is not known for {self.runtime}"
+                f"{suggest(self.precision, valid)}"
+            )
+
     @property
     def format(self) -> str:
         """File format of the runtime."""
         return RUNTIMES[self.runtime]
+
+    @property
+    def fitted_precision(self) -> str:
+        """Precision of the whole nets that are measured while the plan is made: what ships, or fp32 for AUTO."""
+        return "fp32" if self.precision == AUTO else self.precision
+
+    @property
+    def layer_precision(self) -> str:
+        """Precision of the single layers in the latency table: whole nets in the fitted precision correct for it."""
+        return "int8" if self.precision == "int8" else "fp32"
 
 
 def suggest(word: str, valid: Collection[str]) -> str:
@@ -75,7 +105,7 @@ def parse_target(document: Mapping[str, Any], name: str, where: str) -> Target:
     allowed = {"description", "runtime", "precision", "threads", "step", "python"}
     _check_keys(document, allowed | {"budget", "gates", "protocol", "hardware"}, where)
     _choice(document, "runtime", tuple(RUNTIMES), where)
-    _choice(document, "precision", PRECISIONS, where)
+    _choice(document, "precision", (*PRECISIONS, AUTO), where)
     plain = {key: document[key] for key in allowed if key in document}
     for key in ("description", "python"):
         _typed(plain, key, str, where)

@@ -3,33 +3,44 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor, nn
 
-from edgeprune.core.artifact import Artifact
+from edgeprune.core.artifact import Artifact, Signature
 from edgeprune.errors import ExportError
 from edgeprune.export.checks import Batch, gather_calibration
 from edgeprune.export.files import sha256_of
+from edgeprune.export.half import halve_onnx
+from edgeprune.export.metadata import embed_metadata
 from edgeprune.export.onnx import export_onnx
-from edgeprune.export.quantize_onnx import OnnxScheme, choose_onnx_scheme, quantize_onnx
+from edgeprune.export.quantize_onnx import OnnxScheme, choose_onnx_scheme, quantize_onnx, quantize_onnx_dynamic
 from edgeprune.export.runners import describe_file
-from edgeprune.export.tflite import export_tflite, quantize_tflite
+from edgeprune.export.tflite import CALIBRATED, export_tflite, quantize_tflite
 
 FOLDER = "artifacts"
 """Where the files go, within the run directory."""
 ROLES = ("original", "pruned")
+TOOLS = {
+    "onnx": ("edgeprune", "torch", "onnx", "onnxscript", "onnxruntime"),
+    "tflite": ("edgeprune", "torch", "litert-torch", "litert-converter", "ai-edge-quantizer"),
+}
+"""Packages whose versions a file of a format states: those that made it."""
 
 
 @dataclass(frozen=True)
 class ExportRequest:
     """What to export: files `artifacts/{role}.{precision}.{format}` within the run `directory`.
 
-    `calibration` (batches of inputs `[N, ...]`) is read once, and only where a precision needs it. `scheme` is the
-    int8 scheme for ONNX; the default is right on every processor, :func:`choose_onnx_scheme` may give a faster one.
+    Each format is made in those of `precisions` that it has. `calibration` (batches of inputs `[N, ...]`) is read
+    once, and only where a precision needs it. `scheme` is the int8 scheme for ONNX; the default is right on every
+    processor, :func:`choose_onnx_scheme` may give a faster one. `origin` (such as hashes of the model and the plan)
+    is written into each file, beside what :func:`describe_origin` adds.
     """
 
     directory: Path
@@ -38,6 +49,7 @@ class ExportRequest:
     precisions: tuple[str, ...]
     calibration: Iterable[Batch] = ()
     scheme: OnnxScheme = choose_onnx_scheme("unknown", ())
+    origin: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -66,16 +78,36 @@ def _tflite_fp32(source: Source, target: Path) -> str:
     return "float32"
 
 
-def _tflite_int8(source: Source, target: Path) -> str:
-    quantize_tflite(source.float_file, target, [source.rows])
-    return "int8 x int8, per channel, static min-max: float32 inputs and outputs"
+def _onnx_fp16(source: Source, target: Path) -> str:
+    halve_onnx(source.float_file, target)
+    return "float16: float32 inputs and outputs"
+
+
+def _onnx_dynamic(source: Source, target: Path) -> str:
+    quantize_onnx_dynamic(source.float_file, target, source.scheme)
+    bits = " (7 bits)" if source.scheme.reduce_range else ""
+    return f"uint8 x int8{bits}, per channel, ranges found as it runs: {source.scheme.reason}"
+
+
+def _tflite_quantized(precision: str, scheme: str, source: Source, target: Path) -> str:
+    quantize_tflite(source.float_file, target, [source.rows], precision)
+    return f"{scheme}: float32 inputs and outputs"
 
 
 EXPORTERS: dict[tuple[str, str], Callable[[Source, Path], str]] = {
     ("onnx", "fp32"): _onnx_fp32,
+    ("onnx", "fp16"): _onnx_fp16,
     ("onnx", "int8"): _onnx_int8,
+    ("onnx", "dynamic-int8"): _onnx_dynamic,
     ("tflite", "fp32"): _tflite_fp32,
-    ("tflite", "int8"): _tflite_int8,
+    ("tflite", "fp16"): partial(_tflite_quantized, "fp16", "float16 weights, float32 arithmetic"),
+    ("tflite", "int8"): partial(_tflite_quantized, "int8", "int8 x int8, per channel, static min-max"),
+    ("tflite", "dynamic-int8"): partial(
+        _tflite_quantized,
+        "dynamic-int8",
+        "int8 x int8, per channel (fully connected: per tensor), ranges found as it runs",
+    ),
+    ("tflite", "int16x8"): partial(_tflite_quantized, "int16x8", "int16 x int8, per channel, static min-max"),
 }
 """(format, precision) to the function that writes such a file and says its scheme in words."""
 
@@ -92,7 +124,7 @@ def build_artifacts(
     """
     check_request(request)
     folder = request.directory / FOLDER
-    calibrated = set(request.precisions) - {"fp32"}
+    calibrated = set(request.precisions) & set(CALIBRATED)
     shape, dtype = tuple(example.shape), example.numpy(force=True).dtype.name
     rows = gather_calibration(request.calibration, shape, dtype) if calibrated else np.empty((0,))
     made = []
@@ -100,10 +132,9 @@ def build_artifacts(
         float_file = folder / f"{request.role}.fp32.{format}"
         source = Source(program, example, float_file, rows, request.scheme)
         for precision in dict.fromkeys(("fp32", *request.precisions)):  # the others are made from its file
-            progress(f"{request.role} {format} {precision}")
-            target = folder / f"{request.role}.{precision}.{format}"
-            scheme = EXPORTERS[format, precision](source, target)
-            made.append(_describe(target, request, format, precision, scheme))
+            if (format, precision) in EXPORTERS:
+                progress(f"{request.role} {format} {precision}")
+                made.append(_export(source, request, format, precision))
         if "fp32" not in request.precisions:
             float_file.unlink()
     return tuple(artifact for artifact in made if artifact.precision in request.precisions)
@@ -123,6 +154,8 @@ def check_request(request: ExportRequest) -> None:
         _check_name("format", format, formats)
     for precision in request.precisions:
         _check_name("precision", precision, precisions)
+        if not any((format, precision) in EXPORTERS for format in request.formats):
+            raise ExportError(f"export: {' and '.join(request.formats)} has no {precision}; choose another precision")
 
 
 def check_artifact(artifact: Artifact, directory: Path) -> Path:
@@ -139,19 +172,38 @@ def check_artifact(artifact: Artifact, directory: Path) -> Path:
     return path
 
 
-def _describe(path: Path, request: ExportRequest, format: str, precision: str, scheme: str) -> Artifact:
+def describe_origin(request: ExportRequest, artifact: Artifact) -> dict[str, str]:
+    """What is written into a file, by key: where it came from, what it takes and gives, what made it."""
+    return {
+        **request.origin,
+        "role": artifact.role,
+        "precision": artifact.precision,
+        "scheme": artifact.scheme,
+        "inputs": _label(artifact.inputs),
+        "outputs": _label(artifact.outputs),
+        **{f"version.{tool}": found for tool in TOOLS[artifact.format] if (found := _version(tool))},
+    }
+
+
+def _export(source: Source, request: ExportRequest, format: str, precision: str) -> Artifact:
+    path = source.float_file.with_name(f"{request.role}.{precision}.{format}")
+    scheme = EXPORTERS[format, precision](source, path)
     inputs, outputs = describe_file(path)
-    return Artifact(
-        path=path.relative_to(request.directory).as_posix(),
-        role=request.role,
-        format=format,
-        precision=precision,
-        bytes=path.stat().st_size,
-        sha256=sha256_of(path),
-        inputs=inputs,
-        outputs=outputs,
-        scheme=scheme,
-    )
+    place = path.relative_to(request.directory).as_posix()
+    artifact = Artifact(place, request.role, format, precision, 0, "", inputs, outputs, scheme)
+    embed_metadata(path, describe_origin(request, artifact))
+    return replace(artifact, bytes=path.stat().st_size, sha256=sha256_of(path))
+
+
+def _label(signatures: tuple[Signature, ...]) -> str:
+    return "; ".join(f"{one.name} {one.dtype} {list(one.shape)}" for one in signatures)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 def _check_name(kind: str, name: str, valid: tuple[str, ...]) -> None:

@@ -6,8 +6,10 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from edgeprune.core.layers import LayerShape
-from edgeprune.core.target import PRECISIONS
 from edgeprune.errors import ExportError
+
+PRECISIONS = ("fp32", "int8")
+"""What single layers can be measured in."""
 
 
 def build_probe(shape: LayerShape, file_format: str, precision: str) -> bytes:

@@ -86,6 +86,36 @@ def quantize_onnx(source: Path, target: Path, calibration: Iterable[Batch], sche
     write_file(target, content)
 
 
+def quantize_onnx_dynamic(source: Path, target: Path, scheme: OnnxScheme) -> None:
+    """Quantize the float ONNX file `source` to int8 weights, one scale per output channel, without calibration.
+
+    The runtime finds the range of each activation as it runs, and always holds it in uint8 (there is no kernel for
+    anything else); of `scheme` only `reduce_range` is used.
+
+    Raises:
+        ExportError: `source` is no such file, or the target cannot be written.
+    """
+    with foreign("dynamic int8 quantization", source):
+        content = _quantize_dynamic(source, scheme.reduce_range)
+    write_file(target, content)
+
+
+def _quantize_dynamic(source: Path, reduce_range: bool) -> bytes:
+    import onnx
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with tempfile.TemporaryDirectory() as folder:
+        prepared, quantized = Path(folder) / "prepared.onnx", Path(folder) / "quantized.onnx"
+        quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+        model = onnx.load(prepared)
+        del model.graph.value_info[:]  # the quantizer transposes weights of Gemm, and their old shapes would contradict
+        quantization.quantize_dynamic(
+            model, quantized, per_channel=True, reduce_range=reduce_range, weight_type=quantization.QuantType.QInt8
+        )
+        return quantized.read_bytes()
+
+
 def _quantize(source: Path, name: str, rows: np.ndarray, scheme: OnnxScheme) -> bytes:
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process

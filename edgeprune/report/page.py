@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.core.summary import ROWS, describe_width
+from edgeprune.core.summary import ROWS, describe_choice, describe_width
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2733; --paper: #fff; --soft: #6b7a89; --line: #dde3e9;
@@ -92,17 +92,14 @@ def _plan(plan: Mapping[str, Any]) -> str:
             f"<text x=570 y={top + 15}>{describe_width(group)}</text>"
         )
     picture = f"<svg viewBox='0 0 {width} {row * len(plan['groups'])}' role=img>{''.join(bars)}</svg>"
-    rows = [
-        (g["group"], describe_width(g), f"{g['loss_increase']:.4f}", g["reason"])
-        for g in plan["groups"]
-    ]
+    rows = [(g["group"], describe_width(g), f"{g['loss_increase']:.4f}", g["reason"]) for g in plan["groups"]]
     return picture + _table(("group", "channels", "loss rise", "why"), rows, text=1)
 
 
 def _artifacts(rows: Sequence[Mapping[str, Any]]) -> str:
     cells = [
         (
-            row["path"] + (" (shipped)" if row.get("shipped") else ""),
+            row["path"] + (f" ({choice})" if (choice := describe_choice(row)) else ""),
             f"{row['accuracy_percent']:.2f} %" if row.get("accuracy_percent") is not None else "-",
             f"{row['latency']['p50_ms']:.4g}" if row.get("latency") else "-",
             f"{row['latency']['p95_ms']:.4g}" if row.get("latency") else "-",

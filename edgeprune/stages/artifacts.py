@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,13 @@ from torch.fx import GraphModule
 from edgeprune.core.artifact import Artifact, parse_artifact
 from edgeprune.core.document import Figures
 from edgeprune.core.measurement import Measurement, parse_measurement
-from edgeprune.core.target import PRECISIONS, RUNTIMES
+from edgeprune.core.shipping import Candidates, accuracy_limits
+from edgeprune.core.target import AUTO, RUNTIMES
 from edgeprune.device.measure import ModelFile, evaluate_model, measure_models
+from edgeprune.errors import ParityError
 from edgeprune.export.artifacts import ExportRequest, build_artifacts, check_artifact
+from edgeprune.export.bisect import bisect_artifacts
+from edgeprune.export.files import sha256_of
 from edgeprune.export.parity import TOLERANCES, Parity, check_parity, compare_artifacts, compare_outputs
 from edgeprune.export.quantize_onnx import choose_onnx_scheme
 from edgeprune.export.runners import RUNNERS
@@ -25,7 +29,10 @@ from edgeprune.run import read_json, write_json
 from edgeprune.stages.job import Job
 
 FORMAT_RUNTIMES = {file_format: runtime for runtime, file_format in RUNTIMES.items()}
+DEPLOYED = ("fp32", "fp16", "int8")
+"""Precisions that are always made and measured; what the target asks for comes on top."""
 PARITY_ROWS = 64
+BISECT_ROWS = 8
 REMOTE_ROWS = 1000
 """Evaluation inputs pushed to a board; this machine takes all."""
 
@@ -50,14 +57,23 @@ def build(job: Job, program: GraphModule, files: Files) -> tuple[Artifact, ...]:
         precisions=files.precisions,
         calibration=_inputs_only(job.recipe.calibration_data()),
         scheme=choose_onnx_scheme(facts.machine, facts.cpu_flags),
+        origin=_origin(job, files.role),
     )
     return build_artifacts(program, job.recipe.example_input(), request)
+
+
+def _origin(job: Job, role: str) -> dict[str, str]:
+    """What a file says of where it came from; of the plan only where it was pruned by the final one."""
+    found = {"recipe": job.recipe.name, "model_sha256": job.run.result("trace")["model_sha256"]}
+    if role == "pruned" and job.run.finished("prune"):
+        found["plan_sha256"] = sha256_of(job.run.path("plan.json"))
+    return found
 
 
 def build_variant(job: Job, name: str, program: GraphModule) -> Path:
     """Export an untrained net as the target runs it, to be timed only."""
     folder = job.run.directory / "variants" / name
-    (artifact,) = build(job, program, Files(folder, "pruned", (job.target.format,), (job.target.precision,)))
+    (artifact,) = build(job, program, Files(folder, "pruned", (job.target.format,), (job.target.fitted_precision,)))
     return folder / artifact.path
 
 
@@ -67,21 +83,39 @@ def _inputs_only(batches: Iterable[Any]) -> Iterator[Tensor]:
 
 
 def export(job: Job) -> dict[str, Any]:
-    """Every format in every precision, each checked against the net it was made from."""
+    """Every format in the precisions that are measured, each checked against the net it was made from."""
     program = load_model(job.run.path("recovered.pt2"))
     inputs, _ = _evaluation_rows(job, PARITY_ROWS)
     originals = [parse_artifact(row) for row in job.run.result("profile")["originals"]]
-    made = build(job, program, Files(job.run.directory, "pruned", job.formats, PRECISIONS))
+    precisions = tuple(dict.fromkeys((*DEPLOYED, job.target.fitted_precision)))
+    made = build(job, program, Files(job.run.directory, "pruned", job.formats, precisions))
     same = not job.facts.host_key
     links = compare_artifacts(job.original, originals, job.run.directory, inputs, same)
     links += compare_artifacts(program, made, job.run.directory, inputs, same)
     for link in links:
         job.detail(f"{link.describe()}")
-        check_parity(link)
+        check_link(link, (*originals, *made), job.run.directory, inputs)
     return {
         "artifacts": [one.to_dict() for one in (*originals, *made)],
         "parity": [_parity_row(link) for link in links],
     }
+
+
+def check_link(link: Parity, artifacts: Sequence[Artifact], directory: Path, inputs: np.ndarray) -> None:
+    """Require a link to be within its tolerance; of a broken one between two files, name the layer.
+
+    Raises:
+        ParityError: it is not.
+    """
+    try:
+        check_parity(link)
+    except ParityError as exc:
+        named = {(one.role, one.format, one.precision): directory / one.path for one in artifacts}
+        for (role, file_format, precision), path in named.items():
+            if link.link == f"{role}: {file_format} fp32 -> {file_format} {precision}":
+                found = bisect_artifacts(named[role, file_format, "fp32"], path, inputs[:BISECT_ROWS])
+                raise ParityError(f"{exc}; {found.describe()}") from exc
+        raise
 
 
 def _parity_row(link: Parity) -> dict[str, Any]:
@@ -108,8 +142,24 @@ def read_artifacts(job: Job) -> list[Artifact]:
 
 
 def shipped(job: Job) -> str:
-    """Name of the artifact that ships: the pruned net in the target's format and precision."""
+    """Name of the artifact that ships: the pruned net in the target's format and precision, or the fastest for AUTO."""
+    if job.target.precision == AUTO:
+        return read_candidates(job).fastest.artifact.name
     return f"pruned-{job.target.format}-{job.target.precision}"
+
+
+def read_candidates(job: Job) -> Candidates:
+    """What could ship, measured."""
+    figures = read_figures(job)
+    files = [
+        one for one in figures.values() if (one.artifact.role, one.artifact.format) == ("pruned", job.target.format)
+    ]
+    return Candidates(tuple(files), figures[baseline_name(job)], accuracy_limits(job.target.gates))
+
+
+def baseline_name(job: Job) -> str:
+    """Name of the artifact that everything is held against: the unpruned net in fp32, in the target's format."""
+    return f"original-{job.target.format}-fp32"
 
 
 def measure(job: Job) -> dict[str, Any]:
@@ -117,6 +167,7 @@ def measure(job: Job) -> dict[str, Any]:
     runtimes = {runtime for runtime in RUNTIMES if job.device.runtime_version(runtime)}
     artifacts = [one for one in read_artifacts(job) if FORMAT_RUNTIMES[one.format] in runtimes]
     models = {one.name: _model_file(job, one) for one in artifacts}
+    precisions = {one.name: one.precision for one in artifacts}
     remote = bool(job.device.facts.host_key)
     inputs, targets = _evaluation_rows(job, REMOTE_ROWS if remote else None)
     measured = measure_models(job.device, list(models.values()), job.target.threads, job.target.protocol, job.detail)
@@ -127,7 +178,7 @@ def measure(job: Job) -> dict[str, Any]:
         accuracy[name] = float(job.recipe.metric(outputs, targets))
         job.detail(f"{name}: accuracy {accuracy[name]:.2f}, p50 {measured[name].latency.p50_ms:.4g} ms")
         if remote:
-            links.append(_device_link(model, name, inputs[:PARITY_ROWS], outputs[:PARITY_ROWS]))
+            links.append(_device_link(model, precisions[name], inputs[:PARITY_ROWS], outputs[:PARITY_ROWS]))
     skipped = sorted({FORMAT_RUNTIMES[file_format] for file_format in job.formats} - runtimes)
     return {
         "accuracy_percent": accuracy,
@@ -142,11 +193,10 @@ def _model_file(job: Job, artifact: Artifact) -> ModelFile:
     return ModelFile(artifact.name, path, artifact.sha256, FORMAT_RUNTIMES[artifact.format])
 
 
-def _device_link(model: ModelFile, name: str, inputs: np.ndarray, outputs: np.ndarray) -> Parity:
+def _device_link(model: ModelFile, precision: str, inputs: np.ndarray, outputs: np.ndarray) -> Parity:
     """The same file on the device and here."""
-    here = RUNNERS["onnx" if model.runtime == "onnxruntime" else "tflite"](model.path, inputs)
-    precision = "int8" if name.endswith("int8") else "fp32"
-    return compare_outputs(f"{name}: here -> on the device", here, outputs, TOLERANCES[precision])
+    here = RUNNERS[RUNTIMES[model.runtime]](model.path, inputs)
+    return compare_outputs(f"{model.name}: here -> on the device", here, outputs, TOLERANCES[precision])
 
 
 def read_measurements(job: Job) -> dict[str, Measurement]:
@@ -159,8 +209,8 @@ def read_figures(job: Job) -> dict[str, Figures]:
     result, measured = job.run.result("measure"), read_measurements(job)
     sizes = {"original": job.run.result("trace"), "pruned": job.run.result("prune")}
     predicted = {
-        f"original-{job.target.format}-fp32": job.run.result("profile")["baseline_predicted_ms"],
-        shipped(job): job.run.result("fit")["plan"]["predicted_ms"],
+        baseline_name(job): job.run.result("profile")["baseline_predicted_ms"],
+        f"pruned-{job.target.format}-{job.target.fitted_precision}": job.run.result("fit")["plan"]["predicted_ms"],
     }
     return {
         one.name: Figures(

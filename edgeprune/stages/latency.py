@@ -93,7 +93,7 @@ def _estimate(job: Job) -> dict[str, Any]:
     """What layers cost by the estimated profile of the target's board; the unpruned net by that of fp32."""
     target = job.target
     board = load_profiles(target.name, list_profiles())
-    table = board.choose(target.runtime, target.precision, target.threads).tabulate(
+    table = board.choose(target.runtime, target.layer_precision, target.threads).tabulate(
         probe_shapes(job.analysis.layers, job.widths, EVERY_SHAPE)
     )
     fp32 = board.choose(target.runtime, "fp32", target.threads)
@@ -118,7 +118,11 @@ def _estimate(job: Job) -> dict[str, Any]:
 def _table_key(job: Job) -> TableKey:
     target, facts = job.target, job.device.facts
     return TableKey(
-        facts.fingerprint, target.runtime, job.device.runtime_version(target.runtime), target.precision, target.threads
+        facts.fingerprint,
+        target.runtime,
+        job.device.runtime_version(target.runtime),
+        target.layer_precision,
+        target.threads,
     )
 
 
@@ -141,7 +145,7 @@ def _measure_table(job: Job, key: TableKey) -> LatencyTable:
 def _probe(job: Job, shapes: Sequence[LayerShape]) -> tuple[LatencyPoint, ...]:
     """Time one-layer models on the device; what a call of the runtime costs by itself is taken off."""
     target = job.target
-    files = write_probes({*shapes, EMPTY}, target.format, target.precision, job.run.path("probes"))
+    files = write_probes({*shapes, EMPTY}, target.format, target.layer_precision, job.run.path("probes"))
     models = {shape: ModelFile.of(path, target.runtime) for shape, path in files.items()}
     samples = measure_probes(job.device, list(models.values()), target.threads, ProbeSettings(), job.detail)
     empty_ms = float(np.median(samples[models[EMPTY].name]))
@@ -159,7 +163,7 @@ def _layers_ms(job: Job, table: LatencyTable, widths: Mapping[str, int]) -> floa
 
 def _predict_full(job: Job, table: LatencyTable, correction: Correction) -> float | None:
     """Predicted ms of the unpruned net, where the table is of its precision."""
-    if table.key.precision != "fp32":
+    if job.target.fitted_precision != "fp32":
         return None
     return correction.apply(_layers_ms(job, table, {group.name: group.size for group in job.analysis.groups}))
 

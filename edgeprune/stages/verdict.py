@@ -8,18 +8,29 @@ from typing import Any
 
 from edgeprune.core.document import REPORT_VERSION, Figures, budget_gates, describe_conditions, gate_figures
 from edgeprune.core.gate import decide, judge
+from edgeprune.core.shipping import DEFAULT_LIMIT, Candidates
 from edgeprune.core.statistics import ratio_interval
+from edgeprune.core.target import AUTO
 from edgeprune.report.junit import render_junit
 from edgeprune.report.page import render_page
 from edgeprune.run import read_json, write_atomic, write_json
-from edgeprune.stages.artifacts import read_artifacts, read_figures, read_measurements, shipped
+from edgeprune.stages.artifacts import (
+    baseline_name,
+    read_artifacts,
+    read_candidates,
+    read_figures,
+    read_measurements,
+    shipped,
+)
 from edgeprune.stages.job import Job
+
+ARTIFACT_FIELDS = ("path", "sha256", "format", "precision", "bytes", "role", "scheme")
 
 
 def gate(job: Job) -> dict[str, Any]:
     """Judge the shipped artifact by the target's gates and its own budget."""
     figures = read_figures(job)
-    baseline, result = figures[f"original-{job.target.format}-fp32"], figures[shipped(job)]
+    baseline, result = figures[baseline_name(job)], figures[shipped(job)]
     looked_at, beside = gate_figures(result, baseline), gate_figures(baseline)
     results = [judge(one, looked_at, beside) for one in budget_gates(job.target.budget, job.target.gates)]
     return {"verdict": decide(results), "gates": [one.to_dict() for one in results]}
@@ -30,7 +41,7 @@ def report(job: Job) -> dict[str, Any]:
     document = build_report(job)
     measured = read_measurements(job)
     samples = {
-        "before": measured[f"original-{job.target.format}-fp32"].samples_ms,
+        "before": measured[baseline_name(job)].samples_ms,
         "after": measured[shipped(job)].samples_ms,
     }
     write_json(job.run.path("report.json"), document)
@@ -42,7 +53,8 @@ def report(job: Job) -> dict[str, Any]:
 def build_report(job: Job) -> dict[str, Any]:
     """The report document; its fields are described in docs/report.md."""
     figures, judged, profiled = read_figures(job), job.run.result("gate"), job.run.result("profile")
-    baseline, result = figures[f"original-{job.target.format}-fp32"], figures[shipped(job)]
+    candidates = read_candidates(job)
+    baseline, result = candidates.baseline, figures[shipped(job)]
     speedup = ratio_interval(baseline.measurement.samples_ms, result.measurement.samples_ms)
     fitted, budget = job.run.result("fit"), job.target.budget
     return {
@@ -69,7 +81,7 @@ def build_report(job: Job) -> dict[str, Any]:
         },
         "speedup": speedup[0],
         "speedup_interval": list(speedup[1:]),
-        "artifacts": [_artifact_row(job, one.name, figures) for one in read_artifacts(job)],
+        "artifacts": _artifact_rows(job, figures, candidates),
         "device": profiled["device"],
         "conditions": describe_conditions(result.measurement),
         "plan": read_json(job.run.path("plan.json")),
@@ -79,23 +91,42 @@ def build_report(job: Job) -> dict[str, Any]:
             "cut": job.run.result("recover")["accuracy_before_percent"],
             "recovered": job.run.result("recover")["accuracy_percent"],
         },
-        "notes": [*job.run.result("trace")["notes"], *job.run.result("measure")["notes"], *_problems(result, baseline)],
+        "notes": [
+            *job.run.result("trace")["notes"],
+            *job.run.result("measure")["notes"],
+            *_choice_notes(job, candidates, result),
+            *_problems(result, baseline),
+        ],
     }
 
 
-def _artifact_row(job: Job, name: str, figures: dict[str, Figures]) -> dict[str, Any]:
-    artifact = next(one for one in read_artifacts(job) if one.name == name)
-    row = {
-        **{
-            field: getattr(artifact, field)
-            for field in ("path", "sha256", "format", "precision", "bytes", "role", "scheme")
-        },
-        "shipped": name == shipped(job),
-    }
-    if name in figures:
-        found = figures[name]
-        row |= {"accuracy_percent": found.accuracy_percent, "latency": found.latency.to_dict(), "origin": "measured"}
-    return row
+def _choice_notes(job: Job, candidates: Candidates, result: Figures) -> list[str]:
+    """How the file that ships was chosen, where there is something to say."""
+    notes = list(candidates.explain(result))
+    if job.target.precision == AUTO and candidates.limits == (DEFAULT_LIMIT,):
+        notes.append(f"no gate on accuracy: what ships was chosen within {DEFAULT_LIMIT.describe()}")
+    return notes
+
+
+def _artifact_rows(job: Job, figures: dict[str, Figures], candidates: Candidates) -> list[dict[str, Any]]:
+    """Every file; of those that could ship also whether it is accurate enough, and the fastest of these."""
+    names = {one.artifact.name for one in candidates.files}
+    accurate = {one.artifact.name for one in candidates.accurate}
+    rows, ships = [], shipped(job)
+    for artifact in read_artifacts(job):
+        name = artifact.name
+        row = {field: getattr(artifact, field) for field in ARTIFACT_FIELDS} | {"shipped": name == ships}
+        if name in figures:
+            found = figures[name]
+            row |= {
+                "accuracy_percent": found.accuracy_percent,
+                "latency": found.latency.to_dict(),
+                "origin": "measured",
+            }
+        if name in names:
+            row |= {"accurate": name in accurate, "fastest": name == candidates.fastest.artifact.name}
+        rows.append(row)
+    return rows
 
 
 def _problems(*figures: Figures) -> list[str]:
