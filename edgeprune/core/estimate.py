@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune.core.latency import ESTIMATED, Correction, LatencyPoint, LatencyTable, Prediction, TableKey
+from edgeprune.core.latency import ESTIMATED, LatencyPoint, LatencyTable, Prediction, TableKey
 from edgeprune.core.layers import LayerShape
 from edgeprune.errors import ProfileError
 
@@ -37,7 +37,6 @@ NORMAL_90 = 1.645
 """Half the width of a normal distribution's central 90 %, in standard deviations."""
 MINIMUM_MS = 1e-6
 
-AS_IT_IS = Correction()
 
 Array = NDArray[np.float64]
 
@@ -111,10 +110,10 @@ class EstimatedProfile:
             self._known[shape] = _predict(times[:, 0], self.layer_spread)
         return self._known[shape]
 
-    def predict_net(self, shapes: Iterable[LayerShape], correction: Correction = AS_IT_IS) -> Prediction:
+    def predict_net(self, shapes: Iterable[LayerShape]) -> Prediction:
         """Estimated latency of a net made of these layers; errors of a parameter are shared by all its layers."""
         times = times_ms(Work.of(list(shapes), self), self._points, self).sum(axis=1)
-        return _predict(correction.scale * times + correction.offset_ms, self.net_spread)
+        return _predict(times, self.net_spread)
 
     def tabulate(self, shapes: Iterable[LayerShape]) -> LatencyTable:
         """A latency table of these shapes, of origin "estimated"."""

@@ -11,13 +11,17 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy.optimize import lsq_linear
+from scipy.optimize import least_squares
 
 from edgeprune.core.layers import LayerShape
 from edgeprune.errors import ProfileError
 
 TABLE_VERSION = 1
 MEASURED, INTERPOLATED, ESTIMATED = "measured", "interpolated", "estimated"
+NOISE = 0.02
+"""Relative error of a whole net up to which a fit counts it in full."""
+LEAST_FOR_VALUES = 6
+"""Nets needed to tell the price of activations from that of layers."""
 
 
 @dataclass(frozen=True)
@@ -42,19 +46,23 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Correction:
-    """Maps the sum of layer latencies to the latency of the whole net: `scale * sum + offset_ms`.
+    """What a layer costs within a net, from what it costs alone: `scale * alone + per_megavalue_ms * values / 1e6`.
 
-    Learned from `variants` whole nets of random widths; `error` is the mean absolute leave-one-out error as a fraction.
+    A layer alone converts its input and output to the layout of its kernel and back, which a net does at its ends
+    only, and leaves out what is fused into it there: both grow with the activations that it reads and writes, so
+    `per_megavalue_ms` may be of either sign. A net costs `offset_ms` more than its layers. Learned from `variants`
+    whole nets; `error` is the mean absolute leave-one-out error as a fraction.
     """
 
     scale: float = 1.0
     offset_ms: float = 0.0
+    per_megavalue_ms: float = 0.0
     variants: int = 0
     error: float | None = None
 
-    def apply(self, layers_ms: float) -> float:
-        """Whole-net latency in ms from the sum of its layers in ms."""
-        return self.scale * layers_ms + self.offset_ms
+    def layer_ms(self, shape: LayerShape, alone_ms: float) -> float:
+        """Latency of a layer within a net, in ms."""
+        return max(0.0, self.scale * alone_ms + self.per_megavalue_ms * shape.values / 1e6)
 
 
 @dataclass(frozen=True)
@@ -123,10 +131,10 @@ class LatencyTable:
 
     def predict_net(self, shapes: Iterable[LayerShape], correction: Correction) -> Prediction:
         """Latency of a net made of these layers, corrected."""
-        parts = [self.predict(shape) for shape in shapes]
-        kinds = {part.kind for part in parts}
+        parts = [(shape, self.predict(shape)) for shape in shapes]
+        kinds = {part.kind for _, part in parts}
         kind = next(kind for kind in (ESTIMATED, INTERPOLATED, MEASURED) if kind in kinds or kind == MEASURED)
-        total = correction.apply(sum(part.latency_ms for part in parts))
+        total = correction.offset_ms + sum(correction.layer_ms(shape, part.latency_ms) for shape, part in parts)
         spread = 2 * (correction.error or 0.0) * total
         return Prediction(total, total - spread, total + spread, kind)
 
@@ -166,30 +174,52 @@ def _between(points: Mapping[int, LatencyPoint | Prediction], at: int) -> Predic
     return Prediction(mix(left.latency_ms, right.latency_ms), low_ms, high_ms, INTERPOLATED)
 
 
-def fit_correction(layer_sums_ms: Sequence[float], measured_ms: Sequence[float]) -> Correction:
-    """Learn scale and offset from whole nets: the relative least-squares fit with both non-negative.
+@dataclass(frozen=True)
+class MeasuredNet:
+    """A whole net: its layers alone, their activations in millions, and the measured net, in ms."""
+
+    layers_ms: float
+    megavalues: float
+    measured_ms: float
+
+
+def fit_correction(nets: Sequence[MeasuredNet]) -> Correction:
+    """Learn a correction from whole nets: a relative fit by Huber's loss, which a disturbed measurement hardly moves.
 
     The error is leave-one-out: each net is predicted by a fit that has not seen it.
 
     Raises:
         ValueError: fewer than two nets.
     """
-    sums, measured = np.asarray(layer_sums_ms, dtype=float), np.asarray(measured_ms, dtype=float)
-    if sums.size < 2 or sums.size != measured.size:
+    if len(nets) < 2:
         raise ValueError("a correction needs two measured nets or more")
-    scale, offset = _fit(sums, measured)
-    errors = []
-    for index in range(sums.size if sums.size > 2 else 0):
-        rest = np.arange(sums.size) != index
-        one_scale, one_offset = _fit(sums[rest], measured[rest])
-        errors.append(abs((one_scale * sums[index] + one_offset) / measured[index] - 1))
-    return Correction(scale, offset, int(sums.size), float(np.mean(errors)) if errors else None)
+    columns = np.array([[net.layers_ms, 1.0, net.megavalues] for net in nets])
+    measured = np.array([net.measured_ms for net in nets])
+    used = columns[:, : 3 if len(nets) >= LEAST_FOR_VALUES else 2]
+    found = _fit(used, measured).tolist()
+    rest = [np.arange(len(nets)) != index for index in range(len(nets) if len(nets) > 2 else 0)]
+    left_out = [used[~other] @ _fit(used[other], measured[other]) / measured[~other] - 1 for other in rest]
+    error = float(np.mean(np.abs(left_out))) if left_out else None
+    return Correction(found[0], found[1], found[2] if len(found) > 2 else 0.0, len(nets), error)
 
 
-def _fit(sums: np.ndarray, measured: np.ndarray) -> tuple[float, float]:
-    rows = np.stack([sums / measured, 1 / measured], axis=1)
-    found = lsq_linear(rows, np.ones(sums.size), bounds=(0, np.inf))
-    return float(found.x[0]), float(found.x[1])
+def _fit(columns: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    rows = columns / measured[:, None]
+    least = np.array([0.0, 0.0, -np.inf])[: rows.shape[1]]
+    start = np.array([1.0, 1e-6, 0.0])[: rows.shape[1]]
+
+    def error(values: np.ndarray) -> np.ndarray:
+        return np.asarray(rows @ values - 1)
+
+    fitted = least_squares(
+        error,
+        start,
+        bounds=(least, np.inf),
+        x_scale=1 / np.abs(rows).max(axis=0),
+        loss="huber",
+        f_scale=NOISE,
+    )
+    return np.asarray(fitted.x)
 
 
 def merge_tables(old: LatencyTable, new: LatencyTable) -> LatencyTable:

@@ -77,6 +77,11 @@ class LayerShape:
         return self.cin * self.cout // self.groups * prod(self.kernel) * prod(self.output_size)
 
     @property
+    def values(self) -> int:
+        """Activations read and written for one input."""
+        return self.cin * prod(self.size) + self.cout * prod(self.output_size)
+
+    @property
     def is_depthwise(self) -> bool:
         """Whether each input channel has filters of its own; a single input channel is an ordinary convolution."""
         return self.groups == self.cin > 1

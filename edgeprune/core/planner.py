@@ -19,7 +19,7 @@ from scipy.sparse import csr_array
 
 from edgeprune.core.candidates import input_knots, is_joint, joint_choices, output_choices, shape_at_knot
 from edgeprune.core.latency import Correction, LatencyTable
-from edgeprune.core.layers import Layer
+from edgeprune.core.layers import Layer, LayerShape
 from edgeprune.errors import InfeasibleBudget, PlanError
 
 RELATIVE_GAP = 1e-3
@@ -41,6 +41,10 @@ class Problem:
     def widths(self) -> dict[str, list[int]]:
         """Widths on offer by group, ascending."""
         return {group: sorted(costs) for group, costs in self.loss.items()}
+
+    def price_ms(self, shape: LayerShape) -> float:
+        """What a layer adds to the net's latency."""
+        return self.correction.layer_ms(shape, self.table.predict(shape).latency_ms)
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ def choose_widths(problem: Problem, budget_ms: float) -> Choice:
 
 def _solve(problem: Problem, program: _Program, budget_ms: float) -> Choice | None:
     """The optimum; None when the budget is proven infeasible."""
-    limit = (budget_ms - problem.correction.offset_ms) / problem.correction.scale
+    limit = budget_ms - problem.correction.offset_ms
     solved = program.minimise(program.loss, program.latency, limit)
     return None if solved is None else _choice(problem, program, *solved)
 
@@ -202,7 +206,7 @@ def _add_joint(program: _Program, problem: Problem, layer: Layer) -> None:
     """One weight for each combination of widths; its marginals are the groups' binaries."""
     marginals: dict[int, dict[int, float]] = {}
     for chosen in joint_choices(layer, problem.widths):
-        weight = program.variable(latency=problem.table.predict(layer.at(chosen)).latency_ms)
+        weight = program.variable(latency=problem.price_ms(layer.at(chosen)))
         if not chosen:
             program.require({weight: 1.0}, 1, 1)
         for item in chosen.items():
@@ -241,7 +245,7 @@ def _add_piecewise(program: _Program, problem: Problem, layer: Layer) -> None:
 def _add_knots(program: _Program, problem: Problem, layer: Layer, output: Mapping[str, int]) -> list[int]:
     """One weight for each knot; they sum to one where this output width is the chosen one."""
     shapes = [shape_at_knot(layer, knot, output) for knot in input_knots(layer, problem.widths)]
-    weights = [program.variable(latency=problem.table.predict(shape).latency_ms) for shape in shapes]
+    weights = [program.variable(latency=problem.price_ms(shape)) for shape in shapes]
     chosen = {program.widths[item]: -1.0 for item in output.items()}
     total = 0.0 if chosen else 1.0
     program.require({**dict.fromkeys(weights, 1.0), **chosen}, total, total)

@@ -17,6 +17,7 @@ from edgeprune.core.latency import (
     Correction,
     LatencyPoint,
     LatencyTable,
+    MeasuredNet,
     TableKey,
     fit_correction,
     merge_tables,
@@ -68,8 +69,11 @@ def profile(job: Job) -> dict[str, Any]:
     job.detail(f"measuring {len(variants)} whole nets of random widths")
     files = {f"variant{i}": build_variant(job, f"variant{i}", _cut(job, widths)) for i, widths in enumerate(variants)}
     measured = _measure_beside_original(job, originals, files)
-    sums = [_layers_ms(job, table, widths) for widths in variants]
-    correction = fit_correction(sums, [measured[name].latency.p50_ms for name in files])
+    nets = [
+        MeasuredNet(_layers_ms(job, table, widths), _megavalues(job, widths), measured[name].latency.p50_ms)
+        for name, widths in zip(files, variants, strict=True)
+    ]
+    correction = fit_correction(nets)
     write_atomic(job.run.path("latency_table.json"), render_table(table))
     baseline_ms = measured["baseline"].latency.p50_ms
     job.detail(
@@ -82,10 +86,7 @@ def profile(job: Job) -> dict[str, Any]:
         "correction": asdict(correction),
         "baseline_predicted_ms": _predict_full(job, table, correction),
         "originals": [artifact.to_dict() for artifact in originals],
-        "variants": [
-            {"widths": widths, "layers_ms": total, "measured_ms": measured[name].latency.p50_ms}
-            for name, widths, total in zip(files, variants, sums, strict=True)
-        ],
+        "variants": [{"widths": widths, **asdict(net)} for widths, net in zip(variants, nets, strict=True)],
     }
 
 
@@ -161,11 +162,15 @@ def _layers_ms(job: Job, table: LatencyTable, widths: Mapping[str, int]) -> floa
     return sum(table.predict(layer.at(widths)).latency_ms for layer in job.analysis.layers)
 
 
+def _megavalues(job: Job, widths: Mapping[str, int]) -> float:
+    return sum(layer.at(widths).values for layer in job.analysis.layers) / 1e6
+
+
 def _predict_full(job: Job, table: LatencyTable, correction: Correction) -> float | None:
     """Predicted ms of the unpruned net, where the table is of its precision."""
     if job.target.fitted_precision != "fp32":
         return None
-    return correction.apply(_layers_ms(job, table, {group.name: group.size for group in job.analysis.groups}))
+    return table.predict_net([layer.shape for layer in job.analysis.layers], correction).latency_ms
 
 
 def _cut(job: Job, widths: Mapping[str, int]) -> GraphModule:
