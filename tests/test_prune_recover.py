@@ -19,9 +19,9 @@ from edgeprune.prune import recover as recover_module
 from edgeprune.prune.evidence import Evidence
 from edgeprune.prune.importance import score_channels
 from edgeprune.prune.lesson import prepare_lesson
-from edgeprune.prune.recalibrate import evaluate, recalibrate_
+from edgeprune.prune.recalibrate import evaluate, mean_loss, recalibrate_, recalibrate_if_better
 from edgeprune.prune.recover import breaks_channels_last, learning_rate, recover, training_loss
-from edgeprune.prune.sensitivity import label_batches, mean_loss, measure_sensitivity, repair, tried_widths
+from edgeprune.prune.sensitivity import label_batches, measure_sensitivity, repair, tried_widths
 from edgeprune.recipes.load import Finetune
 
 SHORT = Finetune(epochs=3, learning_rate=0.05)
@@ -239,3 +239,19 @@ def test_layout_that_corrupts_memory_is_not_tried(channels: int, stride: int, br
     net = nn.Sequential(nn.Conv2d(3, channels, 3), nn.Conv2d(channels, 32, 1, stride), nn.Flatten(), nn.LazyLinear(2))
     net(torch.zeros(2, 3, 8, 8))
     assert breaks_channels_last(trace_model(net, torch.zeros(1, 3, 8, 8))) is breaks
+
+
+def test_statistics_of_other_inputs_are_replaced_and_good_ones_kept() -> None:
+    torch.manual_seed(0)
+    evidence = tiny_evidence()
+    spoilt = apply_plan(evidence.program, evidence.analysis, {})
+    recalibrate_(spoilt, [(inputs * 3 + 1, targets) for inputs, targets in evidence.batches])
+    good = apply_plan(evidence.program, evidence.analysis, {})
+    recalibrate_(good, evidence.batches)
+    answers = [(inputs, good(inputs).detach()) for inputs, _ in evidence.batches]
+    mended, changed = recalibrate_if_better(spoilt, answers, nn.functional.mse_loss)
+    assert changed
+    assert mean_loss(mended, answers, nn.functional.mse_loss) < 0.1 * mean_loss(spoilt, answers, nn.functional.mse_loss)
+    same, changed = recalibrate_if_better(good, answers, nn.functional.mse_loss)
+    assert same is good
+    assert not changed

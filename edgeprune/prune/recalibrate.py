@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter
 
 from edgeprune.errors import EdgepruneError
+from edgeprune.graph.trace import copy_program
+from edgeprune.prune.evidence import Batch, Loss, checked
 
 
 class _Statistics(Interpreter):
@@ -41,6 +43,44 @@ def recalibrate_(program: GraphModule, batches: Iterable[tuple[Tensor, Tensor | 
     bad = [name for name, value in program.named_buffers() if not bool(value.isfinite().all())]
     if bad:
         raise EdgepruneError(f"recalibration: {bad[0]} is not finite; check calibration_data() and the model's weights")
+
+
+def mean_loss(program: nn.Module, batches: Iterable[Batch], loss: Loss) -> float:
+    """Mean loss over all inputs of the batches.
+
+    Raises:
+        EdgepruneError: not finite.
+    """
+    total, count = 0.0, 0
+    with torch.inference_mode():
+        for inputs, targets in batches:
+            total += float(checked(loss(program(channels_last(inputs)), targets))) * len(inputs)
+            count += len(inputs)
+    return total / count
+
+
+def recalibrate_if_better(program: GraphModule, batches: Sequence[Batch], loss: Loss) -> tuple[GraphModule, bool]:
+    """A program with statistics from calibration data, if these serve inputs better that they were not taken from.
+
+    Training keeps statistics of augmented inputs, which padding and distortions shift away from those that the
+    deployed net gets. Half of the inputs give the statistics, the other half decides; then all give them. Tells
+    whether anything was changed.
+
+    Raises:
+        EdgepruneError: a loss or a statistic is not finite.
+    """
+    halves = [
+        pair
+        for inputs, targets in batches
+        for pair in zip(inputs.tensor_split(2), targets.tensor_split(2), strict=True)
+    ]
+    first, second = halves[::2], halves[1::2]
+    trial = copy_program(program)
+    recalibrate_(trial, first)
+    if not mean_loss(trial, second, loss) < mean_loss(program, second, loss):
+        return program, False
+    recalibrate_(trial, batches)
+    return trial, True
 
 
 def evaluate(

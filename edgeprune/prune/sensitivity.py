@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 import torch
 from scipy.optimize import isotonic_regression
-from torch import Tensor, nn
+from torch import Tensor
 from torch.fx import GraphModule
 
 from edgeprune.errors import EdgepruneError
 from edgeprune.graph.surgery import apply_plan
-from edgeprune.prune.evidence import Batch, Evidence, Loss, Scores, checked
+from edgeprune.prune.evidence import Batch, Evidence, Scores
 from edgeprune.prune.importance import keep_best
-from edgeprune.prune.recalibrate import channels_last, recalibrate_
+from edgeprune.prune.recalibrate import mean_loss, recalibrate_
 
 Progress = Callable[[str], None]
 TRIED = 5
@@ -62,20 +62,6 @@ def repair(rises: Mapping[int, float]) -> dict[int, float]:
         return {}
     fitted = isotonic_regression([rises[width] for width in ordered], increasing=False).x
     return {width: max(0.0, float(rise)) for width, rise in zip(ordered, fitted, strict=True)}
-
-
-def mean_loss(program: nn.Module, batches: Iterable[Batch], loss: Loss) -> float:
-    """Mean loss over all inputs of the batches.
-
-    Raises:
-        EdgepruneError: not finite.
-    """
-    total, count = 0.0, 0
-    with torch.inference_mode():
-        for inputs, targets in batches:
-            total += float(checked(loss(program(channels_last(inputs)), targets))) * len(inputs)
-            count += len(inputs)
-    return total / count
 
 
 def label_batches(

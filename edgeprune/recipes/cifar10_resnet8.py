@@ -49,6 +49,6 @@ def eval_data() -> Batches:
 
 
 def calibration_data() -> Batches:
-    """512 training images, as they are."""
+    """2,048 training images, as they are."""
     data = load_cifar10()
-    return Batches(normalise(data["train_x"][:512]), data["train_y"][:512], 128)
+    return Batches(normalise(data["train_x"][:2048]), data["train_y"][:2048], 128)

@@ -15,7 +15,7 @@ from edgeprune.prune.evidence import Evidence
 from edgeprune.prune.importance import score_channels
 from edgeprune.prune.lesson import prepare_lesson
 from edgeprune.prune.masks import make_permanent
-from edgeprune.prune.recalibrate import evaluate
+from edgeprune.prune.recalibrate import evaluate, recalibrate_if_better
 from edgeprune.prune.reconstruct import reconstruct_
 from edgeprune.prune.recover import recover
 from edgeprune.prune.sensitivity import label_batches, measure_sensitivity, tried_widths
@@ -26,6 +26,8 @@ from edgeprune.stages.job import Job
 PROOF_LIMIT = 1e-9
 """Largest relative difference, in float64, between the cut net and the original with those channels neutralised."""
 IMPORTANCE = "l2"
+STATISTICS_INPUTS = 4096
+"""Calibration inputs that batch-norm statistics are taken from, if there are so many."""
 
 
 def trace(job: Job) -> dict[str, Any]:
@@ -105,7 +107,14 @@ def recover_accuracy(job: Job) -> dict[str, Any]:
     reconstruct_(program, job.original, job.analysis, keep, label_batches(job.original, recipe.calibration_data()))
     before = evaluate(program, recipe.eval_data(), recipe.metric)
     program = recover(program, job.original, recipe, job.detail, job.run.path("recover.safetensors"))
+    batches = label_batches(job.original, recipe.calibration_data(), STATISTICS_INPUTS)
+    program, recalibrated = recalibrate_if_better(program, batches, recipe.loss)
     after = evaluate(program, recipe.eval_data(), recipe.metric)
     save_model(program, job.run.path("recovered.pt2"), recipe.example_input())
     job.detail(f"accuracy {before:.2f} after the cut and re-fitting, {after:.2f} after fine-tuning")
-    return {"accuracy_before_percent": before, "accuracy_percent": after, "model_sha256": model_sha256(program)}
+    return {
+        "accuracy_before_percent": before,
+        "accuracy_percent": after,
+        "recalibrated": recalibrated,
+        "model_sha256": model_sha256(program),
+    }
