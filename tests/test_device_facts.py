@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edgeprune_agent import board, parsers, power
+from edgeprune_agent import board, parsers
 from hypothesis import given
 from hypothesis import strategies as st
 
 RECORDS = Path(__file__).parent / "device_records"
 FACTS = json.loads((RECORDS / "facts.json").read_text())
-METERS = json.loads((RECORDS / "meters.json").read_text())
 
 
 def write_tree(root: Path, files: dict[str, str]) -> str:
@@ -61,42 +60,3 @@ def test_an_empty_tree_gives_facts_without_what_it_lacks(tmp_path: Path) -> None
     facts = board.read_facts(str(tmp_path))
     assert (facts["max_mhz"], facts["cpu_flags"], facts["memory_mib"]) == (None, [], 0)
     assert board.read_state(str(tmp_path))[:3] == (None, None, None)
-
-
-@pytest.mark.parametrize("record", METERS, ids=lambda record: str(record["board"]))
-def test_a_meter_reads_the_whole_board_once(record: dict[str, Any], tmp_path: Path) -> None:
-    meter = power.find_meter(write_tree(tmp_path, record["files"]))
-    assert (meter.name if meter else None) == record["meter"]
-    if meter is not None:
-        assert meter.read_watts is not None
-        assert meter.read_watts() == pytest.approx(record["watts"])
-
-
-def test_rapl_energy_is_right_over_a_wrap(tmp_path: Path) -> None:
-    zone = "/sys/class/powercap/intel-rapl:0/"
-    root = write_tree(tmp_path, {zone + "energy_uj": "262143000000\n", zone + "max_energy_range_uj": "262143328850\n"})
-    meter = power.find_meter(root)
-    assert meter is not None
-    with power.metered(meter) as energy:
-        write_tree(tmp_path, {zone + "energy_uj": "671150\n"})
-    assert energy.millijoules == pytest.approx(1000.0)
-
-
-def test_sampled_energy_is_power_times_time() -> None:
-    with power.metered(power.Meter("constant", lambda: 2.5)) as energy:
-        pass
-    assert energy.millijoules == pytest.approx(2500 * energy.seconds)
-
-
-def test_a_meter_that_goes_away_gives_no_figure(tmp_path: Path) -> None:
-    def read_watts() -> float:
-        raise OSError("gone")
-
-    with power.metered(power.Meter("gone", read_watts)) as energy:
-        pass
-    assert energy.millijoules != energy.millijoules
-
-
-@pytest.mark.parametrize("limit", [None, 0])
-def test_a_counter_without_a_limit_does_not_invent_a_wrap(limit: int | None) -> None:
-    assert parsers.count_up(10, 4, limit) == -6

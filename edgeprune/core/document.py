@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from edgeprune.core.artifact import Artifact
+from edgeprune.core.energy import Energy
 from edgeprune.core.gate import Figure, Gate
 from edgeprune.core.measurement import Measurement
 from edgeprune.core.statistics import LatencySummary, ratio_interval
@@ -53,6 +54,7 @@ class Figures:
             "predicted_ms": self.predicted_ms,
             "energy_mj": measurement.energy_mj,
             "power": measurement.power,
+            "energy": asdict(measurement.energy) if measurement.energy else None,
             "origin": "measured",
             "problems": list(measurement.problems),
         }
@@ -71,8 +73,10 @@ def gate_figures(figures: Figures, baseline: Figures | None = None) -> dict[str,
         "first_ms": Figure(measurement.first_ms),
         "file_bytes": Figure(figures.artifact.bytes),
     }
-    optional = {"peak_memory_mib": measurement.peak_memory_mib, "energy_mj": measurement.energy_mj}
-    found |= {name: Figure(value) for name, value in optional.items() if value is not None}
+    if measurement.peak_memory_mib is not None:
+        found["peak_memory_mib"] = Figure(measurement.peak_memory_mib)
+    if measurement.energy is not None:
+        found["energy_mj"] = _energy(measurement.energy)
     found |= accuracy_figures(figures, baseline)
     return found | ({"speedup": _speedup(figures, baseline, problem)} if baseline else {})
 
@@ -85,6 +89,13 @@ def accuracy_figures(figures: Figures, baseline: Figures | None = None) -> dict[
     if baseline is not None and baseline.accuracy_percent is not None:
         found["accuracy_drop_points"] = Figure(baseline.accuracy_percent - figures.accuracy_percent)
     return found
+
+
+def _energy(energy: Energy) -> Figure:
+    value, error = energy.energy_mj, energy.uncertainty_mj or 0.0
+    if value is None:
+        return Figure(None, problem=energy.reason)
+    return Figure(value, value - error, value + error)
 
 
 def _speedup(figures: Figures, baseline: Figures, problem: str) -> Figure:

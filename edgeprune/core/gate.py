@@ -55,10 +55,11 @@ class Gate:
 class Figure:
     """A figure offered to a gate, with its interval where it has one.
 
-    `origin` is "measured" or "estimated"; an estimate never passes. `problem` says why the run behind it is invalid.
+    `origin` is "measured" or "estimated"; an estimate never passes. `problem` says why the run behind it is invalid,
+    or why there is no value.
     """
 
-    value: float
+    value: float | None
     low: float | None = None
     high: float | None = None
     origin: str = "measured"
@@ -89,12 +90,14 @@ def judge(gate: Gate, figures: Mapping[str, Figure], baseline: Mapping[str, Figu
         return GateResult(gate.describe(), INCONCLUSIVE, None, f"{gate.metric} was not measured")
     if figure.origin != "measured":
         return GateResult(gate.describe(), INCONCLUSIVE, figure.value, f"{figure.origin}, not measured")
+    if figure.value is None:
+        return GateResult(gate.describe(), INCONCLUSIVE, None, figure.problem or f"{gate.metric} was not measured")
     if figure.problem:
         return GateResult(gate.describe(), INCONCLUSIVE, figure.value, f"invalid run: {figure.problem}")
     bound = _bound(gate, baseline)
     if bound is None:
         return GateResult(gate.describe(), INCONCLUSIVE, figure.value, f"no baseline figure for {gate.metric}")
-    return GateResult(gate.describe(), *_compare(figure, *bound))
+    return GateResult(gate.describe(), *_compare(figure, figure.value, *bound))
 
 
 def _bound(gate: Gate, baseline: Mapping[str, Figure]) -> tuple[float, bool] | None:
@@ -103,24 +106,24 @@ def _bound(gate: Gate, baseline: Mapping[str, Figure]) -> tuple[float, bool] | N
     if kind != "max_regression":
         return limit, kind == "at_most"
     reference = baseline.get(gate.metric)
-    if reference is None or reference.origin != "measured" or reference.problem:
+    if reference is None or reference.origin != "measured" or reference.problem or reference.value is None:
         return None
     lower_is_better = METRICS[gate.metric] == "lower"
     return reference.value * (1 + limit if lower_is_better else 1 - limit), lower_is_better
 
 
-def _compare(figure: Figure, limit: float, below: bool) -> tuple[str, float, str]:
-    low = figure.value if figure.low is None else figure.low
-    high = figure.value if figure.high is None else figure.high
+def _compare(figure: Figure, value: float, limit: float, below: bool) -> tuple[str, float, str]:
+    low = value if figure.low is None else figure.low
+    high = value if figure.high is None else figure.high
     best, worst = (low, high) if below else (-high, -low)
     bound = limit if below else -limit
     sign = "<=" if below else ">="
-    shown = f"{figure.value:.4g}" + (f" [{low:.4g}, {high:.4g}]" if high > low else "")
+    shown = f"{value:.4g}" + (f" [{low:.4g}, {high:.4g}]" if high > low else "")
     if worst <= bound:
-        return PASS, figure.value, f"{shown} {sign} {limit:.4g}"
+        return PASS, value, f"{shown} {sign} {limit:.4g}"
     if best > bound:
-        return FAIL, figure.value, f"{shown} is not {sign} {limit:.4g}"
-    return INCONCLUSIVE, figure.value, f"the interval of {shown} holds the limit {limit:.4g}"
+        return FAIL, value, f"{shown} is not {sign} {limit:.4g}"
+    return INCONCLUSIVE, value, f"the interval of {shown} holds the limit {limit:.4g}"
 
 
 def decide(results: Sequence[GateResult]) -> str:

@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from edgeprune.core.energy import Energy
 from edgeprune.core.statistics import LatencySummary, drift, summarise
 
 NO_POWER_SENSOR = "no power sensor"
@@ -87,14 +88,20 @@ class Measurement:
     samples_ms: tuple[float, ...]
     peak_memory_mib: float | None
     power: str = NO_POWER_SENSOR
-    energy_mj: float | None = None
-    """Energy of one inference above idle; None without a sensor."""
+    """The power meter, or why there is no figure of energy."""
+    energy: Energy | None = None
+    """From a run of its own; None where there was none."""
     problems: tuple[str, ...] = field(default=())
 
     @property
     def valid(self) -> bool:
         """Whether a gate may look at it."""
         return not self.problems
+
+    @property
+    def energy_mj(self) -> float | None:
+        """Energy of one inference above idle; None where it was not measured or is not measurable."""
+        return self.energy.energy_mj if self.energy else None
 
     @property
     def latency(self) -> LatencySummary:
@@ -136,7 +143,8 @@ def find_problems(measurement: Measurement, protocol: Protocol) -> tuple[str, ..
 def parse_measurement(row: dict[str, Any]) -> Measurement:
     """Read back what :meth:`Measurement.to_dict` gave."""
     conditions = Conditions(**_tuples(row["conditions"]))
-    return Measurement(**{**_tuples(row), "conditions": conditions})
+    energy = Energy(**row["energy"]) if row.get("energy") else None
+    return Measurement(**{**_tuples(row), "conditions": conditions, "energy": energy})
 
 
 def parse_device_facts(row: dict[str, Any]) -> DeviceFacts:

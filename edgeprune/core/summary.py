@@ -27,6 +27,13 @@ def _figure(value: float | None, pattern: str) -> str:
     return "-" if value is None else pattern.format(value)
 
 
+def _energy(row: Mapping[str, Any]) -> str:
+    found = row.get("energy") or {}
+    if found.get("energy_mj") is None:
+        return str(row["power"])
+    return f"{found['energy_mj']:.4g} ± {found['uncertainty_mj']:.2g} mJ ({row['power']})"
+
+
 def _size(row: Mapping[str, Any]) -> str:
     return f"{row['file_bytes'] / 1024:.1f} KiB"
 
@@ -47,7 +54,7 @@ ROWS: tuple[Row, ...] = (
     ("peak memory", lambda row: _figure(row["peak_memory_mib"], "{:.1f} MiB")),
     ("parameters", lambda row: f"{row['parameters']:,}"),
     ("multiply-accumulates", lambda row: f"{row['macs']:,}"),
-    ("energy", lambda row: row["power"]),
+    ("energy above idle", _energy),
 )
 
 

@@ -22,6 +22,27 @@ PRECISIONS = FORMAT_PRECISIONS["tflite"]
 AUTO = "auto"
 """In place of a precision: what ships is the fastest file, measured on the device, within the accuracy limit."""
 
+BOARD_METERS = ("jetson", "hwmon", "rpi5", "odpm", "battery", "rapl")
+"""Power meters that a board has itself; the agent finds the first of them for AUTO."""
+PLUGS = ("shelly", "tasmota")
+COMMAND = "command"
+METERS = (AUTO, *BOARD_METERS, *PLUGS, COMMAND)
+HERE, ON_DEVICE = "here", "device"
+
+
+@dataclass(frozen=True)
+class PowerSource:
+    """Where readings of power come from: `meter` is one of METERS.
+
+    `sensor` names one of several hwmon sensors by its chip, I2C address or label. `command` prints `seconds,watts`
+    lines and runs `where`: HERE or ON_DEVICE. A plug's address is not part of a target: $EDGEPRUNE_PLUG.
+    """
+
+    meter: str = AUTO
+    sensor: str = ""
+    command: tuple[str, ...] = ()
+    where: str = HERE
+
 
 @dataclass(frozen=True)
 class HardwareFact:
@@ -34,10 +55,19 @@ class HardwareFact:
 
 @dataclass(frozen=True)
 class Budget:
-    """What the pruned net may cost; one of the two may be set."""
+    """What the pruned net may cost; of latency and speedup one may be set.
+
+    `confidence` is the probability that the latency is met, 0.5 to 1. `file_bytes` is for the precision that ships;
+    `activation_bytes` limits the input and output of each layer together, at batch 1.
+    """
 
     latency_ms: float | None = None
     speedup: float | None = None
+    confidence: float | None = None
+    parameters: int | None = None
+    file_bytes: int | None = None
+    macs: int | None = None
+    activation_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +89,7 @@ class Target:
     budget: Budget = Budget()
     gates: tuple[Gate, ...] = ()
     protocol: Protocol = Protocol()
+    power: PowerSource = PowerSource()
     hardware: tuple[HardwareFact, ...] = ()
 
     def __post_init__(self) -> None:
@@ -103,7 +134,7 @@ def parse_target(document: Mapping[str, Any], name: str, where: str) -> Target:
         TargetError: unknown key, wrong type, value out of range; says where and what is expected.
     """
     allowed = {"description", "runtime", "precision", "threads", "step", "python"}
-    _check_keys(document, allowed | {"budget", "gates", "protocol", "hardware"}, where)
+    _check_keys(document, allowed | {"budget", "gates", "protocol", "power", "hardware"}, where)
     _choice(document, "runtime", tuple(RUNTIMES), where)
     _choice(document, "precision", (*PRECISIONS, AUTO), where)
     plain = {key: document[key] for key in allowed if key in document}
@@ -119,6 +150,7 @@ def parse_target(document: Mapping[str, Any], name: str, where: str) -> Target:
         budget=_parse_budget(document.get("budget", {}), f"{where}: budget"),
         gates=parse_gates(document.get("gates", []), f"{where}: gates"),
         protocol=_parse_protocol(document.get("protocol", {}), f"{where}: protocol"),
+        power=_parse_power(document.get("power", {}), f"{where}: power"),
         hardware=_parse_hardware(document.get("hardware", {}), f"{where}: hardware"),
     )
 
@@ -148,12 +180,18 @@ def _parse_gate(row: Mapping[str, Any], where: str) -> Gate:
 
 
 def _parse_budget(table: Any, where: str) -> Budget:
-    _check_table(table, {"latency_ms", "speedup"}, where)
+    number = (int, float)
+    kinds: dict[str, Any] = {"latency_ms": number, "speedup": number, "confidence": number}
+    kinds |= dict.fromkeys(("parameters", "file_bytes", "macs", "activation_bytes"), int)
+    _check_table(table, set(kinds), where)
     for key in table:
-        _positive(table, key, (int, float), where)
-    if len(table) > 1:
+        _positive(table, key, kinds[key], where)
+    if {"latency_ms", "speedup"} <= set(table):
         raise TargetError(f"{where}: give latency_ms or speedup, not both")
-    return Budget(**{key: float(value) for key, value in table.items()})
+    if not 0.5 <= table.get("confidence", 0.5) < 1:
+        raise TargetError(f"{where}: confidence: {table['confidence']!r} must be at least 0.5 and below 1")
+    read: dict[str, Any] = {key: value if kinds[key] is int else float(value) for key, value in table.items()}
+    return Budget(**read)
 
 
 def _parse_protocol(table: Any, where: str) -> Protocol:
@@ -163,6 +201,24 @@ def _parse_protocol(table: Any, where: str) -> Protocol:
     for key in table:
         _positive(table, key, kinds[key], where)
     return Protocol(**table)
+
+
+def _parse_power(table: Any, where: str) -> PowerSource:
+    _check_table(table, {"meter", "sensor", "command", "where"}, where)
+    for key in ("meter", "sensor", "where"):
+        _typed(table, key, str, where)
+    _choice(table, "meter", METERS, where)
+    _choice(table, "where", (HERE, ON_DEVICE), where)
+    meter, command = table.get("meter", AUTO), table.get("command", [])
+    if not isinstance(command, list) or not all(isinstance(word, str) and word for word in command):
+        raise TargetError(f'{where}: command: expected a list of words, as ["python3", "meter.py"]')
+    if bool(command) != (meter == COMMAND):
+        raise TargetError(f'{where}: meter = "command" and command = [...] belong together')
+    if "sensor" in table and meter != "hwmon":
+        raise TargetError(f'{where}: sensor: only meter = "hwmon" has several; found meter = {meter!r}')
+    if "where" in table and meter != COMMAND:
+        raise TargetError(f'{where}: where: only meter = "command" has one; found meter = {meter!r}')
+    return PowerSource(meter, table.get("sensor", ""), tuple(command), table.get("where", HERE))
 
 
 def _parse_hardware(table: Any, where: str) -> tuple[HardwareFact, ...]:

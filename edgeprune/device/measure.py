@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.core.measurement import NO_POWER_SENSOR, Conditions, Measurement, Protocol, find_problems
+from edgeprune.core.measurement import Conditions, Measurement, Protocol, find_problems
 from edgeprune.core.target import RUNTIMES
 from edgeprune.device.agent import call_agent, put_bytes
 from edgeprune.device.connect import Device
@@ -66,10 +66,9 @@ def measure_models(
         RuntimeMissing: the board lacks a runtime.
         DeviceError: anything else that goes wrong there.
     """
-    _check(device, models)
     request = {
         "command": "measure",
-        **_push(device, models),
+        **push_models(device, models),
         "threads": threads,
         "rounds": protocol.rounds,
         "min_samples": protocol.min_samples,
@@ -122,7 +121,7 @@ def evaluate_model(device: Device, model: ModelFile, inputs: np.ndarray, progres
     np.save(packed, np.ascontiguousarray(inputs), allow_pickle=False)
     name = sha256(packed.getbuffer()).hexdigest() + ".npy"
     put_bytes(device.transport, packed.getvalue(), f"{device.workspace}/arrays/{name}")
-    request = {"command": "evaluate", **_push(device, [model]), "threads": EVALUATION_THREADS, "inputs": name}
+    request = {"command": "evaluate", **push_models(device, [model]), "threads": EVALUATION_THREADS, "inputs": name}
     (row,) = call_agent(device.agent, request, progress)
     return _fetch_array(device, str(row.get("outputs")))
 
@@ -148,8 +147,14 @@ def _check(device: Device, models: Sequence[ModelFile]) -> None:
         raise DeviceError("two models have the same name; results are told apart by it")
 
 
-def _push(device: Device, models: Sequence[ModelFile]) -> dict[str, Any]:
-    """Push those models that the board lacks; gives what a request says of them."""
+def push_models(device: Device, models: Sequence[ModelFile]) -> dict[str, Any]:
+    """Push those models that the board lacks; gives what a request says of them.
+
+    Raises:
+        RuntimeMissing: the board lacks a runtime.
+        DeviceError: anything else that goes wrong there.
+    """
+    _check(device, models)
     wanted = {model.file for model in models}
     (row,) = call_agent(device.agent, {"command": "have", "files": sorted(wanted)}, lambda text: None)
     return _push_archive(device, models, wanted - set(row.get("have", ())))
@@ -199,8 +204,7 @@ def _parse_row(device: Device, model: ModelFile, row: dict[str, Any] | None, pro
             warmup_runs=row["warmup_runs"],
             samples_ms=tuple(taken / 1e6 for taken in row["samples_ns"]),
             peak_memory_mib=row["peak_memory_mib"],
-            power=row["power"] or NO_POWER_SENSOR,
-            energy_mj=row["energy_mj"],
+            power=device.facts.power_meter,
         )
     except (KeyError, TypeError, AttributeError) as exc:
         raise RemoteError(f"{device.facts.host}: the measurement of {model.name} is not whole: {exc!r}") from exc

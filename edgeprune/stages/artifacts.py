@@ -16,6 +16,7 @@ from edgeprune.core.document import Figures
 from edgeprune.core.measurement import Measurement, parse_measurement
 from edgeprune.core.shipping import Candidates, accuracy_limits
 from edgeprune.core.target import AUTO, RUNTIMES
+from edgeprune.device.energy import add_energy, measure_energy
 from edgeprune.device.measure import ModelFile, evaluate_model, measure_models
 from edgeprune.errors import ParityError
 from edgeprune.export.artifacts import ExportRequest, build_artifacts, check_artifact
@@ -151,10 +152,12 @@ def shipped(job: Job) -> str:
 def read_candidates(job: Job) -> Candidates:
     """What could ship, measured."""
     figures = read_figures(job)
-    files = [
-        one for one in figures.values() if (one.artifact.role, one.artifact.format) == ("pruned", job.target.format)
-    ]
+    files = [one for one in figures.values() if _may_ship(job, one.artifact)]
     return Candidates(tuple(files), figures[baseline_name(job)], accuracy_limits(job.target.gates))
+
+
+def _may_ship(job: Job, artifact: Artifact) -> bool:
+    return (artifact.role, artifact.format) == ("pruned", job.target.format)
 
 
 def baseline_name(job: Job) -> str:
@@ -163,7 +166,7 @@ def baseline_name(job: Job) -> str:
 
 
 def measure(job: Job) -> dict[str, Any]:
-    """Latency of every artifact, interleaved, and its accuracy, both in its runtime on the device."""
+    """Latency of every artifact, interleaved, energy of those that could ship, and accuracy, all on the device."""
     runtimes = {runtime for runtime in RUNTIMES if job.device.runtime_version(runtime)}
     artifacts = [one for one in read_artifacts(job) if FORMAT_RUNTIMES[one.format] in runtimes]
     models = {one.name: _model_file(job, one) for one in artifacts}
@@ -171,6 +174,8 @@ def measure(job: Job) -> dict[str, Any]:
     remote = bool(job.device.facts.host_key)
     inputs, targets = _evaluation_rows(job, REMOTE_ROWS if remote else None)
     measured = measure_models(job.device, list(models.values()), job.target.threads, job.target.protocol, job.detail)
+    looping = [models[one.name] for one in artifacts if _may_ship(job, one) or one.name == baseline_name(job)]
+    measured = add_energy(measured, measure_energy(job.device, looping, job.target, job.detail))
     write_json(job.run.path("measurements.json"), {name: one.to_dict() for name, one in measured.items()})
     accuracy, links = {}, []
     for name, model in models.items():

@@ -15,6 +15,7 @@ from edgeprune.core.candidates import candidate_widths
 from edgeprune.core.measurement import DeviceFacts, parse_device_facts
 from edgeprune.core.target import Target
 from edgeprune.device.connect import Device, open_device
+from edgeprune.device.energy import check_meter
 from edgeprune.errors import DeviceError, RunError, TargetError
 from edgeprune.graph.groups import Analysis, find_groups
 from edgeprune.graph.storage import load_model
@@ -70,11 +71,13 @@ class Job:
 
         Raises:
             DeviceError: it is not the board that this run began on.
+            TargetError: a gate on energy and no power meter.
             RunError: the run is planned on an estimate, so no board belongs to it.
         """
         self.require_measured()
         device = self.stack.enter_context(open_device(self.target, self.run.request["host"]))
         self.detail(f"{device.facts.host}: {device.facts.cpu}, {device.facts.os}")
+        check_meter(device, self.target)
         if self.run.finished("profile"):
             begun = self.run.result("profile")["device"]
             if begun["fingerprint"] != device.facts.fingerprint:

@@ -6,9 +6,10 @@ output:
 
     {"event": "progress", "text": ...}                  something to show
     {"event": "alive"}                                  nothing but a sign of life
+    {"event": "mark", "at_s": ...}                      the board's clock, at an edge of an energy window
     {"event": "result", ...}                            by command, one or more
     {"event": "error", "kind": ..., "message": ...}
     {"event": "end"}                                    always last; without it the connection or the agent was lost
 
-Commands: facts, have, measure, probe, evaluate; and cold, which measure runs in fresh processes.
+Commands: facts, have, measure, meter, energy, probe, evaluate; and cold, which measure runs in fresh processes.
 """

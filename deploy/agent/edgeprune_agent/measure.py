@@ -1,4 +1,4 @@
-"""Measuring models: cold start in a process of its own, steady state interleaved, energy in a run of its own."""
+"""Measuring models: cold start in a process of its own, steady state interleaved. Energy is a run of its own."""
 
 from __future__ import annotations
 
@@ -16,12 +16,10 @@ from edgeprune_agent.errors import AgentError
 from edgeprune_agent.events import Events
 from edgeprune_agent.files import find_place, has_file, read_archive, read_checked, remove, write_whole
 from edgeprune_agent.parsers import describe_throttled
-from edgeprune_agent.power import Meter, find_meter, metered
 from edgeprune_agent.runtimes import import_runtime, load_model
 from edgeprune_agent.timing import measure_overhead_us, quiet, settle, time_runs, warm_up
 
 COLD_TIMEOUT_S = 100
-IDLE_S = 1.0
 MAX_SAMPLES = 20000
 """More samples of a model than these, which only one far below 1 ms takes, are thinned evenly."""
 
@@ -43,9 +41,7 @@ def measure(request: dict[str, Any], root: str, events: Events) -> None:
     with quiet():
         warm = warm_all(runs, request["max_warmup_s"], events)
         samples = run_rounds(runs, request, events, lambda: states.append(read_state(root)))
-    meter = find_meter(root)
-    energy = measure_energy(runs, request["min_duration_s"], meter) if meter else {}
-    shared = {"conditions": describe_conditions(states, threads, root), "power": meter.name if meter else None}
+    conditions = describe_conditions(states, threads, root)
     for name, taken in samples.items():
         events.emit(
             "result",
@@ -53,8 +49,7 @@ def measure(request: dict[str, Any], root: str, events: Events) -> None:
             **cold[name],
             warmup_runs=warm[name],
             samples_ns=taken,
-            energy_mj=energy.get(name),
-            **shared,
+            conditions=conditions,
         )
 
 
@@ -147,21 +142,6 @@ def run_rounds(
 def thin(samples: list[int], most: int) -> list[int]:
     """Every n-th sample, so that at most so many are kept."""
     return samples[:: math.ceil(len(samples) / most)]
-
-
-def measure_energy(runs: dict[str, Run], duration_s: float, meter: Meter) -> dict[str, float]:
-    """Energy of one inference above idle in mJ, taken apart from the times, which sampling would disturb."""
-    with metered(meter) as idle:
-        time.sleep(IDLE_S)
-    idle_mw = idle.millijoules / idle.seconds
-    found = {}
-    for name, run in runs.items():
-        with metered(meter) as busy:
-            count = len(time_runs(run, duration_s, 1))
-        millijoules = (busy.millijoules - idle_mw * busy.seconds) / count
-        if math.isfinite(millijoules) and millijoules > 0:
-            found[name] = millijoules
-    return found
 
 
 def describe_conditions(states: list[State], threads: int, root: str) -> dict[str, Any]:

@@ -72,16 +72,3 @@ def pick_temperature(zones: list[tuple[str, str]]) -> float | None:
     sane = [(kind, value) for kind, value in readings if -30 < value < 150]
     of_cpu = [value for kind, value in sane if re.search(r"cpu|soc|pkg|core|acpitz", kind)]
     return max(of_cpu or [value for _, value in sane], default=None)
-
-
-def pick_rails(labels: list[str]) -> list[str]:
-    """The rail that carries everything, else all that are connected: never a total beside its parts."""
-    for total in ("POM_5V_IN", "VDD_IN"):
-        if total in labels:
-            return [total]
-    return sorted(label for label in labels if label and label != "NC")
-
-
-def count_up(before: int, after: int, limit: int | None) -> int:
-    """How far a counter moved that begins again at zero after `limit`."""
-    return after - before if after >= before or not limit else after - before + limit

@@ -1,122 +1,138 @@
-"""Power meters of boards, and energy over a window."""
+"""Choosing a power meter, and reading it on a thread of its own while a model runs."""
 
 from __future__ import annotations
 
-import statistics
+import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import NamedTuple
 
-from edgeprune_agent.board import find_paths, read_numbers, read_text
-from edgeprune_agent.parsers import count_up, pick_rails
+from edgeprune_agent.errors import AgentError, first_line
+from edgeprune_agent.meter import Meter
+from edgeprune_agent.meters_board import find_hwmon, find_jetson, find_rapl, find_rpi5
+from edgeprune_agent.meters_phone import find_battery, find_odpm
+from edgeprune_agent.power_parsers import parse_reading
 
-INTERVAL_S = 0.02
-RAPL_ZONE = "/sys/class/powercap/intel-rapl:0"
+METERS: dict[str, Callable[[str, str], Meter | None]] = {
+    "jetson": find_jetson,
+    "hwmon": find_hwmon,
+    "rpi5": find_rpi5,
+    "odpm": find_odpm,
+    "battery": find_battery,
+    "rapl": find_rapl,
+}
+"""How each kind is found; of those that are there, the first is taken."""
+STOP_S = 5.0
 
 
-class Meter(NamedTuple):
-    """A source of power in W, or a counter of energy in uJ that begins again after `limit`."""
+class Log:
+    """Readings as they come, each a time in s and a value; `lost` says why they ended too soon."""
 
-    name: str
-    read_watts: Callable[[], float] | None = None
-    read_microjoules: Callable[[], int] | None = None
-    limit: int | None = None
-
-
-class Energy:
-    """Energy in mJ and time in s over a window, filled in when the window closes."""
-
-    millijoules = 0.0
-    seconds = 0.0
+    def __init__(self) -> None:
+        self.readings: list[tuple[float, float]] = []
+        self.lost = ""
 
 
 def find_meter(root: str) -> Meter | None:
-    """The first meter that can be read: Jetson INA3221, x86 RAPL, any hwmon power sensor."""
-    return find_jetson_meter(root) or find_rapl_meter(root) or find_hwmon_meter(root)
+    """The first meter that can be read."""
+    for find in METERS.values():
+        try:
+            meter = find(root, "")
+        except AgentError:
+            continue
+        if meter is not None:
+            return meter
+    return None
 
 
-def find_jetson_meter(root: str) -> Meter | None:
-    """The total rail of a Jetson's INA3221, or the sum of its rails, in mW (L4T 32) or mV and mA (newer)."""
-    old = find_paths(root, "/sys/bus/i2c/drivers/ina3221x/*/iio:device*/rail_name_[0-9]")
-    new = find_paths(root, "/sys/bus/i2c/drivers/ina3221/*/hwmon/hwmon*/in[123]_label")
-    labels = {read_text(root, path): path for path in old or new}
-    rails = pick_rails(list(labels))
-    if not rails:
-        return None
-
-    def read_rail(path: str) -> float:
-        folder, label = str(Path(path).parent), Path(path).name
-        if old:
-            return read_number(root, f"{folder}/in_power{label[-1]}_input") / 1e3
-        millivolts = read_number(root, f"{folder}/{label[:3]}_input")
-        return millivolts * read_number(root, f"{folder}/curr{label[2]}_input") / 1e6
-
-    return Meter("INA3221 " + "+".join(rails), lambda: sum(read_rail(labels[rail]) for rail in rails))
-
-
-def find_rapl_meter(root: str) -> Meter | None:
-    """The package counter of x86 RAPL, where it may be read."""
-    if not read_numbers(root, RAPL_ZONE + "/energy_uj"):
-        return None
-    limits = read_numbers(root, RAPL_ZONE + "/max_energy_range_uj")
-    counter = RAPL_ZONE + "/energy_uj"
-    return Meter("RAPL package", None, lambda: read_number(root, counter), limits[0] if limits else None)
-
-
-def find_hwmon_meter(root: str) -> Meter | None:
-    """The first hwmon power sensor by the name of its chip, as numbers change over reboots."""
-    paths = find_paths(root, "/sys/class/hwmon/hwmon*/power[0-9]*_input")
-    sensors = sorted((read_text(root, f"{Path(path).parent}/name"), path) for path in paths)
-    if not sensors:
-        return None
-    name, path = sensors[0]
-    return Meter(f"hwmon {name}", lambda: read_number(root, path) / 1e6)
-
-
-def read_number(root: str, path: str) -> int:
-    """One whole number.
+def choose_meter(root: str, name: str, sensor: str = "") -> Meter | None:
+    """The meter of that name, or the first that can be read for "auto".
 
     Raises:
-        OSError: it went away since the meter was found.
+        AgentError: an unknown name, or one that several sensors answer to.
     """
-    numbers = read_numbers(root, path)
-    if not numbers:
-        raise OSError(f"{path} cannot be read any more")
-    return numbers[0]
+    if name == "auto":
+        return find_meter(root)
+    if name not in METERS:
+        raise AgentError("request", f"unknown meter {name!r}; expected auto, {', '.join(METERS)}")
+    return METERS[name](root, sensor)
+
+
+def sample(meter: Meter, log: Log, wait: Callable[[float], bool], clock: Callable[[], float]) -> None:
+    """Read a meter until `wait` says that it is done, or until the meter is lost."""
+    try:
+        while True:
+            begun = clock()
+            value = meter.read()
+            log.readings.append(((begun + clock()) / 2, value))
+            if wait(meter.poll_s):
+                return
+    except (OSError, ValueError) as exc:
+        log.lost = first_line(exc)
 
 
 @contextmanager
-def metered(meter: Meter) -> Iterator[Energy]:
-    """Measure energy over the body: by the counter, or by power sampled on a thread of its own."""
-    energy, begun = Energy(), time.perf_counter()
-    if meter.read_microjoules is not None:
-        before = meter.read_microjoules()
-        yield energy
-        energy.millijoules = count_up(before, meter.read_microjoules(), meter.limit) / 1e3
-        energy.seconds = time.perf_counter() - begun
+def sampling(meter: Meter | None) -> Iterator[Log]:
+    """Read a meter on a thread while the body runs."""
+    log, done = Log(), threading.Event()
+    if meter is None:
+        yield log
         return
-    watts: list[float] = []
-    done = threading.Event()
-    sampler = threading.Thread(target=sample_power, args=(meter, watts, done), daemon=True)
+    sampler = threading.Thread(target=sample, args=(meter, log, done.wait, time.perf_counter), daemon=True)
     sampler.start()
     try:
-        yield energy
+        yield log
     finally:
         done.set()
-        sampler.join()
-    energy.seconds = time.perf_counter() - begun
-    energy.millijoules = statistics.mean(watts) * energy.seconds * 1e3 if watts else float("nan")
+        sampler.join(STOP_S)
 
 
-def sample_power(meter: Meter, watts: list[float], done: threading.Event) -> None:
-    """Read watts until told to stop or the meter goes away, at least once."""
+@contextmanager
+def following(command: Sequence[str]) -> Iterator[Log]:
+    """Take the lines `seconds,watts` that a command prints while the body runs.
+
+    Its seconds are of a clock of its own: the line that came with the least delay tells how it relates to ours.
+
+    Raises:
+        AgentError: the command cannot be started.
+    """
+    log = Log()
     try:
-        while meter.read_watts is not None:
-            watts.append(meter.read_watts())
-            if done.wait(INTERVAL_S):
-                return
-    except OSError:
-        return
+        process = subprocess.Popen(
+            list(command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+    except OSError as exc:
+        raise AgentError("meter", f"[power] command: {command[0]}: {exc.strerror}") from exc
+    arrivals: list[tuple[float, float, float]] = []
+    reader = threading.Thread(target=take_lines, args=(process, arrivals), daemon=True)
+    reader.start()
+    try:
+        yield log
+    finally:
+        if process.poll() is not None:
+            log.lost = f"{command[0]} ended with exit code {process.returncode}"
+        stop(process, reader)
+        delay = min((arrived - seconds for arrived, seconds, _ in arrivals), default=0.0)
+        log.readings += [(seconds + delay, watts) for _, seconds, watts in arrivals]
+
+
+def take_lines(process: subprocess.Popen[str], arrivals: list[tuple[float, float, float]]) -> None:
+    """Note when each reading came, its seconds and its watts."""
+    for line in process.stdout or ():
+        reading = parse_reading(line)
+        if reading is not None:
+            arrivals.append((time.perf_counter(), *reading))
+
+
+def stop(process: subprocess.Popen[str], reader: threading.Thread) -> None:
+    """End a command, kindly first."""
+    process.terminate()
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    reader.join(STOP_S)
+    if process.stdout and not reader.is_alive():
+        process.stdout.close()

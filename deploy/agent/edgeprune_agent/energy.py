@@ -1,0 +1,117 @@
+"""The energy run: each model in a loop between two rests, while a meter is read; what it means is worked out later."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from edgeprune_agent.errors import AgentError, first_line
+from edgeprune_agent.events import Events
+from edgeprune_agent.files import read_checked
+from edgeprune_agent.measure import Run, keep_archive, load_all
+from edgeprune_agent.meter import Meter
+from edgeprune_agent.power import choose_meter, following, sampling
+from edgeprune_agent.timing import quiet
+
+MARGIN_S = 0.3
+"""Before and after each window the board does the same as in it: meters and clocks settle, no edge is averaged in."""
+MARGIN_POLLS = 2
+SLICE_S = 2.0
+COMMAND = "command"
+ELSEWHERE = "elsewhere"
+
+
+def meter(request: dict[str, Any], root: str, events: Events) -> None:
+    """Find a meter and read it once; the result says what it is, or why it cannot be read."""
+    found, problem = None, ""
+    try:
+        found = choose_meter(root, request["meter"], request["sensor"])
+        if found is not None:
+            found.read()
+    except (OSError, ValueError, AgentError) as exc:
+        problem = first_line(exc)
+    events.emit("result", meter=found.describe() if found else None, problem=problem)
+
+
+def energy(request: dict[str, Any], root: str, events: Events) -> None:
+    """Loop every model of the request; one result with the windows, and the readings unless they are taken elsewhere.
+
+    Each edge of a window is also an event "mark" with its time, for a meter that another clock reads.
+    """
+    keep_archive(request)
+    for model in request["models"]:
+        read_checked(model["file"])
+    found = None
+    if request["meter"] not in (COMMAND, ELSEWHERE):
+        found = choose_meter(root, request["meter"], request["sensor"])
+        if found is None:
+            raise AgentError("meter", f"no power sensor ({request['meter']})")
+    runs = load_all(request["models"], request["threads"], events)
+    pace = set_pace(request, found)
+    readings = following(request["run"]) if request["meter"] == COMMAND else sampling(found)
+    with quiet(), readings as log:
+        windows = run_windows(runs, pace, events)
+    events.emit(
+        "result",
+        meter=found.describe() if found else None,
+        windows=windows,
+        readings=log.readings,
+        lost=log.lost,
+    )
+
+
+def set_pace(request: dict[str, Any], found: Meter | None) -> tuple[float, float]:
+    """Length of a model's window, and the margin before and after it, in seconds."""
+    poll_s, least_s = (found.poll_s, found.window_s) if found else (request["poll_s"], request["least_s"])
+    return max(request["seconds"], least_s), max(MARGIN_S, MARGIN_POLLS * poll_s)
+
+
+def run_windows(runs: dict[str, Run], pace: tuple[float, float], events: Events) -> list[dict[str, Any]]:
+    """A rest, then each model and another rest; a rest is half as long as a model's window."""
+    window_s, margin_s = pace
+    windows = [take_window("", rest, (window_s / 2, margin_s), events)]
+    for name, run in runs.items():
+        events.progress(f"energy of {name}: {window_s:.3g} s")
+        windows.append(take_window(name, loop(run), (window_s, margin_s), events))
+        windows.append(take_window("", rest, (window_s / 2, margin_s), events))
+    return windows
+
+
+def take_window(name: str, work: Callable[[float], int], pace: tuple[float, float], events: Events) -> dict[str, Any]:
+    """One window of work; what is done in the margins is not counted."""
+    window_s, margin_s = pace
+    work(margin_s)
+    begin_s, count = mark(events), 0
+    while time.perf_counter() - begin_s < window_s:
+        count += work(min(SLICE_S, max(0.0, window_s - (time.perf_counter() - begin_s))))
+        events.alive()
+    end_s = mark(events)
+    work(margin_s)
+    return {"name": name, "begin_s": begin_s, "end_s": end_s, "count": count}
+
+
+def mark(events: Events) -> float:
+    """Tell the time."""
+    now = time.perf_counter()
+    events.emit("mark", at_s=now)
+    return now
+
+
+def rest(seconds: float) -> int:
+    """Do nothing for so long."""
+    time.sleep(seconds)
+    return 0
+
+
+def loop(run: Run) -> Callable[[float], int]:
+    """Work that infers for so many seconds, at least once, and counts how often."""
+
+    def work(seconds: float) -> int:
+        end, count = time.perf_counter() + seconds, 0
+        while not count or time.perf_counter() < end:
+            run()
+            count += 1
+        return count
+
+    return work

@@ -1,0 +1,148 @@
+"""Energy of one inference on a board: find the meter, let the agent loop the models, relate the readings to it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from edgeprune.core.energy import Energy, Meter, find_energies, make_readings, parse_windows
+from edgeprune.core.measurement import NO_POWER_SENSOR, Measurement
+from edgeprune.core.target import AUTO, COMMAND, ON_DEVICE, PLUGS, PowerSource, Target
+from edgeprune.device.agent import call_agent
+from edgeprune.device.connect import Device
+from edgeprune.device.measure import ModelFile, push_models
+from edgeprune.device.meters import describe_command, open_external, try_external
+from edgeprune.errors import RemoteError, TargetError
+
+ELSEWHERE = "elsewhere"
+REMEDY = (
+    "on x86 let RAPL be read (sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj); on a Raspberry Pi 5 put the "
+    'user into the group "video"; name one of several sensors ([power] sensor), a plug ([power] meter = "shelly" or '
+    '"tasmota") or a command ([power] meter = "command"); or remove the gate on energy_mj'
+)
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Moments at which the board told its clock: pairs of its time and ours, both in s."""
+
+    pairs: list[tuple[float, float]]
+
+    @property
+    def ahead_s(self) -> float:
+        """What to take off our time to get the board's: from the mark that came with the least delay."""
+        return min((ours - theirs for theirs, ours in self.pairs), default=0.0)
+
+
+def check_meter(device: Device, target: Target) -> str:
+    """Make sure, before anything slow begins, that there is the meter that the target names or its gates need.
+
+    Gives the meter's name, or "no power sensor" where nothing asks for one.
+
+    Raises:
+        TargetError: a gate on energy without a meter, or a named meter that cannot be read; says what to do.
+    """
+    gated, found = any(gate.metric == "energy_mj" for gate in target.gates), device.facts.power_meter
+    if target.power.meter == AUTO and not gated:
+        return found
+    if target.power.meter == AUTO and found == NO_POWER_SENSOR:
+        raise TargetError(f"target {target.name}: a gate on energy_mj, but {device.facts.host} has {found}: {REMEDY}")
+    if is_external(target.power):
+        return try_external(target.power).name
+    if target.power.meter == COMMAND:
+        return describe_command(target.power.command).name
+    return _try_on_board(device, target)
+
+
+def is_external(source: PowerSource) -> bool:
+    """Whether this machine reads the meter, and not the board."""
+    return source.meter in PLUGS or (source.meter == COMMAND and source.where != ON_DEVICE)
+
+
+def _try_on_board(device: Device, target: Target) -> str:
+    source = target.power
+    request = {"command": "meter", "meter": source.meter, "sensor": source.sensor}
+    (row,) = call_agent(device.agent, request, lambda text: None)
+    problem = row.get("problem") or ("" if row.get("meter") else NO_POWER_SENSOR)
+    if problem:
+        raise TargetError(
+            f"target {target.name}: [power] meter = {source.meter!r}: {device.facts.host}: {problem}; {REMEDY}"
+        )
+    return _parse_meter(device, row["meter"]).name
+
+
+def measure_energy(
+    device: Device, models: Sequence[ModelFile], target: Target, progress: Progress
+) -> dict[str, Energy]:
+    """Energy of one inference by model name, from a run of its own; empty where there is no power sensor.
+
+    Raises:
+        RuntimeMissing: the board lacks a runtime.
+        TargetError: the meter that the target names cannot be read.
+        DeviceError: anything else that goes wrong there.
+    """
+    source = target.power
+    if not models or (source.meter == AUTO and device.facts.power_meter == NO_POWER_SENSOR):
+        return {}
+    request = {
+        "command": "energy",
+        **push_models(device, models),
+        "threads": target.threads,
+        "seconds": target.protocol.min_duration_s,
+        "meter": source.meter,
+        "sensor": source.sensor,
+        "run": list(source.command),
+    }
+    if is_external(source):
+        return _measure_elsewhere(device, source, request, progress)
+    own = describe_command(source.command) if source.meter == COMMAND else None
+    (row,) = call_agent(device.agent, request | (_pace(own) if own else {}), progress)
+    meter = own or _parse_meter(device, row.get("meter"))
+    return _find(device, meter, row, row.get("readings", []), str(row.get("lost", "")))
+
+
+def _pace(meter: Meter) -> dict[str, float]:
+    """What an agent must know of a meter that it does not describe itself."""
+    return {"poll_s": meter.poll_s, "least_s": meter.window_s}
+
+
+def _measure_elsewhere(
+    device: Device, source: PowerSource, request: dict[str, Any], progress: Progress
+) -> dict[str, Energy]:
+    """The same with a meter that this machine reads, by its own clock."""
+    meter, enter = open_external(source)
+    request |= {"meter": ELSEWHERE, **_pace(meter)}
+    alignment = Alignment([])
+    with enter() as log:
+        rows = call_agent(
+            device.agent, request, progress, lambda at_s: alignment.pairs.append((at_s, time.perf_counter()))
+        )
+    readings = [(at_s - alignment.ahead_s, watts) for at_s, watts in log.readings]
+    return _find(device, meter, rows[0], readings, log.lost)
+
+
+def _find(
+    device: Device, meter: Meter, row: Mapping[str, Any], readings: Sequence[Sequence[float]], lost: str
+) -> dict[str, Energy]:
+    try:
+        return find_energies(make_readings(meter, readings, lost), parse_windows(row.get("windows", ())))
+    except (TypeError, ValueError) as exc:
+        raise RemoteError(f"{device.facts.host}: the energy run is not whole: {exc}") from exc
+
+
+def _parse_meter(device: Device, row: Any) -> Meter:
+    try:
+        return Meter(**row)
+    except TypeError as exc:
+        raise RemoteError(f"{device.facts.host}: the agent describes its meter in words unknown here: {exc}") from exc
+
+
+def add_energy(measured: Mapping[str, Measurement], energies: Mapping[str, Energy]) -> dict[str, Measurement]:
+    """The measurements with the energies of those that have one."""
+    return {
+        name: replace(one, energy=energies[name], power=energies[name].describe()) if name in energies else one
+        for name, one in measured.items()
+    }
