@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import click
 
+from edgeprune.cli_boards import TARGET_HELP, devices, release
 from edgeprune.core.gate import EXIT_CODES
 from edgeprune.errors import EdgepruneError, UsageError
 
@@ -35,7 +36,6 @@ def cli(debug: bool) -> None:
     """
 
 
-TARGET_HELP = "Kind of board: a name (`edgeprune targets`) or a .toml file."
 RUNNING = (
     click.option("--runtime", type=click.Choice(["onnxruntime", "litert"]), help="Runtime that ships."),
     click.option("--precision", type=click.Choice(PRECISIONS), help="Precision that ships; auto: the fastest here."),
@@ -314,36 +314,8 @@ def _show_target(target: Any) -> None:
         click.echo(f"  {fact.name}: {fact.value} ({fact.source})")
 
 
-@cli.group()
-def devices() -> None:
-    """Trust and set up boards."""
-
-
-@devices.command("trust")
-@click.argument("host")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-def trust(host: str, yes: bool) -> None:
-    """Accept a board's SSH host key after you have compared its fingerprint."""
-    from edgeprune.device.trust import fetch_host_key, remember_host_key
-
-    key = fetch_host_key(host)
-    click.echo(f"{key.host}: {key.kind} {key.fingerprint}")
-    if yes or click.confirm("Is this the fingerprint that the board itself shows?", default=False):
-        click.echo(f"written to {remember_host_key(key)}")
-
-
-@devices.command("setup")
-@click.option("--target", required=True)
-@click.option("--host")
-@click.option(
-    "--wheels", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Wheels for an offline board."
-)
-def setup(target: str, host: str | None, wheels: Path | None) -> None:
-    """Make a venv on the board and install the target's runtime there."""
-    from edgeprune.device.setup import setup_device
-    from edgeprune.shipped import load_target
-
-    click.echo(setup_device(load_target(target), host, wheels, _say))
+cli.add_command(devices)
+cli.add_command(release)
 
 
 def _open(directory: Path | None, asked: Mapping[str, Any]) -> Any:

@@ -9,7 +9,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from edgeprune.device.transport import Completed, Transport
@@ -33,6 +33,11 @@ class Agent:
     transport: Transport
     python: str
     path: str
+
+    @property
+    def workspace(self) -> str:
+        """The folder that it lies in, by its whole path."""
+        return str(PurePosixPath(self.path).parent)
 
 
 def pack_agent() -> bytes:
@@ -63,15 +68,20 @@ def put_bytes(transport: Transport, content: bytes, remote: str) -> None:
         transport.put(path, remote)
 
 
-def call_agent(agent: Agent, request: Mapping[str, Any], progress: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Send one request; gives its results.
+def call_agent(
+    agent: Agent,
+    request: Mapping[str, Any],
+    progress: Callable[[str], None],
+    on_mark: Callable[[float], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Send one request; gives its results. `on_mark` is told the board's clock in s whenever the agent tells it.
 
     Raises:
         ConnectionFailed: the link or the agent was lost before the end.
         RuntimeMissing: the board lacks the runtime.
         DeviceError: what else the agent or the board reports.
     """
-    reader = EventReader(agent.transport.host, progress)
+    reader = EventReader(agent.transport.host, progress, on_mark)
     command = [agent.python, "-I", "-B", agent.path]
     completed = agent.transport.run(
         command, stdin=json.dumps(request).encode(), timeout_s=SILENCE_S, on_line=reader.feed
@@ -82,9 +92,12 @@ def call_agent(agent: Agent, request: Mapping[str, Any], progress: Callable[[str
 class EventReader:
     """Reads the agent's lines. What a login shell prints before the first event is skipped."""
 
-    def __init__(self, host: str, progress: Callable[[str], None]) -> None:
+    def __init__(
+        self, host: str, progress: Callable[[str], None], on_mark: Callable[[float], None] | None = None
+    ) -> None:
         self._host = host
         self._progress = progress
+        self._on_mark = on_mark
         self._results: list[dict[str, Any]] = []
         self._error: dict[str, Any] | None = None
         self._garbled = ""
@@ -102,6 +115,8 @@ class EventReader:
         kind = event.pop("event")
         if kind == "progress":
             self._progress(str(event.get("text", "")))
+        elif kind == "mark" and self._on_mark is not None and isinstance(event.get("at_s"), (int, float)):
+            self._on_mark(float(event["at_s"]))
         elif kind == "result":
             self._results.append(event)
         elif kind == "error":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from edgeprune.core.measurement import NO_POWER_SENSOR, DeviceFacts
 from edgeprune.core.target import Target
 from edgeprune.device.agent import Agent, call_agent, push_agent
+from edgeprune.device.lease import hold_lease
 from edgeprune.device.local import LocalTransport
 from edgeprune.device.lookup import resolve_host
 from edgeprune.device.transport import Transport
@@ -66,16 +67,33 @@ class Device:
         raise RuntimeMissing(f"{self.facts.host}: {package} is not installed for {self.python}; run: {remedy}")
 
 
+def ignore(text: str) -> None:
+    """Progress that nobody looks at."""
+
+
 @contextmanager
-def open_device(target: Target, host: str | None) -> Iterator[Device]:
-    """Connect, push the agent where it is missing, and gather the board's facts.
+def open_device(target: Target, host: str | None, say: Callable[[str], None] = ignore) -> Iterator[Device]:
+    """Connect, push the agent where it is missing, take the board's lease, and gather the board's facts.
+
+    Raises:
+        TargetError: no address is known for the target.
+        DeviceError: the board cannot be reached, lacks Python, or is in use by somebody else.
+    """
+    with open_agent(target.name, host, target.python) as agent, hold_lease(agent, f"target {target.name}", say):
+        yield _gather(agent, target)
+
+
+@contextmanager
+def open_agent(target_name: str, host: str | None, python: str) -> Iterator[Agent]:
+    """Connect, and push the agent where it is missing; without the lease.
 
     Raises:
         TargetError: no address is known for the target.
         DeviceError: the board cannot be reached, or lacks Python.
     """
-    with closing(open_transport(target.name, host)) as transport:
-        yield _gather(transport, target)
+    with closing(open_transport(target_name, host)) as transport:
+        workspace, found = shake_hands(transport, python)
+        yield push_agent(transport, workspace, found)
 
 
 def open_transport(target_name: str, host: str | None) -> Transport:
@@ -93,11 +111,10 @@ def open_transport(target_name: str, host: str | None) -> Transport:
     return connect(address)
 
 
-def _gather(transport: Transport, target: Target) -> Device:
-    workspace, python = shake_hands(transport, target.python)
-    agent = push_agent(transport, workspace, python)
-    (row,) = call_agent(agent, {"command": "facts"}, lambda text: None)
-    return Device(transport, _parse_facts(row, transport), workspace, python, agent, target.name)
+def _gather(agent: Agent, target: Target) -> Device:
+    (row,) = call_agent(agent, {"command": "facts"}, ignore)
+    facts = _parse_facts(row, agent.transport)
+    return Device(agent.transport, facts, agent.workspace, agent.python, agent, target.name)
 
 
 def shake_hands(transport: Transport, python: str) -> tuple[str, str]:

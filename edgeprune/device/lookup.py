@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,9 @@ from edgeprune.shipped import config_dir
 
 LOCAL = "local"
 """Both the target that is this machine, and the host that says so for any target."""
+
+
+NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def is_known(target_name: str) -> bool:
@@ -43,14 +48,14 @@ def resolve_host(target_name: str, host: str | None) -> Address | None:
         return _named(os.environ["EDGEPRUNE_HOST"], entries, "EDGEPRUNE_HOST")
     boards = {name: entry for name, entry in entries.items() if target_name in (name, entry.get("target"))}
     if len(boards) > 1:
-        raise TargetError(f"target {target_name}: {_devices_path()} has {', '.join(boards)}; choose one: --host NAME")
+        raise TargetError(f"target {target_name}: {devices_path()} has {', '.join(boards)}; choose one: --host NAME")
     if boards:
         return _named(next(iter(boards)), entries, "")
     if target_name in _ssh_hosts():
         return Address(target_name)
     raise TargetError(
         f"target {target_name}: no address is known; give --host user@address, set EDGEPRUNE_HOST, write "
-        f'[devices.{target_name}] host = "user@address" into {_devices_path()}, or a Host {target_name} '
+        f'[devices.{target_name}] host = "user@address" into {devices_path()}, or a Host {target_name} '
         f"into {Path.home() / '.ssh' / 'config'}"
     )
 
@@ -58,7 +63,7 @@ def resolve_host(target_name: str, host: str | None) -> Address | None:
 def _named(text: str, entries: dict[str, dict[str, str]], where: str) -> Address | None:
     """An address, by a device's name or as it stands."""
     if text in entries:
-        where, text = f"{_devices_path()}: devices.{text}", entries[text]["host"]
+        where, text = f"{devices_path()}: devices.{text}", entries[text]["host"]
     return None if text == LOCAL else parse_address(text, where)
 
 
@@ -68,7 +73,7 @@ def load_devices() -> dict[str, dict[str, str]]:
     Raises:
         TargetError: the file is not valid.
     """
-    path = _devices_path()
+    path = devices_path()
     try:
         document = tomllib.loads(path.read_text())
     except FileNotFoundError:
@@ -101,7 +106,38 @@ def parse_devices(document: dict[str, Any], where: str) -> dict[str, dict[str, s
     return entries
 
 
-def _devices_path() -> Path:
+def add_device(name: str, host: str, target: str | None) -> Path:
+    """Append a device to `devices.toml`; gives the file.
+
+    Raises:
+        TargetError: no such name or address can be, the name is taken, or the file is not valid or cannot be written.
+    """
+    path = devices_path()
+    if not NAME.fullmatch(name) or name == LOCAL:
+        raise TargetError(f"{name!r} cannot be a device's name; use letters, digits, - and _, and not {LOCAL!r}")
+    parse_address(host, "--host")
+    if name in load_devices():
+        raise TargetError(f"{path}: has a device {name} already; change it there")
+    lines = [f"[devices.{name}]", f"host = {json.dumps(host)}"]
+    lines += [f"target = {json.dumps(target)}"] if target is not None else []
+    try:
+        text = path.read_text() if path.exists() else ""
+        start = "" if not text else "\n" if text.endswith("\n") else "\n\n"
+        text += start + "\n".join(lines) + "\n"
+        parse_devices(tomllib.loads(text), str(path))
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.partial")
+        partial.write_text(text)
+        partial.replace(path)
+    except tomllib.TOMLDecodeError as exc:
+        raise TargetError(f"{path}: cannot be added to: {exc}; write [devices.{name}] there by hand") from exc
+    except OSError as exc:
+        raise TargetError(f"{path}: cannot be written: {exc.strerror}") from exc
+    return path
+
+
+def devices_path() -> Path:
+    """The user's list of devices."""
     return config_dir() / "devices.toml"
 
 

@@ -9,24 +9,38 @@ import traceback
 from typing import Any
 
 from edgeprune_agent.board import read_facts
+from edgeprune_agent.energy import energy, meter
 from edgeprune_agent.errors import AgentError, first_line
 from edgeprune_agent.evaluate import evaluate
 from edgeprune_agent.events import Events, claim_stdout
 from edgeprune_agent.files import sweep
+from edgeprune_agent.lease import lease
 from edgeprune_agent.measure import cold, have, measure
 from edgeprune_agent.power import find_meter
 from edgeprune_agent.probe import probe
+from edgeprune_agent.releases import release
 from edgeprune_agent.runtimes import find_runtimes
 
 
 def facts(request: dict[str, Any], root: str, events: Events) -> None:
     """What this board is."""
     sweep()
-    meter = find_meter(root)
-    events.emit("result", **read_facts(root), runtimes=find_runtimes(), power_meter=meter.name if meter else None)
+    found = find_meter(root)
+    events.emit("result", **read_facts(root), runtimes=find_runtimes(), power_meter=found.name if found else None)
 
 
-COMMANDS = {"facts": facts, "have": have, "measure": measure, "probe": probe, "evaluate": evaluate, "cold": cold}
+COMMANDS = {
+    "facts": facts,
+    "have": have,
+    "measure": measure,
+    "meter": meter,
+    "energy": energy,
+    "probe": probe,
+    "evaluate": evaluate,
+    "cold": cold,
+    "lease": lease,
+    "release": release,
+}
 
 
 def main() -> int:

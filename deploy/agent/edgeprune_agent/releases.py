@@ -1,0 +1,308 @@
+"""Releases on the board: folders named by their content, and `current`, which leads to the active one.
+
+releases/ID/manifest.json, run.py, model.onnx or model.tflite    ID: the first 16 digits of the manifest's sha256
+releases/ID.part/                                                 on its way here, or out
+releases/current -> ID                                            switched by renaming
+releases/activated.json                                           IDs in the order in which they became active
+
+A folder gets its name once all of it is there, verified and on the disk. Nothing in it is changed after that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from edgeprune_agent.errors import AgentError
+from edgeprune_agent.events import Events
+from edgeprune_agent.files import home
+
+ID = re.compile(r"[0-9a-f]{16}")
+MODELS = ("model.onnx", "model.tflite")
+MANIFEST, RUNNER = "manifest.json", "run.py"
+CURRENT, ACTIVATED = "current", "activated.json"
+TRIAL_S = 90
+SPARE_BYTES = 1 << 20
+"""What must stay free beside a release, for the folder itself and the small files."""
+
+
+def release(request: dict[str, Any], root: str, events: Events) -> None:
+    """Do one thing with the releases; the result says how they stand, and what else there is to say."""
+    folder = home() / "releases"
+    folder.mkdir(exist_ok=True)
+    said = ACTIONS[request["action"]](folder, request)
+    events.emit("result", **said, releases=describe(folder), folder=str(folder))
+
+
+def prepare(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
+    """Begin or resume a release, where there is space: its small files are written, what is there of its model is told.
+
+    Raises:
+        AgentError: the manifest is not what its name says.
+    """
+    place = find(folder, request["id"])
+    if is_whole(place):
+        return {"there": True}
+    content = request["manifest"].encode()
+    if hashlib.sha256(content).hexdigest()[:16] != request["id"]:
+        raise AgentError("hash", f"the manifest of release {request['id']} was damaged on the way; push it again")
+    part, model = part_of(place), read_manifest(content)["model"]
+    begun = part / model["file"]
+    had = begun.stat().st_size if begun.is_file() else 0
+    needed = max(0, model["bytes"] - had) + SPARE_BYTES
+    free = shutil.disk_usage(folder).free
+    if needed <= free:
+        part.mkdir(exist_ok=True)
+        (part / MANIFEST).write_bytes(content)
+        (part / RUNNER).write_text(request["runner"], "utf-8")
+    return {"there": False, "needed": needed, "free": free, "part": str(begun), "had": had, "sha256": hash_of(begun)}
+
+
+def finish(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
+    """Name a release that is all here.
+
+    Raises:
+        AgentError: it is not; then its model is removed, to be sent anew.
+    """
+    place = find(folder, request["id"])
+    part = part_of(place)
+    try:
+        verify(part)
+    except AgentError:
+        for name in MODELS:
+            (part / name).unlink(missing_ok=True)
+        raise
+    for path in sorted(part.iterdir()):
+        sync(path)
+    sync(part)
+    if place.is_dir():  # damaged since it came here
+        shutil.rmtree(place)
+    part.replace(place)
+    sync(folder)
+    return {}
+
+
+def activate(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
+    """Try a release, then let `current` lead to it; whatever fails, the one before stays.
+
+    Raises:
+        AgentError: there is no such release, it is damaged, or it does not run here.
+    """
+    place = find(folder, request["id"])
+    if not place.is_dir():
+        raise AgentError("request", f"no release {request['id']} here")
+    verify(place)
+    said = try_out(place)
+    order, current = read_activated(folder), find_current(folder)
+    order = order[: order.index(current) + 1] if current in order else order
+    write_whole(folder / ACTIVATED, json.dumps([*(one for one in order if one != place.name), place.name]))
+    switch(folder, place.name)
+    return {"trial": said}
+
+
+def rollback(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
+    """Let `current` lead to the release that was active before.
+
+    Raises:
+        AgentError: there is none, or it is damaged or does not run here.
+    """
+    before = find_previous(folder)
+    if before is None:
+        raise AgentError("request", "no release was active before the current one")
+    place = find(folder, before)
+    verify(place)
+    said = try_out(place)
+    switch(folder, place.name)
+    return {"trial": said}
+
+
+def prune(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
+    """Remove all releases but the active one, the one to go back to, and the newest `keep` of the rest."""
+    kept = {find_current(folder), find_previous(folder)}
+    rest = [path for path in list_places(folder) if path.name not in kept]
+    removed = rest[: len(rest) - request["keep"]] if request["keep"] < len(rest) else []
+    for path in removed:
+        path.replace(part_of(path))
+    for path in folder.glob("*.part"):
+        shutil.rmtree(path)
+    return {"removed": [path.name for path in removed]}
+
+
+ACTIONS = {
+    "list": lambda folder, request: {},
+    "prepare": prepare,
+    "finish": finish,
+    "activate": activate,
+    "rollback": rollback,
+    "prune": prune,
+}
+
+
+def find(folder: Path, name: object) -> Path:
+    """The folder of a release.
+
+    Raises:
+        AgentError: the name is no such name.
+    """
+    if not isinstance(name, str) or not ID.fullmatch(name):
+        raise AgentError("request", f"{name!r} is no release; expected 16 hexadecimal digits")
+    return folder / name
+
+
+def part_of(place: Path) -> Path:
+    """Where a release lies while it is not whole."""
+    return place.with_name(f"{place.name}.part")
+
+
+def read_manifest(content: bytes) -> Any:
+    """A manifest whose model has one of the names that are allowed.
+
+    Raises:
+        AgentError: it is none.
+    """
+    try:
+        manifest = json.loads(content)
+        model = manifest["model"]
+        known = model["file"] in MODELS and isinstance(model["bytes"], int) and isinstance(model["sha256"], str)
+        known = known and isinstance(manifest["runner"]["sha256"], str)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        known = False
+    if not known:
+        raise AgentError("hash", "the release's manifest is not one; push it again")
+    return manifest
+
+
+def verify(place: Path) -> None:
+    """Require that a release is what its manifest says, and the manifest what the folder's name says.
+
+    Raises:
+        AgentError: it is not.
+    """
+    name = place.name[:16]
+    content = (place / MANIFEST).read_bytes() if (place / MANIFEST).is_file() else b""
+    if hashlib.sha256(content).hexdigest()[:16] != name:
+        raise AgentError("hash", f"the manifest of release {name} is damaged or missing; push it again")
+    manifest = read_manifest(content)
+    for file, wanted in ((manifest["model"]["file"], manifest["model"]), (RUNNER, manifest["runner"])):
+        if hash_of(place / file) != wanted["sha256"]:
+            raise AgentError("hash", f"{file} of release {name} is damaged or missing; run the same command again")
+
+
+def is_whole(place: Path) -> bool:
+    """Whether a release is there and verified."""
+    try:
+        verify(place)
+    except AgentError:
+        return False
+    return True
+
+
+def hash_of(path: Path) -> str:
+    """The sha256 of a file that is one, and no link; empty where there is none."""
+    if path.is_symlink() or not path.is_file():
+        return ""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def try_out(place: Path) -> str:
+    """Let the release run once; gives what its runner says.
+
+    Raises:
+        AgentError: it does not.
+    """
+    command = [sys.executable, "-I", "-B", str(place / RUNNER), "--check"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TRIAL_S, check=False)
+    except subprocess.TimeoutExpired:
+        raise AgentError("model", f"release {place.name} does not run here: no answer for {TRIAL_S} s") from None
+    if done.returncode != 0:
+        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise AgentError("model", f"release {place.name} does not run here: {said[-1][:300]}")
+    return done.stdout.strip()
+
+
+def switch(folder: Path, name: str) -> None:
+    """Let `current` lead to another release, at one moment."""
+    link = folder / f"{CURRENT}.new"
+    link.unlink(missing_ok=True)
+    link.symlink_to(name)
+    link.replace(folder / CURRENT)
+    sync(folder)
+
+
+def find_current(folder: Path) -> str | None:
+    """The active release."""
+    link = folder / CURRENT
+    name = str(link.readlink()) if link.is_symlink() else ""
+    return name if ID.fullmatch(name) and (folder / name).is_dir() else None
+
+
+def find_previous(folder: Path) -> str | None:
+    """The release that was active before the current one, of those that are still here."""
+    current = find_current(folder)
+    before = read_activated(folder)
+    before = before[: before.index(current)] if current in before else []
+    here = [name for name in before if (folder / name).is_dir()]
+    return here[-1] if here else None
+
+
+def read_activated(folder: Path) -> list[str]:
+    """The releases in the order in which they became active; none where that cannot be read."""
+    try:
+        names = json.loads((folder / ACTIVATED).read_text("utf-8"))
+    except (OSError, ValueError):
+        return []
+    return [name for name in names if isinstance(name, str) and ID.fullmatch(name)] if isinstance(names, list) else []
+
+
+def list_places(folder: Path) -> list[Path]:
+    """The whole releases, the oldest first."""
+    places = [path for path in folder.iterdir() if ID.fullmatch(path.name) and path.is_dir() and not path.is_symlink()]
+    return sorted(places, key=lambda path: (path.stat().st_mtime, path.name))
+
+
+def describe(folder: Path) -> list[dict[str, Any]]:
+    """Every release, the oldest first, and those that are not whole."""
+    current, previous, rows = find_current(folder), find_previous(folder), []
+    for place in [*list_places(folder), *sorted(folder.glob("*.part"))]:
+        try:
+            manifest = read_manifest((place / MANIFEST).read_bytes())
+        except (AgentError, OSError):
+            manifest = None
+        rows.append({
+            "id": place.name[:16],
+            "whole": ID.fullmatch(place.name) is not None,
+            "current": place.name == current,
+            "previous": place.name == previous,
+            "bytes": sum(path.stat().st_size for path in place.iterdir() if path.is_file()),
+            "manifest": manifest,
+        })  # fmt: skip
+    return rows
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file whole."""
+    partial = path.with_suffix(".new")
+    partial.write_text(text, "utf-8")
+    sync(partial)
+    partial.replace(path)
+
+
+def sync(path: Path) -> None:
+    """Bring a file or folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,229 @@
+"""The commands that look after boards and what is released to them; mounted by cli.py."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from edgeprune.core.target import Target
+    from edgeprune.device.agent import Agent
+
+TARGET_HELP = "Kind of board: a name (`edgeprune targets`) or a .toml file."
+HOST_HELP = "Address of the board: user@host, a name of devices.toml, or a Host of ~/.ssh/config."
+
+
+def board_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say which board."""
+    command = click.option("--host", help=HOST_HELP)(command)
+    return click.option("--target", required=True, help=TARGET_HELP)(command)
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+@click.group()
+def devices() -> None:
+    """List, trust, set up, examine and lock boards."""
+
+
+@devices.command("list")
+def list_devices() -> None:
+    """List the boards of devices.toml."""
+    from edgeprune.core.summary import render_columns
+    from edgeprune.device.lookup import devices_path, load_devices
+
+    rows = [(name, entry.get("target", "-"), entry["host"]) for name, entry in load_devices().items()]
+    if rows:
+        click.echo(render_columns([("device", "target", "host"), *rows]))
+    else:
+        click.echo(f"{devices_path()}: no devices yet; `edgeprune devices add NAME --host user@address`")
+
+
+@devices.command("add")
+@click.argument("name")
+@click.option("--host", required=True, help="Address: user@host, user@host:port, or a Host of ~/.ssh/config.")
+@click.option("--target", help=TARGET_HELP)
+def add(name: str, host: str, target: str | None) -> None:
+    """Write a board into devices.toml, so that --host NAME, or its target alone, finds it."""
+    from edgeprune.device.lookup import add_device
+
+    kind = _load_target(target).name if target is not None else None
+    click.echo(f"written to {add_device(name, host, kind)}; next: edgeprune devices trust {name}")
+
+
+@devices.command("trust")
+@click.argument("host")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def trust(host: str, yes: bool) -> None:
+    """Accept a board's SSH host key after you have compared its fingerprint."""
+    from edgeprune.device.trust import fetch_host_key, remember_host_key
+
+    key = fetch_host_key(host)
+    click.echo(f"{key.host}: {key.kind} {key.fingerprint}")
+    if yes or click.confirm("Is this the fingerprint that the board itself shows?", default=False):
+        click.echo(f"written to {remember_host_key(key)}")
+
+
+@devices.command("setup")
+@board_options
+@click.option(
+    "--wheels", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Wheels for an offline board."
+)
+def setup(target: str, host: str | None, wheels: Path | None) -> None:
+    """Make a venv on the board and install the target's runtime there."""
+    from edgeprune.device.setup import setup_device
+
+    click.echo(setup_device(_load_target(target), host, wheels, _say))
+
+
+@devices.command("doctor")
+@board_options
+def doctor(target: str, host: str | None) -> None:
+    """Say what is wrong with a board, and how to mend each; exit code 1 where it cannot be used as it is."""
+    from edgeprune.core.doctor import ERROR, render_findings
+    from edgeprune.device.doctor import examine_board
+
+    address, findings = examine_board(_load_target(target), host)
+    click.echo(render_findings(address, findings))
+    sys.exit(any(one.severity == ERROR for one in findings))
+
+
+@devices.command("lock")
+@board_options
+@click.option("--reason", required=True, help="What for; others are told.")
+@click.option("--for", "duration", default="1h", show_default=True, help="How long: 30m, 2h, 1d; 7d at most.")
+def lock(target: str, host: str | None, reason: str, duration: str) -> None:
+    """Reserve a board for yourself: until then others are refused. Lock it again to change the time."""
+    from edgeprune.device.lease import describe_duration, describe_owner, parse_duration, reserve
+
+    seconds = parse_duration(duration)
+    with _open_agent(target, host) as agent:
+        reserve(agent, reason, seconds)
+        click.echo(f"{agent.transport.host}: reserved for {describe_owner()} for {describe_duration(seconds)}")
+
+
+@devices.command("unlock")
+@board_options
+@click.option("--owner", help="End another owner's leases: user@machine, as the refusal names it.")
+def unlock(target: str, host: str | None, owner: str | None) -> None:
+    """End your reservation of a board, and a lease that a command of yours has left."""
+    from edgeprune.device.lease import describe_owner
+    from edgeprune.device.lease import unlock as end
+
+    with _open_agent(target, host) as agent:
+        ended, remain = end(agent, owner or describe_owner())
+        for one in ended:
+            click.echo(f"{agent.transport.host}: no longer {one.describe()}")
+        for one in remain:
+            click.echo(f"{agent.transport.host}: still {one.describe()}")
+        if not ended and not remain:
+            click.echo(f"{agent.transport.host}: was not locked")
+
+
+@click.group()
+def release() -> None:
+    """Bring what a run ships to a board, and switch between releases there.
+
+    A release is a folder named by its content: the model, its manifest, and run.py that runs it. `current` leads to the
+    active one and is switched at one moment; whatever fails, the release that was active stays so.
+    """
+
+
+@release.command("push")
+@board_options
+@click.option(
+    "--run",
+    "directory",
+    required=True,
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="A run that passed its gates.",
+)
+def push(target: str, host: str | None, directory: Path) -> None:
+    """Bring what a run ships to a board; resumes where a push broke. It is not active yet."""
+    from edgeprune.device.lease import hold_lease
+    from edgeprune.device.releases import push_release, read_release
+
+    content, model = read_release(directory, _load_target(target))
+    with _open_agent(target, host) as agent, hold_lease(agent, "release push", _say):
+        done = push_release(agent, content, model)
+        where = f"{agent.transport.host}: release {done.id}"
+        resumed = f", {done.resumed_bytes:,} were there" if done.resumed_bytes else ""
+        click.echo(f"{where}: {done.sent_bytes:,} bytes sent{resumed}; next: edgeprune release activate {done.id}")
+
+
+@release.command("list")
+@board_options
+def list_(target: str, host: str | None) -> None:
+    """List the releases on a board, the oldest first."""
+    from edgeprune.core.release import render_releases
+    from edgeprune.device.releases import list_releases
+
+    with _open_agent(target, host) as agent:
+        click.echo(render_releases(list_releases(agent)))
+
+
+@release.command("activate")
+@click.argument("release_id", metavar="RELEASE")
+@board_options
+def activate(release_id: str, target: str, host: str | None) -> None:
+    """Let RELEASE (its first 4 digits or more) run once on the board, then switch to it."""
+    from edgeprune.core.release import find_release
+    from edgeprune.device.lease import hold_lease
+    from edgeprune.device.releases import activate_release, list_releases
+
+    with _open_agent(target, host) as agent, hold_lease(agent, "release activate", _say):
+        found = find_release(release_id, list_releases(agent), agent.transport.host)
+        command = activate_release(agent, found)
+        click.echo(f"{agent.transport.host}: release {found} is active; there: {command}")
+
+
+@release.command("rollback")
+@board_options
+def rollback(target: str, host: str | None) -> None:
+    """Switch back to the release that was active before."""
+    from edgeprune.device.lease import hold_lease
+    from edgeprune.device.releases import roll_back
+
+    with _open_agent(target, host) as agent, hold_lease(agent, "release rollback", _say):
+        found, command = roll_back(agent)
+        click.echo(f"{agent.transport.host}: release {found} is active again; there: {command}")
+
+
+@release.command("prune")
+@board_options
+@click.option("--keep", type=click.IntRange(0), default=1, show_default=True, help="Newest others to keep.")
+def prune(target: str, host: str | None, keep: int) -> None:
+    """Remove old releases and broken pushes; the active release and the one before it always stay."""
+    from edgeprune.device.lease import hold_lease
+    from edgeprune.device.releases import prune_releases
+
+    with _open_agent(target, host) as agent, hold_lease(agent, "release prune", _say):
+        removed = prune_releases(agent, keep)
+        click.echo(f"{agent.transport.host}: removed {_list(removed)}")
+
+
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(names) or "nothing"
+
+
+def _load_target(name: str) -> Target:
+    from edgeprune.shipped import load_target
+
+    return load_target(name)
+
+
+@contextmanager
+def _open_agent(target: str, host: str | None) -> Iterator[Agent]:
+    """The agent on the board of a target."""
+    from edgeprune.device.connect import open_agent
+
+    chosen = _load_target(target)
+    with open_agent(chosen.name, host, chosen.python) as agent:
+        yield agent

@@ -1,0 +1,262 @@
+"""Exclusive use of a board: a lease there, renewed while we work, and reservations by people.
+
+The lease lies beside the agent, which judges it by the board's clock. It has an owner, a reason and a time to live. A
+lease of a client that has ended on this machine, or that was not renewed, is taken over.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeprune.device.agent import Agent, call_agent
+from edgeprune.device.transport import Transport
+from edgeprune.errors import ConnectionFailed, DeviceError, RemoteError, UsageError
+
+TTL_S = 180.0
+RENEW_S = 45.0
+"""A lease outlives three renewals that do not arrive."""
+SHORT_S = 60.0
+LONGEST_RESERVATION_S = 7 * 86400.0
+WORK, RESERVED = "work", "reserved"
+RENEW = 'grep -qF -- "$2" "$1" 2>/dev/null || exit 3; touch -c -- "$1"'
+END = 'grep -qF -- "$2" "$1" 2>/dev/null || exit 3; rm -f -- "$1"'
+LOST = 3
+DURATION = re.compile(r"([0-9]{1,6})([smhd])")
+UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+_held: set[str] = set()
+"""Tokens of the leases that this process holds now."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A lease as the board tells it; `left_s` is how long it still lasts unless it is renewed."""
+
+    name: str
+    owner: str
+    reason: str
+    left_s: float
+    token: str
+    client: Mapping[str, Any]
+
+    def describe(self) -> str:
+        """For people."""
+        verb = "reserved by" if self.name == RESERVED else "in use by"
+        return f"{verb} {self.owner} ({self.reason})"
+
+
+@contextmanager
+def hold_lease(agent: Agent, reason: str, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold a board for the body; what this process holds already it goes on holding.
+
+    Raises:
+        DeviceError: somebody else uses or has reserved the board; or the lease was lost meanwhile, so that what was
+            measured may have been disturbed.
+    """
+    token = secrets.token_hex(16)
+    path = _take_work(agent, token, reason, say)
+    if path is None:
+        yield
+        return
+    keeper = _Keeper(agent.transport, path, token)
+    _held.add(token)
+    try:
+        with keeper:
+            yield
+    except ConnectionFailed as exc:
+        if keeper.lost:
+            raise _lost(agent) from exc
+        raise
+    finally:
+        _held.discard(token)
+        if not keeper.expired:
+            with suppress(DeviceError):
+                agent.transport.run(["sh", "-c", END, "sh", path, token], timeout_s=SHORT_S)
+    if keeper.lost:
+        raise _lost(agent)
+
+
+def _take_work(agent: Agent, token: str, reason: str, say: Callable[[str], None]) -> str | None:
+    """Take the lease to work, over one that is dead; gives its file, None where this process has the lease already."""
+    request = _request(WORK, token, reason, TTL_S)
+    row = _ask(agent, request)
+    if not row["taken"]:
+        holder = parse_lease(row["holder"])
+        if holder.token in _held:
+            return None
+        if holder.name == RESERVED or not _has_ended(holder.client):
+            raise _busy(agent, holder)
+        row = _ask(agent, {**request, "instead_of": holder.token})
+    if not row["taken"]:
+        raise _busy(agent, parse_lease(row["holder"]))
+    if row["replaced"]:
+        old = parse_lease(row["replaced"])
+        cause = "its process has ended" if old.left_s > 0 else "it was not renewed"
+        say(f"{agent.transport.host}: took over the lease of {old.owner} ({old.reason}): {cause}")
+    return str(row["path"])
+
+
+class _Keeper:
+    """Renews a lease in a thread of its own. `lost`: somebody else has it now; then the link is closed."""
+
+    def __init__(self, transport: Transport, path: str, token: str) -> None:
+        self.lost = False
+        self._transport = transport
+        self._command = ["sh", "-c", RENEW, "sh", path, token]
+        self._renewed = time.monotonic()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._keep, daemon=True)
+
+    @property
+    def expired(self) -> bool:
+        """Whether somebody else may have taken it over, by now."""
+        return self.lost or time.monotonic() - self._renewed > TTL_S
+
+    def __enter__(self) -> _Keeper:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _keep(self) -> None:
+        while not self._done.wait(RENEW_S):
+            begun = time.monotonic()
+            try:
+                done = self._transport.run(self._command, timeout_s=SHORT_S)
+            except DeviceError:
+                return  # the body meets the same trouble, and tells it
+            if done.exit_code == LOST:
+                self.lost = True
+                self._transport.close()
+                return
+            self._renewed = begun
+
+
+def reserve(agent: Agent, reason: str, seconds: float) -> Lease | None:
+    """Reserve a board for this user on this machine; gives the reservation that this one replaces.
+
+    Raises:
+        DeviceError: somebody else uses or has reserved it.
+    """
+    row = _ask(agent, _request(RESERVED, secrets.token_hex(16), reason, seconds))
+    if not row["taken"]:
+        raise _busy(agent, parse_lease(row["holder"]))
+    return parse_lease(row["replaced"]) if row["replaced"] else None
+
+
+def unlock(agent: Agent, owner: str) -> tuple[list[Lease], list[Lease]]:
+    """End the leases of an owner; gives those that ended and those that remain."""
+    row = _ask(agent, {"action": "end", "owner": owner})
+    return [parse_lease(one) for one in row["ended"]], [parse_lease(one) for one in row["leases"]]
+
+
+def list_leases(agent: Agent) -> list[Lease]:
+    """The leases that last on a board."""
+    return [parse_lease(one) for one in _ask(agent, {"action": "show"})["leases"]]
+
+
+def describe_owner() -> str:
+    """Who we are, for other people: user@machine."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+def parse_duration(text: str) -> float:
+    """Read `90s`, `30m`, `2h` or `1d`, in seconds.
+
+    Raises:
+        UsageError: it is none of these, or too long.
+    """
+    match = DURATION.fullmatch(text)
+    seconds = int(match[1]) * UNITS_S[match[2]] if match else 0
+    if not 0 < seconds <= LONGEST_RESERVATION_S:
+        raise UsageError(f"{text!r} is not a time; expected for example 30m, 2h or 1d, and 7d at most")
+    return float(seconds)
+
+
+def describe_duration(seconds: float) -> str:
+    """For people: `2 h 5 min`, `40 s`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def parse_lease(row: Any) -> Lease:
+    """A lease from what the agent says; texts of others are shown without control characters.
+
+    Raises:
+        RemoteError: it is none.
+    """
+    try:
+        texts = {key: _printable(row[key]) for key in ("name", "owner", "reason", "token")}
+        return Lease(**texts, left_s=float(row["left_s"]), client=dict(row["client"]))
+    except (KeyError, TypeError, ValueError) as exc:
+        raise RemoteError(f"the agent describes a lease in words unknown here: {exc!r}") from exc
+
+
+def _printable(text: Any) -> str:
+    if not isinstance(text, str):
+        raise TypeError(f"expected text, found {text!r}")
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:200])
+
+
+def _request(name: str, token: str, reason: str, seconds: float) -> dict[str, Any]:
+    client = {"place": _find_place(), "pid": os.getpid()}
+    lease = {"token": token, "owner": describe_owner(), "reason": reason, "ttl_s": seconds, "client": client}
+    return {"action": "take", "name": name, **lease}
+
+
+def _ask(agent: Agent, request: Mapping[str, Any]) -> dict[str, Any]:
+    (row,) = call_agent(agent, {"command": "lease", **request}, lambda text: None)
+    return row
+
+
+def _has_ended(client: Mapping[str, Any]) -> bool:
+    """Whether the process that took a lease was one of this machine and is no more, or is this one and let it go."""
+    pid = client.get("pid")
+    if client.get("place") != _find_place() or not isinstance(pid, int) or pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return pid == os.getpid()
+
+
+def _find_place() -> str:
+    """This start of this machine and its process numbers, so that a number says which process it was."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return socket.gethostname()
+
+
+def _busy(agent: Agent, holder: Lease) -> DeviceError:
+    until = f"for another {describe_duration(holder.left_s)}" if holder.name == RESERVED else "now"
+    return DeviceError(
+        f"{agent.transport.host}: {holder.describe()} {until}; ask them, try again later, or end it: "
+        f"edgeprune devices unlock --target TARGET --host {agent.transport.host} --owner {holder.owner}"
+    )
+
+
+def _lost(agent: Agent) -> DeviceError:
+    return DeviceError(
+        f"{agent.transport.host}: lost the lease: somebody ended it or took it over, so that what was measured "
+        "since may be disturbed; run the same command again"
+    )

@@ -1,0 +1,142 @@
+"""Releases on a board: pushed whole or resumed, made active at one moment, gone back to."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeprune.core.artifact import parse_artifact
+from edgeprune.core.release import Release, ReleaseOnBoard, build_release, parse_releases, shipped_path
+from edgeprune.core.target import Target
+from edgeprune.device.agent import Agent, call_agent
+from edgeprune.device.transport import describe_space
+from edgeprune.errors import DeviceError, RunError, UsageError
+from edgeprune.run import read_json
+from edgeprune.shipped import shipped_dir
+
+SHORT_S = 60.0
+RECEIVE = """
+import os, shutil, sys
+os.umask(0o077)
+try:
+    with open(os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600), "wb") as part:
+        part.truncate(int(sys.argv[2]))
+        part.seek(int(sys.argv[2]))
+        shutil.copyfileobj(sys.stdin.buffer, part, 1 << 16)
+        os.fsync(part.fileno())
+except OSError as exc:
+    sys.exit(exc.strerror)
+"""
+"""Writes standard input into file $1 from byte $2 on. One that outlives its link can but write the same bytes there."""
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What became of a push; `resumed_bytes` were there from one that broke."""
+
+    id: str
+    sent_bytes: int
+    resumed_bytes: int
+
+
+def read_release(directory: Path, target: Target) -> tuple[Release, bytes]:
+    """The release of a run, and its model.
+
+    Raises:
+        RunError: the run did not pass, or its files are missing or not those that were measured.
+        UsageError: it was made for another target.
+    """
+    report = read_json(directory / "report.json")
+    try:
+        path = shipped_path(report, str(directory))
+        if report["target"] != target.name:
+            raise UsageError(f"{directory}: was made and judged for target {report['target']}, not {target.name}")
+        rows = read_json(directory / "stages" / "export.json")["artifacts"]
+        artifact = parse_artifact(next(row for row in rows if row["path"] == path))
+        runner = (shipped_dir("deploy") / "runner" / "run.py").read_text()
+        release = build_release(report, artifact, runner, report["conditions"]["threads"])
+    except (KeyError, TypeError, StopIteration) as exc:
+        remedy = f"`edgeprune report --run {directory}` writes it anew"
+        raise RunError(f"{directory}: its report is not whole: {exc!r}; {remedy}") from exc
+    return release, _read_model(directory, path, artifact.sha256)
+
+
+def _read_model(directory: Path, path: str, sha256: str) -> bytes:
+    place = (directory / path).resolve()
+    if not place.is_relative_to(directory.resolve()):
+        raise RunError(f"{directory}: its report names {path!r}, which lies outside of the run")
+    try:
+        content = place.read_bytes()
+    except OSError as exc:
+        raise RunError(f"{place}: cannot be read: {exc.strerror}") from exc
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise RunError(f"{place}: is not the file that was measured (its sha256 is not {sha256[:16]}...)")
+    return content
+
+
+def push_release(agent: Agent, release: Release, model: bytes) -> Pushed:
+    """Bring a release to a board, going on where a push broke; what is active there stays.
+
+    Raises:
+        DeviceError: no space there, the link was lost, or it was damaged on the way.
+    """
+    host = agent.transport.host
+    request = {"id": release.id, "manifest": release.manifest, "runner": release.runner}
+    row = _ask(agent, "prepare", request)
+    if row["there"]:
+        return Pushed(release.id, 0, len(model))
+    if row["needed"] > row["free"]:
+        raise DeviceError(f"{host}: {describe_space(f'release {release.id}', row['needed'], row['free'])}")
+    had = int(row["had"])
+    start = had if hashlib.sha256(model[:had]).hexdigest() == row["sha256"] and had <= len(model) else 0
+    command = [agent.python, "-I", "-c", RECEIVE, str(row["part"]), str(start)]
+    done = agent.transport.run(command, stdin=model[start:], timeout_s=SHORT_S)
+    if done.exit_code != 0:
+        said = (done.stderr.strip().splitlines() or [f"exit code {done.exit_code}"])[-1][:300]
+        raise DeviceError(
+            f"{host}: release {release.id} cannot be written: {said} ({row['free'] / 2**20:.1f} MiB were free, "
+            f"{row['needed'] / 2**20:.1f} MiB needed); what is active stays; run the same command again to resume"
+        )
+    _ask(agent, "finish", {"id": release.id})
+    return Pushed(release.id, len(model) - start, start)
+
+
+def list_releases(agent: Agent) -> list[ReleaseOnBoard]:
+    """The releases on a board, the oldest first."""
+    return parse_releases(_ask(agent, "list", {})["releases"])
+
+
+def activate_release(agent: Agent, release_id: str) -> str:
+    """Try a release on the board and switch to it; gives the command that runs it there.
+
+    Raises:
+        DeviceError: it is damaged or does not run there; what is active stays.
+    """
+    return _runner_command(agent, _ask(agent, "activate", {"id": release_id}))
+
+
+def roll_back(agent: Agent) -> tuple[str, str]:
+    """Switch back to the release before the active one; gives its ID and the command that runs it.
+
+    Raises:
+        DeviceError: there is none, or it does not run; what is active stays.
+    """
+    row = _ask(agent, "rollback", {})
+    return next(one.id for one in parse_releases(row["releases"]) if one.current), _runner_command(agent, row)
+
+
+def prune_releases(agent: Agent, keep: int) -> list[str]:
+    """Remove old releases and broken pushes; the active one, the one before and the `keep` newest others stay."""
+    return [str(name) for name in _ask(agent, "prune", {"keep": keep})["removed"]]
+
+
+def _runner_command(agent: Agent, row: Mapping[str, Any]) -> str:
+    return f"{agent.python} {row['folder']}/current/run.py INPUT"
+
+
+def _ask(agent: Agent, action: str, more: Mapping[str, Any]) -> Any:
+    (row,) = call_agent(agent, {"command": "release", "action": action, **more}, lambda text: None)
+    return row
