@@ -1,17 +1,21 @@
-"""The planner: widths that minimise the predicted rise of the loss within a latency budget, proven.
+"""The planner: widths that minimise the predicted rise of the loss within a latency budget and other limits, proven.
 
 A layer's latency depends on its input and output channels together, so the choice is a multiple-choice knapsack
 with pairs. It is solved exactly as a mixed-integer program (HiGHS through `scipy.optimize.milp`): a binary for
 each group and width; for each layer a weight for each combination of its groups' widths, tied to the binaries by
 its marginals, which makes it the indicator of the chosen combination. A layer fed by a concatenation of many groups
-follows its total input channels as an exact piecewise-linear function instead.
+follows its total input channels as an exact piecewise-linear function instead. Parameters, bytes of weights and
+multiply-accumulates are sums over the same weights; a combination that needs too much memory has none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
+from math import prod
+from typing import NoReturn
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
@@ -20,8 +24,11 @@ from scipy.sparse import csr_array
 from edgeprune.core.candidates import input_knots, is_joint, joint_choices, output_choices, shape_at_knot
 from edgeprune.core.latency import Correction, LatencyTable
 from edgeprune.core.layers import Layer, LayerShape
+from edgeprune.core.limits import SIZES, TOTALS, UNITS, Costs, Limits, allowed_widths, count_costs, count_layer
 from edgeprune.errors import InfeasibleBudget, PlanError
 
+LATENCY = "latency"
+NOTHING = Costs()
 RELATIVE_GAP = 1e-3
 TIE = 1e-6
 """Weight of width in the objective, as a share of the largest loss: ties go to the wider layer."""
@@ -36,11 +43,16 @@ class Problem:
     loss: Mapping[str, Mapping[int, float]]
     table: LatencyTable
     correction: Correction = Correction()
+    limits: Limits = Limits()
 
-    @property
+    @cached_property
     def widths(self) -> dict[str, list[int]]:
-        """Widths on offer by group, ascending."""
-        return {group: sorted(costs) for group, costs in self.loss.items()}
+        """Widths to choose from by group, ascending.
+
+        Raises:
+            PlanError: the limits name an unknown group, or leave no width of one.
+        """
+        return allowed_widths(self.loss, self.limits)
 
     def price_ms(self, shape: LayerShape) -> float:
         """What a layer adds to the net's latency."""
@@ -58,27 +70,48 @@ class Choice:
 
 
 def choose_widths(problem: Problem, budget_ms: float) -> Choice:
-    """The widths of least predicted loss whose predicted latency is within `budget_ms`.
+    """The widths of least predicted loss within `budget_ms` of predicted latency (infinite: any) and the limits.
 
     Raises:
-        InfeasibleBudget: proven that no widths meet the budget; names the lowest latency that can be reached.
+        InfeasibleBudget: proven that no widths meet the budget and the limits; names the one and its best figure.
         PlanError: a layer depends on its groups in a way that cannot be planned, or no solution in time.
     """
     found = _solve(problem, _build_program(problem), budget_ms)
     if found is None:
         fastest = find_fastest(problem)
+        beside = " within " + _list_limits(problem.limits) if problem.limits.given else ""
         raise InfeasibleBudget(
-            f"no widths meet {budget_ms:.4g} ms: the narrowest choice is predicted at {fastest.latency_ms:.4g} ms; "
-            "raise --latency-ms (or lower --speedup), or allow narrower widths"
+            f"no widths meet {budget_ms:.4g} ms: the narrowest choice{beside} is predicted at "
+            f"{fastest.latency_ms:.4g} ms; raise --latency-ms (or lower --speedup), or allow narrower widths"
         )
     return found
 
 
+def _list_limits(limits: Limits) -> str:
+    return ", ".join(f"{limit:,} {UNITS[name]}" for name, limit in limits.given.items())
+
+
 def _solve(problem: Problem, program: _Program, budget_ms: float) -> Choice | None:
-    """The optimum; None when the budget is proven infeasible."""
-    limit = budget_ms - problem.correction.offset_ms
-    solved = program.minimise(program.loss, program.latency, limit)
-    return None if solved is None else _choice(problem, program, *solved)
+    """The optimum; None when the budget and the limits are proven infeasible."""
+    return _minimise(problem, program, program.loss, budget_ms - problem.correction.offset_ms)
+
+
+def _minimise(problem: Problem, program: _Program, cost: np.ndarray, latency_ms: float) -> Choice | None:
+    """The choice of least cost of its variables, with so much latency at most; None when proven infeasible.
+
+    The solver lets a limit be exceeded by a millionth; a choice that does so is forbidden and another one sought.
+    """
+    caps = {**problem.limits.given, LATENCY: latency_ms}
+    while (solved := program.minimise(cost, caps)) is not None:
+        choice = _choice(problem, program, *solved)
+        if not problem.limits.find_exceeded(_count(problem, choice.widths)):
+            return choice
+        program.forbid(choice.widths)
+    return None
+
+
+def _count(problem: Problem, widths: Mapping[str, int]) -> Costs:
+    return count_costs(problem.layers, widths, problem.limits.precision)
 
 
 def trace_front(problem: Problem, count: int) -> list[Choice]:
@@ -97,12 +130,25 @@ def trace_front(problem: Problem, count: int) -> list[Choice]:
 
 
 def find_fastest(problem: Problem) -> Choice:
-    """The widths of least predicted latency, whatever they cost in loss."""
+    """The widths of least predicted latency within the limits, whatever they cost in loss.
+
+    Raises:
+        InfeasibleBudget: proven that no widths meet the limits; names the first that none meet and its best figure.
+    """
     program = _build_program(problem)
-    solved = program.minimise(program.latency, program.latency, np.inf)
-    if solved is None:
-        raise PlanError("the planner found no widths at all; every group needs at least one width")
-    return _choice(problem, program, *solved)
+    found = _minimise(problem, program, program.latency, np.inf)
+    return found or _refuse(problem)
+
+
+def _refuse(problem: Problem) -> NoReturn:
+    """Name a limit that no widths meet: all that is limited grows with every width, so the narrowest net settles it."""
+    least = _count(problem, {group: widths[0] for group, widths in problem.widths.items()})
+    for name in problem.limits.find_exceeded(least):
+        raise InfeasibleBudget(
+            f"no widths meet {problem.limits.given[name]:,} {UNITS[name]}: the narrowest choice has "
+            f"{getattr(least, name):,}; raise this limit, or allow narrower widths"
+        )
+    raise PlanError("the planner found no widths at all; every group needs at least one width")
 
 
 def predict_ms(problem: Problem, widths: Mapping[str, int]) -> float:
@@ -122,7 +168,7 @@ class _Program:
 
     def __init__(self) -> None:
         self._loss: list[float] = []
-        self._latency: list[float] = []
+        self._sums: dict[str, list[float]] = {name: [] for name in (LATENCY, *TOTALS)}
         self._binary: list[bool] = []
         self._rows: list[dict[int, float]] = []
         self._sides: list[tuple[float, float]] = []
@@ -134,11 +180,13 @@ class _Program:
 
     @property
     def latency(self) -> np.ndarray:
-        return np.array(self._latency)
+        return np.array(self._sums[LATENCY])
 
-    def variable(self, loss: float = 0.0, latency: float = 0.0, binary: bool = False) -> int:
+    def variable(self, loss: float = 0.0, latency: float = 0.0, costs: Costs = NOTHING, binary: bool = False) -> int:
         self._loss.append(loss)
-        self._latency.append(latency)
+        self._sums[LATENCY].append(latency)
+        for name in TOTALS:
+            self._sums[name].append(getattr(costs, name))
         self._binary.append(binary)
         return len(self._loss) - 1
 
@@ -146,14 +194,20 @@ class _Program:
         self._rows.append(row)
         self._sides.append((low, high))
 
-    def minimise(self, cost: np.ndarray, latency: np.ndarray, limit: float) -> tuple[np.ndarray, float] | None:
-        """Solve with the total latency at most `limit`; None when proven infeasible."""
+    def forbid(self, widths: Mapping[str, int]) -> None:
+        """Rule out one choice."""
+        self.require({self.widths[item]: 1.0 for item in widths.items()}, -np.inf, len(widths) - 1)
+
+    def minimise(self, cost: np.ndarray, caps: Mapping[str, float]) -> tuple[np.ndarray, float] | None:
+        """Solve with each sum at most its cap, those without a sum left out; None when proven infeasible."""
         low, high = np.array(self._sides, dtype=float).T
         constraints = [LinearConstraint(self._matrix(), low, high)]
-        if np.isfinite(limit):
+        for name, limit in caps.items():
             if limit <= 0:
                 return None
-            constraints.append(LinearConstraint(csr_array(latency[None, :] / limit), -np.inf, 1.0))
+            if name in self._sums and np.isfinite(limit):
+                row = csr_array(np.array(self._sums[name])[None, :] / limit)
+                constraints.append(LinearConstraint(row, -np.inf, 1.0))
         found = milp(
             cost / (np.abs(cost).max() or 1.0),
             constraints=constraints,
@@ -181,11 +235,11 @@ class _Program:
 def _build_program(problem: Problem) -> _Program:
     program = _Program()
     largest = max((max(costs.values()) for costs in problem.loss.values()), default=0.0) or 1.0
-    for group, costs in problem.loss.items():
-        for width, loss in costs.items():
-            tie = TIE * largest * (1 - width / max(costs))
-            program.widths[group, width] = program.variable(loss=loss + tie, binary=True)
-        program.require({program.widths[group, width]: 1.0 for width in costs}, 1, 1)
+    for group, widths in problem.widths.items():
+        for width in widths:
+            tie = TIE * largest * (1 - width / max(problem.loss[group]))
+            program.widths[group, width] = program.variable(problem.loss[group][width] + tie, binary=True)
+        program.require({program.widths[group, width]: 1.0 for width in widths}, 1, 1)
     fixed = {group: widths[0] for group, widths in problem.widths.items() if len(widths) == 1}
     for layer in problem.layers:
         _add_layer(program, problem, layer.bind(fixed))
@@ -202,17 +256,32 @@ def _add_layer(program: _Program, problem: Problem, layer: Layer) -> None:
         _add_piecewise(program, problem, layer)
 
 
+def _weigh(program: _Program, problem: Problem, layer: Layer, shape: LayerShape) -> int | None:
+    """A weight for the layer at a shape; None where it would need too much memory."""
+    costs, most = count_layer(layer, shape, problem.limits.precision), problem.limits.activation_bytes
+    if most is not None and costs.activation_bytes > most:
+        return None
+    return program.variable(latency=problem.price_ms(shape), costs=costs)
+
+
 def _add_joint(program: _Program, problem: Problem, layer: Layer) -> None:
     """One weight for each combination of widths; its marginals are the groups' binaries."""
-    marginals: dict[int, dict[int, float]] = {}
+    groups = sorted(layer.depends_on)
+    marginals: dict[int, dict[int, float]] = {
+        program.widths[group, width]: {} for group in groups for width in problem.widths[group]
+    }
+    weights = {}
     for chosen in joint_choices(layer, problem.widths):
-        weight = program.variable(latency=problem.price_ms(layer.at(chosen)))
-        if not chosen:
-            program.require({weight: 1.0}, 1, 1)
+        weight = _weigh(program, problem, layer, layer.at(chosen))
+        if weight is None:
+            continue
+        weights[weight] = 1.0
         for item in chosen.items():
-            marginals.setdefault(program.widths[item], {})[weight] = 1.0
-    for binary, weights in marginals.items():
-        program.require({**weights, binary: -1.0}, 0, 0)
+            marginals[program.widths[item]][weight] = 1.0
+    if not groups:
+        program.require(weights, 1, 1)
+    for binary, own in marginals.items():
+        program.require({**own, binary: -1.0}, 0, 0)
 
 
 def _add_piecewise(program: _Program, problem: Problem, layer: Layer) -> None:
@@ -240,12 +309,34 @@ def _add_piecewise(program: _Program, problem: Problem, layer: Layer) -> None:
         beside = [segments[near] for near in (index - 1, index) if 0 <= near < len(segments)]
         program.require({**weights, **dict.fromkeys(beside, -1.0)}, -np.inf, 0)
     program.require(total, layer.cin.constant, layer.cin.constant)
+    _limit_activations(program, problem, layer)
+
+
+def _limit_activations(program: _Program, problem: Problem, layer: Layer) -> None:
+    """Input and output of a layer that is fed by many groups, as a sum over their widths."""
+    most = problem.limits.activation_bytes
+    if most is None:
+        return
+    shape, each = layer.shape, SIZES[problem.limits.precision].activation
+    bytes_in, bytes_out = each * prod(shape.size), each * prod(shape.output_size)
+    row = {
+        program.widths[group, width]: float(factor * width * bytes_in)
+        for factor, (group,) in layer.cin.terms
+        for width in problem.widths[group]
+    }
+    room = most - layer.cin.constant * bytes_in
+    for output in output_choices(layer, problem.widths):
+        made = layer.cout.at(output) * bytes_out
+        row |= {program.widths[item]: float(made) for item in output.items()}
+        room -= 0 if output else made
+    program.require({index: value / most for index, value in row.items()}, -np.inf, room / most)
 
 
 def _add_knots(program: _Program, problem: Problem, layer: Layer, output: Mapping[str, int]) -> list[int]:
     """One weight for each knot; they sum to one where this output width is the chosen one."""
     shapes = [shape_at_knot(layer, knot, output) for knot in input_knots(layer, problem.widths)]
-    weights = [program.variable(latency=problem.price_ms(shape)) for shape in shapes]
+    counted = [(shape, count_layer(layer, shape, problem.limits.precision)) for shape in shapes]
+    weights = [program.variable(latency=problem.price_ms(shape), costs=costs) for shape, costs in counted]
     chosen = {program.widths[item]: -1.0 for item in output.items()}
     total = 0.0 if chosen else 1.0
     program.require({**dict.fromkeys(weights, 1.0), **chosen}, total, total)

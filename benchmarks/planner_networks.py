@@ -1,0 +1,121 @@
+"""The networks that the planner is compared on, written from their papers in plain PyTorch."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from edgeprune.recipes.networks import ResidualBlock, ResNet8
+
+INVERTED = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+"""Expansion, channels, repeats and first stride of MobileNetV2's stages (Sandler et al. 2018, table 2)."""
+SEPARABLE = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1))
+"""Channels and stride of MobileNet's separable layers (Howard et al. 2017, table 1)."""
+
+
+def _conv(cin: int, cout: int, kernel: int | tuple[int, int] = 3, stride: int = 1, groups: int = 1) -> list[nn.Module]:
+    """A convolution that keeps the size (up to the stride), and its batch norm."""
+    axes = (kernel, kernel) if isinstance(kernel, int) else kernel
+    pad = (axes[0] // 2, axes[1] // 2)
+    return [nn.Conv2d(cin, cout, axes, stride, pad, groups=groups, bias=False), nn.BatchNorm2d(cout)]
+
+
+def _active(*arguments: int) -> list[nn.Module]:
+    return [*_conv(*arguments), nn.ReLU()]
+
+
+def _separable(cin: int, cout: int, stride: int) -> list[nn.Module]:
+    return [*_active(cin, cin, 3, stride, cin), *_active(cin, cout, 1)]
+
+
+def _head(channels: int, classes: int) -> list[nn.Module]:
+    return [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes)]
+
+
+def resnet20() -> nn.Module:
+    """ResNet-20 for 32x32 images (He et al. 2016, section 4.2); shortcuts are 1x1 convolutions where shapes change."""
+    widths = (16, 16, 16, 16, 32, 32, 32, 64, 64, 64)
+    blocks = [ResidualBlock(cin, cout, 1 if cin == cout else 2) for cin, cout in pairwise(widths)]
+    return nn.Sequential(*_active(3, 16), *blocks, *_head(64, 10))
+
+
+def mobilenet_v1(share: float, classes: int) -> nn.Module:
+    """MobileNet with `share` of its channels (Howard et al. 2017)."""
+    cin, layers = int(32 * share), _active(3, int(32 * share), 3, 2)
+    for cout, stride in SEPARABLE:
+        layers += _separable(cin, int(cout * share), stride)
+        cin = int(cout * share)
+    return nn.Sequential(*layers, *_head(cin, classes))
+
+
+class InvertedResidual(nn.Module):
+    """Expand, filter each channel, project; with a shortcut where the shape stays (Sandler et al. 2018)."""
+
+    def __init__(self, cin: int, cout: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        hidden = cin * expansion
+        expand = _active(cin, hidden, 1) if expansion > 1 else []
+        self.layers = nn.Sequential(*expand, *_active(hidden, hidden, 3, stride, hidden), *_conv(hidden, cout, 1))
+        self.has_shortcut = stride == 1 and cin == cout
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[N, cin, H, W]` to `[N, cout, H/stride, W/stride]`."""
+        y: Tensor = self.layers(x)
+        return x + y if self.has_shortcut else y
+
+
+def mobilenet_v2() -> nn.Module:
+    """MobileNetV2 (Sandler et al. 2018, table 2)."""
+    cin, layers = 32, _active(3, 32, 3, 2)
+    for expansion, cout, repeats, stride in INVERTED:
+        for turn in range(repeats):
+            layers.append(InvertedResidual(cin, cout, 1 if turn else stride, expansion))
+            cin = cout
+    return nn.Sequential(*layers, *_active(cin, 1280, 1), *_head(1280, 1000))
+
+
+def ds_cnn() -> nn.Module:
+    """The keyword-spotting net of MLPerf Tiny, 49x10 features (Banbury et al. 2021; Zhang et al. 2017)."""
+    stem = [nn.Conv2d(1, 64, (10, 4), 2, (5, 1), bias=False), nn.BatchNorm2d(64), nn.ReLU()]
+    return nn.Sequential(*stem, *(layer for _ in range(4) for layer in _separable(64, 64, 1)), *_head(64, 12))
+
+
+class UNet(nn.Module):
+    """A U-Net of three scales and 16, 32, 64 channels, sizes kept by padding (Ronneberger et al. 2015)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.ModuleList([self._two(3, 16), self._two(16, 32)])
+        self.bottom = self._two(32, 64)
+        self.grow = nn.ModuleList([nn.ConvTranspose2d(64, 32, 2, 2), nn.ConvTranspose2d(32, 16, 2, 2)])
+        self.up = nn.ModuleList([self._two(64, 32), self._two(32, 16)])
+        self.last = nn.Conv2d(16, 2, 1)
+
+    @staticmethod
+    def _two(cin: int, cout: int) -> nn.Sequential:
+        return nn.Sequential(*_active(cin, cout), *_active(cout, cout))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[N, 3, H, W]` to `[N, 2, H, W]`; H and W are multiples of four."""
+        kept = []
+        for stage in self.down:
+            kept.append(stage(x))
+            x = nn.functional.max_pool2d(kept[-1], 2)
+        x = self.bottom(x)
+        for grow, stage in zip(self.grow, self.up, strict=True):
+            x = stage(torch.cat([kept.pop(), grow(x)], 1))
+        logits: Tensor = self.last(x)
+        return logits
+
+
+NETWORKS = {
+    "ResNet-8": (ResNet8, (1, 3, 32, 32)),
+    "ResNet-20": (resnet20, (1, 3, 32, 32)),
+    "MobileNetV1-0.25": (lambda: mobilenet_v1(0.25, 2), (1, 3, 96, 96)),
+    "MobileNetV2": (mobilenet_v2, (1, 3, 224, 224)),
+    "DS-CNN": (ds_cnn, (1, 1, 49, 10)),
+    "U-Net": (UNet, (1, 3, 64, 64)),
+}
+"""A constructor and the input's shape, by name."""

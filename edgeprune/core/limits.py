@@ -1,0 +1,150 @@
+"""What a net may cost beside its latency: parameters, weights in bytes, multiply-accumulates, activations, widths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from math import prod
+
+from edgeprune.core.layers import Layer, LayerShape
+from edgeprune.core.target import Budget, suggest
+from edgeprune.errors import InfeasibleBudget, PlanError
+
+TOTALS = ("parameters", "weight_bytes", "macs")
+"""Figures that add up over the layers; activation bytes do not."""
+UNITS = {
+    "parameters": "parameters",
+    "weight_bytes": "bytes of weights",
+    "macs": "multiply-accumulates",
+    "activation_bytes": "bytes of activations",
+}
+REPEAT = "@"
+"""What follows it in a layer's name counts the uses of the same weights."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Bytes of one value in a precision."""
+
+    weight: int
+    bias: int
+    activation: int
+
+
+SIZES = {
+    "fp32": Sizes(4, 4, 4),
+    "fp16": Sizes(2, 2, 2),
+    "int8": Sizes(1, 4, 1),
+    "dynamic-int8": Sizes(1, 4, 4),
+    "int16x8": Sizes(1, 8, 2),
+}
+"""By precision; biases of static 8-bit weights have 32 bits, beside 16-bit activations 64 (TFLite's specification)."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a layer or a net costs at given widths, whatever board it runs on.
+
+    `parameters` are weights of convolutions and linear layers and a bias for each output channel, as batch norm leaves
+    them once folded. `activation_bytes` is the largest sum of a layer's input and output, at batch 1: no arena is
+    smaller, but one is larger where a shortcut waits meanwhile.
+    """
+
+    parameters: int = 0
+    weight_bytes: int = 0
+    macs: int = 0
+    activation_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most that a net may cost, None where it does not matter, and widths that groups must have.
+
+    `precision` is what ships, a key of SIZES. `least` is the least width by group, `fixed` the only one.
+
+    Raises:
+        PlanError: a limit that is not above zero, or an unknown precision.
+    """
+
+    parameters: int | None = None
+    weight_bytes: int | None = None
+    macs: int | None = None
+    activation_bytes: int | None = None
+    precision: str = "fp32"
+    least: Mapping[str, int] = field(default_factory=dict)
+    fixed: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Reject figures that cannot be meant."""
+        for name, limit in self.given.items():
+            if not limit > 0:
+                raise PlanError(f"limit {name}: {limit!r} must be above zero")
+        if self.precision not in SIZES:
+            raise PlanError(f"limits: precision {self.precision!r} is not known{suggest(self.precision, SIZES)}")
+
+    @property
+    def given(self) -> dict[str, int]:
+        """The limits on costs that are set, by name."""
+        every = {name: getattr(self, name) for name in UNITS}
+        return {name: limit for name, limit in every.items() if limit is not None}
+
+    def find_exceeded(self, costs: Costs) -> list[str]:
+        """Names of the limits that these costs exceed."""
+        return [name for name, limit in self.given.items() if getattr(costs, name) > limit]
+
+
+def count_layer(layer: Layer, shape: LayerShape, precision: str) -> Costs:
+    """What one layer costs at a shape; weights that a layer before it holds too are not counted again."""
+    if shape.is_gone:
+        return Costs()
+    weights = biases = 0
+    if shape.op in ("conv", "linear") and REPEAT not in layer.name:
+        weights, biases = shape.cin * shape.cout // shape.groups * prod(shape.kernel), shape.cout
+    size = SIZES[precision]
+    weight_bytes = weights * size.weight + biases * size.bias
+    return Costs(weights + biases, weight_bytes, shape.macs, shape.values * size.activation)
+
+
+def count_costs(layers: Iterable[Layer], widths: Mapping[str, int], precision: str = "fp32") -> Costs:
+    """What a net costs when each group has the given width."""
+    parts = [count_layer(layer, layer.at(widths), precision) for layer in layers]
+    totals = {name: sum(getattr(part, name) for part in parts) for name in TOTALS}
+    return Costs(**totals, activation_bytes=max((part.activation_bytes for part in parts), default=0))
+
+
+def read_limits(budget: Budget, precision: str, overhead_bytes: int) -> Limits:
+    """The limits of a budget on a net whose file in that precision takes `overhead_bytes` beside its weights.
+
+    Raises:
+        InfeasibleBudget: the file may not be larger than that overhead.
+    """
+    weight_bytes = None if budget.file_bytes is None else budget.file_bytes - overhead_bytes
+    if weight_bytes is not None and weight_bytes <= 0:
+        raise InfeasibleBudget(
+            f"no widths meet a file of {budget.file_bytes:,} bytes: {overhead_bytes:,} of them are not weights; "
+            "raise this limit"
+        )
+    return Limits(budget.parameters, weight_bytes, budget.macs, budget.activation_bytes, precision)
+
+
+def allowed_widths(offered: Mapping[str, Iterable[int]], limits: Limits) -> dict[str, list[int]]:
+    """The widths of each group, ascending, that the limits leave.
+
+    Raises:
+        PlanError: a limit on a group that has no widths to choose from, or one that leaves none.
+    """
+    for name in {**limits.least, **limits.fixed}:
+        if name not in offered:
+            raise PlanError(f"limits: no group {name!r} to choose a width for{suggest(name, list(offered))}")
+    return {group: _allowed(group, sorted(widths), limits) for group, widths in offered.items()}
+
+
+def _allowed(group: str, widths: list[int], limits: Limits) -> list[int]:
+    fixed, least = limits.fixed.get(group), limits.least.get(group, 0)
+    allowed = [width for width in widths if width >= least and fixed in (None, width)]
+    if not allowed:
+        wish = f"at least {least}" if fixed is None else f"{fixed}" + (f", at least {least}" if least else "")
+        goal = least if fixed is None else fixed
+        nearest = min(widths, key=lambda width: abs(width - goal))
+        raise PlanError(f"limits: group {group!r}: no width of {wish} is on offer; the nearest is {nearest}")
+    return allowed
