@@ -17,7 +17,10 @@ from edgeprune.cli_boards import TARGET_HELP, devices, release
 from edgeprune.core.gate import EXIT_CODES
 from edgeprune.errors import EdgepruneError, UsageError
 
-REQUEST = ("target", "host", "recipe", "latency_ms", "speedup", "runtime", "precision", "threads", "gates", "estimate")
+REQUEST = (
+    *("target", "host", "recipe", "latency_ms", "speedup", "confidence"),
+    *("runtime", "precision", "threads", "gates", "estimate"),
+)
 DEFAULT_RECIPE = "digits-resnet8"
 PRECISIONS = ("fp32", "fp16", "int8", "dynamic-int8", "int16x8", "auto")
 INTERRUPTED = 130
@@ -57,6 +60,11 @@ def line_options(command: Command) -> Command:
         click.option("--latency-ms", type=click.FloatRange(0, min_open=True), help="Budget: median latency, ms."),
         click.option(
             "--speedup", type=click.FloatRange(1), help="Budget: so many times as fast as the unpruned fp32 net."
+        ),
+        click.option(
+            "--confidence",
+            type=click.FloatRange(0.5, 1, max_open=True),
+            help="Plan so that the latency budget is met with this probability, such as 0.95, before any is measured.",
         ),
         *RUNNING,
         click.option("--gates", type=click.Path(exists=True, dir_okay=False), help="TOML file of [[gates]]."),

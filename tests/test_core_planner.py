@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeprune.core.candidates import candidate_widths, draw_variants, probe_shapes
+from edgeprune.core.candidates import WidthRule, candidate_widths, draw_variants, probe_shapes
 from edgeprune.core.latency import Correction, LatencyPoint, LatencyTable, MeasuredNet, TableKey, fit_correction
 from edgeprune.core.layers import Extent, Layer, LayerShape
 from edgeprune.core.plan import ChannelGroup
 from edgeprune.core.planner import Problem, choose_widths, find_fastest, predict_ms, trace_front
-from edgeprune.errors import InfeasibleBudget, ProfileError
+from edgeprune.errors import InfeasibleBudget, PlanError, ProfileError
 
 KEY = TableKey("device", "onnxruntime", "1.0", "fp32", 1)
 
@@ -187,6 +187,24 @@ def test_candidates_are_multiples_and_never_a_sliver() -> None:
     assert found["odd"] == (8, 12, 16, 20, 24, 28, 32, 36, 40, 44, 48, 50)
     assert min(found["wide"]) == 64
     assert len(found["wide"]) <= 16
+
+
+def test_widths_follow_the_users_rules() -> None:
+    groups = [ChannelGroup(name, 64, ()) for name in ("coarse", "broad", "fixed", "whole", "free")]
+    rules = {
+        "coarse": WidthRule(step=24),
+        "broad": WidthRule(least=50),
+        "fixed": WidthRule(fixed=17),
+        "whole": WidthRule(fixed=64),
+    }
+    found = candidate_widths(groups, [], 8, rules)
+    assert found["coarse"] == (24, 48, 64)
+    assert found["broad"] == (56, 64)
+    assert found["fixed"] == (17, 64)
+    assert found["whole"] == (64,)
+    assert found["free"] == tuple(range(8, 65, 8))
+    with pytest.raises(PlanError, match=r"'pairs': cannot have 15 channels; the nearest width is 1[46]"):
+        candidate_widths([ChannelGroup("pairs", 32, (), step=2)], [], 8, {"pairs": WidthRule(fixed=15)})
 
 
 @settings(max_examples=10, deadline=None)

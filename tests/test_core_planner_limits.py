@@ -75,7 +75,6 @@ def brute_force(problem: Problem, budget_ms: float, limits: Limits) -> float | N
     for widths in all_choices(problem):
         costs = count_costs(problem.layers, widths, limits.precision)
         fits = all(getattr(costs, name) <= limit for name, limit in limits.given.items())
-        fits &= all(widths[group] >= least for group, least in limits.least.items())
         fits &= all(widths[group] == width for group, width in limits.fixed.items())
         if fits and predict_ms(problem, widths) <= budget_ms:
             fitting.append(sum(problem.loss[group][width] for group, width in widths.items()))
@@ -91,17 +90,16 @@ group_limits = st.dictionaries(st.sampled_from(["stem", "inner", "head"]), st.sa
 
 
 @settings(max_examples=60, deadline=None)
-@given(losses, shares, st.floats(0.2, 1.05) | st.just(inf), st.sampled_from(list(SIZES)), group_limits, group_limits)
+@given(losses, shares, st.floats(0.2, 1.05) | st.just(inf), st.sampled_from(list(SIZES)), group_limits)
 def test_plan_within_limits_is_the_optimum_that_brute_force_finds(
-    loss: Loss, shares: dict[str, float], share: float, precision: str, least: Group, fixed: Group
+    loss: Loss, shares: dict[str, float], share: float, precision: str, fixed: Group
 ) -> None:
     layers, widths = residual()
     problem = Problem(tuple(layers), loss, table_of(layers, widths))
     full = {group: max(offered) for group, offered in widths.items()}
     whole = count_costs(layers, full, precision)
     caps = {name: max(1, round(one * getattr(whole, name))) for name, one in shares.items()}
-    fixed = {group: width for group, width in fixed.items() if width >= least.get(group, 0)}
-    limits = Limits(**caps, precision=precision, least=least, fixed=fixed)
+    limits = Limits(**caps, precision=precision, fixed=fixed)
     budget_ms = share * predict_ms(problem, full)
     best = brute_force(problem, budget_ms, limits)
     asked = replace(problem, limits=limits)
@@ -174,18 +172,15 @@ def test_latency_that_other_limits_forbid_is_named_with_them() -> None:
 
 
 def test_a_group_keeps_the_width_that_it_must_have() -> None:
-    choice = choose_widths(plain(Limits(parameters=2000, least={"stem": 16}, fixed={"head": 8})), inf)
+    choice = choose_widths(plain(Limits(parameters=2000, fixed={"head": 8})), inf)
     assert choice.widths["head"] == 8
-    assert choice.widths["stem"] >= 16
 
 
 @pytest.mark.parametrize(
     ("limits", "message"),
     [
-        ({"fixed": {"stem": 20}}, r"group 'stem': no width of 20 is on offer; the nearest is (16|24)"),
-        ({"least": {"stem": 48}}, r"group 'stem': no width of at least 48 is on offer; the nearest is 24"),
-        ({"least": {"steam": 8}}, r"no group 'steam'.*did you mean 'stem'"),
-        ({"least": {"stem": 24}, "fixed": {"stem": 8}}, r"no width of 8, at least 24"),
+        ({"fixed": {"stem": 20}}, r"group 'stem': no width of 20 is on offer; it has \[8, 16, 24\]"),
+        ({"fixed": {"steam": 8}}, r"no group 'steam'.*did you mean 'stem'"),
     ],
 )
 def test_a_width_that_is_not_on_offer_is_refused(limits: dict[str, dict[str, int]], message: str) -> None:

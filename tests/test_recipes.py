@@ -99,6 +99,10 @@ def test_a_recipe_may_bring_its_own_loss_metric_and_settings(tmp_path: Path) -> 
             ("inputs only",),
         ),
         ("def batches", "finetune = {'epoch': 3}\ndef batches", ("unknown key 'epoch'", "did you mean 'epochs'")),
+        ("def batches", "widths = {'0': {'last': 3}}\ndef batches", ("widths: 0", "did you mean 'least'")),
+        ("def batches", "widths = {'0': {'step': True}}\ndef batches", ("a number of channels from 1", "True")),
+        ("def batches", "widths = {'0': 'all'}\ndef batches", ('expected "whole"', "'all'")),
+        ("def batches", "widths = ['0']\ndef batches", ("by the name of a layer", "list")),
         (
             "def batches",
             "finetune = {'distillation': 2}\ndef batches",

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
+from types import MappingProxyType
 
 import numpy as np
 
 from edgeprune.core.layers import Layer, LayerShape
 from edgeprune.core.plan import ChannelGroup
+from edgeprune.errors import PlanError
 
 Widths = Mapping[str, Sequence[int]]
 
@@ -29,15 +31,46 @@ LEAST_SHARE = 0.125
 """No group is offered less than this share of its channels: thinner layers train badly and hardly run faster."""
 
 
-def candidate_widths(groups: Iterable[ChannelGroup], layers: Iterable[Layer], step: int) -> dict[str, tuple[int, ...]]:
+@dataclass(frozen=True)
+class WidthRule:
+    """What the user asks of a group: multiples of `step`, `least` channels or more, or `fixed` channels."""
+
+    step: int | None = None
+    least: int = 1
+    fixed: int | None = None
+
+
+FREE = WidthRule()
+
+
+def candidate_widths(
+    groups: Iterable[ChannelGroup],
+    layers: Iterable[Layer],
+    step: int,
+    rules: Mapping[str, WidthRule] = MappingProxyType({}),
+) -> dict[str, tuple[int, ...]]:
     """Widths on offer by group that may be cut: multiples of `step` (coarser for large groups), and all.
 
-    A residual branch may go, unless one of its layers is fed by too many groups to be planned with it.
+    A residual branch may go, unless one of its layers is fed by too many groups to be planned with it. A group whose
+    rule fixes its width is offered that one, and all to compare with.
+
+    Raises:
+        PlanError: a rule fixes a width that its group cannot have.
     """
     free = [group for group in groups if not group.frozen]
-    widths = {group.name: group.widths(_step(group.size, step), _least(group.size)) for group in free}
+    widths = {group.name: _offer(group, step, rules.get(group.name, FREE)) for group in free}
     crowded = frozenset[str]().union(*(layer.depends_on for layer in layers if not is_joint(layer, widths)))
     return widths | {group.name: (group.size,) for group in free if group.is_branch and group.name in crowded}
+
+
+def _offer(group: ChannelGroup, step: int, rule: WidthRule) -> tuple[int, ...]:
+    if rule.fixed is None:
+        return group.widths(rule.step or _step(group.size, step), max(rule.least, _least(group.size)))
+    possible = group.widths(1)
+    if rule.fixed not in possible:
+        nearest = min(possible, key=lambda width: abs(width - (rule.fixed or 0)))
+        raise PlanError(f"group {group.name!r}: cannot have {rule.fixed} channels; the nearest width is {nearest}")
+    return tuple(sorted({rule.fixed, group.size}))
 
 
 def _step(size: int, step: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from math import prod
 
@@ -58,9 +58,9 @@ class Costs:
 
 @dataclass(frozen=True)
 class Limits:
-    """The most that a net may cost, None where it does not matter, and widths that groups must have.
+    """The most that a net may cost, None where it does not matter, and the only width that groups may have.
 
-    `precision` is what ships, a key of SIZES. `least` is the least width by group, `fixed` the only one.
+    `precision` is what ships, a key of SIZES. `fixed` is the width by group.
 
     Raises:
         PlanError: a limit that is not above zero, or an unknown precision.
@@ -71,7 +71,6 @@ class Limits:
     macs: int | None = None
     activation_bytes: int | None = None
     precision: str = "fp32"
-    least: Mapping[str, int] = field(default_factory=dict)
     fixed: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -127,24 +126,19 @@ def read_limits(budget: Budget, precision: str, overhead_bytes: int) -> Limits:
     return Limits(budget.parameters, weight_bytes, budget.macs, budget.activation_bytes, precision)
 
 
-def allowed_widths(offered: Mapping[str, Iterable[int]], limits: Limits) -> dict[str, list[int]]:
+def allowed_widths(offered: Mapping[str, Collection[int]], limits: Limits) -> dict[str, list[int]]:
     """The widths of each group, ascending, that the limits leave.
 
     Raises:
-        PlanError: a limit on a group that has no widths to choose from, or one that leaves none.
+        PlanError: a fixed width of a group that has no widths to choose from, or one that is not on offer.
     """
-    for name in {**limits.least, **limits.fixed}:
-        if name not in offered:
-            raise PlanError(f"limits: no group {name!r} to choose a width for{suggest(name, list(offered))}")
-    return {group: _allowed(group, sorted(widths), limits) for group, widths in offered.items()}
-
-
-def _allowed(group: str, widths: list[int], limits: Limits) -> list[int]:
-    fixed, least = limits.fixed.get(group), limits.least.get(group, 0)
-    allowed = [width for width in widths if width >= least and fixed in (None, width)]
-    if not allowed:
-        wish = f"at least {least}" if fixed is None else f"{fixed}" + (f", at least {least}" if least else "")
-        goal = least if fixed is None else fixed
-        nearest = min(widths, key=lambda width: abs(width - goal))
-        raise PlanError(f"limits: group {group!r}: no width of {wish} is on offer; the nearest is {nearest}")
-    return allowed
+    for group, width in limits.fixed.items():
+        if group not in offered:
+            raise PlanError(f"limits: no group {group!r} to choose a width for{suggest(group, list(offered))}")
+        if width not in offered[group]:
+            raise PlanError(
+                f"limits: group {group!r}: no width of {width} is on offer; it has {sorted(offered[group])}"
+            )
+    return {
+        group: [limits.fixed[group]] if group in limits.fixed else sorted(widths) for group, widths in offered.items()
+    }

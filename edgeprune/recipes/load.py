@@ -9,7 +9,7 @@ import sys
 import traceback
 import types
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from edgeprune.core.candidates import WidthRule
 from edgeprune.core.target import suggest
 from edgeprune.errors import EdgepruneError, RecipeError
 
@@ -80,6 +81,8 @@ class Recipe:
     loss: Callable[[Tensor, Tensor], Tensor]
     metric: Callable[[np.ndarray, np.ndarray], float]
     finetune: Finetune = Finetune()
+    widths: Mapping[str, WidthRule | None] = field(default_factory=dict)
+    """Rules for widths by the name of a layer or group; None: it stays whole."""
 
     @property
     def classifies(self) -> bool:
@@ -167,6 +170,31 @@ def _check_setting(key: str, value: Any, where: str) -> None:
         raise RecipeError(f"{where}: {key}: expected {words}, found {value!r}")
 
 
+def parse_widths(rules: Any, where: str) -> dict[str, WidthRule | None]:
+    """Read rules for widths: `{"layer": "whole"}`, or a dict with `step`, `least` or `fixed` in place of "whole".
+
+    Raises:
+        RecipeError: an unknown key, or a value that is no number of channels.
+    """
+    if not isinstance(rules, Mapping):
+        raise RecipeError(f"{where}: expected a dict by the name of a layer, found {type(rules).__name__}")
+    return {str(name): _parse_width_rule(rule, f"{where}: {name}") for name, rule in rules.items()}
+
+
+def _parse_width_rule(rule: Any, where: str) -> WidthRule | None:
+    known = [field.name for field in fields(WidthRule)]
+    if rule == "whole":
+        return None
+    if not isinstance(rule, Mapping) or not rule:
+        raise RecipeError(f'{where}: expected "whole", or a dict with {", ".join(known)}; found {rule!r}')
+    for key, value in rule.items():
+        if key not in known:
+            raise RecipeError(f"{where}: unknown key {key!r}{suggest(str(key), known)}")
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise RecipeError(f"{where}: {key}: expected a number of channels from 1, found {value!r}")
+    return WidthRule(**rule)
+
+
 def guarded(what: str, source: str, function: Callable[[], Any]) -> Any:
     """Call a user's code; what it raises becomes a RecipeError with the line of the user's file."""
     try:
@@ -221,6 +249,7 @@ def _recipe(name: str, path: Path, content: Mapping[str, Any]) -> Recipe:
         loss=_optional(content, "loss", source) or nn.functional.cross_entropy,
         metric=_optional(content, "metric", source) or top1_accuracy_percent,
         finetune=parse_finetune(content.get("finetune", {}), f"{path}: finetune"),
+        widths=parse_widths(content.get("widths", {}), f"{path}: widths"),
     )
 
 

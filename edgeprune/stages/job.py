@@ -11,12 +11,13 @@ from pathlib import Path
 
 from torch.fx import GraphModule
 
-from edgeprune.core.candidates import candidate_widths
+from edgeprune.core.candidates import WidthRule, candidate_widths
+from edgeprune.core.limits import Limits, read_limits
 from edgeprune.core.measurement import DeviceFacts, parse_device_facts
-from edgeprune.core.target import Target
+from edgeprune.core.target import Target, suggest
 from edgeprune.device.connect import Device, open_device
 from edgeprune.device.energy import check_meter
-from edgeprune.errors import DeviceError, RunError, TargetError
+from edgeprune.errors import DeviceError, RecipeError, RunError, TargetError
 from edgeprune.graph.groups import Analysis, find_groups
 from edgeprune.graph.storage import load_model
 from edgeprune.recipes.load import Recipe, load_recipe
@@ -46,6 +47,8 @@ class Job:
         asked = {name: request[name] for name in ("latency_ms", "speedup") if request[name] is not None}
         if asked:
             target = replace(target, budget=replace(target.budget, **{"latency_ms": None, "speedup": None, **asked}))
+        if request.get("confidence") is not None:
+            target = replace(target, budget=replace(target.budget, confidence=request["confidence"]))
         if request["gates"] is not None:
             target = replace(target, gates=load_gates(Path(request["gates"])))
         return target
@@ -120,7 +123,38 @@ class Job:
     @cached_property
     def widths(self) -> dict[str, tuple[int, ...]]:
         """Widths on offer by group."""
-        return candidate_widths(self.analysis.groups, self.analysis.layers, self.target.step)
+        return candidate_widths(self.analysis.groups, self.analysis.layers, self.target.step, self.width_rules)
+
+    @cached_property
+    def width_rules(self) -> dict[str, WidthRule]:
+        """The recipe's rules by group; a layer's rule is that of the group that its output channels belong to.
+
+        Raises:
+            RecipeError: a rule for what is no layer or group that may be cut.
+        """
+        found: dict[str, WidthRule] = {}
+        sizes = {group.name: group.size for group in self.analysis.groups if not group.frozen}
+        outputs = {layer.name: sorted(layer.cout.groups & sizes.keys()) for layer in self.analysis.layers}
+        for name, rule in self.recipe.widths.items():
+            groups = [name] if name in sizes else outputs.get(name, [])
+            if not groups:
+                raise RecipeError(
+                    f"{self.recipe.source}: widths: no layer {name!r} that may be cut{suggest(name, sizes)}"
+                )
+            found |= {group: rule or WidthRule(fixed=sizes[group]) for group in groups}
+        return found
+
+    @property
+    def limits(self) -> Limits:
+        """What else the plan is held to than latency.
+
+        Raises:
+            InfeasibleBudget: not even a net without weights fits the file.
+        """
+        overhead = self.run.result("profile").get("overhead_bytes", 0)
+        limits = read_limits(self.target.budget, self.target.fitted_precision, overhead)
+        fixed = {group: rule.fixed for group, rule in self.width_rules.items() if rule.fixed is not None}
+        return replace(limits, fixed=fixed)
 
 
 def check_request(job: Job) -> None:

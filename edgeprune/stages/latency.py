@@ -12,6 +12,7 @@ from torch.fx import GraphModule
 
 from edgeprune.core.artifact import Artifact, parse_artifact
 from edgeprune.core.candidates import draw_variants, probe_shapes
+from edgeprune.core.confidence import safe_budget_ms, spread_of_errors, spread_of_interval
 from edgeprune.core.latency import (
     ESTIMATED,
     Correction,
@@ -25,6 +26,7 @@ from edgeprune.core.latency import (
     render_table,
 )
 from edgeprune.core.layers import LayerShape
+from edgeprune.core.limits import count_costs
 from edgeprune.core.measurement import Measurement, Protocol
 from edgeprune.core.plan import GroupPlan, PruningPlan, parse_plan
 from edgeprune.core.planner import Choice, Problem, choose_widths, predict_ms, trace_front
@@ -74,6 +76,7 @@ def profile(job: Job) -> dict[str, Any]:
         for name, widths in zip(files, variants, strict=True)
     ]
     correction = fit_correction(nets)
+    whole = count_costs(job.analysis.layers, variants[0], job.target.fitted_precision)
     write_atomic(job.run.path("latency_table.json"), render_table(table))
     baseline_ms = measured["baseline"].latency.p50_ms
     job.detail(
@@ -85,6 +88,7 @@ def profile(job: Job) -> dict[str, Any]:
         "baseline_ms": baseline_ms,
         "correction": asdict(correction),
         "baseline_predicted_ms": _predict_full(job, table, correction),
+        "overhead_bytes": max(0, files["variant0"].stat().st_size - whole.weight_bytes),
         "originals": [artifact.to_dict() for artifact in originals],
         "variants": [{"widths": widths, **asdict(net)} for widths, net in zip(variants, nets, strict=True)],
     }
@@ -197,7 +201,7 @@ def read_problem(job: Job) -> Problem:
         for group, costs in job.run.result("score")["loss"].items()
     }
     correction = Correction(**job.run.result("profile")["correction"])
-    return Problem(job.analysis.layers, loss, parse_table(path.read_text(), str(path)), correction)
+    return Problem(job.analysis.layers, loss, parse_table(path.read_text(), str(path)), correction, job.limits)
 
 
 def budget_ms(job: Job, baseline_ms: float) -> float:
@@ -210,12 +214,29 @@ def plan(job: Job) -> dict[str, Any]:
     """Choose the widths: the least predicted loss within the budget, proven."""
     problem = read_problem(job)
     limit = budget_ms(job, job.run.result("profile")["baseline_ms"])
-    choice = choose_widths(problem, AIM * limit)
+    choice = choose_widths(problem, first_aim(job) * limit)
     made = _make_plan(job, problem, choice, limit)
     write_atomic(job.run.path("plan.first.json"), made.to_json())
     _draw_front(job, problem, choice)
     job.detail(f"predicted {choice.latency_ms:.4g} ms for a budget of {limit:.4g} ms, gap {choice.gap:.2%}")
     return made.to_dict()
+
+
+def first_aim(job: Job) -> float:
+    """The share of the budget to plan for before any cut net is measured.
+
+    Raises:
+        PlanError: a confidence was asked for, and too few nets were measured to know how far predictions lie off.
+    """
+    confidence, profiled = job.target.budget.confidence, job.run.result("profile")
+    if confidence is None:
+        return AIM
+    if job.estimated:
+        _, high_ms = profiled["baseline_interval_ms"]
+        spread = spread_of_interval(profiled["baseline_ms"], high_ms)
+    else:
+        spread = spread_of_errors(profiled["correction"]["error"], profiled["correction"]["variants"])
+    return safe_budget_ms(1.0, spread, confidence)
 
 
 def _draw_front(job: Job, problem: Problem, choice: Choice) -> None:
@@ -274,7 +295,7 @@ def fit(job: Job) -> dict[str, Any]:
         made = parse_plan(job.run.result("plan"))
         write_atomic(job.run.path("plan.json"), made.to_json())
         return {"origin": ESTIMATED, "tries": [], "plan": made.to_dict()}
-    problem, tries, aim = read_problem(job), list[Try](), AIM
+    problem, tries, aim = read_problem(job), list[Try](), first_aim(job)
     for _ in range(TRIES):
         tries.append(_try(job, problem, aim, tries))
         if tries[-1].fits and tries[-1].share >= ACCEPTED[0]:
