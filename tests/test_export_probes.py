@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgeprune.core.layers import LayerShape
+from edgeprune.core.layers import JOIN, LayerShape, join_ends
 from edgeprune.errors import ExportError
 from edgeprune.export.probes import build_probe, write_probes
 from edgeprune.export.probes_weights import INPUT_SCALE, OUTPUT_SCALE, make_weights
@@ -34,6 +34,7 @@ LAYERS = [
     LayerShape("conv", 6, 48, (7,), (2,), 1, (100,), (3,)),
     LayerShape("conv", 48, 48, (5,), (1,), 48, (50,), (2,)),
     LayerShape("linear", 64, 10),
+    LayerShape("linear", 24, 40, (1,), (1,), 1, (50,), (0,)),
 ]
 by_layer = pytest.mark.parametrize("shape", LAYERS, ids=LayerShape.describe)
 both_precisions = pytest.mark.parametrize("precision", ["fp32", "int8"])
@@ -49,7 +50,7 @@ def run_reference(shape: LayerShape, steps: np.ndarray) -> np.ndarray:
     weights, x = make_weights(shape), torch.from_numpy(steps.astype(np.float32) * np.float32(INPUT_SCALE))
     weight, bias = torch.from_numpy(weights.weights), torch.from_numpy(weights.bias)
     if shape.op == "linear":
-        return functional.linear(x, weight, bias).relu().numpy()
+        return functional.linear(x.movedim(1, -1), weight, bias).relu().movedim(-1, 1).numpy()
     convolve = functional.conv1d if len(shape.size) == 1 else functional.conv2d
     return convolve(x, weight, bias, shape.stride, shape.padding, 1, shape.groups).relu().numpy()
 
@@ -72,7 +73,7 @@ def open_tflite(model: bytes) -> Any:
 
 def run_probe(shape: LayerShape, file_format: str, precision: str, steps: np.ndarray) -> np.ndarray:
     """Real outputs, `[1, cout, *output_size]`, whatever the probe's own layout and numbers are."""
-    channels_last = shape.op == "conv" and (file_format, precision) != ("onnx", "fp32")
+    channels_last = shape.op == "linear" or (file_format, precision) != ("onnx", "fp32")
     x = np.moveaxis(steps, 1, -1) if channels_last else steps
     if precision == "fp32":
         x = x.astype(np.float32) * np.float32(INPUT_SCALE)
@@ -85,7 +86,8 @@ def run_probe(shape: LayerShape, file_format: str, precision: str, steps: np.nda
 
 
 def run_onnx(model: bytes, x: np.ndarray) -> np.ndarray:
-    return open_onnx(model).run(None, {"input": x})[0]
+    session = open_onnx(model)
+    return session.run(None, {"input": x.reshape(session.get_inputs()[0].shape)})[0]
 
 
 def run_tflite(model: bytes, x: np.ndarray) -> np.ndarray:
@@ -108,6 +110,35 @@ def test_a_probe_computes_its_layer(shape: LayerShape, file_format: str, precisi
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
     else:
         np.testing.assert_allclose(found, expected.clip(max=255 * OUTPUT_SCALE), atol=0.51 * OUTPUT_SCALE)
+
+
+@both_formats
+@both_precisions
+@pytest.mark.parametrize("size", [(9, 7), (30,)], ids=str)
+def test_a_join_computes_its_two_layers(size: tuple[int, ...], file_format: str, precision: str) -> None:
+    ones, none = (1,) * len(size), (0,) * len(size)
+    join = LayerShape(JOIN, 24, 24, ones, ones, 1, size, none)
+    first, second = join_ends(join)
+    steps = make_input(first)
+    between = run_reference(first, steps)
+    if precision == "int8":
+        between = (between / OUTPUT_SCALE).round().clip(max=255) * OUTPUT_SCALE
+    weights = make_weights(second)
+    bias = weights.bias_integers * weights.scales * OUTPUT_SCALE
+    matrix = weights.weights.reshape(second.cout, second.cin)
+    expected = np.maximum(np.einsum("oc,nc...->no...", matrix, between) + bias.reshape(1, -1, *ones), 0)
+    x = np.moveaxis(steps, 1, -1) if (file_format, precision) != ("onnx", "fp32") else steps
+    x = x.astype(np.float32) * np.float32(INPUT_SCALE) if precision == "fp32" else x
+    found = (run_onnx if file_format == "onnx" else run_tflite)(build_probe(join, file_format, precision), x)
+    if precision == "int8":
+        found = (found.astype(np.float32) + (128 if found.dtype == np.int8 else 0)) * np.float32(OUTPUT_SCALE)
+    if (file_format, precision) != ("onnx", "fp32"):
+        found = np.moveaxis(found.reshape(1, *size, second.cout), -1, 1)
+    assert 0.1 < (expected > 0).mean() < 0.9
+    tolerance = 1e-4 if precision == "fp32" else 1.01 * OUTPUT_SCALE
+    np.testing.assert_allclose(
+        found, expected.clip(max=np.inf if precision == "fp32" else 255 * OUTPUT_SCALE), atol=tolerance
+    )
 
 
 @by_layer
@@ -256,7 +287,7 @@ def test_written_probes_are_the_same_each_time_and_never_share_a_file(
         (LayerShape("pool", 4, 4, (2, 2), (2, 2), 1, (8, 8), (0, 0)), "onnx", "fp32", "no probe for op 'pool'"),
         (LayerShape("conv", 4, 6, (3, 3), (1, 1), 4, (8, 8), (1, 1)), "onnx", "fp32", "groups must divide"),
         (LayerShape("conv", 4, 6, (3, 3), (1, 1), 1, (8, 8), (1,)), "onnx", "fp32", "need 1 or 2 numbers each"),
-        (LayerShape("linear", 4, 6, size=(7,)), "onnx", "fp32", "need 0 numbers each"),
+        (LayerShape("linear", 4, 6, size=(7,)), "onnx", "fp32", "need 0 or 1 numbers each"),
         (LayerShape("conv", 4, 0, (3,), (1,), 1, (8,), (1,)), "tflite", "int8", "begin at 1"),
         (LayerShape("conv", 4, 4, (5,), (1,), 1, (2,), (1,)), "tflite", "int8", "larger than the padded input"),
     ],

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import exp, inf, isfinite, log, pi, sqrt
+from math import exp, inf, isfinite, log, sqrt
 
 from scipy.special import ndtri, stdtrit
 
 from edgeprune.errors import PlanError
 
-CORRECTION_PARAMETERS = 3
-"""What a correction learns from whole nets: a scale, an offset and the price of activations."""
 ESTIMATE_COVERAGE = 0.9
 """Probability that the interval of an estimated latency holds the measured one."""
 
@@ -39,21 +38,16 @@ class Spread:
         return exp(self.sigma * float(reach))
 
 
-def spread_of_errors(error: float | None, nets: int) -> Spread:
-    """The spread behind a correction's mean absolute leave-one-out error over so many nets.
+def spread_of_residuals(residuals: Sequence[float], parameters: int) -> Spread | None:
+    """How far another net may lie off a fit of so many parameters with these relative residuals; None if unknowable.
 
-    A normal distribution's mean absolute value is sqrt(2 / pi) of its standard deviation.
-
-    Raises:
-        PlanError: too few nets to know an error.
+    The variance of a new observation of a linear model, at average leverage.
     """
-    freedom = nets - CORRECTION_PARAMETERS
-    if error is None or freedom < 1:
-        raise PlanError(
-            f"confidence: {nets} measured nets do not tell how far predictions lie off; "
-            f"{CORRECTION_PARAMETERS + 1} are needed at least"
-        )
-    return Spread(error * sqrt(pi / 2), freedom)
+    freedom = len(residuals) - parameters
+    if freedom < 1:
+        return None
+    variance = sum(one * one for one in residuals) / freedom
+    return Spread(sqrt(variance * (1 + parameters / len(residuals))), freedom)
 
 
 def spread_of_interval(latency_ms: float, high_ms: float, coverage: float = ESTIMATE_COVERAGE) -> Spread:

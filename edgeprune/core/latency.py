@@ -13,11 +13,14 @@ from typing import Any
 import numpy as np
 from scipy.optimize import least_squares
 
-from edgeprune.core.layers import LayerShape
-from edgeprune.errors import ProfileError
+from edgeprune.core.confidence import Spread, spread_of_residuals
+from edgeprune.core.layers import JOIN, LayerShape
+from edgeprune.errors import PlanError, ProfileError
 
 TABLE_VERSION = 1
 MEASURED, INTERPOLATED, ESTIMATED = "measured", "interpolated", "estimated"
+COVERAGE = 0.9
+"""Probability that the interval of a net's prediction holds its latency."""
 NOISE = 0.02
 """Relative error of a whole net up to which a fit counts it in full."""
 LEAST_FOR_VALUES = 6
@@ -26,12 +29,16 @@ LEAST_FOR_VALUES = 6
 
 @dataclass(frozen=True)
 class LatencyPoint:
-    """What one layer shape costs: the latency in ms and the interval it was seen in."""
+    """What one layer shape costs: the latency in ms and the interval it was seen in.
+
+    `windows_ms` are the medians of the windows that were measured, as they were; of a join, those of both layers.
+    """
 
     shape: LayerShape
     latency_ms: float
     low_ms: float
     high_ms: float
+    windows_ms: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,8 @@ class Correction:
     A layer alone converts its input and output to the layout of its kernel and back, which a net does at its ends
     only, and leaves out what is fused into it there: both grow with the activations that it reads and writes, so
     `per_megavalue_ms` may be of either sign. A net costs `offset_ms` more than its layers. Learned from `variants`
-    whole nets; `error` is the mean absolute leave-one-out error as a fraction.
+    whole nets; `error` is the mean absolute leave-one-out error as a fraction, `sigma` and `freedom` are the spread of
+    other nets about what is predicted of them (:class:`Spread`).
     """
 
     scale: float = 1.0
@@ -59,9 +67,24 @@ class Correction:
     per_megavalue_ms: float = 0.0
     variants: int = 0
     error: float | None = None
+    sigma: float | None = None
+    freedom: int = 0
+
+    @property
+    def spread(self) -> Spread:
+        """How far measured nets lie from predicted ones.
+
+        Raises:
+            PlanError: too few nets were measured to know.
+        """
+        if self.sigma is None:
+            raise PlanError(f"confidence: {self.variants} measured nets do not tell how far predictions lie off")
+        return Spread(self.sigma, self.freedom)
 
     def layer_ms(self, shape: LayerShape, alone_ms: float) -> float:
-        """Latency of a layer within a net, in ms."""
+        """Latency of a layer within a net, in ms; what a join saves is below zero."""
+        if shape.op == JOIN:
+            return self.scale * alone_ms
         return max(0.0, self.scale * alone_ms + self.per_megavalue_ms * shape.values / 1e6)
 
 
@@ -116,7 +139,8 @@ class LatencyTable:
             point = rows[shape.cin][shape.cout]
             kind = MEASURED if self.origin == MEASURED else ESTIMATED
             return Prediction(point.latency_ms, point.low_ms, point.high_ms, kind)
-        found = _interpolate_depthwise(rows, shape) if shape.is_depthwise else _interpolate(rows, shape)
+        by_one_count = shape.is_depthwise or shape.op == JOIN
+        found = _interpolate_diagonal(rows, shape) if by_one_count else _interpolate(rows, shape)
         if found is None:
             raise ProfileError(self._outside(shape, rows))
         return replace(found, kind=ESTIMATED) if self.origin != MEASURED else found
@@ -135,8 +159,8 @@ class LatencyTable:
         kinds = {part.kind for _, part in parts}
         kind = next(kind for kind in (ESTIMATED, INTERPOLATED, MEASURED) if kind in kinds or kind == MEASURED)
         total = correction.offset_ms + sum(correction.layer_ms(shape, part.latency_ms) for shape, part in parts)
-        spread = 2 * (correction.error or 0.0) * total
-        return Prediction(total, total - spread, total + spread, kind)
+        margin = 1.0 if correction.sigma is None else correction.spread.margin((1 + COVERAGE) / 2)
+        return Prediction(total, total / margin, total * margin, kind)
 
 
 def find_family(shape: LayerShape) -> LayerShape:
@@ -146,7 +170,7 @@ def find_family(shape: LayerShape) -> LayerShape:
     return replace(shape, cin=0, cout=0)
 
 
-def _interpolate_depthwise(rows: Mapping[int, Mapping[int, LatencyPoint]], shape: LayerShape) -> Prediction | None:
+def _interpolate_diagonal(rows: Mapping[int, Mapping[int, LatencyPoint]], shape: LayerShape) -> Prediction | None:
     column = {cin: next(iter(row.values())) for cin, row in rows.items()}
     return _between(column, shape.cin)
 
@@ -200,7 +224,16 @@ def fit_correction(nets: Sequence[MeasuredNet]) -> Correction:
     rest = [np.arange(len(nets)) != index for index in range(len(nets) if len(nets) > 2 else 0)]
     left_out = [used[~other] @ _fit(used[other], measured[other]) / measured[~other] - 1 for other in rest]
     error = float(np.mean(np.abs(left_out))) if left_out else None
-    return Correction(found[0], found[1], found[2] if len(found) > 2 else 0.0, len(nets), error)
+    spread = spread_of_residuals((used @ found / measured - 1).tolist(), len(found))
+    return Correction(
+        scale=found[0],
+        offset_ms=found[1],
+        per_megavalue_ms=found[2] if len(found) > 2 else 0.0,
+        variants=len(nets),
+        error=error,
+        sigma=spread.sigma if spread else None,
+        freedom=int(spread.freedom) if spread else 0,
+    )
 
 
 def _fit(columns: np.ndarray, measured: np.ndarray) -> np.ndarray:
@@ -266,4 +299,5 @@ def _parse_point(row: dict[str, Any]) -> LatencyPoint:
     shape: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in row["shape"].items()
     }
-    return LatencyPoint(LayerShape(**shape), row["latency_ms"], row["low_ms"], row["high_ms"])
+    windows_ms = tuple(map(float, row.get("windows_ms", ())))
+    return LatencyPoint(LayerShape(**shape), row["latency_ms"], row["low_ms"], row["high_ms"], windows_ms)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
+
+JOIN = "join"
+"""In place of an operator: two layers one behind the other, and what they cost less (or more) than each alone."""
+JOIN_ENDS = 16
+"""Channels at the outer ends of the two layers that a join is measured by: a whole block of every kernel known."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class Extent:
 class LayerShape:
     """One layer as a runtime executes it, activation and batch norm fused into it.
 
-    `op` is one of "conv", "linear", "pool", "add"; `kernel` and `stride` are one number per spatial axis;
+    `op` is one of "conv", "linear", "pool", "add", or JOIN; `kernel` and `stride` are one number per spatial axis;
     `size` is the spatial input size, `()` for a linear layer. 1-D layers have one axis.
     """
 
@@ -79,6 +84,8 @@ class LayerShape:
     @property
     def values(self) -> int:
         """Activations read and written for one input."""
+        if self.op == JOIN:
+            return 0
         return self.cin * prod(self.size) + self.cout * prod(self.output_size)
 
     @property
@@ -123,3 +130,30 @@ class Layer:
     def depends_on(self) -> frozenset[str]:
         """The groups whose widths change this layer's cost."""
         return self.cin.groups | self.cout.groups | self.groups.groups
+
+
+def join_ends(shape: LayerShape) -> tuple[LayerShape, LayerShape]:
+    """The layers that a join is measured by: convolutions with a 1x1 kernel that write and read the joined tensor."""
+    return replace(shape, op="conv", cin=JOIN_ENDS), replace(shape, op="conv", cout=JOIN_ENDS)
+
+
+def find_joins(layers: Sequence[Layer]) -> tuple[Layer, ...]:
+    """A join for each convolution whose output a later convolution reads, by the groups that they share.
+
+    A layer that runs alone converts its input and output to the layout of its kernel and back. Within a net a tensor
+    stays in that layout if its channels allow it, which a join, measured at each width, knows.
+    """
+    found = []
+    convolutions = [layer for layer in layers if layer.shape.op == "conv"]
+    for index, layer in enumerate(convolutions):
+        if any(_reads(later, layer) for later in convolutions[index + 1 :]):
+            size, (ones, none) = layer.shape.output_size, ((one,) * len(layer.shape.size) for one in (1, 0))
+            shape = LayerShape(JOIN, layer.shape.cout, layer.shape.cout, ones, ones, 1, size, none)
+            found.append(Layer(f"{layer.name}>", shape, layer.cout, layer.cout))
+    return tuple(found)
+
+
+def _reads(layer: Layer, before: Layer) -> bool:
+    if before.cout.groups:
+        return not before.cout.groups.isdisjoint(layer.cin.groups)
+    return before.cout.constant == layer.cin.constant and not layer.cin.groups

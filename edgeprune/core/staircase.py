@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.core.latency import MEASURED, LatencyPoint, LatencyTable, find_family
-from edgeprune.core.layers import LayerShape
+from edgeprune.core.layers import JOIN, LayerShape
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 HEIGHT = 4
@@ -43,10 +43,11 @@ class Staircase:
 
 
 def find_staircases(table: LatencyTable) -> tuple[Staircase, ...]:
-    """One for each kind of layer in a table, in order of size."""
+    """One for each kind of layer in a table, in order of size; joins are no layers."""
     families: dict[LayerShape, list[LatencyPoint]] = defaultdict(list)
     for point in table.points:
-        families[find_family(point.shape)].append(point)
+        if point.shape.op != JOIN:
+            families[find_family(point.shape)].append(point)
     return tuple(_staircase(family, points) for family, points in sorted(families.items()))
 
 

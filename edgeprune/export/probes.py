@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from edgeprune.core.layers import LayerShape
+from edgeprune.core.layers import JOIN, LayerShape, join_ends
 from edgeprune.errors import ExportError
 
 PRECISIONS = ("fp32", "int8")
@@ -15,19 +15,22 @@ PRECISIONS = ("fp32", "int8")
 def build_probe(shape: LayerShape, file_format: str, precision: str) -> bytes:
     """The file of a model that is this layer with a bias and a ReLU, for one input.
 
-    Each takes and gives tensors as its runtime holds them between layers: ONNX fp32 float32 `[1, cin, *size]`, ONNX
-    int8 uint8 `[1, *size, cin]`, TFLite float32 or int8 `[1, *size, cin]` with height 1 for a 1-D layer; a linear
-    layer takes `[1, cin]`.
+    A join is two thin convolutions with the joined tensor between them (:func:`join_ends`). Each takes and gives
+    tensors as its runtime holds them between layers: ONNX fp32 float32 `[1, cin, *size]`, ONNX int8 uint8
+    `[1, *size, cin]`, TFLite float32 or int8 `[1, *size, cin]` with height 1 for a 1-D layer; a linear layer takes
+    `[1, cin]`, or for tokens `[tokens, cin]` in ONNX and `[1, tokens, cin]` in TFLite.
 
     Raises:
         ExportError: no such format, precision or layer, or the library that the format needs is not installed.
     """
-    _check(shape)
+    layers = join_ends(shape) if shape.op == JOIN else (shape,)
+    for layer in layers:
+        _check(layer)
     if file_format not in _BUILDERS:
         raise ExportError(f"probe of {shape.describe()}: unknown format '{file_format}'; expected {_list(_BUILDERS)}")
     if precision not in PRECISIONS:
         raise ExportError(f"probe of {shape.describe()}: unknown precision '{precision}'; expected {_list(PRECISIONS)}")
-    return _BUILDERS[file_format](shape, precision == "int8")
+    return _BUILDERS[file_format](layers, precision == "int8")
 
 
 def write_probes(
@@ -49,23 +52,23 @@ def write_probes(
     return paths
 
 
-def _build_onnx(shape: LayerShape, quantized: bool) -> bytes:
+def _build_onnx(layers: Sequence[LayerShape], quantized: bool) -> bytes:
     from edgeprune.export.probes_onnx import build_onnx_probe
 
-    return build_onnx_probe(shape, quantized)
+    return build_onnx_probe(layers, quantized)
 
 
-def _build_tflite(shape: LayerShape, quantized: bool) -> bytes:
+def _build_tflite(layers: Sequence[LayerShape], quantized: bool) -> bytes:
     from edgeprune.export.probes_tflite import build_tflite_probe
 
-    return build_tflite_probe(shape, quantized)
+    return build_tflite_probe(layers, quantized)
 
 
-_BUILDERS: dict[str, Callable[[LayerShape, bool], bytes]] = {"onnx": _build_onnx, "tflite": _build_tflite}
+_BUILDERS: dict[str, Callable[[Sequence[LayerShape], bool], bytes]] = {"onnx": _build_onnx, "tflite": _build_tflite}
 
 
 def _check(shape: LayerShape) -> None:
-    axes = {"conv": (1, 2), "linear": (0,)}.get(shape.op)
+    axes = {"conv": (1, 2), "linear": (0, 1)}.get(shape.op)
     if axes is None:
         raise ExportError(f"probe of {shape.describe()}: no probe for op '{shape.op}'; expected conv or linear")
     lengths = {len(part) for part in (shape.kernel, shape.stride, shape.size, shape.padding)}

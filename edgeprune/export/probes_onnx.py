@@ -1,6 +1,9 @@
-"""One-layer ONNX models; the int8 ones in QDQ form, with quantized tensors at both ends."""
+"""ONNX models of one layer or a few; the int8 ones in QDQ form, with quantized tensors at both ends."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,25 +17,30 @@ IR_VERSION = 8
 """Old enough for every runtime that boards still have: ONNX Runtime 1.12 and later."""
 
 
-def build_onnx_probe(shape: LayerShape, quantized: bool) -> bytes:
-    """A layer with a ReLU as an ONNX file: float32 from end to end, or uint8 with int8 weights and int32 bias.
+def build_onnx_probe(layers: Sequence[LayerShape], quantized: bool) -> bytes:
+    """Layers one behind the other, each with a ReLU, as an ONNX file.
 
-    The quantized nodes are those which ONNX Runtime fuses to QLinearConv or QGemm, leaving no float operation. It runs
-    quantized convolutions channels last and transposes at the ends of a network only; transposes here, which cancel
-    its own, keep those out of the probe. Where it blocks the channels of float convolutions, a float32 probe contains
-    the reordering of its input and output, which a network has at its ends only.
+    Float32 from end to end, or uint8 with int8 weights and int32 biases: the quantized nodes are those which ONNX
+    Runtime fuses to QLinearConv or QGemm, leaving no float operation. It runs quantized convolutions channels last and
+    transposes at the ends of a network only; transposes here, which cancel its own, keep those out of the probe. Where
+    it blocks the channels of float convolutions, a float32 probe contains the reordering of its input and output.
     """
-    weights = make_weights(shape)
-    nodes, constants = _quantized_layer(shape, weights) if quantized else _float_layer(shape, weights)
-    channels_last = quantized and shape.op == "conv"
+    nodes, constants = list[NodeProto](), dict[str, NDArray[np.generic]]()
+    for number, shape in enumerate(layers):
+        source = "input" if number == 0 else f"between{number}"
+        target = "output" if number == len(layers) - 1 else f"between{number + 1}"
+        made, held = (_quantized_layer if quantized else _float_layer)(shape, _Names(source, target, f"{number}."))
+        nodes, constants = nodes + made, constants | held
+    first, last = layers[0], layers[-1]
+    channels_last = quantized and first.op == "conv"
     if channels_last:
-        nodes = _transpose_ends(nodes, axes=len(shape.size))
+        nodes = _transpose_ends(nodes, axes=len(first.size))
     model: ModelProto = helper.make_model(
         helper.make_graph(
             nodes,
             "probe",
-            [_declare("input", (shape.cin, *shape.size), quantized, channels_last)],
-            [_declare("output", (shape.cout, *shape.output_size), quantized, channels_last)],
+            [_declare("input", first.op, (first.cin, *first.size), quantized)],
+            [_declare("output", last.op, (last.cout, *last.output_size), quantized)],
             [numpy_helper.from_array(value, name) for name, value in constants.items()],
         ),
         opset_imports=[helper.make_opsetid("", OPSET)],
@@ -42,9 +50,27 @@ def build_onnx_probe(shape: LayerShape, quantized: bool) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def _declare(name: str, size: tuple[int, ...], quantized: bool, channels_last: bool) -> ValueInfoProto:
-    element = TensorProto.UINT8 if quantized else TensorProto.FLOAT
-    return helper.make_tensor_value_info(name, element, [1, *size[1:], size[0]] if channels_last else [1, *size])
+@dataclass(frozen=True)
+class _Names:
+    """Tensors that a layer reads and writes, and what the names of its own begin with."""
+
+    source: str
+    target: str
+    prefix: str
+
+    def make_weights(self, shape: LayerShape) -> ProbeWeights:
+        """Weights of a layer that reads the model's input, or what another layer gives."""
+        return replace(make_weights(shape), input_scale=INPUT_SCALE if self.source == "input" else OUTPUT_SCALE)
+
+
+def _declare(name: str, op: str, size: tuple[int, ...], quantized: bool) -> ValueInfoProto:
+    """An end of the model, given its channels and axes; the tokens of a linear layer are rows of a matrix."""
+    channels, *axes = size
+    if op == "linear":
+        shape = [*(axes or [1]), channels]
+    else:
+        shape = [1, *axes, channels] if quantized else [1, channels, *axes]
+    return helper.make_tensor_value_info(name, TensorProto.UINT8 if quantized else TensorProto.FLOAT, shape)
 
 
 def _transpose_ends(nodes: list[NodeProto], axes: int) -> list[NodeProto]:
@@ -56,24 +82,26 @@ def _transpose_ends(nodes: list[NodeProto], axes: int) -> list[NodeProto]:
     return [first, *nodes, last]
 
 
-def _layer(shape: LayerShape, inputs: list[str], output: str) -> list[NodeProto]:
+def _layer(shape: LayerShape, inputs: list[str], output: str, prefix: str) -> list[NodeProto]:
+    total = f"{prefix}sum"
     if shape.op == "linear":
-        layer = helper.make_node("Gemm", inputs, ["sum"], transB=1)
+        layer = helper.make_node("Gemm", inputs, [total], transB=1)
     else:
         sides = {"kernel_shape": shape.kernel, "strides": shape.stride, "pads": shape.padding * 2}
-        layer = helper.make_node("Conv", inputs, ["sum"], group=shape.groups, **sides)
-    return [layer, helper.make_node("Relu", ["sum"], [output])]
+        layer = helper.make_node("Conv", inputs, [total], group=shape.groups, **sides)
+    return [layer, helper.make_node("Relu", [total], [output])]
 
 
-def _float_layer(shape: LayerShape, weights: ProbeWeights) -> tuple[list[NodeProto], dict[str, NDArray[np.generic]]]:
-    return _layer(shape, ["input", "weight", "bias"], "output"), {"weight": weights.weights, "bias": weights.bias}
+def _float_layer(shape: LayerShape, names: _Names) -> tuple[list[NodeProto], dict[str, NDArray[np.generic]]]:
+    weights, weight, bias = names.make_weights(shape), f"{names.prefix}weight", f"{names.prefix}bias"
+    nodes = _layer(shape, [names.source, weight, bias], names.target, names.prefix)
+    return nodes, {weight: weights.weights, bias: weights.bias}
 
 
-def _quantized_layer(
-    shape: LayerShape, weights: ProbeWeights
-) -> tuple[list[NodeProto], dict[str, NDArray[np.generic]]]:
-    constants: dict[str, NDArray[np.generic]] = {
-        "input_scale": np.array(INPUT_SCALE, dtype=np.float32),
+def _quantized_layer(shape: LayerShape, names: _Names) -> tuple[list[NodeProto], dict[str, NDArray[np.generic]]]:
+    weights = names.make_weights(shape)
+    held: dict[str, NDArray[np.generic]] = {
+        "input_scale": np.array(weights.input_scale, dtype=np.float32),
         "output_scale": np.array(OUTPUT_SCALE, dtype=np.float32),
         "zero": np.array(0, dtype=np.uint8),
         "weight": weights.integers,
@@ -83,11 +111,21 @@ def _quantized_layer(
         "bias_scale": weights.bias_scales,
         "bias_zero": np.zeros(shape.cout, dtype=np.int32),
     }
+    own = {
+        name: names.prefix + name for name in (*held, "input", "input_real", "weight_real", "bias_real", "output_real")
+    }
+
+    def dequantize(name: str, *constants: str, source: str = "", **axis: int) -> NodeProto:
+        inputs = [source or own[name], *(own[constant] for constant in constants)]
+        return helper.make_node("DequantizeLinear", inputs, [own[f"{name}_real"]], **axis)
+
     dequantized = [
-        helper.make_node("DequantizeLinear", ["input", "input_scale", "zero"], ["input_real"]),
-        helper.make_node("DequantizeLinear", ["weight", "weight_scale", "weight_zero"], ["weight_real"], axis=0),
-        helper.make_node("DequantizeLinear", ["bias", "bias_scale", "bias_zero"], ["bias_real"], axis=0),
+        dequantize("input", "input_scale", "zero", source=names.source),
+        dequantize("weight", "weight_scale", "weight_zero", axis=0),
+        dequantize("bias", "bias_scale", "bias_zero", axis=0),
     ]
-    layer = _layer(shape, ["input_real", "weight_real", "bias_real"], "output_real")
-    quantize = helper.make_node("QuantizeLinear", ["output_real", "output_scale", "zero"], ["output"])
-    return [*dequantized, *layer, quantize], constants
+    inputs = [own["input_real"], own["weight_real"], own["bias_real"]]
+    layer = _layer(shape, inputs, own["output_real"], names.prefix)
+    scaled = [own["output_real"], own["output_scale"], own["zero"]]
+    quantize = helper.make_node("QuantizeLinear", scaled, [names.target])
+    return [*dequantized, *layer, quantize], {own[name]: value for name, value in held.items()}

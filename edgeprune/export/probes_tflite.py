@@ -1,7 +1,8 @@
-"""One-layer TFLite models, written with the operators that litert-torch writes for such a layer."""
+"""TFLite models of one layer or a few, written with the operators that litert-torch writes for such a layer."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Any
@@ -68,33 +69,49 @@ class _Graph:
         return bytes(builder.Output())
 
 
-def build_tflite_probe(shape: LayerShape, quantized: bool) -> bytes:
-    """A layer with a ReLU as a TFLite file: float32 from end to end, or int8 with int8 weights and int32 bias.
+def build_tflite_probe(layers: Sequence[LayerShape], quantized: bool) -> bytes:
+    """Layers one behind the other, each with a ReLU, as a TFLite file.
 
-    Operators, padding and tensor layout are litert-torch 0.10's: channels last, 1-D layers with height 1, padding by
-    the SAME rule where that gives what the layer asks for and by a PAD operator otherwise.
+    Float32 from end to end, or int8 with int8 weights and int32 biases. Operators, padding and tensor layout are
+    litert-torch 0.10's: channels last, 1-D layers with height 1, padding by the SAME rule where that gives what the
+    layer asks for and by a PAD operator otherwise.
     """
-    graph, weights = _Graph(quantized), make_weights(shape)
-    if shape.op == "linear":
-        return _build_linear(graph, shape, weights)
-    return _build_convolution(graph, _as_2d(shape), weights)
+    graph = _Graph(quantized)
+    first = layers[0] if layers[0].op == "linear" else _as_2d(layers[0])
+    tensor = graph.add_activation("input", (*first.size, first.cin), INPUT_SCALE)
+    for number, shape in enumerate(layers):
+        weights = make_weights(shape)
+        if number:
+            weights = replace(weights, input_scale=OUTPUT_SCALE)
+        name = "output" if number == len(layers) - 1 else f"between{number + 1}"
+        if shape.op == "linear":
+            tensor = _add_linear(graph, shape, weights, _Ends(tensor, name))
+        else:
+            tensor = _add_convolution(graph, _as_2d(shape), weights, _Ends(tensor, name))
+    return graph.serialize(tensor)
 
 
-def _build_linear(graph: _Graph, shape: LayerShape, weights: ProbeWeights) -> bytes:
-    source = graph.add_activation("input", (shape.cin,), INPUT_SCALE)
-    output = graph.add_activation("output", (shape.cout,), OUTPUT_SCALE)
-    inputs = [source, *_add_weights(graph, weights, (0, 1))]
+@dataclass(frozen=True)
+class _Ends:
+    """The tensor that an operator reads, and the name of the one that it writes."""
+
+    source: int
+    output: str
+
+
+def _add_linear(graph: _Graph, shape: LayerShape, weights: ProbeWeights, ends: _Ends) -> int:
+    output = graph.add_activation(ends.output, (*shape.size, shape.cout), OUTPUT_SCALE)
+    inputs = [ends.source, *_add_weights(graph, weights, (0, 1))]
     options = schema.FullyConnectedOptionsT(schema.ActivationFunctionType.RELU, keepNumDims=True)
     graph.add_operator("FULLY_CONNECTED", 5, inputs, output, options)
-    return graph.serialize(output)
+    return output
 
 
-def _build_convolution(graph: _Graph, shape: LayerShape, weights: ProbeWeights) -> bytes:
-    source = graph.add_activation("input", (*shape.size, shape.cin), INPUT_SCALE)
-    same = _is_same(shape)
+def _add_convolution(graph: _Graph, shape: LayerShape, weights: ProbeWeights, ends: _Ends) -> int:
+    source, same = ends.source, _is_same(shape)
     if any(shape.padding) and not same:
         source = _add_padding(graph, shape, source)
-    output = graph.add_activation("output", (*shape.output_size, shape.cout), OUTPUT_SCALE)
+    output = graph.add_activation(ends.output, (*shape.output_size, shape.cout), OUTPUT_SCALE)
     padding = schema.Padding.SAME if same else schema.Padding.VALID
     common = {"padding": padding, "strideH": shape.stride[0], "strideW": shape.stride[1]}
     common["fusedActivationFunction"] = schema.ActivationFunctionType.RELU
@@ -105,7 +122,7 @@ def _build_convolution(graph: _Graph, shape: LayerShape, weights: ProbeWeights) 
     else:
         inputs = [source, *_add_weights(graph, weights, (0, 2, 3, 1))]
         graph.add_operator("CONV_2D", 6 if shape.groups > 1 else 1, inputs, output, schema.Conv2DOptionsT(**common))
-    return graph.serialize(output)
+    return output
 
 
 def _add_padding(graph: _Graph, shape: LayerShape, source: int) -> int:

@@ -26,11 +26,12 @@ class ProbeWeights:
     integers: NDArray[np.int8]
     scales: NDArray[np.float32]
     bias_integers: NDArray[np.int32]
+    input_scale: float = INPUT_SCALE
 
     @property
     def bias_scales(self) -> NDArray[np.float32]:
         """Real value of one step of each bias: an accumulator's step."""
-        return np.asarray(self.scales * np.float32(INPUT_SCALE), dtype=np.float32)
+        return np.asarray(self.scales * np.float32(self.input_scale), dtype=np.float32)
 
     @property
     def weights(self) -> NDArray[np.float32]:
@@ -51,7 +52,8 @@ def make_weights(shape: LayerShape) -> ProbeWeights:
     """
     generator = np.random.default_rng(zlib.crc32(repr(shape).encode()))
     fan_in = shape.cin // shape.groups * prod(shape.kernel)
-    size = (shape.cout, shape.cin // shape.groups, *shape.kernel)
+    kernel = () if shape.op == "linear" else shape.kernel
+    size = (shape.cout, shape.cin // shape.groups, *kernel)
     largest = sqrt(6 / fan_in) * generator.uniform(0.5, 1, shape.cout)
     return ProbeWeights(
         generator.integers(-WEIGHT_LIMIT, WEIGHT_LIMIT, size, dtype=np.int8, endpoint=True),

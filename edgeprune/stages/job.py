@@ -12,6 +12,7 @@ from pathlib import Path
 from torch.fx import GraphModule
 
 from edgeprune.core.candidates import WidthRule, candidate_widths
+from edgeprune.core.layers import Layer, find_joins
 from edgeprune.core.limits import Limits, read_limits
 from edgeprune.core.measurement import DeviceFacts, parse_device_facts
 from edgeprune.core.target import Target, suggest
@@ -119,6 +120,12 @@ class Job:
     def analysis(self) -> Analysis:
         """Its channel groups and layers."""
         return find_groups(self.original)
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """What the net's latency is the sum of: its layers and, where a board is measured, their joins."""
+        layers = self.analysis.layers
+        return layers if self.estimated else (*layers, *find_joins(layers))
 
     @cached_property
     def widths(self) -> dict[str, tuple[int, ...]]:

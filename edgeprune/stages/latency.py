@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
+from math import hypot
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ from torch.fx import GraphModule
 
 from edgeprune.core.artifact import Artifact, parse_artifact
 from edgeprune.core.candidates import draw_variants, probe_shapes
-from edgeprune.core.confidence import safe_budget_ms, spread_of_errors, spread_of_interval
+from edgeprune.core.confidence import safe_budget_ms, spread_of_interval
 from edgeprune.core.latency import (
     ESTIMATED,
     Correction,
@@ -25,11 +28,12 @@ from edgeprune.core.latency import (
     parse_table,
     render_table,
 )
-from edgeprune.core.layers import LayerShape
+from edgeprune.core.layers import JOIN, LayerShape, join_ends
 from edgeprune.core.limits import count_costs
 from edgeprune.core.measurement import Measurement, Protocol
 from edgeprune.core.plan import GroupPlan, PruningPlan, parse_plan
 from edgeprune.core.planner import Choice, Problem, choose_widths, predict_ms, trace_front
+from edgeprune.core.refine import find_uncertain, predict_uncertainty
 from edgeprune.device.measure import ModelFile, ProbeSettings, measure_models, measure_probes
 from edgeprune.export.probes import write_probes
 from edgeprune.graph.surgery import apply_plan
@@ -40,7 +44,13 @@ from edgeprune.shipped import cache_dir, list_profiles, load_profiles
 from edgeprune.stages.artifacts import Files, build, build_variant
 from edgeprune.stages.job import Job
 
-MAX_PROBES = 600
+FIRST_PROBES = 200
+MORE_PROBES = 100
+"""Layer shapes measured at first, and in each step after it."""
+TOLERANCE = 0.02
+"""Measuring ends when widths between measured ones leave no more than this share of the net uncertain."""
+MINUTES = 10.0
+"""Time for layer shapes, unless the user says otherwise."""
 EMPTY = LayerShape("linear", 1, 1)
 """A layer that costs next to nothing: what its model takes is the call."""
 LEAST_MS = 1e-4
@@ -66,13 +76,19 @@ def profile(job: Job) -> dict[str, Any]:
         return _estimate(job)
     originals = build(job, job.original, Files(job.run.directory, "original", job.formats, ("fp32",)))
     key = _table_key(job)
+    begun = time.monotonic()
     table = _measure_table(job, key)
-    variants = draw_variants(job.widths, lambda widths: _layers_ms(job, table, widths), VARIANTS, VARIANT_SEED)
+    layers_s = time.monotonic() - begun
+    variants = draw_nets(job, table, VARIANTS, VARIANT_SEED)
     job.detail(f"measuring {len(variants)} whole nets of random widths")
-    files = {f"variant{i}": build_variant(job, f"variant{i}", _cut(job, widths)) for i, widths in enumerate(variants)}
-    measured = _measure_beside_original(job, originals, files)
+    files = {
+        f"variant{i}": build_variant(job, f"variant{i}", cut_net(job, widths)) for i, widths in enumerate(variants)
+    }
+    begun = time.monotonic()
+    measured = measure_beside_original(job, originals, files)
+    nets_s = time.monotonic() - begun
     nets = [
-        MeasuredNet(_layers_ms(job, table, widths), _megavalues(job, widths), measured[name].latency.p50_ms)
+        MeasuredNet(sum_layers_ms(job, table, widths), count_megavalues(job, widths), measured[name].latency.p50_ms)
         for name, widths in zip(files, variants, strict=True)
     ]
     correction = fit_correction(nets)
@@ -88,6 +104,7 @@ def profile(job: Job) -> dict[str, Any]:
         "baseline_ms": baseline_ms,
         "correction": asdict(correction),
         "baseline_predicted_ms": _predict_full(job, table, correction),
+        "seconds": {"layers": layers_s, "nets": nets_s},
         "overhead_bytes": max(0, files["variant0"].stat().st_size - whole.weight_bytes),
         "originals": [artifact.to_dict() for artifact in originals],
         "variants": [{"widths": widths, **asdict(net)} for widths, net in zip(variants, nets, strict=True)],
@@ -132,41 +149,72 @@ def _table_key(job: Job) -> TableKey:
 
 
 def _measure_table(job: Job, key: TableKey) -> LatencyTable:
-    """The stored table of this device, with what it lacks measured now."""
+    """The stored table of this device, with what it lacks measured now: coarsely, then where it is least certain.
+
+    It is stored after every step, so that an interrupted profile goes on where it was.
+    """
     name = f"{key.device}-{key.runtime}-{key.runtime_version}-{key.precision}-{key.threads}.json"
     stored = cache_dir() / "profiles" / name
-    known = parse_table(stored.read_text(), str(stored)) if stored.exists() else None
-    wanted = probe_shapes(job.analysis.layers, job.widths, MAX_PROBES)
-    missing = sorted(wanted - (known.shapes if known else frozenset()))
-    job.detail(f"{len(wanted)} layer shapes, {len(missing)} to measure")
-    if known is not None and not missing:
-        return known
-    table = LatencyTable(key, _probe(job, missing))
-    table = merge_tables(known, table) if known else table
-    write_atomic(stored, render_table(table))
+    table = parse_table(stored.read_text(), str(stored)) if stored.exists() else LatencyTable(key, ())
+    every = probe_shapes(job.layers, job.widths, EVERY_SHAPE)
+    missing = sorted(probe_shapes(job.layers, job.widths, FIRST_PROBES) - table.shapes)
+    end = time.monotonic() + 60 * (job.run.request.get("minutes") or MINUTES)
+    while True:
+        if missing:
+            job.detail(f"measuring {len(missing)} layer shapes")
+            table = merge_tables(table, LatencyTable(key, _probe(job, missing, end - time.monotonic())))
+            write_atomic(stored, render_table(table))
+        error = predict_uncertainty(table, job.layers, job.widths)
+        missing = find_uncertain(table, every, MORE_PROBES)
+        if error <= TOLERANCE or not missing or time.monotonic() > end:
+            break
+    job.detail(
+        f"{len(every & table.shapes)} of {len(every)} layer shapes measured; those between may miss by {error:.1%}"
+    )
     return table
 
 
-def _probe(job: Job, shapes: Sequence[LayerShape]) -> tuple[LatencyPoint, ...]:
-    """Time one-layer models on the device; what a call of the runtime costs by itself is taken off."""
-    target = job.target
-    files = write_probes({*shapes, EMPTY}, target.format, target.layer_precision, job.run.path("probes"))
+def _probe(job: Job, shapes: Sequence[LayerShape], seconds: float) -> tuple[LatencyPoint, ...]:
+    """Time models of one layer or a join on the device; what a call of the runtime costs by itself is taken off."""
+    target, joins = job.target, [shape for shape in shapes if shape.op == JOIN]
+    alone = {EMPTY, *(shape for shape in shapes if shape.op != JOIN), *chain.from_iterable(map(join_ends, joins))}
+    files = write_probes({*alone, *joins}, target.format, target.layer_precision, job.run.path("probes"))
     models = {shape: ModelFile.of(path, target.runtime) for shape, path in files.items()}
-    samples = measure_probes(job.device, list(models.values()), target.threads, ProbeSettings(), job.detail)
-    empty_ms = float(np.median(samples[models[EMPTY].name]))
-    return tuple(_point(shape, samples[models[shape].name], empty_ms) for shape in sorted(shapes))
+    settings = ProbeSettings(budget_s=max(0.0, seconds))
+    taken = measure_probes(job.device, list(models.values()), target.threads, settings, job.detail)
+    windows = {shape: taken[model.name] for shape, model in models.items()}
+    empty_ms = float(np.median(windows[EMPTY]))
+    points = {shape: _point(shape, windows[shape], empty_ms) for shape in alone - {EMPTY}}
+    points |= {shape: _join_point(_point(shape, windows[shape], empty_ms), points) for shape in joins}
+    return tuple(points[shape] for shape in sorted(points))
 
 
 def _point(shape: LayerShape, windows_ms: Sequence[float], empty_ms: float) -> LatencyPoint:
     low, median, high = (float(value) - empty_ms for value in np.percentile(windows_ms, [10, 50, 90]))
-    return LatencyPoint(shape, max(median, LEAST_MS), max(low, LEAST_MS), max(high, LEAST_MS))
+    kept = tuple(round(window, 6) for window in windows_ms)
+    return LatencyPoint(shape, max(median, LEAST_MS), max(low, LEAST_MS), max(high, LEAST_MS), kept)
 
 
-def _layers_ms(job: Job, table: LatencyTable, widths: Mapping[str, int]) -> float:
-    return sum(table.predict(layer.at(widths)).latency_ms for layer in job.analysis.layers)
+def _join_point(both: LatencyPoint, alone: Mapping[LayerShape, LatencyPoint]) -> LatencyPoint:
+    """What two layers cost together, less what each costs alone."""
+    first, second = (alone[end] for end in join_ends(both.shape))
+    difference = both.latency_ms - first.latency_ms - second.latency_ms
+    spread = hypot(*((point.high_ms - point.low_ms) / 2 for point in (both, first, second)))
+    return LatencyPoint(both.shape, difference, difference - spread, difference + spread, both.windows_ms)
 
 
-def _megavalues(job: Job, widths: Mapping[str, int]) -> float:
+def draw_nets(job: Job, table: LatencyTable, count: int, seed: int) -> list[dict[str, int]]:
+    """Random widths of whole nets, the unpruned one first, spread over all prices."""
+    return draw_variants(job.widths, lambda widths: sum_layers_ms(job, table, widths), count, seed)
+
+
+def sum_layers_ms(job: Job, table: LatencyTable, widths: Mapping[str, int]) -> float:
+    """What the layers and joins of a net of these widths add up to by the table, uncorrected."""
+    return sum(table.predict(layer.at(widths)).latency_ms for layer in job.layers)
+
+
+def count_megavalues(job: Job, widths: Mapping[str, int]) -> float:
+    """Millions of activations that the layers of such a net read and write."""
     return sum(layer.at(widths).values for layer in job.analysis.layers) / 1e6
 
 
@@ -174,15 +222,15 @@ def _predict_full(job: Job, table: LatencyTable, correction: Correction) -> floa
     """Predicted ms of the unpruned net, where the table is of its precision."""
     if job.target.fitted_precision != "fp32":
         return None
-    return table.predict_net([layer.shape for layer in job.analysis.layers], correction).latency_ms
+    return table.predict_net([layer.shape for layer in job.layers], correction).latency_ms
 
 
-def _cut(job: Job, widths: Mapping[str, int]) -> GraphModule:
+def cut_net(job: Job, widths: Mapping[str, int]) -> GraphModule:
     """An untrained net of these widths: latency does not depend on which channels stay."""
     return apply_plan(job.original, job.analysis, {group: range(width) for group, width in widths.items()})
 
 
-def _measure_beside_original(
+def measure_beside_original(
     job: Job, originals: Sequence[Artifact], files: Mapping[str, Path]
 ) -> dict[str, Measurement]:
     """Measure nets interleaved with the unpruned fp32 one, which is called "baseline"."""
@@ -201,7 +249,7 @@ def read_problem(job: Job) -> Problem:
         for group, costs in job.run.result("score")["loss"].items()
     }
     correction = Correction(**job.run.result("profile")["correction"])
-    return Problem(job.analysis.layers, loss, parse_table(path.read_text(), str(path)), correction, job.limits)
+    return Problem(job.layers, loss, parse_table(path.read_text(), str(path)), correction, job.limits)
 
 
 def budget_ms(job: Job, baseline_ms: float) -> float:
@@ -235,7 +283,7 @@ def first_aim(job: Job) -> float:
         _, high_ms = profiled["baseline_interval_ms"]
         spread = spread_of_interval(profiled["baseline_ms"], high_ms)
     else:
-        spread = spread_of_errors(profiled["correction"]["error"], profiled["correction"]["variants"])
+        spread = Correction(**profiled["correction"]).spread
     return safe_budget_ms(1.0, spread, confidence)
 
 
@@ -325,7 +373,7 @@ def _try(job: Job, problem: Problem, aim: float, tries: Sequence[Try]) -> Try:
     name = f"try{len(tries)}"
     path = build_variant(job, name, apply_plan(job.original, job.analysis, made.keep))
     originals = [parse_artifact(row) for row in profiled["originals"]]
-    measured = _measure_beside_original(job, originals, {name: path})
+    measured = measure_beside_original(job, originals, {name: path})
     latency_ms = measured[name].latency.p50_ms
     share = latency_ms / budget_ms(job, measured["baseline"].latency.p50_ms)
     job.detail(f"measured {latency_ms:.4g} ms untrained, {share:.1%} of the budget")
