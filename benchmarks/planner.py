@@ -21,18 +21,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
+from machine import describe_machine
 from planner_networks import NETWORKS
 
 from edgeprune.core.candidates import candidate_widths, probe_shapes
@@ -310,18 +309,6 @@ def summarise(networks: Mapping[str, Any]) -> dict[str, Any]:
     return summary
 
 
-def describe_machine() -> dict[str, str]:
-    """The processor and the versions."""
-    cpus = [line.split(":", 1)[1].strip() for line in _cpu_lines() if line.startswith("model name")]
-    versions = {name: version(name) for name in ("scipy", "numpy", "torch")}
-    return {"cpu": (cpus or [platform.processor()])[0], "python": platform.python_version(), **versions}
-
-
-def _cpu_lines() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.exists() else []
-
-
 def main() -> None:
     """Run the comparison and write the results."""
     parser = argparse.ArgumentParser(description="The planner's optimum beside HALP, NetAdapt and uniform widths.")
@@ -334,7 +321,7 @@ def main() -> None:
         "what": "predicted loss (synthetic, random weights) at shares of the latency; see benchmarks/planner.py",
         "table": f"estimated profile {BOARD}, {RUNTIME} {PRECISION}, {THREADS} thread",
         "step": STEP,
-        "machine": describe_machine(),
+        "machine": describe_machine(("scipy", "numpy", "torch")),
         "summary": summarise(networks),
         "networks": networks,
     }
