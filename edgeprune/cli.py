@@ -19,7 +19,7 @@ from edgeprune.errors import EdgepruneError, UsageError
 
 REQUEST = (
     *("target", "host", "recipe", "latency_ms", "speedup", "confidence"),
-    *("runtime", "precision", "threads", "gates", "estimate"),
+    *("runtime", "precision", "threads", "gates", "minutes", "table", "insist", "estimate"),
 )
 DEFAULT_RECIPE = "digits-resnet8"
 PRECISIONS = ("fp32", "fp16", "int8", "dynamic-int8", "int16x8", "auto")
@@ -133,6 +133,9 @@ for _name, _until, _text in (
 
 @cli.group(invoke_without_command=True)
 @line_options
+@click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Time for single layers. Default: 10.")
+@click.option("--table", type=click.Path(exists=True, dir_okay=False), help="A latency table, in place of measuring one.")
+@click.option("--insist", is_flag=True, default=None, help="Use that table though it was made for something else.")
 @click.pass_context
 def profile(context: click.Context, /, directory: Path | None, **asked: Any) -> None:
     """Measure what the layers of a net cost on a device; show it; calibrate an estimate.
@@ -350,9 +353,9 @@ def _settle(directory: Path | None, asked: Mapping[str, Any]) -> tuple[Path, dic
 
 def _absolute(request: dict[str, Any]) -> dict[str, Any]:
     """Files named in a request, by their whole path, so that it can be resumed from another folder."""
-    files = {key: request[key] for key in ("target", "recipe", "gates") if request[key] is not None}
+    files = {key: request[key] for key in ("target", "recipe", "gates", "table") if request[key] is not None}
     return request | {
-        key: str(Path(name).resolve()) for key, name in files.items() if Path(name).suffix in (".py", ".toml")
+        key: str(Path(name).resolve()) for key, name in files.items() if Path(name).suffix in (".py", ".toml", ".json")
     }
 
 

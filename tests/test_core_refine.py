@@ -9,9 +9,18 @@ from math import ceil
 import pytest
 
 from edgeprune.core.candidates import layer_shapes, probe_shapes
-from edgeprune.core.latency import LatencyPoint, LatencyTable, TableKey, merge_tables, parse_table, render_table
+from edgeprune.core.latency import (
+    LatencyPoint,
+    LatencyTable,
+    TableKey,
+    accept_table,
+    merge_tables,
+    parse_table,
+    render_table,
+)
 from edgeprune.core.layers import JOIN, Extent, Layer, LayerShape, find_joins, join_ends
 from edgeprune.core.refine import find_uncertain, predict_uncertainty
+from edgeprune.errors import ProfileError
 
 KEY = TableKey("board", "onnxruntime", "1.0", "fp32", 1)
 WIDTHS = {"a": tuple(range(4, 65, 4)), "b": tuple(range(4, 65, 4))}
@@ -99,3 +108,14 @@ def test_a_join_may_save_time_and_lies_between_measured_ones() -> None:
     table = parse_table(render_table(LatencyTable(KEY, tuple(points))), "here")
     assert table.points == tuple(points)
     assert table.predict(replace(shapes[0], cin=24, cout=24)).latency_ms == pytest.approx(-3.0)
+
+
+def test_a_table_of_another_device_is_refused_unless_the_user_insists_and_marked_then() -> None:
+    table = measure({LayerShape("linear", 4, 4)})
+    assert accept_table(table, KEY, insist=False) is table
+    here = replace(KEY, device="mine", threads=4)
+    with pytest.raises(ProfileError, match=r"device board instead of mine; threads 1 instead of 4.*--insist"):
+        accept_table(table, here, insist=False)
+    accepted = accept_table(table, here, insist=True)
+    assert (accepted.key, accepted.points) == (here, table.points)
+    assert accepted.conditions["foreign"] == "device board instead of mine; threads 1 instead of 4"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from math import prod
+from math import inf, prod
 from types import MappingProxyType
 
 import numpy as np
@@ -120,7 +120,7 @@ def layer_shapes(layer: Layer, widths: Widths) -> set[LayerShape]:
     return {shape for shape in shapes if not shape.is_gone}
 
 
-def probe_shapes(layers: Iterable[Layer], widths: Widths, most: int) -> set[LayerShape]:
+def probe_shapes(layers: Iterable[Layer], widths: Widths, most: float = inf) -> set[LayerShape]:
     """Shapes to measure: all that the planner needs, or every second, third, ... width so that at most `most` remain.
 
     The ends of each range stay, so that whatever is left out lies between two measured widths.

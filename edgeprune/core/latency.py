@@ -19,6 +19,8 @@ from edgeprune.errors import PlanError, ProfileError
 
 TABLE_VERSION = 1
 MEASURED, INTERPOLATED, ESTIMATED = "measured", "interpolated", "estimated"
+FOREIGN = "foreign"
+"""The condition that marks a table that was made for something else."""
 COVERAGE = 0.9
 """Probability that the interval of a net's prediction holds its latency."""
 NOISE = 0.02
@@ -253,6 +255,23 @@ def _fit(columns: np.ndarray, measured: np.ndarray) -> np.ndarray:
         f_scale=NOISE,
     )
     return np.asarray(fitted.x)
+
+
+def accept_table(table: LatencyTable, key: TableKey, insist: bool) -> LatencyTable:
+    """A table that was brought along, if it is valid for `key`, or if the user insists: then it is marked.
+
+    Raises:
+        ProfileError: it was made on another device, runtime, version, precision or thread count; says which.
+    """
+    found, wanted = asdict(table.key), asdict(key)
+    differing = [f"{name} {found[name]} instead of {wanted[name]}" for name in wanted if found[name] != wanted[name]]
+    if not differing:
+        return table
+    if not insist:
+        raise ProfileError(
+            f"latency table: made for {'; '.join(differing)}; leave --table out to measure here, or add --insist"
+        )
+    return replace(table, key=key, conditions={**table.conditions, FOREIGN: "; ".join(differing)})
 
 
 def merge_tables(old: LatencyTable, new: LatencyTable) -> LatencyTable:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import chain
-from math import hypot
 from pathlib import Path
 from typing import Any
 
@@ -18,42 +16,28 @@ from edgeprune.core.candidates import draw_variants, probe_shapes
 from edgeprune.core.confidence import safe_budget_ms, spread_of_interval
 from edgeprune.core.latency import (
     ESTIMATED,
+    FOREIGN,
     Correction,
-    LatencyPoint,
     LatencyTable,
     MeasuredNet,
-    TableKey,
     fit_correction,
-    merge_tables,
     parse_table,
     render_table,
 )
-from edgeprune.core.layers import JOIN, LayerShape, join_ends
 from edgeprune.core.limits import count_costs
 from edgeprune.core.measurement import Measurement, Protocol
 from edgeprune.core.plan import GroupPlan, PruningPlan, parse_plan
 from edgeprune.core.planner import Choice, Problem, choose_widths, predict_ms, trace_front
-from edgeprune.core.refine import find_uncertain, predict_uncertainty
-from edgeprune.device.measure import ModelFile, ProbeSettings, measure_models, measure_probes
-from edgeprune.export.probes import write_probes
+from edgeprune.device.measure import ModelFile, measure_models
 from edgeprune.graph.surgery import apply_plan
 from edgeprune.prune.importance import keep_best_by_group
 from edgeprune.report.front import render_front
 from edgeprune.run import write_atomic, write_json
-from edgeprune.shipped import cache_dir, list_profiles, load_profiles
+from edgeprune.shipped import list_profiles, load_profiles
 from edgeprune.stages.artifacts import Files, build, build_variant
 from edgeprune.stages.job import Job
+from edgeprune.stages.table import find_table
 
-FIRST_PROBES = 200
-MORE_PROBES = 100
-"""Layer shapes measured at first, and in each step after it."""
-TOLERANCE = 0.02
-"""Measuring ends when widths between measured ones leave no more than this share of the net uncertain."""
-MINUTES = 10.0
-"""Time for layer shapes, unless the user says otherwise."""
-EMPTY = LayerShape("linear", 1, 1)
-"""A layer that costs next to nothing: what its model takes is the call."""
-LEAST_MS = 1e-4
 VARIANTS = 12
 VARIANT_SEED = 7
 QUICK = Protocol(min_samples=60, min_duration_s=0.5, rounds=8, max_warmup_s=0.5)
@@ -65,8 +49,6 @@ ACCEPTED = (0.93, 0.99)
 TRIES = 8
 FRONT = 10
 """Budgets at which the front of loss against latency is looked at."""
-EVERY_SHAPE = 10**9
-"""Estimates cost nothing, so no width is left out."""
 NOT_MEASURED = "estimated: no board was measured; this plan serves to look ahead and never passes a gate"
 
 
@@ -75,9 +57,8 @@ def profile(job: Job) -> dict[str, Any]:
     if job.estimated:
         return _estimate(job)
     originals = build(job, job.original, Files(job.run.directory, "original", job.formats, ("fp32",)))
-    key = _table_key(job)
     begun = time.monotonic()
-    table = _measure_table(job, key)
+    table = find_table(job)
     layers_s = time.monotonic() - begun
     variants = draw_nets(job, table, VARIANTS, VARIANT_SEED)
     job.detail(f"measuring {len(variants)} whole nets of random widths")
@@ -116,7 +97,7 @@ def _estimate(job: Job) -> dict[str, Any]:
     target = job.target
     board = load_profiles(target.name, list_profiles())
     table = board.choose(target.runtime, target.layer_precision, target.threads).tabulate(
-        probe_shapes(job.analysis.layers, job.widths, EVERY_SHAPE)
+        probe_shapes(job.analysis.layers, job.widths)
     )
     fp32 = board.choose(target.runtime, "fp32", target.threads)
     baseline = fp32.predict_net([layer.shape for layer in job.analysis.layers])
@@ -135,72 +116,6 @@ def _estimate(job: Job) -> dict[str, Any]:
         "originals": [],
         "variants": [],
     }
-
-
-def _table_key(job: Job) -> TableKey:
-    target, facts = job.target, job.device.facts
-    return TableKey(
-        facts.fingerprint,
-        target.runtime,
-        job.device.runtime_version(target.runtime),
-        target.layer_precision,
-        target.threads,
-    )
-
-
-def _measure_table(job: Job, key: TableKey) -> LatencyTable:
-    """The stored table of this device, with what it lacks measured now: coarsely, then where it is least certain.
-
-    It is stored after every step, so that an interrupted profile goes on where it was.
-    """
-    name = f"{key.device}-{key.runtime}-{key.runtime_version}-{key.precision}-{key.threads}.json"
-    stored = cache_dir() / "profiles" / name
-    table = parse_table(stored.read_text(), str(stored)) if stored.exists() else LatencyTable(key, ())
-    every = probe_shapes(job.layers, job.widths, EVERY_SHAPE)
-    missing = sorted(probe_shapes(job.layers, job.widths, FIRST_PROBES) - table.shapes)
-    end = time.monotonic() + 60 * (job.run.request.get("minutes") or MINUTES)
-    while True:
-        if missing:
-            job.detail(f"measuring {len(missing)} layer shapes")
-            table = merge_tables(table, LatencyTable(key, _probe(job, missing, end - time.monotonic())))
-            write_atomic(stored, render_table(table))
-        error = predict_uncertainty(table, job.layers, job.widths)
-        missing = find_uncertain(table, every, MORE_PROBES)
-        if error <= TOLERANCE or not missing or time.monotonic() > end:
-            break
-    job.detail(
-        f"{len(every & table.shapes)} of {len(every)} layer shapes measured; those between may miss by {error:.1%}"
-    )
-    return table
-
-
-def _probe(job: Job, shapes: Sequence[LayerShape], seconds: float) -> tuple[LatencyPoint, ...]:
-    """Time models of one layer or a join on the device; what a call of the runtime costs by itself is taken off."""
-    target, joins = job.target, [shape for shape in shapes if shape.op == JOIN]
-    alone = {EMPTY, *(shape for shape in shapes if shape.op != JOIN), *chain.from_iterable(map(join_ends, joins))}
-    files = write_probes({*alone, *joins}, target.format, target.layer_precision, job.run.path("probes"))
-    models = {shape: ModelFile.of(path, target.runtime) for shape, path in files.items()}
-    settings = ProbeSettings(budget_s=max(0.0, seconds))
-    taken = measure_probes(job.device, list(models.values()), target.threads, settings, job.detail)
-    windows = {shape: taken[model.name] for shape, model in models.items()}
-    empty_ms = float(np.median(windows[EMPTY]))
-    points = {shape: _point(shape, windows[shape], empty_ms) for shape in alone - {EMPTY}}
-    points |= {shape: _join_point(_point(shape, windows[shape], empty_ms), points) for shape in joins}
-    return tuple(points[shape] for shape in sorted(points))
-
-
-def _point(shape: LayerShape, windows_ms: Sequence[float], empty_ms: float) -> LatencyPoint:
-    low, median, high = (float(value) - empty_ms for value in np.percentile(windows_ms, [10, 50, 90]))
-    kept = tuple(round(window, 6) for window in windows_ms)
-    return LatencyPoint(shape, max(median, LEAST_MS), max(low, LEAST_MS), max(high, LEAST_MS), kept)
-
-
-def _join_point(both: LatencyPoint, alone: Mapping[LayerShape, LatencyPoint]) -> LatencyPoint:
-    """What two layers cost together, less what each costs alone."""
-    first, second = (alone[end] for end in join_ends(both.shape))
-    difference = both.latency_ms - first.latency_ms - second.latency_ms
-    spread = hypot(*((point.high_ms - point.low_ms) / 2 for point in (both, first, second)))
-    return LatencyPoint(both.shape, difference, difference - spread, difference + spread, both.windows_ms)
 
 
 def draw_nets(job: Job, table: LatencyTable, count: int, seed: int) -> list[dict[str, int]]:
@@ -315,8 +230,12 @@ def _make_plan(job: Job, problem: Problem, choice: Choice, limit: float) -> Prun
         limit,
         choice.loss_increase,
         choice.gap,
-        (NOT_MEASURED,) if job.estimated else (),
+        (NOT_MEASURED,) if job.estimated else _foreign(problem.table),
     )
+
+
+def _foreign(table: LatencyTable) -> tuple[str, ...]:
+    return (f"planned by a latency table made for {table.conditions[FOREIGN]}",) if FOREIGN in table.conditions else ()
 
 
 @dataclass(frozen=True)
@@ -351,7 +270,13 @@ def fit(job: Job) -> dict[str, Any]:
         aim = next_aim([(one.aim, one.share) for one in tries])
     fitting = [one for one in tries if one.fits]
     best = min(fitting, key=lambda one: one.plan.loss_increase) if fitting else min(tries, key=lambda one: one.share)
-    chosen = replace(best.plan, notes=(f"measured {best.share:.1%} of the budget before training",))
+    chosen = replace(
+        best.plan,
+        notes=(
+            *best.plan.notes,
+            f"measured {best.share:.1%} of the budget before training",
+        ),
+    )
     write_atomic(job.run.path("plan.json"), chosen.to_json())
     return {
         "tries": [

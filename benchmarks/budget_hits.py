@@ -1,0 +1,109 @@
+"""How often the loop of plan, cut and measure lands within [0.93, 1.00] of a latency budget, on this machine.
+
+    python benchmarks/latency_prediction.py --work DIR ...     # profiles the nets
+    python benchmarks/budget_hits.py --work DIR [--only NAME ...] [--runtime R] [--precision P]
+
+For each net five budgets, as shares of its unpruned fp32 latency. `edgeprune`'s own stages plan and fit; then the net
+that they chose is measured anew, interleaved with the unpruned one, so that the figure is not the one it was chosen by.
+`tries` is how many cut nets the loop measured on the device. Weights are random and the loss is synthetic (see
+planner.py): what is tried is whether latencies are met. A budget that is proven infeasible counts in none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from latency_prediction import PACKAGES, make_request
+from machine import describe_machine
+from planner import channel_norms, synthetic_loss
+from planner_networks import NETWORKS
+
+from edgeprune.core.artifact import parse_artifact
+from edgeprune.errors import InfeasibleBudget
+from edgeprune.graph.surgery import apply_plan
+from edgeprune.pipeline import deploy, open_job
+from edgeprune.run import read_json, write_json
+from edgeprune.stages.artifacts import build_variant
+from edgeprune.stages.job import Job
+from edgeprune.stages.latency import budget_ms, measure_beside_original
+from edgeprune.stages.model import read_plan
+
+RESULTS = Path(__file__).parent / "results" / "budget_hits.json"
+SHARES = (0.35, 0.5, 0.6, 0.75, 0.9)
+WITHIN = (0.93, 1.0)
+PROFILED = ("original.pt2", "latency_table.json", "artifacts", "stages/trace.json", "stages/profile.json")
+
+
+def write_scores(job: Job) -> None:
+    """In place of a measured sensitivity: L2 norms and a synthetic loss."""
+    norms = channel_norms(job.original, job.analysis)
+    loss = synthetic_loss(job.analysis, norms, job.widths, 0)
+    scores = {group: norms[group].tolist() if group in norms else [1.0] for group in job.widths}
+    job.run.stage("score", lambda: {"importance": "l2", "scores": scores, "loss": loss})
+
+
+def measure_again(job: Job) -> float:
+    """The chosen net's latency as a share of the budget, beside the unpruned net."""
+    path = build_variant(job, "final", apply_plan(job.original, job.analysis, read_plan(job).keep))
+    originals = [parse_artifact(row) for row in job.run.result("profile")["originals"]]
+    found = measure_beside_original(job, originals, {"final": path})
+    return found["final"].latency.p50_ms / budget_ms(job, found["baseline"].latency.p50_ms)
+
+
+def hit(profiled: Path, name: str, share: float) -> dict[str, Any]:
+    """Plan and fit one budget in a run of its own that takes over the net's profile."""
+    folder = profiled.with_name(f"{profiled.name}-{share:g}")
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "stages").mkdir(parents=True)
+    for part in PROFILED:
+        source = profiled / part
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / part)
+    known = read_json(profiled / "request.json")
+    asked = {key: known[key] for key in ("runtime", "precision")} | {"speedup": 1 / share}
+    with open_job(folder, make_request(folder, name, asked), lambda text: print(f"{name} {share} {text}")) as job:
+        write_scores(job)
+        row = {"network": name, **{key: known[key] for key in ("runtime", "precision")}, "share": share}
+        try:
+            deploy(job, "fit")
+        except InfeasibleBudget as error:
+            return {**row, "infeasible": str(error)}
+        return {**row, "tries": len(job.run.result("fit")["tries"]), "measured_share": round(measure_again(job), 4)}
+
+
+def summarise(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """The share of feasible budgets that were met, and how many nets that took."""
+    met = [WITHIN[0] <= row["measured_share"] <= WITHIN[1] for row in rows if "measured_share" in row]
+    tries = [row["tries"] for row in rows if "tries" in row]
+    return {"hit_rate": float(np.mean(met)), "budgets": len(met), "mean_tries": float(np.mean(tries))}
+
+
+def main() -> None:
+    """Run what is asked for, writing the results after every budget."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--only", nargs="+", default=list(NETWORKS))
+    parser.add_argument("--runtime", default="onnxruntime")
+    parser.add_argument("--precision", default="fp32")
+    asked = parser.parse_args()
+    rows = read_json(RESULTS)["rows"] if RESULTS.exists() else []
+    for name in asked.only:
+        for share in SHARES:
+            row = hit(asked.work / f"{name}-{asked.runtime}-{asked.precision}", name, share)
+            key = ("network", "runtime", "precision", "share")
+            rows = [*(one for one in rows if any(one[part] != row[part] for part in key)), row]
+            document = {
+                "machine": describe_machine(PACKAGES),
+                "within": WITHIN,
+                "summary": summarise(rows),
+                "rows": rows,
+            }
+            write_json(RESULTS, document)
+            print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()

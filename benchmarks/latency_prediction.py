@@ -1,0 +1,189 @@
+"""How far latency tables miss whole nets that they have not seen: random widths of seven nets, on this machine.
+
+    python benchmarks/latency_prediction.py --work DIR [--only NAME ...] [--runtime R ...] [--precision P ...]
+
+For each net, runtime and precision the line itself profiles the net (`edgeprune profile`: layers, joins, whole nets to
+correct by), in one thread. Then 50 nets of random widths, other than those that the correction has seen, are built and
+measured interleaved with the unpruned one, and held against what was predicted of them. Weights are random: latency
+does not depend on them. What was measured stays in DIR, and another call goes on from there. Medians of interleaved
+windows. `device_s` is what the profile took on the device.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from machine import describe_machine
+from planner_networks import NETWORKS
+
+from edgeprune.cli import REQUEST
+from edgeprune.core.artifact import parse_artifact
+from edgeprune.core.latency import Correction, Prediction, parse_table
+from edgeprune.pipeline import deploy, open_job
+from edgeprune.run import read_json, write_json
+from edgeprune.stages.artifacts import build_variant
+from edgeprune.stages.job import Job
+from edgeprune.stages.latency import cut_net, draw_nets, measure_beside_original
+
+RESULTS = Path(__file__).parent / "results" / "latency_prediction.json"
+VARIANTS, SEED, AT_ONCE = 50, 11, 17
+DISTURBED, TRIES = 0.03, 4
+PACKAGES = ("torch", "onnx", "onnxruntime", "litert-torch", "ai-edge-litert", "ai-edge-quantizer", "numpy", "scipy")
+RECIPE = '''"""{name} with random weights and data."""
+
+import sys
+
+sys.path.append({folder!r})
+import torch
+from planner_networks import NETWORKS
+
+make, shape = NETWORKS[{name!r}]
+torch.manual_seed(0)
+rows = [(torch.randn(8, *shape[1:]), torch.zeros(8))]
+
+
+def model():
+    return make()
+
+
+def train_data():
+    return rows
+
+
+eval_data = calibration_data = train_data
+
+
+def loss(outputs, targets):
+    return outputs.square().mean()
+
+
+def metric(outputs, targets):
+    return 0.0
+'''
+
+
+def predict_variants(job: Job, variants: Sequence[Mapping[str, int]]) -> list[Prediction]:
+    """What the profile of a run predicts of nets."""
+    path = job.run.path("latency_table.json")
+    table, correction = parse_table(path.read_text(), str(path)), Correction(**job.run.result("profile")["correction"])
+    return [table.predict_net([layer.at(widths) for layer in job.layers], correction) for widths in variants]
+
+
+def draw_unseen(job: Job, count: int) -> list[dict[str, int]]:
+    """Nets that the correction was not learned from."""
+    path = job.run.path("latency_table.json")
+    table = parse_table(path.read_text(), str(path))
+    seen = [row["widths"] for row in job.run.result("profile")["variants"]]
+    drawn = draw_nets(job, table, count + len(seen), SEED)
+    return [widths for widths in drawn if widths not in seen][:count]
+
+
+def measure_variants(job: Job, variants: Sequence[dict[str, int]]) -> dict[str, Any]:
+    """Medians in ms of each net, and of the unpruned one beside each batch of them.
+
+    A batch beside which the unpruned net is off what it was when the profile was made, is measured again.
+    """
+    profiled = job.run.result("profile")
+    originals = [parse_artifact(row) for row in profiled["originals"]]
+    measured_ms, baselines_ms = list[float](), list[float]()
+    for start in range(0, len(variants), AT_ONCE):
+        batch = dict(enumerate(variants[start : start + AT_ONCE], start))
+        files = {f"unseen{number}": find_file(job, f"unseen{number}", widths) for number, widths in batch.items()}
+        for _ in range(TRIES):
+            found = measure_beside_original(job, originals, files)
+            baselines_ms.append(found["baseline"].latency.p50_ms)
+            if abs(baselines_ms[-1] / profiled["baseline_ms"] - 1) <= DISTURBED:
+                break
+        measured_ms += [found[name].latency.p50_ms for name in files]
+        job.say(f"  {start + len(batch)} of {len(variants)} unseen nets measured")
+    return {"widths": list(variants), "measured_ms": measured_ms, "baselines_ms": baselines_ms}
+
+
+def find_file(job: Job, name: str, widths: dict[str, int]) -> Path:
+    """The file of a net, built where it is not there yet."""
+    folder, target = job.run.directory / "variants" / name / "artifacts", job.target
+    path = folder / f"pruned.{target.precision}.{target.format}"
+    return path if path.exists() else build_variant(job, name, cut_net(job, widths))
+
+
+def make_request(folder: Path, name: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """A request for a run in `folder`, with a recipe of the net there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe = folder / "recipe.py"
+    recipe.write_text(RECIPE.format(name=name, folder=str(Path(__file__).parent)))
+    fixed = {"target": "local", "host": "local", "threads": 1, "recipe": str(recipe)}
+    return {**dict.fromkeys(REQUEST), **fixed, **asked}
+
+
+def run_net(work: Path, name: str, runtime: str, precision: str) -> dict[str, Any]:
+    """Profile one net, measure its unseen variants, and compare."""
+    folder = work / f"{name}-{runtime}-{precision}"
+    request = make_request(folder, name, {"runtime": runtime, "precision": precision, "speedup": 1.5})
+    with open_job(folder, request, lambda text: print(f"{name} {runtime} {precision} {text}", flush=True)) as job:
+        deploy(job, "profile")
+        unseen = folder / "unseen.json"
+        if not unseen.exists():
+            write_json(unseen, measure_variants(job, draw_unseen(job, VARIANTS)))
+        found = read_json(unseen)
+        predicted = predict_variants(job, found["widths"])
+        profiled = job.run.result("profile")
+    measured = np.array(found["measured_ms"])
+    errors = np.array([one.latency_ms for one in predicted]) / measured - 1
+    inside = [one.low_ms <= ms <= one.high_ms for one, ms in zip(predicted, measured, strict=True)]
+    return {
+        "network": name,
+        "runtime": runtime,
+        "precision": precision,
+        "nets": len(errors),
+        "measured_ms": [round(float(ms), 5) for ms in measured],
+        "errors": [round(float(one), 4) for one in errors],
+        "leave_one_out_error": profiled["correction"]["error"],
+        "device_s": round(sum(profiled["seconds"].values())),
+        "interval_coverage": float(np.mean(inside)),
+        **summarise(errors),
+    }
+
+
+def summarise(errors: np.ndarray) -> dict[str, float]:
+    """Shares of nets predicted well, and the mean absolute error, as fractions."""
+    missed = np.abs(errors)
+    return {
+        "within_10_percent": float(np.mean(missed <= 0.10)),
+        "within_5_percent": float(np.mean(missed <= 0.05)),
+        "mape": float(np.mean(missed)),
+    }
+
+
+def merge(rows: list[dict[str, Any]], row: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows with one added or replaced, in order."""
+    key = ("network", "runtime", "precision")
+    others = [one for one in rows if any(one[name] != row[name] for name in key)]
+    return sorted([*others, row], key=lambda one: [one[name] for name in key])
+
+
+def main() -> None:
+    """Run what is asked for, writing the results after every net."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--only", nargs="+", default=list(NETWORKS))
+    parser.add_argument("--runtime", nargs="+", default=["onnxruntime", "litert"])
+    parser.add_argument("--precision", nargs="+", default=["fp32", "int8"])
+    asked = parser.parse_args()
+    rows = read_json(RESULTS)["networks"] if RESULTS.exists() else []
+    for name, runtime, precision in product(asked.only, asked.runtime, asked.precision):
+        row = run_net(asked.work, name, runtime, precision)
+        rows = merge(rows, row)
+        every = np.concatenate([one["errors"] for one in rows])
+        coverage = float(np.average([one["interval_coverage"] for one in rows], weights=[one["nets"] for one in rows]))
+        summary = {**summarise(every), "interval_coverage": coverage, "nets": len(every)}
+        write_json(RESULTS, {"machine": describe_machine(PACKAGES), "summary": summary, "networks": rows})
+        print({key: value for key, value in row.items() if key not in ("errors", "measured_ms")}, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""The latency table of a job: brought along, or measured on the device, coarsely and then where it is least certain."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from math import hypot
+from pathlib import Path
+
+import numpy as np
+
+from edgeprune.core.candidates import probe_shapes
+from edgeprune.core.latency import (
+    FOREIGN,
+    LatencyPoint,
+    LatencyTable,
+    TableKey,
+    accept_table,
+    merge_tables,
+    parse_table,
+    render_table,
+)
+from edgeprune.core.layers import JOIN, LayerShape, join_ends
+from edgeprune.core.refine import find_uncertain, predict_uncertainty
+from edgeprune.device.measure import ModelFile, ProbeSettings, measure_probes
+from edgeprune.errors import ProfileError
+from edgeprune.export.probes import write_probes
+from edgeprune.run import write_atomic
+from edgeprune.shipped import cache_dir
+from edgeprune.stages.job import Job
+
+FIRST_PROBES = 200
+MORE_PROBES = 100
+"""Layer shapes measured at first, and in each step after it."""
+TOLERANCE = 0.02
+"""Measuring ends when widths between measured ones leave no more than this share of the net uncertain."""
+MINUTES = 10.0
+"""Time for layer shapes, unless the user says otherwise."""
+EMPTY = LayerShape("linear", 1, 1)
+"""A layer that costs next to nothing: what its model takes is the call."""
+LEAST_MS = 1e-4
+
+
+def _table_key(job: Job) -> TableKey:
+    target, facts = job.target, job.device.facts
+    return TableKey(
+        facts.fingerprint,
+        target.runtime,
+        job.device.runtime_version(target.runtime),
+        target.layer_precision,
+        target.threads,
+    )
+
+
+def find_table(job: Job) -> LatencyTable:
+    """The table that the user brought along, or what is measured here.
+
+    Raises:
+        ProfileError: the user's table cannot be read, or was made for something else.
+    """
+    request, key = job.run.request, _table_key(job)
+    if not request.get("table"):
+        return _measure_table(job, key)
+    path = Path(request["table"])
+    try:
+        table = accept_table(parse_table(path.read_text(), str(path)), key, bool(request.get("insist")))
+    except OSError as exc:
+        raise ProfileError(f"{path}: cannot be read: {exc.strerror}") from exc
+    job.detail(f"{len(table.points)} layer shapes of {path}, made for {table.conditions.get(FOREIGN, 'this device')}")
+    return table
+
+
+def _measure_table(job: Job, key: TableKey) -> LatencyTable:
+    """The stored table of this device, with what it lacks measured now: coarsely, then where it is least certain.
+
+    It is stored after every step, so that an interrupted profile goes on where it was.
+    """
+    name = f"{key.device}-{key.runtime}-{key.runtime_version}-{key.precision}-{key.threads}.json"
+    stored = cache_dir() / "profiles" / name
+    table = parse_table(stored.read_text(), str(stored)) if stored.exists() else LatencyTable(key, ())
+    every = probe_shapes(job.layers, job.widths)
+    missing = sorted(probe_shapes(job.layers, job.widths, FIRST_PROBES) - table.shapes)
+    end = time.monotonic() + 60 * (job.run.request.get("minutes") or MINUTES)
+    while True:
+        if missing:
+            job.detail(f"measuring {len(missing)} layer shapes")
+            table = merge_tables(table, LatencyTable(key, _probe(job, missing, end - time.monotonic())))
+            write_atomic(stored, render_table(table))
+        error = predict_uncertainty(table, job.layers, job.widths)
+        missing = find_uncertain(table, every, MORE_PROBES)
+        if error <= TOLERANCE or not missing or time.monotonic() > end:
+            break
+    job.detail(
+        f"{len(every & table.shapes)} of {len(every)} layer shapes measured; those between may miss by {error:.1%}"
+    )
+    return table
+
+
+def _probe(job: Job, shapes: Sequence[LayerShape], seconds: float) -> tuple[LatencyPoint, ...]:
+    """Time models of one layer or a join on the device; what a call of the runtime costs by itself is taken off."""
+    target, joins = job.target, [shape for shape in shapes if shape.op == JOIN]
+    alone = {EMPTY, *(shape for shape in shapes if shape.op != JOIN), *chain.from_iterable(map(join_ends, joins))}
+    files = write_probes({*alone, *joins}, target.format, target.layer_precision, job.run.path("probes"))
+    models = {shape: ModelFile.of(path, target.runtime) for shape, path in files.items()}
+    settings = ProbeSettings(budget_s=max(0.0, seconds))
+    taken = measure_probes(job.device, list(models.values()), target.threads, settings, job.detail)
+    windows = {shape: taken[model.name] for shape, model in models.items()}
+    empty_ms = float(np.median(windows[EMPTY]))
+    points = {shape: _point(shape, windows[shape], empty_ms) for shape in alone - {EMPTY}}
+    points |= {shape: _join_point(_point(shape, windows[shape], empty_ms), points) for shape in joins}
+    return tuple(points[shape] for shape in sorted(points))
+
+
+def _point(shape: LayerShape, windows_ms: Sequence[float], empty_ms: float) -> LatencyPoint:
+    low, median, high = (float(value) - empty_ms for value in np.percentile(windows_ms, [10, 50, 90]))
+    kept = tuple(round(window, 6) for window in windows_ms)
+    return LatencyPoint(shape, max(median, LEAST_MS), max(low, LEAST_MS), max(high, LEAST_MS), kept)
+
+
+def _join_point(both: LatencyPoint, alone: Mapping[LayerShape, LatencyPoint]) -> LatencyPoint:
+    """What two layers cost together, less what each costs alone."""
+    first, second = (alone[end] for end in join_ends(both.shape))
+    difference = both.latency_ms - first.latency_ms - second.latency_ms
+    spread = hypot(*((point.high_ms - point.low_ms) / 2 for point in (both, first, second)))
+    return LatencyPoint(both.shape, difference, difference - spread, difference + spread, both.windows_ms)
