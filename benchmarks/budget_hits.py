@@ -23,6 +23,7 @@ from planner import channel_norms, synthetic_loss
 from planner_networks import NETWORKS
 
 from edgeprune.core.artifact import parse_artifact
+from edgeprune.core.statistics import settle_medians
 from edgeprune.errors import InfeasibleBudget
 from edgeprune.graph.surgery import apply_plan
 from edgeprune.pipeline import deploy, open_job
@@ -50,8 +51,8 @@ def measure_again(job: Job) -> float:
     """The chosen net's latency as a share of the budget, beside the unpruned net."""
     path = build_variant(job, "final", apply_plan(job.original, job.analysis, read_plan(job).keep))
     originals = [parse_artifact(row) for row in job.run.result("profile")["originals"]]
-    found = measure_beside_original(job, originals, {"final": path})
-    return found["final"].latency.p50_ms / budget_ms(job, found["baseline"].latency.p50_ms)
+    found, _ = settle_medians(measure_beside_original(job, originals, {"final": path}))
+    return found["final"] / budget_ms(job, found["baseline"])
 
 
 def hit(profiled: Path, name: str, share: float) -> dict[str, Any]:

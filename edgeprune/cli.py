@@ -174,7 +174,7 @@ def show_profile(directory: Path | None, table: Path | None, output: Path | None
     if not staircases:
         raise UsageError(f"{path}: no points in this table")
     profiled = read_json(directory / "stages" / "profile.json") if directory else None
-    bars = "10th to 90th percentile" if shown.origin == "measured" else "90 % interval"
+    bars = "least to median window" if shown.origin == "measured" else "90 % interval"
     note = f"{shown.origin}; a dot is a shape of the table, its bar the {bars}"
     picture = output or path.with_name("staircases.svg" if directory else f"{path.stem}.svg")
     write_atomic(picture, render_staircases(staircases, shown.key.describe(), note))

@@ -97,7 +97,7 @@ def _bars(line: Line) -> str:
 def render_table_facts(table: LatencyTable, profiled: Mapping[str, Any] | None) -> str:
     """What a table is of and how far it may be believed; `profiled` is the result of the run's profile stage."""
     spreads = [(point.high_ms - point.low_ms) / point.latency_ms for point in table.points if point.latency_ms > 0]
-    interval = "10th to 90th percentile" if table.origin == MEASURED else "90 % interval"
+    interval = "least to median window" if table.origin == MEASURED else "90 % interval"
     facts = {
         "table": table.key.describe(),
         "origin": table.origin,

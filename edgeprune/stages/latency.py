@@ -25,9 +25,10 @@ from edgeprune.core.latency import (
     render_table,
 )
 from edgeprune.core.limits import count_costs
-from edgeprune.core.measurement import Measurement, Protocol
+from edgeprune.core.measurement import Protocol
 from edgeprune.core.plan import GroupPlan, PruningPlan, parse_plan
 from edgeprune.core.planner import Choice, Problem, choose_widths, predict_ms, trace_front
+from edgeprune.core.statistics import settle_medians
 from edgeprune.device.measure import ModelFile, measure_models
 from edgeprune.graph.surgery import apply_plan
 from edgeprune.prune.importance import keep_best_by_group
@@ -68,14 +69,15 @@ def profile(job: Job) -> dict[str, Any]:
     begun = time.monotonic()
     measured = measure_beside_original(job, originals, files)
     nets_s = time.monotonic() - begun
+    settled, ratio = settle_medians(measured)
     nets = [
-        MeasuredNet(sum_layers_ms(job, table, widths), count_megavalues(job, widths), measured[name].latency.p50_ms)
+        MeasuredNet(sum_layers_ms(job, table, widths), count_megavalues(job, widths), settled[name])
         for name, widths in zip(files, variants, strict=True)
     ]
     correction = fit_correction(nets)
     whole = count_costs(job.analysis.layers, variants[0], job.target.fitted_precision)
     write_atomic(job.run.path("latency_table.json"), render_table(table))
-    baseline_ms = measured["baseline"].latency.p50_ms
+    baseline_ms = settled["baseline"]
     job.detail(
         f"unpruned fp32 {baseline_ms:.4g} ms; {len(table.points)} layer shapes; whole nets predicted "
         f"with a mean error of {correction.error or 0:.1%} (leave one out)"
@@ -83,6 +85,7 @@ def profile(job: Job) -> dict[str, Any]:
     return {
         "device": job.device.facts.to_dict(),
         "baseline_ms": baseline_ms,
+        "p50_over_p10": ratio,
         "correction": asdict(correction),
         "baseline_predicted_ms": _predict_full(job, table, correction),
         "seconds": {"layers": layers_s, "nets": nets_s},
@@ -147,13 +150,14 @@ def cut_net(job: Job, widths: Mapping[str, int]) -> GraphModule:
 
 def measure_beside_original(
     job: Job, originals: Sequence[Artifact], files: Mapping[str, Path]
-) -> dict[str, Measurement]:
-    """Measure nets interleaved with the unpruned fp32 one, which is called "baseline"."""
+) -> dict[str, tuple[float, ...]]:
+    """Samples in ms of nets, taken interleaved with the unpruned fp32 one, which is called "baseline"."""
     target = job.target
     baseline = next(one for one in originals if one.format == target.format)
     paths = {"baseline": job.run.path(baseline.path), **files}
     models = [ModelFile.of(path, target.runtime, name) for name, path in paths.items()]
-    return measure_models(job.device, models, target.threads, QUICK, lambda _: None)
+    measured = measure_models(job.device, models, target.threads, QUICK, lambda _: None)
+    return {name: one.samples_ms for name, one in measured.items()}
 
 
 def read_problem(job: Job) -> Problem:
@@ -299,8 +303,8 @@ def _try(job: Job, problem: Problem, aim: float, tries: Sequence[Try]) -> Try:
     path = build_variant(job, name, apply_plan(job.original, job.analysis, made.keep))
     originals = [parse_artifact(row) for row in profiled["originals"]]
     measured = measure_beside_original(job, originals, {name: path})
-    latency_ms = measured[name].latency.p50_ms
-    share = latency_ms / budget_ms(job, measured["baseline"].latency.p50_ms)
+    settled, _ = settle_medians(measured)
+    latency_ms, share = settled[name], settled[name] / budget_ms(job, settled["baseline"])
     job.detail(f"measured {latency_ms:.4g} ms untrained, {share:.1%} of the budget")
     return Try(aim, made, latency_ms, share)
 

@@ -23,6 +23,7 @@ from edgeprune.core.latency import (
 )
 from edgeprune.core.layers import JOIN, LayerShape, join_ends
 from edgeprune.core.refine import find_uncertain, predict_uncertainty
+from edgeprune.core.statistics import SETTLED_PERCENTILE
 from edgeprune.device.measure import ModelFile, ProbeSettings, measure_probes
 from edgeprune.errors import ProfileError
 from edgeprune.export.probes import write_probes
@@ -106,16 +107,17 @@ def _probe(job: Job, shapes: Sequence[LayerShape], seconds: float) -> tuple[Late
     settings = ProbeSettings(budget_s=max(0.0, seconds))
     taken = measure_probes(job.device, list(models.values()), target.threads, settings, job.detail)
     windows = {shape: taken[model.name] for shape, model in models.items()}
-    empty_ms = float(np.median(windows[EMPTY]))
+    empty_ms = float(np.percentile(windows[EMPTY], SETTLED_PERCENTILE))
     points = {shape: _point(shape, windows[shape], empty_ms) for shape in alone - {EMPTY}}
     points |= {shape: _join_point(_point(shape, windows[shape], empty_ms), points) for shape in joins}
     return tuple(points[shape] for shape in sorted(points))
 
 
 def _point(shape: LayerShape, windows_ms: Sequence[float], empty_ms: float) -> LatencyPoint:
-    low, median, high = (float(value) - empty_ms for value in np.percentile(windows_ms, [10, 50, 90]))
+    """What is told of windows: the 10th percentile, which a neighbour's work hardly moves, the least and the median."""
+    low, settled, high = (float(value) - empty_ms for value in np.percentile(windows_ms, [0, SETTLED_PERCENTILE, 50]))
     kept = tuple(round(window, 6) for window in windows_ms)
-    return LatencyPoint(shape, max(median, LEAST_MS), max(low, LEAST_MS), max(high, LEAST_MS), kept)
+    return LatencyPoint(shape, max(settled, LEAST_MS), max(low, LEAST_MS), max(high, LEAST_MS), kept)
 
 
 def _join_point(both: LatencyPoint, alone: Mapping[LayerShape, LatencyPoint]) -> LatencyPoint:
