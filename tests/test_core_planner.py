@@ -88,6 +88,24 @@ def test_width_that_saves_nothing_is_never_taken() -> None:
     assert choose_widths(problem, 1.0).widths == {"a": 16, "b": 16}
 
 
+LITERT_US = {32: 342, 33: 507, 48: 510, 50: 675, 64: 673, 65: 844, 80: 845}
+"""3x3 convolution of 64 channels at 28x28, LiteRT fp32, one thread, by output channels: measured on an AVX2 machine."""
+
+
+@pytest.mark.parametrize("budget_us", range(340, 860, 10))
+def test_filters_are_never_cut_where_the_measured_staircase_is_flat(budget_us: int) -> None:
+    layer = Layer(
+        "layer", LayerShape("conv", 64, 80, (3, 3), (1, 1), 1, (28, 28), (1, 1)), extent(constant=64), extent("a")
+    )
+    points = [LatencyPoint(layer.at({"a": width}), us / 1e3, us / 1e3, us / 1e3) for width, us in LITERT_US.items()]
+    problem = Problem((layer,), {"a": {width: 80.0 - width for width in LITERT_US}}, LatencyTable(KEY, tuple(points)))
+    if budget_us < min(LITERT_US.values()):
+        with pytest.raises(InfeasibleBudget):
+            choose_widths(problem, budget_us / 1e3)
+    else:
+        assert choose_widths(problem, budget_us / 1e3).widths["a"] in (32, 48, 64, 80)
+
+
 def test_infeasible_budget_names_the_best_reachable_figure() -> None:
     problem = chain({name: {8: 1.0, 16: 0.0} for name in "ab"})
     fastest = find_fastest(problem)
