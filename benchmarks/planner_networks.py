@@ -1,7 +1,8 @@
-"""The networks that the planner is compared on, written from their papers in plain PyTorch."""
+"""The networks that planning is tried on, written from their papers in plain PyTorch."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -11,6 +12,11 @@ from edgeprune.recipes.networks import ResidualBlock, ResNet8
 
 INVERTED = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 """Expansion, channels, repeats and first stride of MobileNetV2's stages (Sandler et al. 2018, table 2)."""
+LITE0 = (
+    *((1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3)),
+    *((6, 112, 3, 1, 5), (6, 192, 4, 2, 5), (6, 320, 1, 1, 3)),
+)
+"""The same and the kernel, of EfficientNet-B0's stages (Tan and Le 2019, table 1)."""
 SEPARABLE = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1))
 """Channels and stride of MobileNet's separable layers (Howard et al. 2017, table 1)."""
 
@@ -53,11 +59,12 @@ def mobilenet_v1(share: float, classes: int) -> nn.Module:
 class InvertedResidual(nn.Module):
     """Expand, filter each channel, project; with a shortcut where the shape stays (Sandler et al. 2018)."""
 
-    def __init__(self, cin: int, cout: int, stride: int, expansion: int) -> None:
+    def __init__(self, cin: int, cout: int, stride: int, expansion: int, kernel: int = 3) -> None:
         super().__init__()
         hidden = cin * expansion
         expand = _active(cin, hidden, 1) if expansion > 1 else []
-        self.layers = nn.Sequential(*expand, *_active(hidden, hidden, 3, stride, hidden), *_conv(hidden, cout, 1))
+        filtered = _active(hidden, hidden, kernel, stride, hidden)
+        self.layers = nn.Sequential(*expand, *filtered, *_conv(hidden, cout, 1))
         self.has_shortcut = stride == 1 and cin == cout
 
     def forward(self, x: Tensor) -> Tensor:
@@ -66,14 +73,23 @@ class InvertedResidual(nn.Module):
         return x + y if self.has_shortcut else y
 
 
-def mobilenet_v2() -> nn.Module:
-    """MobileNetV2 (Sandler et al. 2018, table 2)."""
+def _inverted(stages: Sequence[tuple[int, ...]]) -> nn.Module:
     cin, layers = 32, _active(3, 32, 3, 2)
-    for expansion, cout, repeats, stride in INVERTED:
+    for expansion, cout, repeats, stride, *kernel in stages:
         for turn in range(repeats):
-            layers.append(InvertedResidual(cin, cout, 1 if turn else stride, expansion))
+            layers.append(InvertedResidual(cin, cout, 1 if turn else stride, expansion, *kernel))
             cin = cout
     return nn.Sequential(*layers, *_active(cin, 1280, 1), *_head(1280, 1000))
+
+
+def mobilenet_v2() -> nn.Module:
+    """MobileNetV2 (Sandler et al. 2018, table 2)."""
+    return _inverted(INVERTED)
+
+
+def efficientnet_lite0() -> nn.Module:
+    """EfficientNet-Lite0: B0 without squeeze-and-excitation, stem and head unscaled (Tan and Le 2019; Liu 2020)."""
+    return _inverted(LITE0)
 
 
 def ds_cnn() -> nn.Module:
@@ -110,6 +126,44 @@ class UNet(nn.Module):
         return logits
 
 
+class TransformerBlock(nn.Module):
+    """Attention and two linear layers, each after a norm and beside a shortcut (Dosovitskiy et al. 2021)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[N, tokens, width]` to the same."""
+        batch, tokens, _ = x.shape
+        qkv = self.qkv(self.norm1(x)).reshape(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        query, key, value = qkv.unbind(0)
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value)
+        x = x + self.proj(mixed.transpose(1, 2).reshape(batch, tokens, -1))
+        y: Tensor = x + self.mlp(self.norm2(x))
+        return y
+
+
+class SmallViT(nn.Module):
+    """A vision transformer of four blocks, width 128, four heads, for 64x64 images in 8x8 patches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 128, 8, 8)
+        self.positions = nn.Parameter(0.02 * torch.randn(1, 64, 128))
+        self.blocks = nn.Sequential(*(TransformerBlock(128, 4) for _ in range(4)))
+        self.norm, self.last = nn.LayerNorm(128), nn.Linear(128, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[N, 3, 64, 64]` to `[N, 10]`."""
+        tokens = self.patches(x).flatten(2).transpose(1, 2) + self.positions
+        logits: Tensor = self.last(self.norm(self.blocks(tokens)).mean(1))
+        return logits
+
+
 NETWORKS = {
     "ResNet-8": (ResNet8, (1, 3, 32, 32)),
     "ResNet-20": (resnet20, (1, 3, 32, 32)),
@@ -117,5 +171,7 @@ NETWORKS = {
     "MobileNetV2": (mobilenet_v2, (1, 3, 224, 224)),
     "DS-CNN": (ds_cnn, (1, 1, 49, 10)),
     "U-Net": (UNet, (1, 3, 64, 64)),
+    "SmallViT": (SmallViT, (1, 3, 64, 64)),
+    "EfficientNet-Lite0": (efficientnet_lite0, (1, 3, 224, 224)),
 }
 """A constructor and the input's shape, by name."""

@@ -205,6 +205,7 @@ def test_candidates_are_multiples_and_never_a_sliver() -> None:
     assert found["odd"] == (8, 12, 16, 20, 24, 28, 32, 36, 40, 44, 48, 50)
     assert min(found["wide"]) == 64
     assert len(found["wide"]) <= 16
+    assert candidate_widths([ChannelGroup("heads", 4, (), kind="heads")], [], 8) == {"heads": (1, 2, 3, 4)}
 
 
 def test_widths_follow_the_users_rules() -> None:

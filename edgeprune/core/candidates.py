@@ -11,7 +11,7 @@ from types import MappingProxyType
 import numpy as np
 
 from edgeprune.core.layers import Layer, LayerShape
-from edgeprune.core.plan import ChannelGroup
+from edgeprune.core.plan import HEADS, ChannelGroup
 from edgeprune.errors import PlanError
 
 Widths = Mapping[str, Sequence[int]]
@@ -51,8 +51,8 @@ def candidate_widths(
 ) -> dict[str, tuple[int, ...]]:
     """Widths on offer by group that may be cut: multiples of `step` (coarser for large groups), and all.
 
-    A residual branch may go, unless one of its layers is fed by too many groups to be planned with it. A group whose
-    rule fixes its width is offered that one, and all to compare with.
+    Attention heads go one by one. A residual branch may go, unless one of its layers is fed by too many groups to be
+    planned with it. A group whose rule fixes its width is offered that one, and all to compare with.
 
     Raises:
         PlanError: a rule fixes a width that its group cannot have.
@@ -65,7 +65,8 @@ def candidate_widths(
 
 def _offer(group: ChannelGroup, step: int, rule: WidthRule) -> tuple[int, ...]:
     if rule.fixed is None:
-        return group.widths(rule.step or _step(group.size, step), max(rule.least, _least(group.size)))
+        usual = 1 if group.kind == HEADS else _step(group.size, step)
+        return group.widths(rule.step or usual, max(rule.least, _least(group.size)))
     possible = group.widths(1)
     if rule.fixed not in possible:
         nearest = min(possible, key=lambda width: abs(width - (rule.fixed or 0)))

@@ -11,6 +11,8 @@ from typing import Any
 from edgeprune.errors import PlanError
 
 PLAN_VERSION = 1
+HEADS = "heads"
+"""The kind of a group whose channels are attention heads."""
 BRANCH = "branch"
 """The kind of a group that is a residual branch: it has one "channel", kept or not."""
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch.fx import Node
 
+from edgeprune.core.plan import HEADS
 from edgeprune.graph.labels import Dim, join
 from edgeprune.graph.walk import Dims, LayerUse, Rule, Value, Walk, arg, freeze_all, untracked
 
@@ -203,7 +204,7 @@ def attention(node: Node, walk: Walk) -> Value:
     places = (query[-2], key[-2], value[-2], *walk.dims(mask)[-2:])
     walk.freeze(node, places, f"{node.name} (attention) compares positions along it")
     for dim in lead:
-        walk.labels.call(dim, "heads")
+        walk.labels.call(dim, HEADS)
     return (*lead, None, value[-1])
 
 
