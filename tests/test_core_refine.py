@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from itertools import product
 from math import ceil
 
+import numpy as np
 import pytest
 
-from edgeprune.core.candidates import layer_shapes, probe_shapes
+from edgeprune.core.candidates import probe_shapes
 from edgeprune.core.latency import (
     LatencyPoint,
     LatencyTable,
     TableKey,
     accept_table,
+    find_family,
     merge_tables,
     parse_table,
     render_table,
 )
 from edgeprune.core.layers import JOIN, Extent, Layer, LayerShape, find_joins, join_ends
-from edgeprune.core.refine import find_uncertain, predict_uncertainty
+from edgeprune.core.refine import Surprises, find_uncertain, note_surprises, predict_uncertainty
 from edgeprune.errors import ProfileError
 
 KEY = TableKey("board", "onnxruntime", "1.0", "fp32", 1)
@@ -38,46 +40,64 @@ LAYERS = (conv("first", extent(constant=3), extent("a")), conv("second", extent(
 
 
 def stairs(shape: LayerShape) -> float:
-    """Blocks of 16 output and 8 input channels, as kernels have them."""
-    return 1e-3 * ceil(shape.cout / 16) * ceil(shape.cin / 8)
+    """Blocks of 16 output channels, and four times as long wherever a block is not full."""
+    return 1e-3 * ceil(shape.cout / 16) * ceil(shape.cin / 8) * (4 if shape.cout % 16 else 1)
 
 
-def measure(shapes: set[LayerShape]) -> LatencyTable:
-    return LatencyTable(KEY, tuple(LatencyPoint(one, stairs(one), stairs(one), stairs(one)) for one in sorted(shapes)))
+def even(shape: LayerShape) -> float:
+    """In proportion to the products that it computes."""
+    return 1e-4 * shape.cin * shape.cout
 
 
-def test_refining_finds_the_stairs_with_few_measurements() -> None:
+def measure(shapes: set[LayerShape], cost: Callable[[LayerShape], float] = stairs) -> LatencyTable:
+    return LatencyTable(KEY, tuple(LatencyPoint(one, cost(one), cost(one), cost(one)) for one in sorted(shapes)))
+
+
+def refine(cost: Callable[[LayerShape], float], tolerance: float) -> tuple[LatencyTable, list[float]]:
+    """A table that was refined until the tolerance, and how uncertain it was at each step."""
     layers = tuple(replace(layer, shape=layer.at({"a": 64, "b": 64})) for layer in LAYERS)
-    every = probe_shapes(layers, WIDTHS, 10**9)
-    table = measure(probe_shapes(layers, WIDTHS, 30))
-    errors = [predict_uncertainty(table, layers, WIDTHS)]
-    while errors[-1] > 0.05:
-        more = find_uncertain(table, every, 10)
-        assert more
+    every, surprises = probe_shapes(layers, WIDTHS), Surprises()
+    table = measure(probe_shapes(layers, WIDTHS, 30), cost)
+    errors = [predict_uncertainty(table, layers, WIDTHS, surprises)]
+    while errors[-1] > tolerance and (more := find_uncertain(table, every, surprises, 25)):
         assert not set(more) & table.shapes
-        table = merge_tables(table, measure(set(more)))
-        errors.append(predict_uncertainty(table, layers, WIDTHS))
-    assert errors[0] > 0.1
-    assert len(table.points) < 0.8 * len(every)
-    whole = sum(stairs(layer.shape) for layer in layers)
-    missed = [
-        abs(sum(table.predict(shape).latency_ms - stairs(shape) for shape in shapes))
-        for shapes in product(*(layer_shapes(layer, WIDTHS) for layer in layers))
-    ]
-    assert max(missed) <= 2 * errors[-1] * whole
+        added = measure(set(more), cost)
+        note_surprises(surprises, table, added.points)
+        table = merge_tables(table, added)
+        errors.append(predict_uncertainty(table, layers, WIDTHS, surprises))
+    return table, errors
+
+
+def test_refining_ends_where_interpolation_was_right_all_along() -> None:
+    """Cost in proportion is what linear interpolation gives: intervals are wide at first, but nothing surprises."""
+    table, errors = refine(even, 0.02)
+    assert errors[0] > 0.02 > errors[-1]
+    assert len(table.points) < 0.6 * len(probe_shapes(LAYERS, WIDTHS))
+
+
+def test_refining_goes_on_where_widths_between_are_dearer_than_both_ends() -> None:
+    """The widths measured first all fill their blocks: no interval shows what those between cost."""
+    table, errors = refine(stairs, 0.05)
+    every = probe_shapes(LAYERS, WIDTHS)
+    assert max(errors) > 0.05 >= errors[-1]
+    missed = [table.predict(shape).latency_ms - stairs(shape) for shape in every]
+    whole = sum(stairs(layer.at({"a": 64, "b": 64})) for layer in LAYERS)
+    assert float(np.sqrt(np.mean(np.square(missed)))) <= 0.05 * whole
 
 
 def test_measured_shapes_leave_nothing_uncertain() -> None:
-    every = probe_shapes(LAYERS, WIDTHS, 10**9) | {layer.shape for layer in LAYERS}
+    every = probe_shapes(LAYERS, WIDTHS) | {layer.shape for layer in LAYERS}
     table = measure(every)
-    assert find_uncertain(table, every, 10) == []
-    assert predict_uncertainty(table, LAYERS, WIDTHS) == 0
+    assert find_uncertain(table, every, Surprises(), 10) == []
+    assert predict_uncertainty(table, LAYERS, WIDTHS, Surprises()) == 0
 
 
-def test_of_a_gap_the_middle_is_measured() -> None:
-    table = measure({LayerShape("linear", 10, width) for width in (8, 64)})
-    between = {LayerShape("linear", 10, width) for width in range(8, 65, 8)}
-    assert [shape.cout for shape in find_uncertain(table, between, 5)] == [40]
+def test_kinds_of_layers_that_surprise_come_first() -> None:
+    calm, wild = ({LayerShape("linear", cin, width) for width in range(8, 65, 8)} for cin in (10, 20))
+    wild = {replace(shape, op="conv") for shape in wild}
+    ends = {shape for shape in calm | wild if shape.cout in (8, 64)}
+    surprises: Surprises = {find_family(next(iter(calm))): [1e-5], find_family(next(iter(wild))): [0.5, -0.5]}
+    assert {shape.op for shape in find_uncertain(measure(ends), calm | wild, surprises, 6)} == {"conv"}
 
 
 def test_layers_join_where_a_convolution_reads_another() -> None:

@@ -1,38 +1,62 @@
-"""Which layer shapes to measure next: those whose latency the measured ones leave least certain."""
+"""Which layer shapes to measure next: those of kinds whose measurements surprised the table."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from math import hypot
+from collections.abc import Iterable, Mapping
+from math import hypot, sqrt
+from zlib import crc32
 
 from edgeprune.core.candidates import Widths, layer_shapes
-from edgeprune.core.latency import INTERPOLATED, LatencyTable, find_family
+from edgeprune.core.latency import INTERPOLATED, LatencyPoint, LatencyTable, Prediction, find_family
 from edgeprune.core.layers import Layer, LayerShape
+from edgeprune.errors import ProfileError
+
+Surprises = dict[LayerShape, list[float]]
+"""By kind of layer: how far measured latencies in ms lay off what had been predicted of them."""
 
 
-def find_uncertain(table: LatencyTable, wanted: Iterable[LayerShape], most: int) -> list[LayerShape]:
-    """At most so many shapes that lie between measured ones, the least certain first.
-
-    Latency may jump anywhere between two measured widths, so the interval of an interpolated shape spans both. Of the
-    shapes that share an interval only the middle one is given: where it lies, decides whether to look at the others.
-    """
-    gaps: dict[tuple[LayerShape, float, float], list[LayerShape]] = {}
-    for shape in wanted:
-        found = table.predict(shape)
+def note_surprises(surprises: Surprises, before: LatencyTable, points: Iterable[LatencyPoint]) -> None:
+    """Compare what was measured with what a table had predicted by interpolation."""
+    for point in points:
+        try:
+            found = before.predict(point.shape)
+        except ProfileError:
+            continue
         if found.kind == INTERPOLATED:
-            gaps.setdefault((find_family(shape), found.low_ms, found.high_ms), []).append(shape)
-    widest = sorted(gaps, key=lambda gap: (gap[1] - gap[2], gap[0]))[:most]
-    return [sorted(gaps[gap])[len(gaps[gap]) // 2] for gap in widest]
+            surprises.setdefault(find_family(point.shape), []).append(found.latency_ms - point.latency_ms)
 
 
-def predict_uncertainty(table: LatencyTable, layers: Iterable[Layer], widths: Widths) -> float:
-    """How far interpolation may miss a net, as a share of the unpruned one's layers.
+def find_uncertain(
+    table: LatencyTable, wanted: Iterable[LayerShape], surprises: Surprises, most: int
+) -> list[LayerShape]:
+    """At most so many shapes that lie between measured ones, those of the most surprising kinds of layer first.
 
-    Half of the widest interval between measured widths of each layer, added as independent errors.
+    A staircase need not rise: a width that fills a kernel's blocks may be faster than a narrower one. So of each kind
+    shapes are taken in no order of size, and what surprises they bring says whether to go on with it.
     """
-    widest, whole_ms = list[float](), 0.0
+    between = [(shape, found) for shape in wanted if (found := table.predict(shape)).kind == INTERPOLATED]
+    between.sort(key=lambda pair: (-_doubt_ms(pair[0], pair[1], surprises), crc32(repr(pair[0]).encode())))
+    return [shape for shape, _ in between[:most]]
+
+
+def predict_uncertainty(table: LatencyTable, layers: Iterable[Layer], widths: Widths, surprises: Surprises) -> float:
+    """How far interpolation may miss a net of any widths, as a share of the unpruned one's layers.
+
+    Each layer by the surprises of its kind, weighed by how many of its shapes are not measured, added as independent
+    errors.
+    """
+    doubts, whole_ms = list[float](), 0.0
     for layer in layers:
-        found = [table.predict(shape) for shape in layer_shapes(layer, widths)]
-        widest.append(max((one.high_ms - one.low_ms for one in found if one.kind == INTERPOLATED), default=0.0))
+        found = {shape: table.predict(shape) for shape in layer_shapes(layer, widths)}
+        between = [_doubt_ms(shape, one, surprises) for shape, one in found.items() if one.kind == INTERPOLATED]
+        doubts.append(sqrt(sum(doubt * doubt for doubt in between) / max(1, len(found))))
         whole_ms += table.predict(layer.shape).latency_ms
-    return hypot(*widest) / 2 / whole_ms
+    return hypot(*doubts) / whole_ms
+
+
+def _doubt_ms(shape: LayerShape, found: Prediction, surprises: Mapping[LayerShape, list[float]]) -> float:
+    """How far an interpolated latency may be off: as others of its kind were, or half the interval that it spans."""
+    known = surprises.get(find_family(shape))
+    if known is None:
+        return (found.high_ms - found.low_ms) / 2
+    return sqrt(sum(one * one for one in known) / len(known))

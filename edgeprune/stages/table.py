@@ -22,7 +22,7 @@ from edgeprune.core.latency import (
     render_table,
 )
 from edgeprune.core.layers import JOIN, LayerShape, join_ends
-from edgeprune.core.refine import find_uncertain, predict_uncertainty
+from edgeprune.core.refine import Surprises, find_uncertain, note_surprises, predict_uncertainty
 from edgeprune.core.statistics import SETTLED_PERCENTILE
 from edgeprune.device.measure import ModelFile, ProbeSettings, measure_probes
 from edgeprune.errors import ProfileError
@@ -32,10 +32,12 @@ from edgeprune.shipped import cache_dir
 from edgeprune.stages.job import Job
 
 FIRST_PROBES = 200
-MORE_PROBES = 100
+MORE_PROBES = 300
 """Layer shapes measured at first, and in each step after it."""
-TOLERANCE = 0.02
+TOLERANCE = 0.01
 """Measuring ends when widths between measured ones leave no more than this share of the net uncertain."""
+ROUNDS, WINDOW_S = 7, 0.004
+"""Many shapes for a short time each: the errors of a net's layers cancel, those of widths not measured do not."""
 MINUTES = 10.0
 """Time for layer shapes, unless the user says otherwise."""
 EMPTY = LayerShape("linear", 1, 1)
@@ -80,16 +82,18 @@ def _measure_table(job: Job, key: TableKey) -> LatencyTable:
     name = f"{key.device}-{key.runtime}-{key.runtime_version}-{key.precision}-{key.threads}.json"
     stored = cache_dir() / "profiles" / name
     table = parse_table(stored.read_text(), str(stored)) if stored.exists() else LatencyTable(key, ())
-    every = probe_shapes(job.layers, job.widths)
+    every, surprises = probe_shapes(job.layers, job.widths), Surprises()
     missing = sorted(probe_shapes(job.layers, job.widths, FIRST_PROBES) - table.shapes)
     end = time.monotonic() + 60 * (job.run.request.get("minutes") or MINUTES)
     while True:
         if missing:
-            job.detail(f"measuring {len(missing)} layer shapes")
-            table = merge_tables(table, LatencyTable(key, _probe(job, missing, end - time.monotonic())))
+            job.detail(f"measuring {len(missing)} layer shapes, {len(every - table.shapes)} are open")
+            points = _probe(job, missing, end - time.monotonic())
+            note_surprises(surprises, table, points)
+            table = merge_tables(table, LatencyTable(key, points))
             write_atomic(stored, render_table(table))
-        error = predict_uncertainty(table, job.layers, job.widths)
-        missing = find_uncertain(table, every, MORE_PROBES)
+        error = predict_uncertainty(table, job.layers, job.widths, surprises)
+        missing = find_uncertain(table, every, surprises, MORE_PROBES)
         if error <= TOLERANCE or not missing or time.monotonic() > end:
             break
     job.detail(
@@ -104,7 +108,7 @@ def _probe(job: Job, shapes: Sequence[LayerShape], seconds: float) -> tuple[Late
     alone = {EMPTY, *(shape for shape in shapes if shape.op != JOIN), *chain.from_iterable(map(join_ends, joins))}
     files = write_probes({*alone, *joins}, target.format, target.layer_precision, job.run.path("probes"))
     models = {shape: ModelFile.of(path, target.runtime) for shape, path in files.items()}
-    settings = ProbeSettings(budget_s=max(0.0, seconds))
+    settings = ProbeSettings(rounds=ROUNDS, window_s=WINDOW_S, budget_s=max(0.0, seconds))
     taken = measure_probes(job.device, list(models.values()), target.threads, settings, job.detail)
     windows = {shape: taken[model.name] for shape, model in models.items()}
     empty_ms = float(np.percentile(windows[EMPTY], SETTLED_PERCENTILE))
