@@ -24,7 +24,8 @@ from planner_networks import NETWORKS
 
 from edgeprune.cli import REQUEST
 from edgeprune.core.artifact import parse_artifact
-from edgeprune.core.latency import Correction, Prediction, parse_table
+from edgeprune.core.correction import Correction
+from edgeprune.core.latency import Prediction, parse_table
 from edgeprune.core.statistics import settle_medians
 from edgeprune.pipeline import deploy, open_job
 from edgeprune.run import read_json, write_json

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeprune.core.calibrate import Measured, calibrate, fit_profile, score, widen
+from edgeprune.core.correction import Correction
 from edgeprune.core.estimate import EstimatedProfile, Parameter, find_kernel
-from edgeprune.core.latency import Correction, parse_table, render_table
+from edgeprune.core.latency import parse_table, render_table
 from edgeprune.core.layers import Extent, Layer, LayerShape
 from edgeprune.core.planner import Problem, choose_widths
 from edgeprune.core.profiles import FACTS, parse_profiles, render_profiles

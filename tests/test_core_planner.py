@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeprune.core.candidates import WidthRule, candidate_widths, draw_variants, probe_shapes
-from edgeprune.core.latency import Correction, LatencyPoint, LatencyTable, MeasuredNet, TableKey, fit_correction
+from edgeprune.core.correction import Correction
+from edgeprune.core.latency import LatencyPoint, LatencyTable, TableKey
 from edgeprune.core.layers import Extent, Layer, LayerShape
 from edgeprune.core.plan import ChannelGroup
 from edgeprune.core.planner import Problem, choose_widths, find_fastest, predict_ms, trace_front
@@ -159,40 +160,12 @@ def test_depthwise_layers_are_interpolated_over_their_channels() -> None:
     assert LatencyTable(KEY, points).predict(shape).latency_ms == pytest.approx(1.0)
 
 
-def test_correction_recovers_scale_and_offset() -> None:
-    found = fit_correction([MeasuredNet(value, 0.0, 0.8 * value + 0.1) for value in (1.0, 2.0, 3.0, 5.0)])
-    assert (found.scale, found.offset_ms) == pytest.approx((0.8, 0.1), abs=1e-6)
-    assert found.error == pytest.approx(0, abs=1e-6)
-
-
-def measured_nets(disturbed: float = 1.0) -> list[MeasuredNet]:
-    """Twelve nets of which layers cost 1.1 times what they do alone, less 0.15 ms a million activations."""
-    random = np.random.default_rng(0)
-    layers, values = random.uniform(0.03, 0.15, 12), random.uniform(0.05, 0.3, 12)
-    measured = 1.1 * layers - 0.15 * values + 0.05
-    measured[4] *= disturbed
-    return [MeasuredNet(*map(float, row)) for row in zip(layers, values, measured, strict=True)]
-
-
-def test_correction_prices_the_activations_that_layers_alone_convert() -> None:
-    found = fit_correction(measured_nets())
-    assert (found.scale, found.per_megavalue_ms, found.offset_ms) == pytest.approx((1.1, -0.15, 0.05), rel=1e-3)
-    assert found.error == pytest.approx(0, abs=1e-4)
-
-
-def test_one_disturbed_net_hardly_moves_the_correction() -> None:
-    found = fit_correction(measured_nets(disturbed=1.5))
-    assert (found.scale, found.per_megavalue_ms) == pytest.approx((1.1, -0.15), rel=0.1)
-    assert found.error is not None
-    assert found.error > 0.03  # the disturbance is not hidden
-
-
 def test_planned_latency_is_that_of_the_corrected_net() -> None:
     problem = replace(
-        chain({name: {8: 3.0, 16: 1.0, 32: 0.0} for name in "abc"}), correction=Correction(0.9, 0.02, -5.0)
+        chain({name: {8: 3.0, 16: 1.0, 32: 0.0} for name in "abc"}), correction=Correction(0.9, 1.0, 0.02, -5.0)
     )
     shapes = [layer.at({"a": 16, "b": 32, "c": 8}) for layer in problem.layers]
-    expected = 0.02 + sum(max(0.0, 0.9 * staircase(shape) - 5.0 * shape.values / 1e6) for shape in shapes)
+    expected = 0.02 + sum(max(0.0, 0.9 * staircase(shape) - 5.0 * shape.weights / 1e6) for shape in shapes)
     assert predict_ms(problem, {"a": 16, "b": 32, "c": 8}) == pytest.approx(expected)
     choice = choose_widths(problem, expected)
     assert choice.latency_ms <= expected * (1 + 1e-6)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from math import exp, inf, isfinite, log, sqrt
+from math import exp, inf, isfinite, log
 
 from scipy.special import ndtri, stdtrit
 
@@ -36,18 +35,6 @@ class Spread:
             raise PlanError(f"confidence: {confidence!r}; expected at least 0.5 and below 1, such as 0.95")
         reach = stdtrit(self.freedom, confidence) if isfinite(self.freedom) else ndtri(confidence)
         return exp(self.sigma * float(reach))
-
-
-def spread_of_residuals(residuals: Sequence[float], parameters: int) -> Spread | None:
-    """How far another net may lie off a fit of so many parameters with these relative residuals; None if unknowable.
-
-    The variance of a new observation of a linear model, at average leverage.
-    """
-    freedom = len(residuals) - parameters
-    if freedom < 1:
-        return None
-    variance = sum(one * one for one in residuals) / freedom
-    return Spread(sqrt(variance * (1 + parameters / len(residuals))), freedom)
 
 
 def spread_of_interval(latency_ms: float, high_ms: float, coverage: float = ESTIMATE_COVERAGE) -> Spread:

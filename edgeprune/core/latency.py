@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-from scipy.optimize import least_squares
-
-from edgeprune.core.confidence import Spread, spread_of_residuals
+from edgeprune.core.correction import Correction
 from edgeprune.core.layers import JOIN, LayerShape
-from edgeprune.errors import PlanError, ProfileError
+from edgeprune.errors import ProfileError
 
 TABLE_VERSION = 1
 MEASURED, INTERPOLATED, ESTIMATED = "measured", "interpolated", "estimated"
@@ -23,10 +20,6 @@ FOREIGN = "foreign"
 """The condition that marks a table that was made for something else."""
 COVERAGE = 0.9
 """Probability that the interval of a net's prediction holds its latency."""
-NOISE = 0.02
-"""Relative error of a whole net up to which a fit counts it in full."""
-LEAST_FOR_VALUES = 6
-"""Nets needed to tell the price of activations from that of layers."""
 
 
 @dataclass(frozen=True)
@@ -51,43 +44,6 @@ class Prediction:
     low_ms: float
     high_ms: float
     kind: str
-
-
-@dataclass(frozen=True)
-class Correction:
-    """What a layer costs within a net, from what it costs alone: `scale * alone + per_megavalue_ms * values / 1e6`.
-
-    A layer alone converts its input and output to the layout of its kernel and back, which a net does at its ends
-    only, and leaves out what is fused into it there: both grow with the activations that it reads and writes, so
-    `per_megavalue_ms` may be of either sign. A net costs `offset_ms` more than its layers. Learned from `variants`
-    whole nets; `error` is the mean absolute leave-one-out error as a fraction, `sigma` and `freedom` are the spread of
-    other nets about what is predicted of them (:class:`Spread`).
-    """
-
-    scale: float = 1.0
-    offset_ms: float = 0.0
-    per_megavalue_ms: float = 0.0
-    variants: int = 0
-    error: float | None = None
-    sigma: float | None = None
-    freedom: int = 0
-
-    @property
-    def spread(self) -> Spread:
-        """How far measured nets lie from predicted ones.
-
-        Raises:
-            PlanError: too few nets were measured to know.
-        """
-        if self.sigma is None:
-            raise PlanError(f"confidence: {self.variants} measured nets do not tell how far predictions lie off")
-        return Spread(self.sigma, self.freedom)
-
-    def layer_ms(self, shape: LayerShape, alone_ms: float) -> float:
-        """Latency of a layer within a net, in ms; what a join saves is below zero."""
-        if shape.op == JOIN:
-            return self.scale * alone_ms
-        return max(0.0, self.scale * alone_ms + self.per_megavalue_ms * shape.values / 1e6)
 
 
 @dataclass(frozen=True)
@@ -198,63 +154,6 @@ def _between(points: Mapping[int, LatencyPoint | Prediction], at: int) -> Predic
 
     low_ms, high_ms = min(left.low_ms, right.low_ms), max(left.high_ms, right.high_ms)
     return Prediction(mix(left.latency_ms, right.latency_ms), low_ms, high_ms, INTERPOLATED)
-
-
-@dataclass(frozen=True)
-class MeasuredNet:
-    """A whole net: its layers alone, their activations in millions, and the measured net, in ms."""
-
-    layers_ms: float
-    megavalues: float
-    measured_ms: float
-
-
-def fit_correction(nets: Sequence[MeasuredNet]) -> Correction:
-    """Learn a correction from whole nets: a relative fit by Huber's loss, which a disturbed measurement hardly moves.
-
-    The error is leave-one-out: each net is predicted by a fit that has not seen it.
-
-    Raises:
-        ValueError: fewer than two nets.
-    """
-    if len(nets) < 2:
-        raise ValueError("a correction needs two measured nets or more")
-    columns = np.array([[net.layers_ms, 1.0, net.megavalues] for net in nets])
-    measured = np.array([net.measured_ms for net in nets])
-    used = columns[:, : 3 if len(nets) >= LEAST_FOR_VALUES else 2]
-    found = _fit(used, measured).tolist()
-    rest = [np.arange(len(nets)) != index for index in range(len(nets) if len(nets) > 2 else 0)]
-    left_out = [used[~other] @ _fit(used[other], measured[other]) / measured[~other] - 1 for other in rest]
-    error = float(np.mean(np.abs(left_out))) if left_out else None
-    spread = spread_of_residuals((used @ found / measured - 1).tolist(), len(found))
-    return Correction(
-        scale=found[0],
-        offset_ms=found[1],
-        per_megavalue_ms=found[2] if len(found) > 2 else 0.0,
-        variants=len(nets),
-        error=error,
-        sigma=spread.sigma if spread else None,
-        freedom=int(spread.freedom) if spread else 0,
-    )
-
-
-def _fit(columns: np.ndarray, measured: np.ndarray) -> np.ndarray:
-    rows = columns / measured[:, None]
-    least = np.array([0.0, 0.0, -np.inf])[: rows.shape[1]]
-    start = np.array([1.0, 1e-6, 0.0])[: rows.shape[1]]
-
-    def error(values: np.ndarray) -> np.ndarray:
-        return np.asarray(rows @ values - 1)
-
-    fitted = least_squares(
-        error,
-        start,
-        bounds=(least, np.inf),
-        x_scale=1 / np.abs(rows).max(axis=0),
-        loss="huber",
-        f_scale=NOISE,
-    )
-    return np.asarray(fitted.x)
 
 
 def accept_table(table: LatencyTable, key: TableKey, insist: bool) -> LatencyTable:

@@ -77,9 +77,12 @@ class LayerShape:
     @property
     def macs(self) -> int:
         """Multiply-accumulates for one input."""
-        if self.op not in ("conv", "linear"):
-            return 0
-        return self.cin * self.cout // self.groups * prod(self.kernel) * prod(self.output_size)
+        return self.weights * prod(self.output_size)
+
+    @property
+    def weights(self) -> int:
+        """Weights, biases left out."""
+        return self.cin * self.cout // self.groups * prod(self.kernel) if self.op in ("conv", "linear") else 0
 
     @property
     def values(self) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from math import prod
 
 from edgeprune.core.layers import Layer, LayerShape
 from edgeprune.core.target import Budget, suggest
@@ -37,8 +36,10 @@ SIZES = {
     "int8": Sizes(1, 4, 1),
     "dynamic-int8": Sizes(1, 4, 4),
     "int16x8": Sizes(1, 8, 2),
+    "mixed": Sizes(1, 4, 4),
 }
-"""By precision; biases of static 8-bit weights have 32 bits, beside 16-bit activations 64 (TFLite's specification)."""
+"""By precision; biases of static 8-bit weights have 32 bits, beside 16-bit activations 64 (TFLite's specification).
+Of mixed precision, as if no layer stayed in float."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def count_layer(layer: Layer, shape: LayerShape, precision: str) -> Costs:
         return Costs()
     weights = biases = 0
     if shape.op in ("conv", "linear") and REPEAT not in layer.name:
-        weights, biases = shape.cin * shape.cout // shape.groups * prod(shape.kernel), shape.cout
+        weights, biases = shape.weights, shape.cout
     size = SIZES[precision]
     weight_bytes = weights * size.weight + biases * size.bias
     return Costs(weights + biases, weight_bytes, shape.macs, shape.values * size.activation)

@@ -22,7 +22,8 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
 from edgeprune.core.candidates import input_knots, is_joint, joint_choices, output_choices, shape_at_knot
-from edgeprune.core.latency import Correction, LatencyTable
+from edgeprune.core.correction import Correction
+from edgeprune.core.latency import LatencyTable
 from edgeprune.core.layers import Layer, LayerShape
 from edgeprune.core.limits import SIZES, TOTALS, UNITS, Costs, Limits, allowed_widths, count_costs, count_layer
 from edgeprune.errors import InfeasibleBudget, PlanError

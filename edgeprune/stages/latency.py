@@ -14,16 +14,9 @@ from torch.fx import GraphModule
 from edgeprune.core.artifact import Artifact, parse_artifact
 from edgeprune.core.candidates import draw_variants, probe_shapes
 from edgeprune.core.confidence import safe_budget_ms, spread_of_interval
-from edgeprune.core.latency import (
-    ESTIMATED,
-    FOREIGN,
-    Correction,
-    LatencyTable,
-    MeasuredNet,
-    fit_correction,
-    parse_table,
-    render_table,
-)
+from edgeprune.core.correction import Correction, MeasuredNet, fit_correction
+from edgeprune.core.latency import ESTIMATED, FOREIGN, LatencyTable, parse_table, render_table
+from edgeprune.core.layers import JOIN
 from edgeprune.core.limits import count_costs
 from edgeprune.core.measurement import Protocol
 from edgeprune.core.plan import GroupPlan, PruningPlan, parse_plan
@@ -39,7 +32,7 @@ from edgeprune.stages.artifacts import Files, build, build_variant
 from edgeprune.stages.job import Job
 from edgeprune.stages.table import find_table
 
-VARIANTS = 12
+VARIANTS = 16
 VARIANT_SEED = 7
 QUICK = Protocol(min_samples=60, min_duration_s=0.5, rounds=8, max_warmup_s=0.5)
 """Enough to compare nets interleaved; the final figures are taken by the target's own protocol."""
@@ -71,7 +64,7 @@ def profile(job: Job) -> dict[str, Any]:
     nets_s = time.monotonic() - begun
     settled, ratio = settle_medians(measured)
     nets = [
-        MeasuredNet(sum_layers_ms(job, table, widths), count_megavalues(job, widths), settled[name])
+        MeasuredNet(*sum_parts_ms(job, table, widths), count_megaweights(job, widths), settled[name])
         for name, widths in zip(files, variants, strict=True)
     ]
     correction = fit_correction(nets)
@@ -123,17 +116,19 @@ def _estimate(job: Job) -> dict[str, Any]:
 
 def draw_nets(job: Job, table: LatencyTable, count: int, seed: int) -> list[dict[str, int]]:
     """Random widths of whole nets, the unpruned one first, spread over all prices."""
-    return draw_variants(job.widths, lambda widths: sum_layers_ms(job, table, widths), count, seed)
+    return draw_variants(job.widths, lambda widths: sum(sum_parts_ms(job, table, widths)), count, seed)
 
 
-def sum_layers_ms(job: Job, table: LatencyTable, widths: Mapping[str, int]) -> float:
-    """What the layers and joins of a net of these widths add up to by the table, uncorrected."""
-    return sum(table.predict(layer.at(widths)).latency_ms for layer in job.layers)
+def sum_parts_ms(job: Job, table: LatencyTable, widths: Mapping[str, int]) -> tuple[float, float]:
+    """What the layers, and the joins, of a net of these widths add up to by the table, uncorrected."""
+    shapes = [layer.at(widths) for layer in job.layers]
+    joins_ms = sum(table.predict(shape).latency_ms for shape in shapes if shape.op == JOIN)
+    return sum(table.predict(shape).latency_ms for shape in shapes) - joins_ms, joins_ms
 
 
-def count_megavalues(job: Job, widths: Mapping[str, int]) -> float:
-    """Millions of activations that the layers of such a net read and write."""
-    return sum(layer.at(widths).values for layer in job.analysis.layers) / 1e6
+def count_megaweights(job: Job, widths: Mapping[str, int]) -> float:
+    """Millions of weights of such a net."""
+    return sum(layer.at(widths).weights for layer in job.analysis.layers) / 1e6
 
 
 def _predict_full(job: Job, table: LatencyTable, correction: Correction) -> float | None:
@@ -146,6 +141,12 @@ def _predict_full(job: Job, table: LatencyTable, correction: Correction) -> floa
 def cut_net(job: Job, widths: Mapping[str, int]) -> GraphModule:
     """An untrained net of these widths: latency does not depend on which channels stay."""
     return apply_plan(job.original, job.analysis, {group: range(width) for group, width in widths.items()})
+
+
+def unpruned_file(job: Job) -> Path:
+    """The unpruned net in the precision that is planned for: the first of the nets that the profile measured."""
+    target = job.target
+    return job.run.path(f"variants/variant0/artifacts/pruned.{target.fitted_precision}.{target.format}")
 
 
 def measure_beside_original(
