@@ -11,7 +11,7 @@ from edgeprune.core.artifact import Artifact
 from edgeprune.core.document import Figures
 from edgeprune.core.gate import Gate
 from edgeprune.core.measurement import Conditions, Measurement
-from edgeprune.core.shipping import DEFAULT_LIMIT, Candidates, accuracy_limits
+from edgeprune.core.shipping import DEFAULT_LIMIT, Candidates, accuracy_limits, choose_planned
 from edgeprune.core.target import AUTO, Target, parse_target
 from edgeprune.errors import TargetError
 
@@ -116,3 +116,8 @@ def test_a_precision_that_the_runtime_lacks_is_refused() -> None:
         Target("board", "", precision="int16x8")
     with pytest.raises(TargetError, match=r"board\.toml: precision: 'autom' is not known; did you mean 'auto'"):
         parse_target({"description": "board", "precision": "autom"}, "board", "board.toml")
+
+
+@pytest.mark.parametrize(("int8_ms", "chosen"), [(0.5, "int8"), (0.97, "int8"), (0.99, "fp32"), (1.5, "fp32")])
+def test_int8_is_planned_for_only_where_the_board_runs_it_faster(int8_ms: float, chosen: str) -> None:
+    assert choose_planned({"fp32": 1.0, "int8": int8_ms}) == chosen

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from edgeprune.core.correction import Correction
-from edgeprune.core.layers import JOIN, LayerShape
+from edgeprune.core.correction import Correction, MeasuredNet
+from edgeprune.core.layers import JOIN, Layer, LayerShape
 from edgeprune.errors import ProfileError
 
 TABLE_VERSION = 1
@@ -119,6 +119,16 @@ class LatencyTable:
         total = correction.offset_ms + sum(correction.layer_ms(shape, part.latency_ms) for shape, part in parts)
         margin = 1.0 if correction.sigma is None else correction.spread.margin((1 + COVERAGE) / 2)
         return Prediction(total, total / margin, total * margin, kind)
+
+
+def describe_net(
+    table: LatencyTable, layers: Iterable[Layer], widths: Mapping[str, int], measured_ms: float
+) -> MeasuredNet:
+    """A measured net of these widths, as a correction learns from it."""
+    shapes = [layer.at(widths) for layer in layers]
+    joins_ms = sum(table.predict(shape).latency_ms for shape in shapes if shape.op == JOIN)
+    every_ms = sum(table.predict(shape).latency_ms for shape in shapes)
+    return MeasuredNet(every_ms - joins_ms, joins_ms, sum(shape.weights for shape in shapes) / 1e6, measured_ms)
 
 
 def find_family(shape: LayerShape) -> LayerShape:

@@ -10,7 +10,7 @@ multiply-accumulates are sums over the same weights; a combination that needs to
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -70,14 +70,19 @@ class Choice:
     gap: float
 
 
-def choose_widths(problem: Problem, budget_ms: float) -> Choice:
+def choose_widths(problem: Problem, budget_ms: float, forbidden: Iterable[Mapping[str, int]] = ()) -> Choice:
     """The widths of least predicted loss within `budget_ms` of predicted latency (infinite: any) and the limits.
+
+    None of the `forbidden` choices is given.
 
     Raises:
         InfeasibleBudget: proven that no widths meet the budget and the limits; names the one and its best figure.
         PlanError: a layer depends on its groups in a way that cannot be planned, or no solution in time.
     """
-    found = _solve(problem, _build_program(problem), budget_ms)
+    program = _build_program(problem)
+    for widths in forbidden:
+        program.forbid(widths)
+    found = _solve(problem, program, budget_ms)
     if found is None:
         fastest = find_fastest(problem)
         beside = " within " + _list_limits(problem.limits) if problem.limits.given else ""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edgeprune.core.document import Figures, accuracy_figures
-from edgeprune.core.gate import PASS, Gate, judge
+from edgeprune.core.gate import PASS, Figure, Gate, judge
 
 ACCURACY_METRICS = ("accuracy_percent", "accuracy_drop_points")
 DEFAULT_LIMIT = Gate("accuracy_drop_points", at_most=1.0)
 """Stands in where a target has no accuracy gate: MLPerf asks 99 % of the float accuracy of most of its tasks
 (Reddi et al., "MLPerf Inference Benchmark", 2020)."""
+
+WORTH = 0.02
+"""Share of the latency that int8 must save to be planned for: less may be noise, and float loses no accuracy."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,14 @@ class Candidates:
         return all(judge(gate, looked_at, beside).outcome == PASS for gate in self.limits)
 
 
+def is_within(limits: Sequence[Gate], accuracy_percent: float, baseline_percent: float) -> bool:
+    """Whether an accuracy passes every limit beside that of the baseline."""
+    drop = Figure(baseline_percent - accuracy_percent)
+    looked_at = {"accuracy_percent": Figure(accuracy_percent), "accuracy_drop_points": drop}
+    beside = {"accuracy_percent": Figure(baseline_percent)}
+    return all(judge(gate, looked_at, beside).outcome == PASS for gate in limits)
+
+
 def accuracy_limits(gates: Sequence[Gate]) -> tuple[Gate, ...]:
     """The gates on accuracy, or DEFAULT_LIMIT where there is none."""
     return tuple(gate for gate in gates if gate.metric in ACCURACY_METRICS) or (DEFAULT_LIMIT,)
@@ -71,3 +82,11 @@ def _is_slower(one: Figures, other: Figures) -> bool:
 
 def _name(figures: Figures) -> str:
     return figures.artifact.precision
+
+
+def choose_planned(latency_ms: Mapping[str, float]) -> str:
+    """The precision that is planned for where it is left open: int8 only where this board runs the net faster in it.
+
+    `latency_ms` is of the unpruned net, by precision: fp32 and int8.
+    """
+    return "int8" if latency_ms["int8"] < (1 - WORTH) * latency_ms["fp32"] else "fp32"

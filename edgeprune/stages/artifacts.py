@@ -74,7 +74,7 @@ def _origin(job: Job, role: str) -> dict[str, str]:
 def build_variant(job: Job, name: str, program: GraphModule) -> Path:
     """Export an untrained net as the target runs it, to be timed only."""
     folder = job.run.directory / "variants" / name
-    (artifact,) = build(job, program, Files(folder, "pruned", (job.target.format,), (job.target.fitted_precision,)))
+    (artifact,) = build(job, program, Files(folder, "pruned", (job.target.format,), (job.planned.fitted_precision,)))
     return folder / artifact.path
 
 
@@ -88,7 +88,7 @@ def export(job: Job) -> dict[str, Any]:
     program = load_model(job.run.path("recovered.pt2"))
     inputs, _ = _evaluation_rows(job, PARITY_ROWS)
     originals = [parse_artifact(row) for row in job.run.result("profile")["originals"]]
-    precisions = tuple(dict.fromkeys((*DEPLOYED, job.target.fitted_precision)))
+    precisions = tuple(dict.fromkeys((*DEPLOYED, job.planned.fitted_precision)))
     made = build(job, program, Files(job.run.directory, "pruned", job.formats, precisions))
     same = not job.facts.host_key
     links = compare_artifacts(job.original, originals, job.run.directory, inputs, same)
@@ -215,7 +215,7 @@ def read_figures(job: Job) -> dict[str, Figures]:
     sizes = {"original": job.run.result("trace"), "pruned": job.run.result("prune")}
     predicted = {
         baseline_name(job): job.run.result("profile")["baseline_predicted_ms"],
-        f"pruned-{job.target.format}-{job.target.fitted_precision}": job.run.result("fit")["plan"]["predicted_ms"],
+        f"pruned-{job.target.format}-{job.planned.fitted_precision}": job.run.result("fit")["plan"]["predicted_ms"],
     }
     return {
         one.name: Figures(

@@ -15,15 +15,18 @@ from edgeprune.core.candidates import WidthRule, candidate_widths
 from edgeprune.core.layers import Layer, find_joins
 from edgeprune.core.limits import Limits, read_limits
 from edgeprune.core.measurement import DeviceFacts, parse_device_facts
-from edgeprune.core.target import Target, suggest
+from edgeprune.core.target import AUTO, Target, suggest
 from edgeprune.device.connect import Device, open_device
 from edgeprune.device.energy import check_meter
 from edgeprune.errors import DeviceError, RecipeError, RunError, TargetError
 from edgeprune.graph.groups import Analysis, find_groups
 from edgeprune.graph.storage import load_model
 from edgeprune.recipes.load import Recipe, load_recipe
-from edgeprune.run import Run
+from edgeprune.run import Run, read_json
 from edgeprune.shipped import load_gates, load_target
+
+CHOSEN = "precision.json"
+"""Where a run keeps the precision that it plans for, if its target leaves it open."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,14 @@ class Job:
         if request["gates"] is not None:
             target = replace(target, gates=load_gates(Path(request["gates"])))
         return target
+
+    @property
+    def planned(self) -> Target:
+        """The target as it is planned for: where it leaves the precision open, that which `profile` has chosen."""
+        chosen = self.run.path(CHOSEN)
+        if self.target.precision != AUTO or not chosen.exists():
+            return self.target
+        return replace(self.target, precision=read_json(chosen)["precision"])
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -159,7 +170,7 @@ class Job:
             InfeasibleBudget: not even a net without weights fits the file.
         """
         overhead = self.run.result("profile").get("overhead_bytes", 0)
-        limits = read_limits(self.target.budget, self.target.fitted_precision, overhead)
+        limits = read_limits(self.target.budget, self.planned.fitted_precision, overhead)
         fixed = {group: rule.fixed for group, rule in self.width_rules.items() if rule.fixed is not None}
         return replace(limits, fixed=fixed)
 

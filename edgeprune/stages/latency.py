@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, fields, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ from edgeprune.core.artifact import Artifact, parse_artifact
 from edgeprune.core.candidates import draw_variants, probe_shapes
 from edgeprune.core.confidence import safe_budget_ms, spread_of_interval
 from edgeprune.core.correction import Correction, MeasuredNet, fit_correction
-from edgeprune.core.latency import ESTIMATED, FOREIGN, LatencyTable, parse_table, render_table
-from edgeprune.core.layers import JOIN
+from edgeprune.core.latency import ESTIMATED, FOREIGN, LatencyTable, describe_net, parse_table, render_table
 from edgeprune.core.limits import count_costs
+from edgeprune.core.loop import AIM, Goal, choose_fitting, describe_tries, fit_to_budget
 from edgeprune.core.measurement import Protocol
 from edgeprune.core.plan import GroupPlan, PruningPlan, parse_plan
 from edgeprune.core.planner import Choice, Problem, choose_widths, predict_ms, trace_front
+from edgeprune.core.shipping import choose_planned
 from edgeprune.core.statistics import settle_medians
+from edgeprune.core.target import AUTO
 from edgeprune.device.measure import ModelFile, measure_models
 from edgeprune.graph.surgery import apply_plan
 from edgeprune.prune.importance import keep_best_by_group
@@ -29,18 +32,13 @@ from edgeprune.report.front import render_front
 from edgeprune.run import write_atomic, write_json
 from edgeprune.shipped import list_profiles, load_profiles
 from edgeprune.stages.artifacts import Files, build, build_variant
-from edgeprune.stages.job import Job
+from edgeprune.stages.job import CHOSEN, Job
 from edgeprune.stages.table import find_table
 
 VARIANTS = 16
 VARIANT_SEED = 7
 QUICK = Protocol(min_samples=60, min_duration_s=0.5, rounds=8, max_warmup_s=0.5)
 """Enough to compare nets interleaved; the final figures are taken by the target's own protocol."""
-AIM = 0.965
-"""Plans aim at this share of the budget, so that the measuring noise does not decide."""
-ACCEPTED = (0.93, 0.99)
-"""A net measured within these shares of the budget is accepted as it is."""
-TRIES = 8
 FRONT = 10
 """Budgets at which the front of loss against latency is looked at."""
 NOT_MEASURED = "estimated: no board was measured; this plan serves to look ahead and never passes a gate"
@@ -50,6 +48,7 @@ def profile(job: Job) -> dict[str, Any]:
     """What layers cost on the device, and how their sum relates to whole nets there."""
     if job.estimated:
         return _estimate(job)
+    _choose_precision(job)
     originals = build(job, job.original, Files(job.run.directory, "original", job.formats, ("fp32",)))
     begun = time.monotonic()
     table = find_table(job)
@@ -64,11 +63,10 @@ def profile(job: Job) -> dict[str, Any]:
     nets_s = time.monotonic() - begun
     settled, ratio = settle_medians(measured)
     nets = [
-        MeasuredNet(*sum_parts_ms(job, table, widths), count_megaweights(job, widths), settled[name])
-        for name, widths in zip(files, variants, strict=True)
+        describe_net(table, job.layers, widths, settled[name]) for name, widths in zip(files, variants, strict=True)
     ]
     correction = fit_correction(nets)
-    whole = count_costs(job.analysis.layers, variants[0], job.target.fitted_precision)
+    whole = count_costs(job.analysis.layers, variants[0], job.planned.fitted_precision)
     write_atomic(job.run.path("latency_table.json"), render_table(table))
     baseline_ms = settled["baseline"]
     job.detail(
@@ -86,6 +84,21 @@ def profile(job: Job) -> dict[str, Any]:
         "originals": [artifact.to_dict() for artifact in originals],
         "variants": [{"widths": widths, **asdict(net)} for widths, net in zip(variants, nets, strict=True)],
     }
+
+
+def _choose_precision(job: Job) -> None:
+    """Settle which precision to plan for, where the target leaves it open: by the unpruned net on the device."""
+    target = job.target
+    if target.precision != AUTO or job.run.path(CHOSEN).exists():
+        return
+    built = build(job, job.original, Files(job.run.directory, "original", (target.format,), ("fp32", "int8")))
+    models = [ModelFile.of(job.run.path(one.path), target.runtime, one.precision) for one in built]
+    measured = measure_models(job.device, models, target.threads, QUICK, lambda _: None)
+    latency_ms, _ = settle_medians({name: one.samples_ms for name, one in measured.items()})
+    chosen = choose_planned(latency_ms)
+    write_json(job.run.path(CHOSEN), {"precision": chosen, "latency_ms": latency_ms})
+    told = ", ".join(f"{name} {taken:.4g} ms" for name, taken in latency_ms.items())
+    job.detail(f"unpruned: {told}; planning for {chosen}")
 
 
 def _estimate(job: Job) -> dict[str, Any]:
@@ -116,24 +129,16 @@ def _estimate(job: Job) -> dict[str, Any]:
 
 def draw_nets(job: Job, table: LatencyTable, count: int, seed: int) -> list[dict[str, int]]:
     """Random widths of whole nets, the unpruned one first, spread over all prices."""
-    return draw_variants(job.widths, lambda widths: sum(sum_parts_ms(job, table, widths)), count, seed)
 
+    def price(widths: Mapping[str, int]) -> float:
+        return table.predict_net([layer.at(widths) for layer in job.layers], Correction()).latency_ms
 
-def sum_parts_ms(job: Job, table: LatencyTable, widths: Mapping[str, int]) -> tuple[float, float]:
-    """What the layers, and the joins, of a net of these widths add up to by the table, uncorrected."""
-    shapes = [layer.at(widths) for layer in job.layers]
-    joins_ms = sum(table.predict(shape).latency_ms for shape in shapes if shape.op == JOIN)
-    return sum(table.predict(shape).latency_ms for shape in shapes) - joins_ms, joins_ms
-
-
-def count_megaweights(job: Job, widths: Mapping[str, int]) -> float:
-    """Millions of weights of such a net."""
-    return sum(layer.at(widths).weights for layer in job.analysis.layers) / 1e6
+    return draw_variants(job.widths, price, count, seed)
 
 
 def _predict_full(job: Job, table: LatencyTable, correction: Correction) -> float | None:
     """Predicted ms of the unpruned net, where the table is of its precision."""
-    if job.target.fitted_precision != "fp32":
+    if job.planned.fitted_precision != "fp32":
         return None
     return table.predict_net([layer.shape for layer in job.layers], correction).latency_ms
 
@@ -146,7 +151,7 @@ def cut_net(job: Job, widths: Mapping[str, int]) -> GraphModule:
 def unpruned_file(job: Job) -> Path:
     """The unpruned net in the precision that is planned for: the first of the nets that the profile measured."""
     target = job.target
-    return job.run.path(f"variants/variant0/artifacts/pruned.{target.fitted_precision}.{target.format}")
+    return job.run.path(f"variants/variant0/artifacts/pruned.{job.planned.fitted_precision}.{target.format}")
 
 
 def measure_beside_original(
@@ -243,23 +248,8 @@ def _foreign(table: LatencyTable) -> tuple[str, ...]:
     return (f"planned by a latency table made for {table.conditions[FOREIGN]}",) if FOREIGN in table.conditions else ()
 
 
-@dataclass(frozen=True)
-class Try:
-    """One plan made for `aim` (a share of the budget) and what its net took: `share` of the budget, measured."""
-
-    aim: float
-    plan: PruningPlan
-    measured_ms: float
-    share: float
-
-    @property
-    def fits(self) -> bool:
-        """Whether it is within the budget, with room for noise."""
-        return self.share <= ACCEPTED[1]
-
-
 def fit(job: Job) -> dict[str, Any]:
-    """Measure the cut net before any training; while it misses the budget, plan again for more or less.
+    """Measure the cut net before any training; while it misses the budget, correct the predictions and plan again.
 
     Latency does not depend on the weights, so a net that misses its budget is found before it is trained.
     """
@@ -267,57 +257,27 @@ def fit(job: Job) -> dict[str, Any]:
         made = parse_plan(job.run.result("plan"))
         write_atomic(job.run.path("plan.json"), made.to_json())
         return {"origin": ESTIMATED, "tries": [], "plan": made.to_dict()}
-    problem, tries, aim = read_problem(job), list[Try](), first_aim(job)
-    for _ in range(TRIES):
-        tries.append(_try(job, problem, aim, tries))
-        if tries[-1].fits and tries[-1].share >= ACCEPTED[0]:
-            break
-        aim = next_aim([(one.aim, one.share) for one in tries])
-    fitting = [one for one in tries if one.fits]
-    best = min(fitting, key=lambda one: one.plan.loss_increase) if fitting else min(tries, key=lambda one: one.share)
-    chosen = replace(
-        best.plan,
-        notes=(
-            *best.plan.notes,
-            f"measured {best.share:.1%} of the budget before training",
-        ),
+    problem, profiled = read_problem(job), job.run.result("profile")
+    nets = [MeasuredNet(**{part.name: row[part.name] for part in fields(MeasuredNet)}) for row in profiled["variants"]]
+    limit, names = budget_ms(job, profiled["baseline_ms"]), (f"try{number}" for number in count())
+    tried = fit_to_budget(
+        problem, nets, Goal(limit, first_aim(job)), lambda choice: _measure_try(job, problem, choice, next(names))
     )
+    best = choose_fitting(tried)
+    made = _make_plan(job, problem, best.choice, limit)
+    chosen = replace(made, notes=(*made.notes, f"measured {best.share:.1%} of the budget before training"))
     write_atomic(job.run.path("plan.json"), chosen.to_json())
-    return {
-        "tries": [
-            {"predicted_ms": one.plan.predicted_ms, "measured_ms": one.measured_ms, "share_of_budget": one.share}
-            for one in tries
-        ],
-        "plan": chosen.to_dict(),
-    }
+    return {"tries": describe_tries(tried), "plan": chosen.to_dict()}
 
 
-def _try(job: Job, problem: Problem, aim: float, tries: Sequence[Try]) -> Try:
-    """Plan for a share of the budget and measure that net, unless the same one was measured before."""
+def _measure_try(job: Job, problem: Problem, choice: Choice, name: str) -> float:
+    """Latency in ms of a cut net, as it would have been when the net was profiled."""
     profiled = job.run.result("profile")
     limit = budget_ms(job, profiled["baseline_ms"])
-    made = _make_plan(job, problem, choose_widths(problem, aim * limit), limit)
-    for earlier in tries:
-        if earlier.plan.widths == made.widths:
-            return replace(earlier, aim=aim)
-    name = f"try{len(tries)}"
+    made = _make_plan(job, problem, choice, limit)
     path = build_variant(job, name, apply_plan(job.original, job.analysis, made.keep))
     originals = [parse_artifact(row) for row in profiled["originals"]]
-    measured = measure_beside_original(job, originals, {name: path})
-    settled, _ = settle_medians(measured)
-    latency_ms, share = settled[name], settled[name] / budget_ms(job, settled["baseline"])
-    job.detail(f"measured {latency_ms:.4g} ms untrained, {share:.1%} of the budget")
-    return Try(aim, made, latency_ms, share)
-
-
-def next_aim(tried: Sequence[tuple[float, float]]) -> float:
-    """What to plan for next, from pairs of (planned, measured) shares of the budget.
-
-    Between the largest aim that fitted and the smallest that did not; without one of them, in proportion to the last.
-    """
-    over = min((aim for aim, share in tried if share > ACCEPTED[1]), default=None)
-    under = max((aim for aim, share in tried if share <= ACCEPTED[1] and (over is None or aim < over)), default=None)
-    if over is not None and under is not None:
-        return (over + under) / 2
-    aim, share = tried[-1]
-    return aim * AIM / share
+    settled, _ = settle_medians(measure_beside_original(job, originals, {name: path}))
+    share = settled[name] / budget_ms(job, settled["baseline"])
+    job.detail(f"measured {settled[name]:.4g} ms untrained, {share:.1%} of the budget")
+    return share * limit

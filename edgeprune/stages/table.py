@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from math import hypot
 from pathlib import Path
@@ -51,9 +52,20 @@ def _table_key(job: Job) -> TableKey:
         facts.fingerprint,
         target.runtime,
         job.device.runtime_version(target.runtime),
-        target.layer_precision,
+        job.planned.layer_precision,
         target.threads,
     )
+
+
+def _stored_path(key: TableKey) -> Path:
+    name = f"{key.device}-{key.runtime}-{key.runtime_version}-{key.precision}-{key.threads}.json"
+    return cache_dir() / "profiles" / name
+
+
+def read_stored_table(job: Job, precision: str) -> LatencyTable | None:
+    """What was measured of this device before, in a precision of layers; None where nothing was."""
+    path = _stored_path(replace(_table_key(job), precision=precision))
+    return parse_table(path.read_text(), str(path)) if path.exists() else None
 
 
 def find_table(job: Job) -> LatencyTable:
@@ -79,8 +91,7 @@ def _measure_table(job: Job, key: TableKey) -> LatencyTable:
 
     It is stored after every step, so that an interrupted profile goes on where it was.
     """
-    name = f"{key.device}-{key.runtime}-{key.runtime_version}-{key.precision}-{key.threads}.json"
-    stored = cache_dir() / "profiles" / name
+    stored = _stored_path(key)
     table = parse_table(stored.read_text(), str(stored)) if stored.exists() else LatencyTable(key, ())
     every, surprises = probe_shapes(job.layers, job.widths), Surprises()
     missing = sorted(probe_shapes(job.layers, job.widths, FIRST_PROBES) - table.shapes)
@@ -106,7 +117,7 @@ def _probe(job: Job, shapes: Sequence[LayerShape], seconds: float) -> tuple[Late
     """Time models of one layer or a join on the device; what a call of the runtime costs by itself is taken off."""
     target, joins = job.target, [shape for shape in shapes if shape.op == JOIN]
     alone = {EMPTY, *(shape for shape in shapes if shape.op != JOIN), *chain.from_iterable(map(join_ends, joins))}
-    files = write_probes({*alone, *joins}, target.format, target.layer_precision, job.run.path("probes"))
+    files = write_probes({*alone, *joins}, target.format, job.planned.layer_precision, job.run.path("probes"))
     models = {shape: ModelFile.of(path, target.runtime) for shape, path in files.items()}
     settings = ProbeSettings(rounds=ROUNDS, window_s=WINDOW_S, budget_s=max(0.0, seconds))
     taken = measure_probes(job.device, list(models.values()), target.threads, settings, job.detail)
