@@ -39,6 +39,8 @@ VARIANTS = 16
 VARIANT_SEED = 7
 QUICK = Protocol(min_samples=60, min_duration_s=0.5, rounds=8, max_warmup_s=0.5)
 """Enough to compare nets interleaved; the final figures are taken by the target's own protocol."""
+BUSY = 1.1
+"""Ratio of median to 10th percentile above which something else runs on the board; 1.01 to 1.03 are usual."""
 FRONT = 10
 """Budgets at which the front of loss against latency is looked at."""
 NOT_MEASURED = "estimated: no board was measured; this plan serves to look ahead and never passes a gate"
@@ -62,6 +64,8 @@ def profile(job: Job) -> dict[str, Any]:
     measured = measure_beside_original(job, originals, files)
     nets_s = time.monotonic() - begun
     settled, ratio = settle_medians(measured)
+    if ratio > BUSY:
+        job.detail(f"the board is busy with something else: nets take {ratio:.2f} times as long as when it is quiet")
     nets = [
         describe_net(table, job.layers, widths, settled[name]) for name, widths in zip(files, variants, strict=True)
     ]
