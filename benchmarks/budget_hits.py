@@ -6,7 +6,8 @@
 For each net five budgets, as shares of its unpruned fp32 latency. `edgeprune`'s own stages plan and fit; then the net
 that they chose is measured anew, interleaved with the unpruned one, so that the figure is not the one it was chosen by.
 `tries` is how many cut nets the loop measured on the device. Weights are random and the loss is synthetic (see
-planner.py): what is tried is whether latencies are met. A budget that is proven infeasible counts in none.
+planner.py): what is tried is whether latencies are met. Branches stay: where one is worth little, the best plan is to
+cut it alone, far below the budget. A budget that is proven infeasible counts in none.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ PROFILED = ("original.pt2", "latency_table.json", "artifacts", "stages/trace.jso
 def write_scores(job: Job) -> None:
     """In place of a measured sensitivity: L2 norms and a synthetic loss."""
     norms = channel_norms(job.original, job.analysis)
-    loss = synthetic_loss(job.analysis, norms, job.widths, 0)
+    widths = {name: (1,) if job.analysis.group(name).is_branch else offered for name, offered in job.widths.items()}
+    loss = synthetic_loss(job.analysis, norms, widths, 0)
     scores = {group: norms[group].tolist() if group in norms else [1.0] for group in job.widths}
     job.run.stage("score", lambda: {"importance": "l2", "scores": scores, "loss": loss})
 

@@ -5,42 +5,52 @@
     .bench/bin/python benchmarks/engine_coverage.py engine_models.txt [--only NAME ...] [--without-onnx]
 
 A network counts if every convolution and linear layer that is not tied to the model's output or to token positions
-became narrower, the pruned graph runs, `check_surgery` stays below 1e-9, and its ONNX export agrees with torch.
+became narrower, the pruned graph runs, `check_surgery` stays below 1e-9, and its ONNX export agrees with torch. A
+second surgery cuts every second residual branch as well, with the same proof; its time counts in none of the others.
+`response` is the part of the pruned net's output that changes with the input, all that proof and ONNX are able to see.
 Torch-Pruning gets what its own example for timm gives it: group magnitude, global, heads named, attention rewritten.
-Channels are ranked alike by both (L2 norm); weights are random, so accuracies mean nothing here.
+Channels are ranked alike by both (L2 norm); weights are random, so accuracies mean nothing here. Times are processor
+time of one thread.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import gc
 import json
-import platform
 import signal
 import tempfile
-import time
 import warnings
-from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnxruntime
 import torch
+from engine_plans import (
+    ONNX_TOLERANCE,
+    TOLERANCE,
+    branch_failures,
+    branch_summary,
+    channel_figures,
+    prune_with_branches,
+    strongest_half,
+    timed,
+)
+from machine import describe_machine
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from edgeprune.graph.costs import count_macs, layer_shapes
-from edgeprune.graph.groups import Analysis, find_groups
+from edgeprune.graph.groups import find_groups
 from edgeprune.graph.proof import check_surgery
 from edgeprune.graph.surgery import apply_plan
 from edgeprune.graph.trace import reexport, trace_model
 
 RESULTS = Path(__file__).parent / "results" / "engine_coverage.json"
 PEER_LIMIT_S = 120
-TOLERANCE, ONNX_TOLERANCE = 1e-9, 1e-4
-TIED_TO_POSITIONS = "positions that are no channels"
+MOST_OF_RESPONSE = 0.05
+"""Errors must be no more than this share of the response: beside an output that hardly moves they would not show."""
+PACKAGES = ("torch", "timm", "torchvision", "torch-pruning", "onnx", "onnxruntime", "numpy", "scipy")
 
 
 def parse_models(text: str) -> list[tuple[str, tuple[int, ...]]]:
@@ -72,6 +82,40 @@ def enliven_(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
+def rouse_(model: nn.Module, example: Tensor) -> nn.Module:
+    """Let the input be heard at the output: an untrained net's signal may die out, and then no error shows there.
+
+    Weights are raised to a gain of 1, scales of batch norm that begin near 0 to about 1, and its statistics are those
+    of random inputs, found on a copy, as a model may keep things from a forward pass.
+    """
+    with torch.no_grad():
+        for value in (one for one in model.parameters() if one.dim() > 1):
+            gain = float(value.square().mean().sqrt()) * value[0].numel() ** 0.5
+            value.mul_(max(1.0, 1 / gain))
+        heard = copy.deepcopy(model)
+        norms = [one for one in heard.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm)]
+        for norm in norms:
+            norm.train().momentum = 1.0
+            norm.weight.add_(float(norm.weight.abs().mean() < 0.5))
+        if norms:
+            heard(torch.randn(4, *example.shape[1:]))
+    model.load_state_dict(heard.state_dict())
+    return model
+
+
+def response(program: nn.Module, example: Tensor) -> float:
+    """How much of the output changes with the input: between two examples, relative to the largest value."""
+    other = torch.randn_like(example) if example.is_floating_point() else example.flip(1)
+    with torch.no_grad():
+        pairs = [torch.utils._pytree.tree_leaves(program(one)) for one in (example, other)]
+    return min(float((one - two).abs().max() / one.abs().max()) for one, two in zip(*pairs, strict=True))
+
+
+def unheard(heard: float, *errors: float) -> list[str]:
+    """Why nothing is shown: the errors are too large beside what the input changes."""
+    return [] if max(errors) <= MOST_OF_RESPONSE * heard else [f"response: {heard:.1e}"]
+
+
 def define_missing_operators() -> Any:
     """Schemas that torchvision expects of its C++ half, which has no CPU build."""
     library = torch.library.Library("torchvision", "DEF")
@@ -80,77 +124,57 @@ def define_missing_operators() -> Any:
     return library
 
 
-def strongest_half(program: GraphModule, analysis: Analysis) -> dict[str, list[int]]:
-    """The half of every group whose slices have the largest L2 norm."""
-    keep = {}
-    for group in analysis.groups:
-        if group.frozen or group.size < 2:
-            continue
-        norms = np.zeros(group.size)
-        for member in (one for one in group.members if one.role == "out"):
-            weight = program.get_parameter(member.tensor).detach().transpose(0, member.dim).flatten(1).square().sum(1)
-            channels = analysis.channels(group.name, member.tensor, member.dim)
-            np.add.at(norms, channels[channels >= 0], weight.numpy()[channels >= 0])
-        keep[group.name] = sorted(np.argsort(-norms)[: group.size // 2].tolist())
-    return keep
-
-
-def timed(function: Callable[[], Any]) -> tuple[Any, float]:
-    """A result and the seconds that it took."""
-    start = time.perf_counter()
-    return function(), time.perf_counter() - start
-
-
-def onnx_error(pruned: GraphModule, example: Tensor) -> float:
-    """The largest difference between ONNX Runtime and torch, relative to the largest output."""
+def onnx_error(pruned: GraphModule, example: Tensor, least: float = 0.0) -> float:
+    """`file_error` of the program's own export."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "net.onnx"
         torch.onnx.export(reexport(pruned, example), (example,), path, dynamo=True, external_data=False, verbose=False)
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        found = session.run(None, {session.get_inputs()[0].name: example.numpy()})
+        return file_error(path, pruned, example, least)
+
+
+def file_error(path: Path, program: GraphModule, example: Tensor, least: float = 0.0) -> float:
+    """The largest `relative_error` of an ONNX file in ONNX Runtime against a program."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    found = session.run(None, {session.get_inputs()[0].name: example.numpy()})
     with torch.no_grad():
-        expected = torch.utils._pytree.tree_leaves(pruned(example))
-    return max(
-        float(np.abs(one - other.numpy()).max() / other.abs().max()) for one, other in zip(found, expected, strict=True)
-    )
+        expected = torch.utils._pytree.tree_leaves(program(example))
+    pairs = zip(found, expected, strict=True)
+    return max(relative_error(torch.from_numpy(one), other, least) for one, other in pairs)
+
+
+def relative_error(found: Tensor, expected: Tensor, least: float = 0.0) -> float:
+    """The largest difference, relative to the largest value (or `least`) of the same channel, for vectors of all."""
+    axes = tuple(range(2, expected.dim())) or tuple(range(expected.dim()))
+    scale = expected.abs().amax(axes, keepdim=True).clamp(min=least)
+    return float(((found - expected).abs() / scale).max())
 
 
 def prune_ours(name: str, example: Tensor, with_onnx: bool) -> dict[str, Any]:
     """Our half of a row."""
-    program, export_s = timed(lambda: trace_model(build_model(name), example))
+    model = rouse_(build_model(name), example)
+    program, export_s = timed(lambda: trace_model(model, example))
     analysis, analysis_s = timed(lambda: find_groups(program))
-    plan, rank_s = timed(lambda: strongest_half(program, analysis))
-    pruned, prune_s = timed(lambda: apply_plan(program, analysis, plan))
-    error = check_surgery(program, analysis, plan, pruned, example)
-    with torch.no_grad():
-        pruned(example)
-    widths = {group: len(kept) for group, kept in plan.items()}
-    before, after = layer_shapes(analysis, {}), layer_shapes(analysis, widths)
-    bound = {
-        member.tensor.removesuffix(".weight")
-        for group in analysis.groups
-        if group.frozen.endswith("model's output") or TIED_TO_POSITIONS in group.frozen or group.size < 2
-        for member in group.members
-        if member.role == "out"
-    }
-    whole = [key for key in before if before[key].cout == after[key].cout > 1 and key.split("@")[0] not in bound]
-    trunk = [key for key in before if key.split("@")[0] not in bound]
+    keep, rank_s = timed(lambda: strongest_half(program, analysis))
+    pruned, prune_s = timed(lambda: apply_plan(program, analysis, keep))
+    error = check_surgery(program, analysis, keep, pruned, example)
+    heard = response(pruned, example)
+    figures, whole = channel_figures(analysis, keep)
     onnx = onnx_error(pruned, example) if with_onnx else None
-    reasons = [f"proof: relative error {error:.1e}"] * (error > TOLERANCE)
+    branches = prune_with_branches(program, analysis, keep, example)
+    reasons = [f"proof: relative error {error:.1e}"] * (not error <= TOLERANCE)
     reasons += [f"whole: {', '.join(whole)}"] * bool(whole)
-    if onnx is not None and onnx > ONNX_TOLERANCE:
+    if onnx is not None and not onnx <= ONNX_TOLERANCE:
         reasons.append(f"ONNX differs by {onnx:.1e}")
+    reasons += unheard(heard, error, onnx or 0.0) + branch_failures(branches)
     return {
         "ok": not reasons,
         "reason": "; ".join(reasons),
-        "channels_kept": round(sum(after[key].cout for key in trunk) / sum(before[key].cout for key in trunk), 4),
-        "macs_kept": round(count_macs(analysis, widths) / count_macs(analysis, {}), 4),
-        "min_channels": min(after[key].cout for key in trunk),
-        "min_channels_before": min(before[key].cout for key in trunk),
-        "groups": len(plan),
+        **figures,
         "notes": list(analysis.notes),
+        "response": heard,
         "proof_error": error,
         "onnx_error": onnx,
+        **branches,
         "export_s": round(export_s, 4),
         "analysis_s": round(analysis_s, 4),
         "prune_s": round(rank_s + prune_s, 4),
@@ -188,8 +212,8 @@ def prune_peer(name: str, example: Tensor) -> dict[str, Any]:
     options = {"global_pruning": True, "pruning_ratio": 0.5, "num_heads": heads, "ignored_layers": classifiers}
     importance = tp.importance.GroupMagnitudeImportance(p=2)
     before = sum(value.numel() for value in model.parameters())
-    signal.signal(signal.SIGALRM, _give_up)
-    signal.alarm(PEER_LIMIT_S)
+    signal.signal(signal.SIGPROF, _give_up)
+    signal.setitimer(signal.ITIMER_PROF, PEER_LIMIT_S)
     try:
         pruner, analysis_s = timed(lambda: tp.pruner.BasePruner(model, example, importance=importance, **options))
         _, prune_s = timed(pruner.step)
@@ -202,7 +226,7 @@ def prune_peer(name: str, example: Tensor) -> dict[str, Any]:
     except Exception as exc:  # whatever the peer raises is its result
         return {"peer_ok": False, "peer_reason": f"{type(exc).__name__}: {exc}".splitlines()[0][:200], "peer_s": None}
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
     layers = [module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
     widths = [one.out_channels if isinstance(one, nn.Conv2d) else one.out_features for one in layers]
     return {
@@ -226,19 +250,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "our_analysis_and_pruning_s": round(sum(row["analysis_s"] + row["prune_s"] for row in both), 3),
         "peer_analysis_and_pruning_s": round(sum(row["peer_s"] for row in both), 3),
         "our_export_s": round(sum(row["export_s"] for row in both), 3),
-    }
-
-
-def machine() -> dict[str, str]:
-    """Where and with what this was measured."""
-    names = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if "model name" in line
-    ]
-    packages = ("torch", "timm", "torchvision", "torch-pruning", "onnx", "onnxruntime", "numpy", "scipy")
-    return {"cpu": names[0] if names else platform.machine(), "threads": "1", "python": platform.python_version()} | {
-        name: version(name) for name in packages
+        **branch_summary(rows),
     }
 
 
@@ -263,7 +275,7 @@ def main() -> None:
         except Exception as exc:  # a row that says what went wrong
             ours = {"ok": False, "reason": f"{type(exc).__name__}: {exc}".splitlines()[0][:300]}
         rows.append({"name": name, **ours, **prune_peer(name, example)})
-        document = {"machine": machine(), "summary": summary(rows), "networks": rows}
+        document = {"machine": describe_machine(PACKAGES), "summary": summary(rows), "networks": rows}
         options.out.write_text(json.dumps(document, indent=1) + "\n")
         print(json.dumps(rows[-1])[:400], flush=True)
         gc.collect()

@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from engine_coverage import build_model, define_missing_operators, machine
+from engine_coverage import PACKAGES, build_model, define_missing_operators
 from engine_plans import strongest_half, timed
+from machine import describe_machine
 from torch.fx import GraphModule
 
 from edgeprune.graph.groups import Analysis, find_groups
@@ -129,7 +130,12 @@ def main() -> None:
     command = [sys.executable, __file__, "--network", options.network, "--one"]
     runs = [subprocess.run(command, check=True, capture_output=True, text=True) for _ in range(options.repeats)]
     rows = [json.loads(run.stdout.splitlines()[-1]) for run in runs]
-    document = {"machine": machine(), "network": options.network, "summary": summary(rows), "processes": rows}
+    document = {
+        "machine": describe_machine(PACKAGES),
+        "network": options.network,
+        "summary": summary(rows),
+        "processes": rows,
+    }
     RESULTS.write_text(json.dumps(document, indent=1) + "\n")
     print(json.dumps(document, indent=1))
 

@@ -17,8 +17,8 @@ import json
 import os
 import subprocess
 import tempfile
-import time
 import warnings
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from engine_coverage import define_missing_operators, machine
-from engine_plans import TOLERANCE, strongest_half
+from engine_coverage import PACKAGES, define_missing_operators
+from engine_plans import TOLERANCE, strongest_half, timed
 from legacy_weights import read_legacy_weights
+from machine import describe_machine
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
@@ -103,11 +104,9 @@ def recognised(model: nn.Module) -> dict[str, str]:
 
 def halve(program: GraphModule, example: Tensor) -> tuple[GraphModule, dict[str, Any]]:
     """The program with half of every group, and the figures of the cut."""
-    start = time.perf_counter()
-    analysis = find_groups(program)
-    keep = strongest_half(program, analysis)
-    pruned = apply_plan(program, analysis, keep)
-    seconds = time.perf_counter() - start
+    analysis, analysis_s = timed(lambda: find_groups(program))
+    keep, rank_s = timed(lambda: strongest_half(program, analysis))
+    pruned, prune_s = timed(lambda: apply_plan(program, analysis, keep))
     widths = {name: len(kept) for name, kept in keep.items()}
     figures = {
         "groups": len(keep),
@@ -116,7 +115,7 @@ def halve(program: GraphModule, example: Tensor) -> tuple[GraphModule, dict[str,
         "parameters_before": _count(program),
         "parameters_after": _count(pruned),
         "proof_error": check_surgery(program, analysis, keep, pruned, example),
-        "analysis_and_surgery_s": round(seconds, 3),
+        "analysis_and_surgery_s": round(analysis_s + rank_s + prune_s, 3),
     }
     return pruned, figures
 
@@ -129,9 +128,8 @@ def agreement(program: nn.Module, inputs: Tensor, folder: Path) -> dict[str, Any
     """Each exported file's outputs against torch's."""
     expected, found = logits(program, inputs), {}
     for kind, export in EXPORTERS.items():
-        path, start = folder / f"net.{kind}", time.perf_counter()
-        export(program, inputs[:1], path)
-        seconds = time.perf_counter() - start
+        path = folder / f"net.{kind}"
+        _, seconds = timed(partial(export, program, inputs[:1], path))
         link = compare_outputs(f"torch -> {kind}", expected, RUNNERS[kind](path, inputs.numpy()), TOLERANCES["fp32"])
         found[kind] = {
             "ok": link.ok,
@@ -234,7 +232,11 @@ def main() -> None:
         subprocess.run(command, check=True, env=os.environ | {"PYTHONWARNINGS": "ignore"})
         document |= json.loads((folder / "second.json").read_text())
     versions = {one: version(one) for one in ("litert-torch", "ai-edge-litert")}
-    document = {"machine": machine() | versions, "network": "tf_efficientnet_lite0", "ok": verdict(document)} | document
+    document = {
+        "machine": describe_machine(PACKAGES) | versions,
+        "network": "tf_efficientnet_lite0",
+        "ok": verdict(document),
+    } | document
     RESULTS.write_text(json.dumps(document, indent=1) + "\n")
     print(json.dumps(document, indent=1))
     del library

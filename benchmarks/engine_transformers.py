@@ -3,7 +3,8 @@
     .bench/bin/pip install --no-deps timm==1.0.31          # see engine_coverage.py; transformers is there already
     .bench/bin/python benchmarks/engine_transformers.py [--only NAME ...] [--without-onnx]
 
-A net counts if its proof stays below 1e-9 and its ONNX export agrees with torch. What stays whole is listed.
+A net counts if its proof stays below 1e-9, with every second residual branch cut too, and its ONNX export agrees with
+torch. What stays whole is listed.
 """
 
 from __future__ import annotations
@@ -12,14 +13,31 @@ import argparse
 import json
 import warnings
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 import transformers as hf
-from engine_coverage import TOLERANCE, define_missing_operators, enliven_, machine, onnx_error, strongest_half, timed
+from engine_coverage import (
+    define_missing_operators,
+    enliven_,
+    onnx_error,
+    response,
+    rouse_,
+    unheard,
+)
+from engine_papers import PAPERS
+from engine_plans import (
+    ONNX_TOLERANCE,
+    TOLERANCE,
+    branch_failures,
+    branch_summary,
+    prune_with_branches,
+    strongest_half,
+    timed,
+)
+from machine import describe_machine
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
@@ -30,6 +48,7 @@ from edgeprune.graph.surgery import apply_plan
 from edgeprune.graph.trace import trace_model
 
 RESULTS = Path(__file__).parent / "results" / "engine_transformers.json"
+PACKAGES = ("torch", "transformers", "timm", "onnx", "onnxruntime", "numpy", "scipy")
 IMAGE, WORDS = (1, 3, 64, 64), (1, 12)
 VIT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
 PATCHES = {**VIT, "image_size": 64, "patch_size": 16}
@@ -147,7 +166,7 @@ def cases() -> dict[str, tuple[Callable[[], nn.Module], Tensor]]:
     found["LSTM"] = (lambda: Recurrent(nn.LSTM)), torch.randn(1, 9, 6)
     found["GRU"] = (lambda: Recurrent(nn.GRU)), torch.randn(1, 9, 6)
     found["UNet"] = UNet, torch.randn(1, 3, 32, 32)
-    return found
+    return found | PAPERS
 
 
 def compare_onnx(program: GraphModule, pruned: GraphModule, example: Tensor) -> tuple[float | None, str]:
@@ -169,7 +188,7 @@ def compare_onnx(program: GraphModule, pruned: GraphModule, example: Tensor) -> 
 def prune(build: Callable[[], nn.Module], example: Tensor, with_onnx: bool) -> dict[str, Any]:
     """One row."""
     torch.manual_seed(0)
-    program = trace_model(enliven_(build()), example)
+    program = trace_model(rouse_(enliven_(build()), example), example)
     analysis, analysis_s = timed(lambda: find_groups(program))
     keep = strongest_half(program, analysis)
     pruned, prune_s = timed(lambda: apply_plan(program, analysis, keep))
@@ -177,17 +196,30 @@ def prune(build: Callable[[], nn.Module], example: Tensor, with_onnx: bool) -> d
     onnx, onnx_reason = compare_onnx(program, pruned, example) if with_onnx else (None, "not tried")
     widths = {name: len(kept) for name, kept in keep.items()}
     before, after = layer_shapes(analysis, {}), layer_shapes(analysis, widths)
+    heard, branches = response(pruned, example), prune_with_branches(program, analysis, keep, example)
+    reasons = [f"proof: relative error {error:.1e}"] * (not error <= TOLERANCE) + branch_failures(branches)
+    reasons += unheard(heard, error, onnx or 0.0)
+    if onnx is not None and not onnx <= ONNX_TOLERANCE:
+        reasons.append(f"ONNX differs by {onnx:.1e}")
     return {
-        "ok": error < TOLERANCE and (onnx is None or onnx < 1e-4),
+        "ok": not reasons,
+        "reason": "; ".join(reasons),
         "onnx_reason": onnx_reason,
+        "response": heard,
         "proof_error": error,
         "onnx_error": onnx,
         "macs_kept": round(count_macs(analysis, widths) / max(1, count_macs(analysis, {})), 4),
         "whole": [name for name in before if before[name].cout == after[name].cout > 1],
         "notes": list(analysis.notes),
+        **branches,
         "analysis_s": round(analysis_s, 4),
         "prune_s": round(prune_s, 4),
     }
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """How many nets pass, and their branches."""
+    return {"ok": sum(row["ok"] for row in rows), "of": len(rows), **branch_summary(rows)}
 
 
 def main() -> None:
@@ -207,11 +239,11 @@ def main() -> None:
         except Exception as exc:  # a row that says what went wrong
             row = {"ok": False, "reason": f"{type(exc).__name__}: {exc}".splitlines()[0][:300]}
         rows.append({"name": name, **row})
-        document = {"machine": machine() | {"transformers": version("transformers")}, "networks": rows}
+        document = {"machine": describe_machine(PACKAGES), "summary": summary(rows), "networks": rows}
         RESULTS.write_text(json.dumps(document, indent=1) + "\n")
         print(json.dumps(rows[-1])[:300], flush=True)
     del library
-    print(f"{sum(row['ok'] for row in rows)} of {len(rows)}")
+    print(json.dumps(summary(rows), indent=1))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,281 @@
+"""What each format and precision costs in accuracy, by network and runtime: results/quantization.json.
+
+    .venv/bin/python benchmarks/quantization.py [--only NAME ...] [--run DIR] [--weights FILE.pth] [--latency]
+
+ResNet-8 has its shipped CIFAR-10 weights; `--run` adds the pruned net of a finished run of that recipe.
+MobileNetV1-0.25 is trained here on CIFAR-10, once: its weights stay in the cache. `--weights` (benchmarks/
+engine_roundtrip.py says where they come from, and needs timm) adds EfficientNet-Lite0 as trained on ImageNet, fed with
+crops of two photographs. The others are untrained, their batch norm calibrated on what they are fed with, noise: of
+them only agreement with float can be told. tflite-runtime 2.14 and tflite-micro are added where
+deploy/setup/other_runtimes.sh has built them. Rows are written as soon as a network is done; `--latency` measures all
+files of a network, in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from machine import describe_machine
+from planner_networks import NETWORKS, mobilenet_v1
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.fx import GraphModule
+
+from edgeprune.core.artifact import Artifact
+from edgeprune.core.measurement import Protocol
+from edgeprune.core.sqnr import SQNR_LIMIT_DB
+from edgeprune.core.target import Target
+from edgeprune.device.connect import open_device
+from edgeprune.device.measure import ModelFile, measure_models
+from edgeprune.errors import EdgepruneError
+from edgeprune.export.artifacts import ExportRequest, build_artifacts
+from edgeprune.export.checks import run_torch
+from edgeprune.export.parity import TOLERANCES, compare_outputs
+from edgeprune.export.quantize_onnx import choose_onnx_scheme
+from edgeprune.export.runners import RUNNERS, run_onnx
+from edgeprune.graph.storage import load_model
+from edgeprune.graph.trace import trace_model
+from edgeprune.prune.recalibrate import recalibrate_
+from edgeprune.prune.recover import recover
+from edgeprune.recipes.load import Finetune, load_recipe, top1_accuracy_percent
+from edgeprune.run import write_json
+from edgeprune.shipped import cache_dir
+
+RESULTS = Path(__file__).parent / "results" / "quantization.json"
+PRECISIONS = ("fp32", "fp16", "int8", "dynamic-int8", "int16x8")
+ROWS, CALIBRATION_ROWS = 64, 256
+SLOW_ROWS = 1000
+"""Labelled rows for int16x8, whose kernels are the slow reference ones in LiteRT."""
+EPOCHS, LEARNING_RATE = 8, 0.2
+PROTOCOL = Protocol(min_samples=100, min_duration_s=0.3, rounds=6)
+RUNTIMES = {"onnx": "onnxruntime", "tflite": "litert"}
+CIFAR10 = ("resnet8", "resnet8-pruned", "mobilenet_v1-0.25")
+CONVOLUTIONAL = (*CIFAR10, "ds_cnn", "efficientnet_lite0")
+
+Labelled = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network in eval mode and what it is fed with; `labelled` inputs and targets where there are any."""
+
+    program: GraphModule
+    calibration: Tensor
+    inputs: np.ndarray
+    weights: str
+    labelled: Labelled | None = None
+
+
+class GruNet(nn.Module):
+    """32 units over 16 steps of 6 channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recurrent, self.last = nn.GRU(6, 32, batch_first=True), nn.Linear(32, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[N, 16, 6]` to `[N, 10]`."""
+        logits: Tensor = self.last(self.recurrent(x)[0][:, -1])
+        return logits
+
+
+def cifar10(program: GraphModule, weights: str) -> Case:
+    """A net for CIFAR-10, with all its test images."""
+    recipe = load_recipe("cifar10-resnet8")
+    inputs, targets = (torch.cat(parts) for parts in zip(*recipe.eval_data(), strict=True))
+    calibration = torch.cat([inputs for inputs, _ in recipe.calibration_data()])[:CALIBRATION_ROWS]
+    return Case(program, calibration, inputs[:ROWS].numpy(), weights, (inputs.numpy(), targets.numpy()))
+
+
+def resnet8() -> Case:
+    """The net of the built-in recipe."""
+    recipe = load_recipe("cifar10-resnet8")
+    return cifar10(trace_model(recipe.model(), recipe.example_input()), "trained on CIFAR-10")
+
+
+def mobilenet() -> Case:
+    """MobileNetV1-0.25 for 32x32: the stem keeps the size."""
+    torch.manual_seed(0)
+    net = mobilenet_v1(0.25, 10)
+    net[0].stride = (1, 1)
+    recipe = load_recipe("cifar10-resnet8")
+    place = cache_dir() / "benchmarks" / "mobilenet_v1_cifar10.safetensors"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    program = trace_model(net, recipe.example_input())
+    if not place.exists():
+        settings = Finetune(EPOCHS, LEARNING_RATE, distillation=0.0)
+        steps = place.with_suffix(".partial")
+        program = recover(
+            program, None, replace(recipe, finetune=settings), lambda text: print(text, flush=True), steps
+        )
+        save_file({name: value.contiguous() for name, value in program.state_dict().items()}, place)
+    program.load_state_dict(load_file(place))
+    return cifar10(program, f"trained on CIFAR-10 for {EPOCHS} epochs here")
+
+
+def untrained(make: Callable[[], nn.Module], shape: Sequence[int]) -> Case:
+    """Random weights, fed with noise `[N, *shape]`."""
+    torch.manual_seed(0)
+    inputs = torch.randn(CALIBRATION_ROWS + ROWS, *shape)
+    program = trace_model(make(), inputs[:1])
+    calibration = inputs[:CALIBRATION_ROWS]
+    recalibrate_(program, [(part, None) for part in calibration.split(64)])
+    return Case(program, calibration, inputs[CALIBRATION_ROWS:].numpy(), "untrained, batch norm calibrated")
+
+
+def efficientnet(weights: Path) -> Case:
+    """EfficientNet-Lite0 with the weights of a file."""
+    from engine_coverage import define_missing_operators
+    from engine_roundtrip import crops, load_pretrained
+
+    define_missing_operators()
+    inputs = crops(2 * ROWS)
+    program = trace_model(load_pretrained(weights), inputs[:1])
+    return Case(program, inputs[ROWS:], inputs[:ROWS].numpy(), "trained on ImageNet; fed with crops of two photographs")
+
+
+def list_cases(run: Path | None, weights: Path | None) -> dict[str, Callable[[], Case]]:
+    """Each network by name, made when it is its turn."""
+    found: dict[str, Callable[[], Case]] = {"resnet8": resnet8, "mobilenet_v1-0.25": mobilenet}
+    if run is not None:
+        found["resnet8-pruned"] = lambda: cifar10(load_model(run / "recovered.pt2"), "pruned and trained on CIFAR-10")
+    for name, key in (("ds_cnn", "DS-CNN"), ("small_vit", "SmallViT")):
+        make, (_, *shape) = NETWORKS[key]
+        found[name] = lambda make=make, shape=shape: untrained(make, shape)  # type: ignore[misc]
+    found["gru"] = lambda: untrained(GruNet, (16, 6))
+    if weights is not None:
+        found["efficientnet_lite0"] = lambda: efficientnet(weights)
+    return found
+
+
+def examine(name: str, case: Case, latency: bool) -> dict[str, Any]:
+    """Every file of a network, in every runtime that is here."""
+    with tempfile.TemporaryDirectory() as folder:
+        request = ExportRequest(
+            Path(folder), "pruned", ("onnx", "tflite"), PRECISIONS, [case.calibration],
+            choose_onnx_scheme(platform.machine(), cpu_flags()), tuned=name != "efficientnet_lite0",
+        )  # fmt: skip
+        artifacts = build_artifacts(
+            case.program, case.calibration[:1], request, lambda text: print(f"  {text}", flush=True)
+        )
+        wanted = run_torch(case.program, case.inputs)
+        rows = [row for one in artifacts for row in _rows(one, Path(folder) / one.path, case, wanted)]
+        times = measure_latency(artifacts, Path(folder)) if latency else {}
+    for row in rows:
+        row["p50_ms"] = times.get((row["format"], row["precision"])) if row["runtime"] in RUNTIMES.values() else None
+    parameters = sum(value.numel() for value in case.program.parameters())
+    return {"network": name, "weights": case.weights, "parameters": parameters, "files": rows}
+
+
+def _rows(artifact: Artifact, path: Path, case: Case, wanted: np.ndarray) -> Iterable[dict[str, Any]]:
+    runs: dict[str, Callable[[Path, np.ndarray], np.ndarray]] = {RUNTIMES[artifact.format]: RUNNERS[artifact.format]}
+    if artifact.format == "onnx":
+        runs["onnxruntime, reference kernels"] = lambda path, inputs: run_onnx(path, inputs, optimised=False)
+    else:
+        runs |= other_runtimes()
+    for runtime, run in runs.items():
+        row = {
+            "format": artifact.format,
+            "precision": artifact.precision,
+            "runtime": runtime,
+            "bytes": artifact.bytes,
+            "scheme": artifact.scheme,
+        }
+        try:
+            link = compare_outputs(runtime, wanted, run(path, case.inputs), TOLERANCES["int8"])
+        except EdgepruneError as exc:
+            yield row | {"error": " ".join(str(exc).split())[-160:]}
+            print(f"    {artifact.name} in {runtime}: {exc}", flush=True)
+            continue
+        row |= {"sqnr_db": round(link.sqnr_db, 1), "top1_agreement": link.top1_agreement}
+        if case.labelled is not None and runtime in RUNTIMES.values():
+            most = SLOW_ROWS if artifact.precision == "int16x8" else len(case.labelled[0])
+            inputs, targets = (part[:most] for part in case.labelled)
+            row |= {"accuracy_percent": top1_accuracy_percent(run(path, inputs), targets), "samples": most}
+        print(f"    {row}", flush=True)
+        yield row
+
+
+def cpu_flags() -> list[str]:
+    """What this processor can do, as Linux tells it."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.split(":")[1].split() for line in lines if line.startswith(("flags", "Features"))), [])
+
+
+def measure_latency(artifacts: Sequence[Artifact], folder: Path) -> dict[tuple[str, str], float]:
+    """Median latency by format and precision, all files in turns, as a deployment measures them."""
+    models = [ModelFile(one.name, folder / one.path, one.sha256, RUNTIMES[one.format]) for one in artifacts]
+    with open_device(Target("local", "this machine"), "local") as device:
+        measured = measure_models(device, models, 1, PROTOCOL, lambda text: None)
+    return {(one.format, one.precision): round(measured[one.name].latency.p50_ms, 5) for one in artifacts}
+
+
+def other_runtimes() -> dict[str, Callable[[Path, np.ndarray], np.ndarray]]:
+    """Runtimes of environments of their own, where they have been built."""
+    place = cache_dir() / "runtimes"
+    names = ("tflite-runtime", "tflite-micro") if (place / "ready").exists() else ()
+    return {name: partial(_run_elsewhere, place, name) for name in names}
+
+
+def _run_elsewhere(place: Path, name: str, path: Path, inputs: np.ndarray) -> np.ndarray:
+    script = Path(__file__).parent.parent / "tests" / "run_elsewhere.py"
+    with tempfile.TemporaryDirectory() as folder:
+        given, made = Path(folder) / "inputs.npy", Path(folder) / "outputs.npy"
+        np.save(given, inputs)
+        command = [place / name / "bin" / "python", "-I", script, name, path, given, made]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise EdgepruneError(f"{name}: {done.stderr.strip().splitlines()[0]}")
+        outputs: np.ndarray = np.load(made)
+        return outputs
+
+
+def summarise(networks: dict[str, Any]) -> dict[str, Any]:
+    """The figures that the targets are about."""
+    drops, least = [], {}
+    for name, found in networks.items():
+        rows = [row for row in found["files"] if row["runtime"] in RUNTIMES.values()]
+        kind = "convolutional" if name in CONVOLUTIONAL else "other"
+        for file_format in RUNTIMES:
+            of_format = {row["precision"]: row for row in rows if row["format"] == file_format}
+            key = f"{file_format}_int8_least_sqnr_db_{kind}"
+            least[key] = min(least.get(key, SQNR_LIMIT_DB), of_format["int8"].get("sqnr_db", -SQNR_LIMIT_DB))
+            if "accuracy_percent" in of_format["int8"]:
+                drops.append(of_format["fp32"]["accuracy_percent"] - of_format["int8"]["accuracy_percent"])
+    return {"cifar10_int8_max_drop_points": round(max(drops), 2) if drops else None, **least}
+
+
+def main() -> None:
+    """Examine the networks asked for, and write after each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+")
+    parser.add_argument("--run", type=Path)
+    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--latency", action="store_true")
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    known = json.loads(arguments.output.read_text())["networks"] if arguments.output.exists() else {}
+    packages = ("torch", "onnxruntime", "litert-torch", "ai-edge-quantizer", "ai-edge-litert")
+    for name, make in list_cases(arguments.run, arguments.weights).items():
+        if arguments.only and name not in arguments.only:
+            continue
+        print(name, flush=True)
+        known[name] = examine(name, make(), arguments.latency)
+        document = {"machine": describe_machine(packages), "summary": summarise(known), "networks": known}
+        write_json(arguments.output, document)
+
+
+if __name__ == "__main__":
+    main()
