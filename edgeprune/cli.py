@@ -13,17 +13,20 @@ from typing import Any, TypeVar
 
 import click
 
-from edgeprune.cli_boards import TARGET_HELP, devices, release
-from edgeprune.core.gate import EXIT_CODES
+from edgeprune.cli_boards import TARGET_HELP, devices, fleet, release
+from edgeprune.cli_catalog import recipes, targets
+from edgeprune.cli_measure import compare, file_options, governor_option, measure_file
+from edgeprune.core.gate import EXIT_CODES, PASS
 from edgeprune.errors import EdgepruneError, UsageError
 
 REQUEST = (
     *("target", "host", "recipe", "latency_ms", "speedup", "confidence"),
-    *("runtime", "precision", "threads", "gates", "minutes", "table", "insist", "estimate"),
+    *("runtime", "precision", "threads", "gates", "minutes", "table", "insist", "estimate", "set_governor"),
 )
 DEFAULT_RECIPE = "digits-resnet8"
-PRECISIONS = ("fp32", "fp16", "int8", "dynamic-int8", "int16x8", "auto")
+PRECISIONS = ("fp32", "fp16", "int8", "dynamic-int8", "int16x8", "mixed", "auto")
 INTERRUPTED = 130
+EVERY = "all"
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -67,6 +70,7 @@ def line_options(command: Command) -> Command:
             help="Plan so that the latency budget is met with this probability, such as 0.95, before any is measured.",
         ),
         *RUNNING,
+        governor_option,
         click.option("--gates", type=click.Path(exists=True, dir_okay=False), help="TOML file of [[gates]]."),
         click.option(
             "--run", "directory", type=click.Path(path_type=Path), help="Run directory: a new one, or one to resume."
@@ -125,16 +129,77 @@ for _name, _until, _text in (
     ),
     ("prune", "recover", "Cut the net by the plan and fine-tune it."),
     ("quantize", "export", "Export the pruned net to ONNX and TFLite in fp32, fp16 and int8, and check each file."),
-    ("export", "export", "The same as `quantize`: fp32, fp16, int8, and the precision asked for."),
-    ("measure", "measure", "Measure every exported file on the device."),
 ):
     stage_command(_name, _until, f"{_text}\n\nRuns the line as far as that, or resumes the run in --run.")
+
+
+@cli.command()
+@line_options
+@click.option(
+    "--bisect",
+    "bisected",
+    metavar="[ARTIFACT]",
+    is_flag=False,
+    flag_value=EVERY,
+    help="Compare files of --run layer by layer; name the first bad layer, its figures and why. Exit code 1 if any.",
+)
+def export(directory: Path | None, bisected: str | None, **asked: Any) -> None:
+    """Export the pruned net to ONNX and TFLite, as `quantize` does; find the layer that makes a file wrong.
+
+    Runs the line as far as that, or resumes the run in --run. --bisect also serves a run that stopped at a broken link:
+    it takes all files, or one such as pruned-onnx-int8.
+    """
+    with _open(directory, asked) as job:
+        if bisected is None:
+            _run_line(job, "export")
+            _show(job, "export")
+        else:
+            _bisect(job, "" if bisected == EVERY else bisected)
+
+
+def _bisect(job: Any, name: str) -> None:
+    from edgeprune.core.summary import render_columns
+    from edgeprune.stages.bisect import bisect
+
+    findings = bisect(job, name)
+    for one in findings:
+        rows = [
+            (row.layer, row.operator, f"{row.sqnr_db:.1f}", row.reference.describe(), row.other.describe())
+            for row in (one.bisection.layers if name else ())
+        ]
+        if rows:
+            click.echo(render_columns([("layer", "operator", "SQNR dB", "reference", "here"), *rows]))
+        click.echo(one.describe())
+    sys.exit(any(one.bisection.first for one in findings))
+
+
+@cli.command()
+@click.argument("model", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@line_options
+@file_options
+def measure(
+    model: Path | None, directory: Path | None, sustained: str | None, output: Path | None, **asked: Any
+) -> None:
+    """Measure every exported file of a run on the device, or the ready file MODEL (.onnx, .tflite) alone.
+
+    Without MODEL it runs the line as far as that, or resumes the run in --run.
+    """
+    if model is not None:
+        measure_file(model, asked, sustained, output)
+    elif sustained is not None or output is not None:
+        raise UsageError("--sustained and --output are for a ready file: edgeprune measure MODEL --target ...")
+    else:
+        with _open(directory, asked) as job:
+            _run_line(job, "measure")
+            _show(job, "measure")
 
 
 @cli.group(invoke_without_command=True)
 @line_options
 @click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Time for single layers. Default: 10.")
-@click.option("--table", type=click.Path(exists=True, dir_okay=False), help="A latency table, in place of measuring one.")
+@click.option(
+    "--table", type=click.Path(exists=True, dir_okay=False), help="A latency table, in place of measuring one."
+)
 @click.option("--insist", is_flag=True, default=None, help="Use that table though it was made for something else.")
 @click.pass_context
 def profile(context: click.Context, /, directory: Path | None, **asked: Any) -> None:
@@ -182,6 +247,17 @@ def show_profile(directory: Path | None, table: Path | None, output: Path | None
     for one in staircases:
         click.echo(f"\n{render_staircase(one)}")
     click.echo(f"\npicture: {picture}")
+
+
+@profile.command("layers")
+@click.option("--run", "directory", required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
+def show_layers(directory: Path) -> None:
+    """Run the unpruned net under ONNX Runtime's profiler, and say which layer the table predicts wrongly."""
+    from edgeprune.core.breakdown import render_breakdown
+    from edgeprune.stages.breakdown import break_down_net
+
+    with _open(directory, {}) as job:
+        click.echo(render_breakdown(*break_down_net(job)))
 
 
 @profile.command("calibrate")
@@ -262,17 +338,6 @@ def report(directory: Path) -> None:
 
 
 @cli.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
-def compare(runs: Sequence[Path]) -> None:
-    """Show the shipped artifacts of several runs side by side."""
-    from edgeprune.core.summary import render_comparison
-    from edgeprune.run import read_json
-
-    reports = [read_json(run / "report.json") for run in runs]
-    click.echo(render_comparison([run.name for run in runs], reports))
-
-
-@cli.command()
 @click.option("--run", "directory", required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
 def explain(directory: Path) -> None:
     """Say what was cut from each group of channels, and why."""
@@ -282,50 +347,11 @@ def explain(directory: Path) -> None:
     click.echo(render_plan(read_json(directory / "plan.json")))
 
 
-@cli.group(invoke_without_command=True)
-@click.pass_context
-def recipes(context: click.Context) -> None:
-    """List the built-in recipes, or copy one to start from."""
-    if context.invoked_subcommand is None:
-        from edgeprune.recipes.load import describe_built_in
-
-        for name, text in describe_built_in().items():
-            click.echo(f"{name:18} {text}")
-
-
-@recipes.command("copy")
-@click.argument("name")
-@click.argument("directory", default=".", type=click.Path(path_type=Path, file_okay=False))
-def copy_recipe(name: str, directory: Path) -> None:
-    """Copy the built-in recipe NAME into DIRECTORY."""
-    from edgeprune.recipes.load import copy_recipe as copy
-
-    path = copy(name, directory)
-    click.echo(f"{path}: edit it, then `edgeprune deploy --target local --recipe {path}`")
-
-
-@cli.command()
-@click.argument("name", required=False)
-def targets(name: str | None) -> None:
-    """List the targets, or show one with the source of each hardware fact."""
-    from edgeprune.shipped import list_targets, load_target
-
-    for key in [name] if name else list_targets():
-        target = load_target(key)
-        click.echo(f"{target.name:18} {target.description}")
-        if name:
-            _show_target(target)
-
-
-def _show_target(target: Any) -> None:
-    click.echo(f"  runtime {target.runtime}, {target.precision}, {target.threads} thread(s), widths by {target.step}")
-    for gate_ in target.gates:
-        click.echo(f"  gate {gate_.describe()}")
-    for fact in target.hardware:
-        click.echo(f"  {fact.name}: {fact.value} ({fact.source})")
-
-
+cli.add_command(compare)
+cli.add_command(recipes)
+cli.add_command(targets)
 cli.add_command(devices)
+cli.add_command(fleet)
 cli.add_command(release)
 
 
@@ -405,6 +431,8 @@ def _finish(job: Any) -> None:
     document = read_json(job.run.path("report.json"))
     click.echo(render_result(document))
     click.echo(f"report: {job.run.directory / 'report.html'}")
+    if document["verdict"] == PASS:
+        click.echo(f"next: edgeprune release push --run {job.run.directory} --activate")
     sys.exit(EXIT_CODES[document["verdict"]])
 
 

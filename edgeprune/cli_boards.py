@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeprune.errors import DeviceError, UsageError
+
 if TYPE_CHECKING:
+    from edgeprune.core.release import Release
     from edgeprune.core.target import Target
     from edgeprune.device.agent import Agent
 
 TARGET_HELP = "Kind of board: a name (`edgeprune targets`) or a .toml file."
-HOST_HELP = "Address of the board: user@host, a name of devices.toml, or a Host of ~/.ssh/config."
+HOST_HELP = "Address of the board: user@host, adb:SERIAL, a name of devices.toml, or a Host of ~/.ssh/config."
+HOSTS_HELP = "Several boards at once: names, groups of devices.toml and addresses, with commas between."
+RUN = click.Path(path_type=Path, exists=True, file_okay=False)
+KEY_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
 def board_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -127,6 +133,39 @@ def unlock(target: str, host: str | None, owner: str | None) -> None:
             click.echo(f"{agent.transport.host}: was not locked")
 
 
+@devices.command("keys")
+@board_options
+def keys(target: str, host: str | None) -> None:
+    """List the keys by which a release must be signed to run on a board."""
+    from edgeprune.device.signing import list_keys
+
+    with _open_agent(target, host) as agent:
+        file, found = list_keys(agent)
+        if not file:
+            click.echo(f"{agent.transport.host}: trusts no key, and takes every release")
+        for one in found:
+            click.echo(f"{one.fingerprint} {one.name}".rstrip())
+        if file:
+            click.echo(f"{agent.transport.host}: {file}; a release that none of them signed is refused")
+
+
+@devices.command("trust-key")
+@click.argument("key", type=KEY_FILE)
+@board_options
+@click.option("--remove", is_flag=True, help="Trust this key no more; without any key all releases are taken again.")
+def trust_key(key: Path, target: str, host: str | None, remove: bool) -> None:
+    """Let a board take only releases that are signed by KEY (an ed25519 .pub), or by others that it trusts already."""
+    from edgeprune.device.lease import hold_lease
+    from edgeprune.device.signing import distrust_key, read_public_key
+    from edgeprune.device.signing import trust_key as add_key
+
+    text, name = read_public_key(key)
+    with _open_agent(target, host) as agent, hold_lease(agent, "devices trust-key", _say):
+        left = distrust_key(agent, text) if remove else add_key(agent, text, name)
+        trusted = _list([f"{one.fingerprint} {one.name}".rstrip() for one in left])
+        click.echo(f"{agent.transport.host}: trusts {trusted}{'' if left else ', and takes every release'}")
+
+
 @click.group()
 def release() -> None:
     """Bring what a run ships to a board, and switch between releases there.
@@ -137,25 +176,63 @@ def release() -> None:
 
 
 @release.command("push")
-@board_options
-@click.option(
-    "--run",
-    "directory",
-    required=True,
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="A run that passed its gates.",
-)
-def push(target: str, host: str | None, directory: Path) -> None:
-    """Bring what a run ships to a board; resumes where a push broke. It is not active yet."""
-    from edgeprune.device.lease import hold_lease
-    from edgeprune.device.releases import push_release, read_release
+@click.option("--run", "directory", required=True, type=RUN, help="A run that passed its gates.")
+@click.option("--target", help=f"{TARGET_HELP} Default: the run's.")
+@click.option("--host", help=f"{HOST_HELP} Default: the run's.")
+@click.option("--hosts", help=HOSTS_HELP)
+@click.option("--at-once", type=click.IntRange(1), default=4, show_default=True, help="Boards at work at once.")
+@click.option("--sign", "key", type=KEY_FILE, help="Private ed25519 key (OpenSSH or PEM) to sign the release with.")
+@click.option("--activate", "activated", is_flag=True, help="Make it active too, once it has run there.")
+def push(directory: Path, key: Path | None, activated: bool, **where: Any) -> None:
+    """Bring what a run ships to a board, or to many; resumes where a push broke. Without --activate it rests there."""
+    from edgeprune.device.fleet import ask_boards
+    from edgeprune.device.releases import read_release
+    from edgeprune.device.signing import load_signing_key, sign_release
 
-    content, model = read_release(directory, _load_target(target))
-    with _open_agent(target, host) as agent, hold_lease(agent, "release push", _say):
+    target, host, hosts = _find_boards(directory, where)
+    content, model = read_release(directory, target)
+    if key is not None:
+        content = sign_release(content, load_signing_key(key, _ask_passphrase))
+    if not hosts:
+        click.echo(_push(target, host, content, model, activated))
+        return
+    failed = 0
+    for answer in ask_boards(hosts, lambda host: _push(target, host, content, model, activated), where["at_once"]):
+        click.echo(answer.value if answer.error is None else f"failed: {' '.join(str(answer.error).split())}")
+        failed += answer.error is not None
+    if failed:
+        raise DeviceError(f"{failed} of {len(hosts)} boards do not have it; run the same command again to resume")
+
+
+def _push(target: Target, host: str | None, content: Release, model: bytes, activated: bool) -> str:
+    from edgeprune.device.connect import open_agent
+    from edgeprune.device.lease import hold_lease
+    from edgeprune.device.releases import activate_release, push_release
+
+    with open_agent(target.name, host, target.python) as agent, hold_lease(agent, "release push", _say):
         done = push_release(agent, content, model)
-        where = f"{agent.transport.host}: release {done.id}"
         resumed = f", {done.resumed_bytes:,} were there" if done.resumed_bytes else ""
-        click.echo(f"{where}: {done.sent_bytes:,} bytes sent{resumed}; next: edgeprune release activate {done.id}")
+        text = f"{agent.transport.host}: release {done.id}: {done.sent_bytes:,} bytes sent{resumed}"
+        if not activated:
+            return f"{text}; next: edgeprune release activate {done.id}"
+        return f"{text}; active; there: {activate_release(agent, done.id)}"
+
+
+def _find_boards(directory: Path, where: Mapping[str, Any]) -> tuple[Target, str | None, tuple[str, ...]]:
+    """The target, the one board's address (the run's unless given), and those of several instead of it."""
+    from edgeprune.device.lookup import resolve_boards
+    from edgeprune.run import read_json
+
+    if where["host"] is not None and where["hosts"] is not None:
+        raise UsageError("give --host or --hosts, not both")
+    request = read_json(directory / "request.json") if where["target"] is None else {}
+    target = _load_target(where["target"] or request["target"])
+    hosts = resolve_boards(where["hosts"]) if where["hosts"] is not None else ()
+    return target, where["host"] or request.get("host"), hosts
+
+
+def _ask_passphrase() -> str:
+    return str(click.prompt("Passphrase of the key", hide_input=True, err=True))
 
 
 @release.command("list")
@@ -207,6 +284,38 @@ def prune(target: str, host: str | None, keep: int) -> None:
     with _open_agent(target, host) as agent, hold_lease(agent, "release prune", _say):
         removed = prune_releases(agent, keep)
         click.echo(f"{agent.transport.host}: removed {_list(removed)}")
+
+
+@click.command()
+@click.option("--run", "directory", required=True, type=RUN, help="A run that was measured.")
+@click.option("--hosts", required=True, help=HOSTS_HELP)
+@click.option("--at-once", type=click.IntRange(1), default=4, show_default=True, help="Boards at work at once.")
+@click.option(
+    "--percentile",
+    type=click.IntRange(1, 100),
+    default=100,
+    show_default=True,
+    help="The board that decides, from the best to the worst (nearest rank).",
+)
+def fleet(directory: Path, hosts: str, at_once: int, percentile: int) -> None:
+    """Measure what a run ships on many boards at once; judge by the worst, and name those unlike others of their kind.
+
+    Writes fleet.json and fleet.samples.json into the run.
+    """
+    from edgeprune.core.fleet import render_fleet
+    from edgeprune.core.gate import EXIT_CODES
+    from edgeprune.device.lookup import resolve_boards
+    from edgeprune.pipeline import open_job
+    from edgeprune.run import read_json
+    from edgeprune.stages.fleet import Fleet, measure_fleet
+
+    boards = resolve_boards(hosts)
+    request = read_json(directory / "request.json")
+    with open_job(directory, dict.fromkeys(request), _say) as job:
+        document = measure_fleet(job, Fleet(boards, percentile, at_once))
+    click.echo(render_fleet(document))
+    click.echo(f"written to {directory / 'fleet.json'}")
+    sys.exit(EXIT_CODES[document["verdict"]])
 
 
 def _list(names: Sequence[str]) -> str:

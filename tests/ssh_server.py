@@ -20,7 +20,7 @@ START_S = 10.0
 
 CONFIG = """
 Port {port}
-ListenAddress 127.0.0.1
+ListenAddress {address}
 HostKey {folder}/host_key
 PidFile none
 AuthorizedKeysFile {folder}/authorized_keys
@@ -46,6 +46,7 @@ class SshServer:
     folder: Path
     prelude: str = ""
     port: int = 0
+    address: str = "127.0.0.1"
     process: subprocess.Popen[bytes] | None = None
     config: ClassVar[str] = CONFIG
     board: Path = field(init=False)
@@ -83,7 +84,7 @@ class SshServer:
         """`~/.ssh/config` of the client, with a Host `board`."""
         lines = (
             "Host board",
-            "HostName 127.0.0.1",
+            f"HostName {self.address}",
             f"Port {self.port}",
             f"User {getpass.getuser()}",
             f"IdentityFile {self.home}/.ssh/key",
@@ -94,7 +95,7 @@ class SshServer:
     def trust(self) -> None:
         """Write the host key into the client's known_hosts."""
         key = (self.folder / "host_key.pub").read_text()
-        self.known_hosts.write_text(f"[127.0.0.1]:{self.port} {key}")
+        self.known_hosts.write_text(f"[{self.address}]:{self.port} {key}")
 
     def lend_runtimes(self) -> None:
         """Give the board this interpreter's packages, where `devices setup` would put them."""
@@ -112,14 +113,15 @@ class SshServer:
         return dict(os.environ)
 
     def start(self) -> None:
-        text = self.config.format(port=self.port, folder=self.folder, board=self.board, prelude=self.prelude)
+        places = {"folder": self.folder, "board": self.board}
+        text = self.config.format(port=self.port, address=self.address, prelude=self.prelude, **places)
         (self.folder / "sshd_config").write_text(text)
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(exist_ok=True)
         self.process = subprocess.Popen(self.command(), env=self.environment())
         end = time.monotonic() + START_S
         while time.monotonic() < end and self.process.poll() is None:
-            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+            with suppress(OSError), socket.create_connection((self.address, self.port), timeout=1):
                 return
             time.sleep(0.02)
         raise RuntimeError(f"sshd did not start; see {self.folder / 'log'}")

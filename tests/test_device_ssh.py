@@ -349,10 +349,11 @@ def test_an_upload_damaged_on_the_way_is_refused(
 def test_a_measurement_whose_link_is_lost_can_be_run_again(
     ssh_server: SshServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
-    monkeypatch.setattr("edgeprune.device.agent.SILENCE_S", 2.0)
     model = make_model(tmp_path, "onnxruntime")
-    with open_device(TARGET, "board") as device, pytest.raises(ConnectionFailed, match="board: "):
-        measure_models(device, [model], 1, QUICK, lambda text: ssh_server.signal_sessions(number))
+    with monkeypatch.context() as patch, open_device(TARGET, "board") as device:
+        patch.setattr("edgeprune.device.agent.SILENCE_S", 2.0)
+        with pytest.raises(ConnectionFailed, match="board: "):
+            measure_models(device, [model], 1, QUICK, lambda text: ssh_server.signal_sessions(number))
     with open_device(TARGET, "board") as device:
         assert measure_models(device, [model], 1, QUICK, ignore)[model.name].samples_ms
 

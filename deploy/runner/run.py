@@ -5,7 +5,7 @@ python run.py --check    infers on zeros, to see that the release runs here
 
 JSON input: a nested list for a model of one input, else {"input name": nested list, ...}. Shapes must be the model's
 own. Types too, but for floats given to a quantized input: these are quantized by its scale, and its outputs
-dequantized.
+dequantized. Where the board names keys that it trusts, the release must be signed by one of them (see SIGNERS).
 Needs Python 3.9 or newer, numpy, and onnxruntime or ai-edge-litert (tflite-runtime).
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +23,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
+SIGNERS = (Path("/etc/edgeprune/allowed_signers"), HERE.parent / "allowed_signers")
+"""The first of these that is there says by which keys a release must be signed (ssh-keygen(1), ALLOWED SIGNERS)."""
+KEYGEN, IDENTITY, NAMESPACE = "ssh-keygen", "edgeprune", "edgeprune-release"
+VERIFY_S = 30
 
 
 class Refused(Exception):
@@ -70,9 +75,11 @@ def main(arguments: list[str]) -> int:
 
 
 def read_release() -> tuple[dict[str, Any], bytes]:
-    """The manifest, and the model verified by it."""
+    """The manifest, its signature verified, and the model verified by it."""
     try:
-        manifest = json.loads((HERE / "manifest.json").read_bytes())
+        said = (HERE / "manifest.json").read_bytes()
+        check_signature(said)
+        manifest = json.loads(said)
         content = (HERE / Path(manifest["model"]["file"]).name).read_bytes()
         wanted = manifest["model"]["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as exc:
@@ -80,6 +87,22 @@ def read_release() -> tuple[dict[str, Any], bytes]:
     if hashlib.sha256(content).hexdigest() != wanted:
         raise Refused(f"the model in {HERE} is damaged: its sha256 is not the manifest's {wanted[:16]}...")
     return manifest, content
+
+
+def check_signature(said: bytes) -> None:
+    """Refuse a manifest that is not signed by a key that this board trusts, if it names any."""
+    signers = next((path for path in SIGNERS if path.is_symlink() or path.exists()), None)
+    if signers is None:
+        return
+    command = [KEYGEN, "-Y", "verify", "-f", str(signers), "-I", IDENTITY, "-n", NAMESPACE]
+    command += ["-s", str(HERE / "manifest.json.sig")]
+    try:
+        done = subprocess.run(command, input=said, capture_output=True, timeout=VERIFY_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        raise Refused(f"the signature of the release in {HERE} cannot be verified: {exc}") from exc
+    if done.returncode != 0:
+        why = (done.stderr.decode(errors="replace").strip().splitlines() or [""])[0][:200]
+        raise Refused(f"the release in {HERE} is not signed by a key of {signers}: {why}")
 
 
 def load(manifest: dict[str, Any], content: bytes) -> Model:

@@ -11,6 +11,8 @@ need ssh-keygen openssh-client
 need qemu-aarch64-static qemu-user-static
 need mmdebstrap mmdebstrap
 need arch-test arch-test
+need adb adb
+need ip iproute2
 
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then

@@ -55,6 +55,7 @@ class Figures:
             "energy_mj": measurement.energy_mj,
             "power": measurement.power,
             "energy": asdict(measurement.energy) if measurement.energy else None,
+            "providers": dict(measurement.providers),
             "origin": "measured",
             "problems": list(measurement.problems),
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass, field
+from itertools import accumulate
 from typing import Any
 
 from edgeprune.core.energy import Energy
@@ -66,6 +67,18 @@ class Conditions:
     clock_resolution_ns: int | None = None
     overhead_us: float | None = None
     """What one empty turn of the timing loop costs."""
+    too_warm_c: float | None = None
+    """Temperature at which the wait for the protocol's start temperature was given up; None where it was reached."""
+    notes: tuple[str, ...] = ()
+    """What else the board said of itself: a phone's screen, charging and thermal state."""
+
+    def describe(self) -> str:
+        """For people, in a line; of clocks and temperatures the lowest and highest."""
+        cores = ",".join(map(str, self.affinity))
+        told = [f"{self.threads} thread{'s' if self.threads > 1 else ''}", f"cores {cores}" if cores else ""]
+        told += [f"governor {self.governor}" if self.governor else "", _span(self.frequency_mhz, "MHz")]
+        told += [_span(self.temperature_c, "C"), *self.notes]
+        return ", ".join(text for text in told if text)
 
 
 @dataclass(frozen=True)
@@ -91,12 +104,22 @@ class Measurement:
     """The power meter, or why there is no figure of energy."""
     energy: Energy | None = None
     """From a run of its own; None where there was none."""
+    rounds: tuple[int, ...] = ()
+    """How many of the samples each interleaved round took."""
+    providers: dict[str, float] = field(default_factory=dict)
+    """Share of the nodes that each execution provider ran, where another than the CPU was asked for."""
     problems: tuple[str, ...] = field(default=())
 
     @property
     def valid(self) -> bool:
         """Whether a gate may look at it."""
         return not self.problems
+
+    @property
+    def samples_by_round(self) -> tuple[tuple[float, ...], ...]:
+        """The samples in ms, as the rounds took them."""
+        ends = list(accumulate(self.rounds))
+        return tuple(self.samples_ms[start:end] for start, end in zip([0, *ends], ends, strict=False))
 
     @property
     def energy_mj(self) -> float | None:
@@ -115,12 +138,17 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How long and how often to measure; an artifact's samples are taken in `rounds` interleaved windows."""
+    """How long and how often to measure; an artifact's samples are taken in `rounds` interleaved windows.
+
+    With `start_temperature_c` the board first cools down to it, for `max_cooldown_s` at most.
+    """
 
     min_samples: int = 100
     min_duration_s: float = 2.0
     rounds: int = 10
     max_warmup_s: float = 2.0
+    start_temperature_c: float | None = None
+    max_cooldown_s: float = 300.0
 
 
 def find_problems(measurement: Measurement, protocol: Protocol) -> tuple[str, ...]:
@@ -136,15 +164,31 @@ def find_problems(measurement: Measurement, protocol: Protocol) -> tuple[str, ..
         found.append(f"unstable: spread (MAD) {summary.mad_ms / summary.p50_ms:.0%} of the median")
     if abs(drift(samples)) > DRIFT_LIMIT:
         found.append(f"unstable: the last third is {drift(samples):+.0%} against the first")
+    found += find_heat(measurement.conditions)
     found += [f"throttled: {flag}" for flag in measurement.conditions.throttled]
     return tuple(found)
 
 
+def find_heat(conditions: Conditions) -> list[str]:
+    """Why the temperature that a run began at makes it invalid; empty where it does not."""
+    too_warm = conditions.too_warm_c
+    return [] if too_warm is None else [f"not cooled down: began at {too_warm:g} C"]
+
+
+def _span(values: tuple[float, ...], unit: str) -> str:
+    return f"{min(values):.0f} to {max(values):.0f} {unit}" if values else ""
+
+
 def parse_measurement(row: dict[str, Any]) -> Measurement:
     """Read back what :meth:`Measurement.to_dict` gave."""
-    conditions = Conditions(**_tuples(row["conditions"]))
+    conditions = parse_conditions(row["conditions"])
     energy = Energy(**row["energy"]) if row.get("energy") else None
     return Measurement(**{**_tuples(row), "conditions": conditions, "energy": energy})
+
+
+def parse_conditions(row: dict[str, Any]) -> Conditions:
+    """Read conditions as an agent tells them, and as :meth:`Measurement.to_dict` gave them."""
+    return Conditions(**_tuples(row))
 
 
 def parse_device_facts(row: dict[str, Any]) -> DeviceFacts:

@@ -22,10 +22,14 @@ SHORTEST_PREFIX = 4
 
 @dataclass(frozen=True)
 class Release:
-    """What goes to a board. `manifest` holds the sha256 of the model and of the runner, and is named by its own."""
+    """What goes to a board. `manifest` holds the sha256 of the model and of the runner, and is named by its own.
+
+    `signature` is the manifest's, empty where it is not signed; it is no part of the name.
+    """
 
     manifest: str
     runner: str
+    signature: str = ""
 
     @property
     def id(self) -> str:
@@ -35,7 +39,10 @@ class Release:
 
 @dataclass(frozen=True)
 class ReleaseOnBoard:
-    """A release as a board tells it; `manifest` is empty where it cannot be read there."""
+    """A release as a board tells it; `manifest` is empty where it cannot be read there.
+
+    `signature` is "none", "refused", "trusted", or "not checked" on a board that trusts no keys.
+    """
 
     id: str
     whole: bool
@@ -43,6 +50,7 @@ class ReleaseOnBoard:
     previous: bool
     bytes: int
     manifest: Mapping[str, Any]
+    signature: str = "none"
 
 
 def shipped_path(report: Mapping[str, Any], where: str) -> str:
@@ -106,6 +114,7 @@ def parse_releases(rows: Any) -> list[ReleaseOnBoard]:
                 previous=bool(row["previous"]),
                 bytes=int(row["bytes"]),
                 manifest=row["manifest"] if isinstance(row["manifest"], dict) else {},
+                signature=str(row["signature"]),
             )
             for row in rows
         ]
@@ -132,7 +141,18 @@ def render_releases(releases: Sequence[ReleaseOnBoard]) -> str:
     """A table of the releases on a board."""
     if not releases:
         return "no releases there"
-    head = ("release", "state", "target", "recipe", "precision", "p50 ms", "accuracy %", "created", "bytes")
+    head = (
+        "release",
+        "state",
+        "target",
+        "recipe",
+        "precision",
+        "p50 ms",
+        "accuracy %",
+        "created",
+        "bytes",
+        "signature",
+    )
     return render_columns([head, *map(_row, releases)])
 
 
@@ -142,7 +162,15 @@ def _row(release: ReleaseOnBoard) -> tuple[str, ...]:
     state = "active" if release.current else "previous" if release.previous else "" if release.whole else "not whole"
     texts = [_plain(manifest.get(key)) for key in ("target", "recipe", "precision")]
     figures = [_figure(measured.get("latency_p50_ms"), ".3f"), _figure(measured.get("accuracy_percent"), ".2f")]
-    return (release.id, state, *texts, *figures, _plain(manifest.get("created")), f"{release.bytes:,}")
+    return (
+        release.id,
+        state,
+        *texts,
+        *figures,
+        _plain(manifest.get("created")),
+        f"{release.bytes:,}",
+        _plain(release.signature),
+    )
 
 
 def _plain(value: Any) -> str:

@@ -14,11 +14,19 @@ from edgeprune.errors import TargetError
 RUNTIMES = {"onnxruntime": "onnx", "litert": "tflite"}
 """Runtime to the file format that it runs."""
 FORMAT_PRECISIONS = {
-    "onnx": ("fp32", "fp16", "int8", "dynamic-int8"),
-    "tflite": ("fp32", "fp16", "int8", "dynamic-int8", "int16x8"),
+    "onnx": ("fp32", "fp16", "int8", "dynamic-int8", "mixed"),
+    "tflite": ("fp32", "fp16", "int8", "dynamic-int8", "int16x8", "mixed"),
 }
-"""File format to the precisions that it can be made in: "int8" is static, "int16x8" has int16 activations."""
+"""File format to the precisions that it can be made in: "int8" is static, "int16x8" has int16 activations, "mixed" is
+int8 with some layers in float."""
+MIXED = "mixed"
 PRECISIONS = FORMAT_PRECISIONS["tflite"]
+LAYOUTS = ("nchw", "nhwc")
+IO_TYPES = ("float32", "integer")
+PROVIDERS = ("cpu", "xnnpack", "cuda", "tensorrt")
+"""Execution providers of ONNX Runtime. LiteRT has its own delegate, XNNPACK, and knows "cpu" only."""
+FASTEST = "fastest"
+"""In place of core numbers: as many of the fastest cores as there are threads."""
 AUTO = "auto"
 """In place of a precision: what ships is the fastest file, measured on the device, within the accuracy limit."""
 
@@ -27,6 +35,7 @@ BOARD_METERS = ("jetson", "hwmon", "rpi5", "odpm", "battery", "rapl")
 PLUGS = ("shelly", "tasmota")
 COMMAND = "command"
 METERS = (AUTO, *BOARD_METERS, *PLUGS, COMMAND)
+MOST_CORES = 1024
 HERE, ON_DEVICE = "here", "device"
 
 
@@ -84,6 +93,15 @@ class Target:
     precision: str = "fp32"
     threads: int = 1
     step: int = 4
+    input_layout: str = "nchw"
+    """One of LAYOUTS: how LiteRT files take images."""
+    io: str = "float32"
+    """One of IO_TYPES: what LiteRT's static int8 files take and give; integers are what microcontrollers need."""
+    cores: tuple[int, ...] | str = ()
+    """Cores to run on, or FASTEST; empty: wherever the kernel puts it."""
+    provider: str = "cpu"
+    """One of PROVIDERS. Nodes that it leaves to the CPU are an error unless `allow_fallback`."""
+    allow_fallback: bool = False
     python: str = ""
     """Interpreter on the board that has the runtime; empty: the one `devices setup` made, else `python3`."""
     budget: Budget = Budget()
@@ -93,11 +111,25 @@ class Target:
     hardware: tuple[HardwareFact, ...] = ()
 
     def __post_init__(self) -> None:
-        """Reject a precision that the runtime's format does not have.
+        """Reject what does not go together.
 
         Raises:
-            TargetError: with those that it has.
+            TargetError: a precision or provider that the runtime does not have, or more threads than cores.
         """
+        if self.provider != "cpu" and self.runtime != "onnxruntime":
+            raise TargetError(
+                f"target {self.name}: provider: {self.provider!r} is ONNX Runtime's; {self.runtime} uses its own "
+                "delegate XNNPACK; leave provider out"
+            )
+        if (self.input_layout, self.io) != ("nchw", "float32") and self.runtime != "litert":
+            raise TargetError(
+                f"target {self.name}: input_layout and io: ONNX files take float32 in the layout of the model; "
+                'choose runtime = "litert", or leave them out'
+            )
+        if self.cores and self.cores != FASTEST and len(self.cores) < self.threads:
+            raise TargetError(
+                f"target {self.name}: cores: {list(self.cores)} for {self.threads} threads; name a core for each"
+            )
         valid = (*FORMAT_PRECISIONS[self.format], AUTO)
         if self.precision not in valid:
             raise TargetError(
@@ -112,13 +144,14 @@ class Target:
 
     @property
     def fitted_precision(self) -> str:
-        """Precision of the whole nets that are measured while the plan is made: what ships, or fp32 for AUTO."""
-        return "fp32" if self.precision == AUTO else self.precision
+        """Precision of the whole nets that are measured while the plan is made: what ships, fp32 for AUTO, and int8 for
+        MIXED, as no layer is known to need float before the net is trained."""
+        return {AUTO: "fp32", MIXED: "int8"}.get(self.precision, self.precision)
 
     @property
     def layer_precision(self) -> str:
         """Precision of the single layers in the latency table: whole nets in the fitted precision correct for it."""
-        return "int8" if self.precision == "int8" else "fp32"
+        return "int8" if self.precision in ("int8", MIXED) else "fp32"
 
 
 def suggest(word: str, valid: Collection[str]) -> str:
@@ -133,15 +166,23 @@ def parse_target(document: Mapping[str, Any], name: str, where: str) -> Target:
     Raises:
         TargetError: unknown key, wrong type, value out of range; says where and what is expected.
     """
-    allowed = {"description", "runtime", "precision", "threads", "step", "python"}
+    allowed = {"description", "runtime", "precision", "threads", "step", "python", "cores", "provider"}
+    allowed |= {"allow_fallback", "input_layout", "io"}
     _check_keys(document, allowed | {"budget", "gates", "protocol", "power", "hardware"}, where)
     _choice(document, "runtime", tuple(RUNTIMES), where)
     _choice(document, "precision", (*PRECISIONS, AUTO), where)
+    _choice(document, "provider", PROVIDERS, where)
+    _choice(document, "input_layout", LAYOUTS, where)
+    _choice(document, "io", IO_TYPES, where)
     plain = {key: document[key] for key in allowed if key in document}
     for key in ("description", "python"):
         _typed(plain, key, str, where)
     for key in ("threads", "step"):
         _positive(plain, key, int, where)
+    if not isinstance(plain.get("allow_fallback", False), bool):
+        raise TargetError(f"{where}: allow_fallback: {plain['allow_fallback']!r} has the wrong type; expected true")
+    if "cores" in plain:
+        plain["cores"] = _parse_cores(plain["cores"], where)
     if "description" not in plain:
         raise TargetError(f"{where}: 'description' is missing; say in a line what board this is")
     return Target(
@@ -153,6 +194,17 @@ def parse_target(document: Mapping[str, Any], name: str, where: str) -> Target:
         power=_parse_power(document.get("power", {}), f"{where}: power"),
         hardware=_parse_hardware(document.get("hardware", {}), f"{where}: hardware"),
     )
+
+
+def _parse_cores(value: Any, where: str) -> tuple[int, ...] | str:
+    if value == FASTEST:
+        return FASTEST
+    numbers = value if isinstance(value, list) else []
+    if not numbers or not all(type(one) is int and 0 <= one < MOST_CORES for one in numbers):
+        raise TargetError(f'{where}: cores: {value!r}: expected core numbers, as [4, 5], or "{FASTEST}"')
+    if len(set(numbers)) != len(numbers):
+        raise TargetError(f"{where}: cores: {value!r} names a core twice")
+    return tuple(numbers)
 
 
 def parse_gates(rows: Any, where: str) -> tuple[Gate, ...]:
@@ -197,6 +249,7 @@ def _parse_budget(table: Any, where: str) -> Budget:
 def _parse_protocol(table: Any, where: str) -> Protocol:
     number = (int, float)
     kinds: dict[str, Any] = {"min_samples": int, "rounds": int, "min_duration_s": number, "max_warmup_s": number}
+    kinds |= {"start_temperature_c": number, "max_cooldown_s": number}
     _check_table(table, set(kinds), where)
     for key in table:
         _positive(table, key, kinds[key], where)

@@ -1,4 +1,4 @@
-"""An address of a board, as it is written."""
+"""An address of a board or a phone, as it is written."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from edgeprune.errors import TargetError
 ADDRESS = re.compile(
     r"(?:(?P<user>[^\s@:/]+)@)?(?:\[(?P<v6>[0-9a-fA-F:.]+(?:%[A-Za-z0-9]+)?)\]|(?P<host>[^\s@:/\[\]-][^\s@:/\[\]]*))(?::(?P<port>[0-9]{1,5}))?"
 )
+
+PASSWORD = re.compile(r"^([^:@]*):.*@", re.DOTALL)
+"""What looks like one in an address is not shown; SSH logs in with keys."""
 
 
 @dataclass(frozen=True)
@@ -35,5 +38,35 @@ def parse_address(text: str, where: str) -> Address:
     match = ADDRESS.fullmatch(text)
     port = int(match["port"]) if match and match["port"] else None
     if match is None or (port is not None and not 0 < port < 65536):
-        raise TargetError(f"{where}: {text!r} is not an address; expected user@host, with :port if it is not 22")
+        shown = PASSWORD.sub(r"\1:***@", text)
+        raise TargetError(f"{where}: {shown!r} is not an address; expected user@host, with :port if it is not 22")
     return Address(match["v6"] or match["host"], match["user"], port)
+
+
+ADB = "adb:"
+SERIAL = re.compile(r"[A-Za-z0-9_\[][A-Za-z0-9_.:\[\]%-]{0,99}")
+
+
+@dataclass(frozen=True)
+class AdbAddress:
+    """A phone by its serial as `adb devices` lists it, or by `host:port` where adb goes over the network."""
+
+    serial: str
+
+    def __str__(self) -> str:
+        """As it is given: `adb:serial`."""
+        return ADB + self.serial
+
+
+def parse_host(text: str, where: str) -> Address | AdbAddress:
+    """Read an address of a board: `adb:SERIAL`, or what :func:`parse_address` reads.
+
+    Raises:
+        TargetError: it is none of these.
+    """
+    if not text.startswith(ADB):
+        return parse_address(text, where)
+    serial = text.removeprefix(ADB)
+    if not SERIAL.fullmatch(serial):
+        raise TargetError(f"{where}: {text!r} is no phone; expected adb:SERIAL, as `adb devices` lists it")
+    return AdbAddress(serial)

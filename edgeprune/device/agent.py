@@ -8,11 +8,11 @@ import json
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from edgeprune.device.transport import Completed, Transport
+from edgeprune.device.transport import Completed, Transport, plain
 from edgeprune.errors import ConnectionFailed, DeviceError, RemoteError, RuntimeMissing
 from edgeprune.shipped import shipped_dir
 
@@ -33,6 +33,8 @@ class Agent:
     transport: Transport
     python: str
     path: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What goes with every request: on which cores, with which provider and governor."""
 
     @property
     def workspace(self) -> str:
@@ -84,7 +86,7 @@ def call_agent(
     reader = EventReader(agent.transport.host, progress, on_mark)
     command = [agent.python, "-I", "-B", agent.path]
     completed = agent.transport.run(
-        command, stdin=json.dumps(request).encode(), timeout_s=SILENCE_S, on_line=reader.feed
+        command, stdin=json.dumps({**agent.settings, **request}).encode(), timeout_s=SILENCE_S, on_line=reader.feed
     )
     return reader.finish(completed)
 
@@ -154,9 +156,18 @@ class EventReader:
 
 
 def parse_event(line: str) -> dict[str, Any] | None:
-    """One line of the agent, or None where it is not an event."""
+    """One line of the agent, its texts made plain, or None where it is not an event."""
     try:
-        event = json.loads(line)
+        event = _plain_texts(json.loads(line))
     except (ValueError, RecursionError):
         return None
     return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
+
+
+def _plain_texts(value: Any) -> Any:
+    """A JSON value with every text in it made plain."""
+    if isinstance(value, str):
+        return plain(value)
+    if isinstance(value, list):
+        return [_plain_texts(one) for one in value]
+    return {plain(key): _plain_texts(one) for key, one in value.items()} if isinstance(value, dict) else value

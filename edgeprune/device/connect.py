@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edgeprune.core.measurement import NO_POWER_SENSOR, DeviceFacts
 from edgeprune.core.target import Target
+from edgeprune.device.address import AdbAddress
 from edgeprune.device.agent import Agent, call_agent, push_agent
 from edgeprune.device.lease import hold_lease
 from edgeprune.device.local import LocalTransport
@@ -48,8 +49,10 @@ class Device:
     target: str
 
     def runtime_version(self, runtime: str) -> str:
-        """Version of the runtime there, empty where it is not installed."""
-        return next((self.facts.runtimes[name] for name in PACKAGES[runtime] if name in self.facts.runtimes), "")
+        """Version of the runtime there, with the provider that it is asked for; empty where it is not installed."""
+        version = next((self.facts.runtimes[name] for name in PACKAGES[runtime] if name in self.facts.runtimes), "")
+        provider = self.agent.settings.get("provider", "cpu")
+        return f"{version}+{provider}" if version and provider != "cpu" else version
 
     def require_runtime(self, runtime: str) -> None:
         """Make sure that the board can run models of a runtime.
@@ -72,15 +75,20 @@ def ignore(text: str) -> None:
 
 
 @contextmanager
-def open_device(target: Target, host: str | None, say: Callable[[str], None] = ignore) -> Iterator[Device]:
+def open_device(
+    target: Target, host: str | None, say: Callable[[str], None] = ignore, set_governor: bool = False
+) -> Iterator[Device]:
     """Connect, push the agent where it is missing, take the board's lease, and gather the board's facts.
+
+    With `set_governor` whatever is timed there is timed under the governor "performance", set back afterwards.
 
     Raises:
         TargetError: no address is known for the target.
         DeviceError: the board cannot be reached, lacks Python, or is in use by somebody else.
     """
     with open_agent(target.name, host, target.python) as agent, hold_lease(agent, f"target {target.name}", say):
-        yield _gather(agent, target)
+        settings = {"cores": target.cores, "provider": target.provider, "allow_fallback": target.allow_fallback}
+        yield _gather(replace(agent, settings=settings | {"set_governor": set_governor}), target)
 
 
 @contextmanager
@@ -106,6 +114,10 @@ def open_transport(target_name: str, host: str | None) -> Transport:
     address = resolve_host(target_name, host)
     if address is None:
         return LocalTransport()
+    if isinstance(address, AdbAddress):
+        from edgeprune.device.adb import connect_adb
+
+        return connect_adb(address)
     from edgeprune.device.ssh import connect
 
     return connect(address)

@@ -11,6 +11,7 @@ from edgeprune.core.doctor import Finding, Wanted, find_drift_s, judge_board, pa
 from edgeprune.core.target import Target
 from edgeprune.device.connect import PACKAGES, VENV, open_transport
 from edgeprune.device.setup import MODULES
+from edgeprune.device.transport import plain
 from edgeprune.errors import DeviceError
 
 SILENCE_S = 120.0
@@ -77,7 +78,7 @@ def examine_board(target: Target, host: str | None) -> tuple[str, list[Finding]]
         command = ["sh", "-c", COLLECT, "sh", DESCRIBE, modules, *interpreters]
         done = transport.run(command, timeout_s=SILENCE_S)
         ended = time.time()
-        text = done.stdout.decode(errors="replace")
+        text = plain(done.stdout.decode(errors="replace"))
         if "== ended" not in text:
             raise DeviceError(f"{transport.host}: does not run commands as a board does: {text.strip()[:200]!r}")
         setup = f"edgeprune devices setup --target {target.name} --host {transport.host}"

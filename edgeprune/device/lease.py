@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,8 @@ LOST = 3
 DURATION = re.compile(r"([0-9]{1,6})([smhd])")
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
-_held: set[str] = set()
-"""Tokens of the leases that this process holds now."""
+_held: dict[str, int] = {}
+"""Tokens of the leases that this process holds or is about to take, and the threads that do."""
 
 
 @dataclass(frozen=True)
@@ -58,19 +58,26 @@ class Lease:
 
 @contextmanager
 def hold_lease(agent: Agent, reason: str, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold a board for the body; what this process holds already it goes on holding.
+    """Hold a board for the body; what this thread holds already it goes on holding.
 
     Raises:
         DeviceError: somebody else uses or has reserved the board; or the lease was lost meanwhile, so that what was
             measured may have been disturbed.
     """
     token = secrets.token_hex(16)
-    path = _take_work(agent, token, reason, say)
-    if path is None:
-        yield
-        return
+    _held[token] = threading.get_ident()
+    try:
+        path = _take_work(agent, token, reason, say)
+        with nullcontext() if path is None else _held_by(agent, path, token):
+            yield
+    finally:
+        del _held[token]
+
+
+@contextmanager
+def _held_by(agent: Agent, path: str, token: str) -> Iterator[None]:
+    """Renew a lease that was taken while the body runs, and end it."""
     keeper = _Keeper(agent.transport, path, token)
-    _held.add(token)
     try:
         with keeper:
             yield
@@ -79,7 +86,6 @@ def hold_lease(agent: Agent, reason: str, say: Callable[[str], None]) -> Iterato
             raise _lost(agent) from exc
         raise
     finally:
-        _held.discard(token)
         if not keeper.expired:
             with suppress(DeviceError):
                 agent.transport.run(["sh", "-c", END, "sh", path, token], timeout_s=SHORT_S)
@@ -88,14 +94,15 @@ def hold_lease(agent: Agent, reason: str, say: Callable[[str], None]) -> Iterato
 
 
 def _take_work(agent: Agent, token: str, reason: str, say: Callable[[str], None]) -> str | None:
-    """Take the lease to work, over one that is dead; gives its file, None where this process has the lease already."""
+    """Take the lease to work, over one that is dead; gives its file, None where this thread has the lease already."""
     request = _request(WORK, token, reason, TTL_S)
     row = _ask(agent, request)
     if not row["taken"]:
         holder = parse_lease(row["holder"])
-        if holder.token in _held:
+        thread = _held.get(holder.token)
+        if thread == threading.get_ident():
             return None
-        if holder.name == RESERVED or not _has_ended(holder.client):
+        if holder.name == RESERVED or thread is not None or not _has_ended(holder.client):
             raise _busy(agent, holder)
         row = _ask(agent, {**request, "instead_of": holder.token})
     if not row["taken"]:
@@ -248,7 +255,8 @@ def _find_place() -> str:
 
 
 def _busy(agent: Agent, holder: Lease) -> DeviceError:
-    until = f"for another {describe_duration(holder.left_s)}" if holder.name == RESERVED else "now"
+    left = describe_duration(holder.left_s)
+    until = f"for another {left}" if holder.name == RESERVED else f"now (free in {left} if its command is dead)"
     return DeviceError(
         f"{agent.transport.host}: {holder.describe()} {until}; ask them, try again later, or end it: "
         f"edgeprune devices unlock --target TARGET --host {agent.transport.host} --owner {holder.owner}"

@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.core.target import suggest
-from edgeprune.device.address import Address, parse_address
+from edgeprune.device.address import AdbAddress, Address, parse_host
 from edgeprune.errors import TargetError
 from edgeprune.shipped import config_dir
 
 LOCAL = "local"
 """Both the target that is this machine, and the host that says so for any target."""
-
-
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+TABLES = ("devices", "groups")
 
 
 def is_known(target_name: str) -> bool:
@@ -31,7 +30,7 @@ def is_known(target_name: str) -> bool:
     return target_name == LOCAL or bool(os.environ.get("EDGEPRUNE_HOST")) or named or target_name in _ssh_hosts()
 
 
-def resolve_host(target_name: str, host: str | None) -> Address | None:
+def resolve_host(target_name: str, host: str | None) -> Address | AdbAddress | None:
     """The address of a target's board; None is this machine.
 
     A `host` that is given wins; then the target `local`; then $EDGEPRUNE_HOST, devices.toml and ~/.ssh/config.
@@ -60,11 +59,11 @@ def resolve_host(target_name: str, host: str | None) -> Address | None:
     )
 
 
-def _named(text: str, entries: dict[str, dict[str, str]], where: str) -> Address | None:
+def _named(text: str, entries: dict[str, dict[str, str]], where: str) -> Address | AdbAddress | None:
     """An address, by a device's name or as it stands."""
     if text in entries:
         where, text = f"{devices_path()}: devices.{text}", entries[text]["host"]
-    return None if text == LOCAL else parse_address(text, where)
+    return None if text == LOCAL else parse_host(text, where)
 
 
 def load_devices() -> dict[str, dict[str, str]]:
@@ -73,14 +72,18 @@ def load_devices() -> dict[str, dict[str, str]]:
     Raises:
         TargetError: the file is not valid.
     """
+    return parse_devices(_read_document(), str(devices_path()))
+
+
+def _read_document() -> dict[str, Any]:
+    """What `devices.toml` holds; nothing where there is no file."""
     path = devices_path()
     try:
-        document = tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text())
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
         raise TargetError(f"{path}: cannot be read as TOML: {exc}") from exc
-    return parse_devices(document, str(path))
 
 
 def parse_devices(document: dict[str, Any], where: str) -> dict[str, dict[str, str]]:
@@ -90,8 +93,8 @@ def parse_devices(document: dict[str, Any], where: str) -> dict[str, dict[str, s
         TargetError: unknown key, wrong type, or no host.
     """
     for key in document:
-        if key != "devices":
-            raise TargetError(f"{where}: unknown key {key!r}{suggest(key, ['devices'])}")
+        if key not in TABLES:
+            raise TargetError(f"{where}: unknown key {key!r}{suggest(key, TABLES)}")
     entries = document.get("devices", {})
     if not isinstance(entries, dict):
         raise TargetError(f"{where}: devices: expected tables [devices.NAME]")
@@ -106,6 +109,50 @@ def parse_devices(document: dict[str, Any], where: str) -> dict[str, dict[str, s
     return entries
 
 
+def parse_groups(document: dict[str, Any], where: str) -> dict[str, tuple[str, ...]]:
+    """Check the table `[groups]`: names of devices, or addresses, by the name of a group.
+
+    Raises:
+        TargetError: wrong type, a group that is empty, or has the name of a device.
+    """
+    groups = document.get("groups", {})
+    if not isinstance(groups, dict):
+        raise TargetError(f"{where}: groups: expected a table [groups]")
+    devices = parse_devices(document, where)
+    for name, members in groups.items():
+        texts = isinstance(members, list) and all(isinstance(one, str) for one in members)
+        if not texts or not members:
+            raise TargetError(f'{where}: groups.{name}: expected names of devices, such as ["bench-1", "bench-2"]')
+        if name in devices:
+            raise TargetError(f"{where}: groups.{name}: is a device's name too")
+        for one in members:
+            if one in groups:
+                raise TargetError(f"{where}: groups.{name}: {one} is a group; expected devices")
+            _named(one, devices, f"{where}: groups.{name}")
+    return {name: tuple(members) for name, members in groups.items()}
+
+
+def resolve_boards(text: str) -> tuple[str, ...]:
+    """The boards of `--hosts`: names of devices, groups and addresses, with commas between; each board once.
+
+    Raises:
+        TargetError: none, one that is no address, the same board by two names, or devices.toml is not valid.
+    """
+    document, where = _read_document(), str(devices_path())
+    devices, groups = parse_devices(document, where), parse_groups(document, where)
+    named = [one.strip() for one in text.split(",") if one.strip()]
+    boards = tuple(dict.fromkeys(board for one in named for board in groups.get(one, (one,))))
+    if not boards:
+        raise TargetError(f"--hosts: {text!r} names no board; expected for example bench-1,bench-2 or a group")
+    seen: dict[Address | AdbAddress | None, str] = {}
+    for board in boards:
+        address = _named(board, devices, "--hosts")
+        if address in seen:
+            raise TargetError(f"--hosts: {seen[address]} and {board} are the same board")
+        seen[address] = board
+    return boards
+
+
 def add_device(name: str, host: str, target: str | None) -> Path:
     """Append a device to `devices.toml`; gives the file.
 
@@ -115,7 +162,7 @@ def add_device(name: str, host: str, target: str | None) -> Path:
     path = devices_path()
     if not NAME.fullmatch(name) or name == LOCAL:
         raise TargetError(f"{name!r} cannot be a device's name; use letters, digits, - and _, and not {LOCAL!r}")
-    parse_address(host, "--host")
+    parse_host(host, "--host")
     if name in load_devices():
         raise TargetError(f"{path}: has a device {name} already; change it there")
     lines = [f"[devices.{name}]", f"host = {json.dumps(host)}"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import tempfile
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -13,10 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.core.measurement import Conditions, Measurement, Protocol, find_problems
-from edgeprune.core.target import RUNTIMES
+from edgeprune.core.measurement import Measurement, Protocol, find_problems, parse_conditions
+from edgeprune.core.phone import PhoneState
+from edgeprune.core.sustained import SustainedRun, parse_sustained
+from edgeprune.core.target import RUNTIMES, Target
 from edgeprune.device.agent import call_agent, put_bytes
 from edgeprune.device.connect import Device
+from edgeprune.device.phone_state import read_state
 from edgeprune.device.transport import hash_file
 from edgeprune.errors import DeviceError, RemoteError
 
@@ -74,9 +77,44 @@ def measure_models(
         "min_samples": protocol.min_samples,
         "min_duration_s": protocol.min_duration_s,
         "max_warmup_s": protocol.max_warmup_s,
+        "start_temperature_c": protocol.start_temperature_c,
+        "max_cooldown_s": protocol.max_cooldown_s,
     }
     rows = {row.get("name"): row for row in call_agent(device.agent, request, progress)}
+    if device.transport.name == "adb":
+        _add_state_(rows, read_state(device.transport))
     return {model.name: _parse_row(device, model, rows.get(model.name), protocol) for model in models}
+
+
+def _add_state_(rows: Mapping[Any, dict[str, Any]], state: PhoneState) -> None:
+    """Write a phone's state into the conditions of what was measured on it."""
+    for row in rows.values():
+        row["conditions"] |= {"notes": state.notes}
+        row["conditions"]["throttled"] = [*row["conditions"]["throttled"], *state.throttled]
+
+
+def sustain_model(
+    device: Device, model: ModelFile, target: Target, duration_s: float, progress: Progress
+) -> SustainedRun:
+    """Run one model without a pause; what it takes over time.
+
+    Raises:
+        RuntimeMissing: the board lacks the runtime.
+        DeviceError: anything else that goes wrong there.
+    """
+    request = {
+        "command": "sustain",
+        **push_models(device, [model]),
+        "threads": target.threads,
+        "duration_s": duration_s,
+        "start_temperature_c": target.protocol.start_temperature_c,
+        "max_cooldown_s": target.protocol.max_cooldown_s,
+    }
+    (row,) = call_agent(device.agent, request, progress)
+    try:
+        return parse_sustained(row, duration_s)
+    except (KeyError, TypeError, ValueError) as exc:
+        raise RemoteError(f"{device.facts.host}: the sustained run is not whole: {exc!r}") from exc
 
 
 def measure_probes(
@@ -189,22 +227,21 @@ def _parse_row(device: Device, model: ModelFile, row: dict[str, Any] | None, pro
     if row is None:
         raise RemoteError(f"{device.facts.host}: the agent gave no measurement of {model.name}")
     try:
-        conditions: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in row["conditions"].items()
-        }
         measurement = Measurement(
             artifact=model.name,
             sha256=model.sha256,
             runtime=model.runtime,
             runtime_version=device.runtime_version(model.runtime),
             device=device.facts.fingerprint,
-            conditions=Conditions(**conditions),
+            conditions=parse_conditions(row["conditions"]),
             init_ms=row["init_ms"],
             first_ms=row["first_ms"],
             warmup_runs=row["warmup_runs"],
             samples_ms=tuple(taken / 1e6 for taken in row["samples_ns"]),
             peak_memory_mib=row["peak_memory_mib"],
             power=device.facts.power_meter,
+            rounds=tuple(row["rounds"]),
+            providers=dict(row["providers"]),
         )
     except (KeyError, TypeError, AttributeError) as exc:
         raise RemoteError(f"{device.facts.host}: the measurement of {model.name} is not whole: {exc!r}") from exc

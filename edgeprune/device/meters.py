@@ -125,6 +125,8 @@ def plug_address(meter: str) -> str:
             f"[power] meter = {meter!r}: {PLUG_VARIABLE} is {'no http address' if address else 'not set'}; expected "
             f"where the plug is, as {PLUG_VARIABLE}=http://192.0.2.7"
         )
+    if "@" in address:
+        raise TargetError(f"[power] meter = {meter!r}: {PLUG_VARIABLE} has a user or password in it; give it without")
     return address
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,17 @@ from edgeprune.run import read_json
 from edgeprune.shipped import shipped_dir
 
 SHORT_S = 60.0
+PIECE_BYTES = 1 << 20
+"""A model goes in pieces; one whose end was told is on the board's disk, and stays there whatever happens then."""
 RECEIVE = """
-import os, shutil, sys
+import os, sys
 os.umask(0o077)
 try:
     with open(os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600), "wb") as part:
         part.truncate(int(sys.argv[2]))
         part.seek(int(sys.argv[2]))
-        shutil.copyfileobj(sys.stdin.buffer, part, 1 << 16)
+        part.write(sys.stdin.buffer.read())
+        part.flush()
         os.fsync(part.fileno())
 except OSError as exc:
     sys.exit(exc.strerror)
@@ -81,27 +84,32 @@ def push_release(agent: Agent, release: Release, model: bytes) -> Pushed:
     """Bring a release to a board, going on where a push broke; what is active there stays.
 
     Raises:
-        DeviceError: no space there, the link was lost, or it was damaged on the way.
+        DeviceError: no space there, the link was lost, it was damaged on the way, or not signed as the board asks.
     """
     host = agent.transport.host
-    request = {"id": release.id, "manifest": release.manifest, "runner": release.runner}
-    row = _ask(agent, "prepare", request)
+    row = _ask(agent, "prepare", {"id": release.id, **asdict(release)})
     if row["there"]:
         return Pushed(release.id, 0, len(model))
     if row["needed"] > row["free"]:
         raise DeviceError(f"{host}: {describe_space(f'release {release.id}', row['needed'], row['free'])}")
     had = int(row["had"])
     start = had if hashlib.sha256(model[:had]).hexdigest() == row["sha256"] and had <= len(model) else 0
-    command = [agent.python, "-I", "-c", RECEIVE, str(row["part"]), str(start)]
-    done = agent.transport.run(command, stdin=model[start:], timeout_s=SHORT_S)
-    if done.exit_code != 0:
-        said = (done.stderr.strip().splitlines() or [f"exit code {done.exit_code}"])[-1][:300]
-        raise DeviceError(
-            f"{host}: release {release.id} cannot be written: {said} ({row['free'] / 2**20:.1f} MiB were free, "
-            f"{row['needed'] / 2**20:.1f} MiB needed); what is active stays; run the same command again to resume"
-        )
+    for offset in range(start, len(model), PIECE_BYTES):
+        said = _send_piece(agent, str(row["part"]), offset, model[offset : offset + PIECE_BYTES])
+        if said:
+            raise DeviceError(
+                f"{host}: release {release.id} cannot be written: {said} ({row['free'] / 2**20:.1f} MiB were free, "
+                f"{row['needed'] / 2**20:.1f} MiB needed); what is active stays; run the same command again to resume"
+            )
     _ask(agent, "finish", {"id": release.id})
     return Pushed(release.id, len(model) - start, start)
+
+
+def _send_piece(agent: Agent, part: str, offset: int, piece: bytes) -> str:
+    """Write a piece of a file there, and on its disk; gives why it cannot be written, or nothing."""
+    command = [agent.python, "-I", "-S", "-c", RECEIVE, part, str(offset)]
+    done = agent.transport.run(command, stdin=piece, timeout_s=SHORT_S)
+    return (done.stderr.strip().splitlines() or [f"exit code {done.exit_code}"])[-1][:300] if done.exit_code else ""
 
 
 def list_releases(agent: Agent) -> list[ReleaseOnBoard]:

@@ -1,14 +1,12 @@
 """A board over SSH. The only module that imports paramiko; whatever paramiko raises is translated here.
 
-Host keys are always checked strictly. Files travel over the command channel (`cat`, `sha256sum`, `mv`), so that a
-board needs no SFTP server. Every wait has an end.
+Host keys are always checked strictly. Files travel over the command channel, so that a board needs no SFTP server.
+Every wait has an end.
 """
 
 from __future__ import annotations
 
 import logging
-import re
-import secrets
 import shlex
 import socket
 import threading
@@ -16,40 +14,22 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import paramiko
 
 from edgeprune.device.address import Address, parse_address
+from edgeprune.device.commands import FilesByCommands
 from edgeprune.device.ssh_config import Endpoint, build_endpoint, config_path
-from edgeprune.device.transport import Completed, OutputReader, describe_space, hash_file
-from edgeprune.errors import ConnectionFailed, DeviceError, HostKeyError
+from edgeprune.device.transport import Completed, OutputReader
+from edgeprune.errors import ConnectionFailed, HostKeyError
 
 CONNECT_S = 10.0
 KEEPALIVE_S = 15
-SHORT_S = 60.0
-"""Longest silence of a command that has little to do."""
 CHUNK = 1 << 15
 MOST_JUMPS = 8
 DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
-CHECK = """
-umask 077
-mkdir -p -- "$2" || exit 1
-if [ -f "$1" ]; then sha256sum < "$1"; else echo none; fi
-df -Pk -- "$2"
-"""
-"""Says the hash of file $1, and the space where it shall lie, in folder $2."""
-UPLOAD = """
-umask 077
-trap 'rm -f -- "$2"' EXIT
-trap 'exit 70' HUP INT TERM
-cat > "$2" || exit 71
-[ "$(sha256sum < "$2" | cut -c 1-64)" = "$3" ] || exit 72
-mv -f -- "$2" "$1"
-"""
-"""Writes standard input as $2, checks its hash $3, and renames it to $1."""
-DAMAGED = 72
 
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
@@ -65,7 +45,7 @@ class HostKey:
     file: Path
 
 
-class SshTransport:
+class SshTransport(FilesByCommands):
     """An authenticated connection; see Transport."""
 
     name = "ssh"
@@ -101,44 +81,6 @@ class SshTransport:
             channel.close()
         reader.finish()
         return Completed(exit_code, reader.content, errors.decode(errors="replace"))
-
-    def put(self, local: Path, remote: str) -> None:
-        """Upload a file; see Transport."""
-        digest, needed = hash_file(local), local.stat().st_size
-        found, free = self._check(remote)
-        if found == digest:
-            return
-        if free is not None and needed > free:
-            raise DeviceError(f"{self.host}: {describe_space(remote, needed, free)}")
-        partial = f"{remote}.{secrets.token_hex(4)}.partial"
-        command = ["sh", "-c", UPLOAD, "sh", remote, partial, digest]
-        done = self.run(command, stdin=local.read_bytes(), timeout_s=SHORT_S)
-        if done.exit_code == DAMAGED:
-            raise DeviceError(f"{self.host}: {remote} was damaged on the way; run the same command again")
-        if done.exit_code != 0:
-            _, free = self._check(remote)
-            space = "" if free is None else f" ({free / 2**20:.1f} MiB free, {needed / 2**20:.1f} MiB needed)"
-            raise DeviceError(f"{self.host}: {remote} cannot be written: {_last_line(done.stderr)}{space}")
-
-    def _check(self, remote: str) -> tuple[str, int | None]:
-        """The hash of a remote file, and the bytes that are free beside it."""
-        command = ["sh", "-c", CHECK, "sh", remote, str(PurePosixPath(remote).parent)]
-        done = self.run(command, timeout_s=SHORT_S)
-        if done.exit_code != 0:
-            raise DeviceError(f"{self.host}: {remote} cannot be written: {_last_line(done.stderr)}")
-        return parse_check(done.stdout.decode(errors="replace"))
-
-    def get(self, remote: str, local: Path) -> None:
-        """Download a file; see Transport."""
-        done = self.run(["cat", "--", remote], timeout_s=SHORT_S)
-        if done.exit_code != 0:
-            raise DeviceError(f"{self.host}: {remote} cannot be read: {_last_line(done.stderr)}")
-        partial = local.with_name(f"{local.name}.partial")
-        try:
-            partial.write_bytes(done.stdout)
-            partial.replace(local)
-        except OSError as exc:
-            raise DeviceError(f"{local}: cannot be written: {exc.strerror}") from exc
 
     def close(self) -> None:
         """Close the connection and the jumps before it."""
@@ -220,18 +162,6 @@ def _receive(channel: paramiko.Channel, reader: OutputReader, watchdog: Watchdog
         while chunk := channel.recv_stderr(CHUNK):
             errors.append(chunk)
     return b"".join(errors)
-
-
-def parse_check(text: str) -> tuple[str, int | None]:
-    """Read what CHECK prints: a sha256 (empty where there is no file), and free bytes where `df` says them."""
-    digest = re.search(r"^[0-9a-f]{64}\b", text, re.MULTILINE)
-    space = re.search(r"\s(\d+)\s+(\d+)\s+(\d+)\s+\d+%", text)
-    return digest.group() if digest else "", int(space.group(3)) * 1024 if space else None
-
-
-def _last_line(text: str) -> str:
-    lines = text.strip().splitlines()
-    return lines[-1][-300:] if lines else "no reason given"
 
 
 def list_config_hosts() -> set[str]:

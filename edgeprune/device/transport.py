@@ -14,20 +14,36 @@ MAX_OUTPUT_BYTES = 1 << 29
 """A command that prints more is broken or hostile."""
 
 
+CONTROLS = {
+    **dict.fromkeys((*range(32), *range(127, 160)), "?"),
+    **dict.fromkeys((0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)), "?"),
+    **{ord("\n"): "\n", ord("\t"): "\t", ord("\r"): None},
+}
+"""Letters by which a text from elsewhere could move the cursor or turn the order of what is shown."""
+
+
+def plain(text: str) -> str:
+    """Text from a board as it may be shown in a terminal."""
+    return text.translate(CONTROLS)
+
+
 @dataclass(frozen=True)
 class Completed:
-    """A command that has ended. A negative `exit_code` is the signal that killed it."""
+    """A command that has ended. A negative `exit_code` is the signal that killed it; `stderr` is made plain."""
 
     exit_code: int
     stdout: bytes
     stderr: str
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stderr", plain(self.stderr))
+
 
 class Transport(Protocol):
     """A way to a board. Whatever fails in it is a DeviceError that names the host.
 
-    `name` is the kind ("local", "ssh"), `host` the address for messages and reports, `host_key` the SHA256
-    fingerprint of the SSH host key, empty where there is none. Relative remote paths begin at the user's home.
+    `name` is the kind ("local", "ssh", "adb"), `host` the address for messages and reports, `host_key` the SHA256
+    fingerprint of the SSH host key or the serial of a phone, empty here. Relative remote paths begin at its home.
     """
 
     name: str
@@ -72,7 +88,7 @@ class OutputReader:
     """Gathers a command's standard output and hands it on line by line."""
 
     def __init__(self, host: str, on_line: Callable[[str], None] | None) -> None:
-        self._host = host
+        self.host = host
         self._on_line = on_line
         self._chunks: list[bytes] = []
         self._size = 0
@@ -92,7 +108,7 @@ class OutputReader:
         self._chunks.append(chunk)
         self._size += len(chunk)
         if self._size > MAX_OUTPUT_BYTES:
-            raise RemoteError(f"{self._host}: a command printed more than {MAX_OUTPUT_BYTES >> 20} MiB; gave up")
+            raise RemoteError(f"{self.host}: a command printed more than {MAX_OUTPUT_BYTES >> 20} MiB; gave up")
         if self._on_line is None:
             return
         *lines, self._rest = (self._rest + chunk).split(b"\n")

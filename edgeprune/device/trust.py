@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgeprune.device.address import AdbAddress
 from edgeprune.device.lookup import resolve_host
 from edgeprune.device.ssh import HostKey, find_known_keys, read_host_key
 from edgeprune.errors import HostKeyError, UsageError
@@ -16,6 +17,8 @@ def fetch_host_key(host: str) -> HostKey:
         ConnectionFailed: it cannot be reached.
     """
     address = resolve_host(host, host)
+    if isinstance(address, AdbAddress):
+        raise UsageError(f"{address}: a phone has no host key; it asks on its screen whether this machine may debug it")
     if address is None:
         raise UsageError("this machine has no host key to trust; name a board: edgeprune devices trust user@host")
     return read_host_key(address)

@@ -35,7 +35,7 @@ def read_onnx_layers(path: Path) -> tuple[LayerShape, ...]:
 
         model = onnx.load(path)
         _fix_batch_(model.graph, path)
-        nodes = tuple(_find_layers(model.graph, path))
+        nodes = tuple(find_layers(model.graph, path))
         if not nodes:
             raise ExportError(f"{path}: no convolution and no product with a weight in it")
         sizes = _run_for_sizes(model, nodes)
@@ -56,7 +56,7 @@ def _fix_batch_(graph: Any, path: Path) -> None:
     del graph.value_info[:]
 
 
-def _find_layers(graph: Any, path: Path) -> Iterator[Any]:
+def find_layers(graph: Any, path: Path) -> Iterator[Any]:
     """Nodes that are layers: what is computed from weights alone is a weight too."""
     fixed = {tensor.name for tensor in graph.initializer}
     for node in graph.node:

@@ -15,6 +15,7 @@ from edgeprune.core.candidates import WidthRule, candidate_widths
 from edgeprune.core.layers import Layer, find_joins
 from edgeprune.core.limits import Limits, read_limits
 from edgeprune.core.measurement import DeviceFacts, parse_device_facts
+from edgeprune.core.runtime_faults import check_runtime
 from edgeprune.core.target import AUTO, Target, suggest
 from edgeprune.device.connect import Device, open_device
 from edgeprune.device.energy import check_meter
@@ -86,13 +87,15 @@ class Job:
 
         Raises:
             DeviceError: it is not the board that this run began on.
-            TargetError: a gate on energy and no power meter.
+            TargetError: a gate on energy and no power meter, or a precision that its runtime computes wrong.
             RunError: the run is planned on an estimate, so no board belongs to it.
         """
         self.require_measured()
-        device = self.stack.enter_context(open_device(self.target, self.run.request["host"]))
+        request, governor = self.run.request, bool(self.run.request.get("set_governor"))
+        device = self.stack.enter_context(open_device(self.target, request["host"], self.detail, governor))
         self.detail(f"{device.facts.host}: {device.facts.cpu}, {device.facts.os}")
         check_meter(device, self.target)
+        check_runtime(self.target, device.facts.runtimes)
         if self.run.finished("profile"):
             begun = self.run.result("profile")["device"]
             if begun["fingerprint"] != device.facts.fingerprint:

@@ -11,5 +11,6 @@ output:
     {"event": "error", "kind": ..., "message": ...}
     {"event": "end"}                                    always last; without it the connection or the agent was lost
 
-Commands: facts, have, measure, meter, energy, probe, evaluate; and cold, which measure runs in fresh processes.
+Commands: facts, have, measure, sustain, meter, energy, probe, evaluate, lease, release; and cold, which measure runs
+in fresh processes.
 """

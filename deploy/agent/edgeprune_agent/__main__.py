@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import traceback
+from contextlib import nullcontext
 from typing import Any
 
 from edgeprune_agent.board import read_facts
@@ -16,15 +17,20 @@ from edgeprune_agent.events import Events, claim_stdout
 from edgeprune_agent.files import sweep
 from edgeprune_agent.lease import lease
 from edgeprune_agent.measure import cold, have, measure
+from edgeprune_agent.nodes import nodes
 from edgeprune_agent.power import find_meter
+from edgeprune_agent.prepare import prepared, set_back_left
 from edgeprune_agent.probe import probe
 from edgeprune_agent.releases import release
 from edgeprune_agent.runtimes import find_runtimes
+from edgeprune_agent.sustain import sustain
+from edgeprune_agent.trust import trust
 
 
 def facts(request: dict[str, Any], root: str, events: Events) -> None:
     """What this board is."""
     sweep()
+    set_back_left(root)
     found = find_meter(root)
     events.emit("result", **read_facts(root), runtimes=find_runtimes(), power_meter=found.name if found else None)
 
@@ -36,11 +42,18 @@ COMMANDS = {
     "meter": meter,
     "energy": energy,
     "probe": probe,
+    "nodes": nodes,
+    "sustain": sustain,
     "evaluate": evaluate,
     "cold": cold,
     "lease": lease,
     "release": release,
+    "trust": trust,
 }
+
+
+TIMED = ("measure", "energy", "probe", "nodes", "sustain", "evaluate")
+"""What runs on the cores and with the governor that a request asks for; evaluate too, as its outputs come sooner."""
 
 
 def main() -> int:
@@ -59,7 +72,9 @@ def serve(text: str, root: str, events: Events) -> None:
     """Answer one request; whatever goes wrong becomes an event."""
     try:
         request = json.loads(text)
-        COMMANDS[request["command"]](request, root, events)
+        command = COMMANDS[request["command"]]
+        with prepared(request, root) if request["command"] in TIMED else nullcontext():
+            command(request, root, events)
     except AgentError as exc:
         events.emit("error", kind=exc.kind, message=str(exc))
     except MemoryError:

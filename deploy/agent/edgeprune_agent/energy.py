@@ -47,7 +47,7 @@ def energy(request: dict[str, Any], root: str, events: Events) -> None:
         found = choose_meter(root, request["meter"], request["sensor"])
         if found is None:
             raise AgentError("meter", f"no power sensor ({request['meter']})")
-    runs = load_all(request["models"], request["threads"], events)
+    runs = load_all(request["models"], request, events)
     pace = set_pace(request, found)
     readings = following(request["run"]) if request["meter"] == COMMAND else sampling(found)
     with quiet(), readings as log:

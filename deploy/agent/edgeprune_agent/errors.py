@@ -4,7 +4,10 @@ from __future__ import annotations
 
 
 class AgentError(Exception):
-    """Something that the caller can understand: `kind` is request, hash, runtime, model, meter, disk or memory."""
+    """Something that the caller can understand.
+
+    `kind` is request, hash, signature, runtime, model, meter, disk or memory.
+    """
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)

@@ -25,7 +25,7 @@ def evaluate(request: dict[str, Any], root: str, events: Events) -> None:
     read_checked(model["file"])
     read_checked(request["inputs"])
     inputs = numpy.load(find_place(request["inputs"]), mmap_mode="r", allow_pickle=False)
-    loaded = load_model(model["runtime"], str(find_place(model["file"])), request["threads"])
+    loaded = load_model(model["runtime"], str(find_place(model["file"])), request)
     check_shape(inputs.shape, loaded.input_shape)
     packed = io.BytesIO()
     numpy.save(packed, run_rows(loaded.predict, inputs, model["name"], events), allow_pickle=False)

@@ -16,10 +16,12 @@ from edgeprune_agent.errors import AgentError
 from edgeprune_agent.events import Events
 from edgeprune_agent.files import find_place, has_file, read_archive, read_checked, remove, write_whole
 from edgeprune_agent.parsers import describe_throttled
-from edgeprune_agent.runtimes import import_runtime, load_model
+from edgeprune_agent.prepare import cool_down
+from edgeprune_agent.runtimes import import_runtime, load_model, share_nodes
 from edgeprune_agent.timing import measure_overhead_us, quiet, settle, time_runs, warm_up
 
 COLD_TIMEOUT_S = 100
+COLD_FIELDS = ("init_ms", "first_ms", "peak_memory_mib", "providers")
 MAX_SAMPLES = 20000
 """More samples of a model than these, which only one far below 1 ms takes, are thinned evenly."""
 
@@ -35,20 +37,22 @@ def measure(request: dict[str, Any], root: str, events: Events) -> None:
     cold = {}
     for model in models:
         events.progress(f"cold start of {model['name']}")
-        cold[model["name"]] = run_cold(model, threads)
-    runs = load_all(models, threads, events)
+        cold[model["name"]] = run_cold(model, request)
+    runs = load_all(models, request, events)
+    too_warm_c = cool_down(request, root, events)
     states = [read_state(root)]
     with quiet():
         warm = warm_all(runs, request["max_warmup_s"], events)
         samples = run_rounds(runs, request, events, lambda: states.append(read_state(root)))
-    conditions = describe_conditions(states, threads, root)
+    conditions = {**describe_conditions(states, threads, root), "too_warm_c": too_warm_c}
     for name, taken in samples.items():
         events.emit(
             "result",
             name=name,
             **cold[name],
             warmup_runs=warm[name],
-            samples_ns=taken,
+            samples_ns=[one for window in taken for one in window],
+            rounds=[len(window) for window in taken],
             conditions=conditions,
         )
 
@@ -67,26 +71,32 @@ def have(request: dict[str, Any], root: str, events: Events) -> None:
 
 
 def cold(request: dict[str, Any], root: str, events: Events) -> None:
-    """Load one model and infer once, in this fresh process."""
+    """Load one model and infer once, in this fresh process; then find out what ran its nodes."""
     import_runtime(request["runtime"])
     path = str(find_place(request["file"]))
     begun = time.perf_counter()
-    loaded = load_model(request["runtime"], path, request["threads"])
+    loaded = load_model(request["runtime"], path, request)
     ready = time.perf_counter()
     loaded.run()
     first = time.perf_counter()
+    peak = read_peak_mib()
     events.emit(
-        "result", init_ms=(ready - begun) * 1e3, first_ms=(first - ready) * 1e3, peak_memory_mib=read_peak_mib()
+        "result",
+        init_ms=(ready - begun) * 1e3,
+        first_ms=(first - ready) * 1e3,
+        peak_memory_mib=peak,
+        providers=share_nodes(path, request),
     )
 
 
-def run_cold(model: dict[str, Any], threads: int) -> dict[str, Any]:
+def run_cold(model: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
     """Init, first inference and peak memory of a model, from a fresh process.
 
     Raises:
         AgentError: what that process said, or how it ended.
     """
-    request = {"command": "cold", "file": model["file"], "runtime": model["runtime"], "threads": threads}
+    wanted: dict[str, Any] = {name: asked[name] for name in ("threads", "provider", "allow_fallback") if name in asked}
+    request = {"command": "cold", "file": model["file"], "runtime": model["runtime"], **wanted}
     command = [sys.executable, "-I", "-B", sys.argv[0]]
     try:
         done = subprocess.run(
@@ -101,14 +111,14 @@ def run_cold(model: dict[str, Any], threads: int) -> dict[str, Any]:
     if done.returncode != 0 or not answers:
         cause = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
         raise AgentError("model", f"{model['name']}: its process ended by {cause} (out of memory?)")
-    return {key: answers[0][key] for key in ("init_ms", "first_ms", "peak_memory_mib")}
+    return {key: answers[0][key] for key in COLD_FIELDS}
 
 
-def load_all(models: list[dict[str, Any]], threads: int, events: Events) -> dict[str, Run]:
+def load_all(models: list[dict[str, Any]], request: dict[str, Any], events: Events) -> dict[str, Run]:
     """Load every model; gives its inference by name."""
     runs = {}
     for model in models:
-        runs[model["name"]] = load_model(model["runtime"], str(find_place(model["file"])), threads).run
+        runs[model["name"]] = load_model(model["runtime"], str(find_place(model["file"])), request).run
         events.alive()
     return runs
 
@@ -124,15 +134,18 @@ def warm_all(runs: dict[str, Run], limit_s: float, events: Events) -> dict[str, 
 
 def run_rounds(
     runs: dict[str, Run], request: dict[str, Any], events: Events, between: Callable[[], None]
-) -> dict[str, list[int]]:
-    """Samples in ns: in each round a window of every model, so that what changes over time changes all alike."""
+) -> dict[str, list[list[int]]]:
+    """Samples in ns by round: in each a window of every model, so that what changes over time changes all alike.
+
+    Every other round goes backwards, so that none is always the one that follows the other.
+    """
     rounds = request["rounds"]
     window_s, least = request["min_duration_s"] / rounds, math.ceil(request["min_samples"] / rounds)
-    samples: dict[str, list[int]] = {name: [] for name in runs}
+    samples: dict[str, list[list[int]]] = {name: [] for name in runs}
     for turn in range(rounds):
-        for name, run in runs.items():
+        for name, run in list(runs.items())[:: -1 if turn % 2 else 1]:
             settle(run, request["threads"])
-            samples[name] += thin(time_runs(run, window_s, least), max(least, MAX_SAMPLES // rounds))
+            samples[name].append(thin(time_runs(run, window_s, least), max(least, MAX_SAMPLES // rounds)))
             events.alive()
         between()
         events.progress(f"round {turn + 1} of {rounds}")

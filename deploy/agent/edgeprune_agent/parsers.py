@@ -72,3 +72,12 @@ def pick_temperature(zones: list[tuple[str, str]]) -> float | None:
     sane = [(kind, value) for kind, value in readings if -30 < value < 150]
     of_cpu = [value for kind, value in sane if re.search(r"cpu|soc|pkg|core|acpitz", kind)]
     return max(of_cpu or [value for _, value in sane], default=None)
+
+
+def pick_fastest(clocks: dict[str, str], count: int) -> list[int]:
+    """Numbers of the fastest cores, by the highest clock in kHz of each `cpuN`; of equal ones the last.
+
+    The first core of a kind is where the kernel puts most interrupts.
+    """
+    told = [(int(khz), int(name[3:])) for name, khz in clocks.items() if re.fullmatch(r"[0-9]{1,9}", khz)]
+    return sorted(number for _, number in sorted(told, reverse=True)[:count])

@@ -58,7 +58,7 @@ def measure_batch(
     end = time.monotonic() + request["budget_s"]
     runs = {}
     for model in models:
-        loaded = load_model(model["runtime"], contents[model["file"]], request["threads"])
+        loaded = load_model(model["runtime"], contents[model["file"]], request)
         runs[model["name"]] = loaded.run
         time_runs(loaded.run, request["window_s"], LEAST_RUNS)
     windows: Windows = {name: [] for name in runs}

@@ -1,11 +1,14 @@
 """Releases on the board: folders named by their content, and `current`, which leads to the active one.
 
 releases/ID/manifest.json, run.py, model.onnx or model.tflite    ID: the first 16 digits of the manifest's sha256
+releases/ID/manifest.json.sig                                     the manifest's signature, where it was signed
 releases/ID.part/                                                 on its way here, or out
 releases/current -> ID                                            switched by renaming
 releases/activated.json                                           IDs in the order in which they became active
+releases/allowed_signers                                          whose releases are taken; see signatures.py
 
-A folder gets its name once all of it is there, verified and on the disk. Nothing in it is changed after that.
+A folder gets its name once all of it is there, verified and on the disk. Nothing in it is changed after that, but its
+signature may be replaced.
 """
 
 from __future__ import annotations
@@ -23,10 +26,11 @@ from typing import Any
 from edgeprune_agent.errors import AgentError
 from edgeprune_agent.events import Events
 from edgeprune_agent.files import home
+from edgeprune_agent.signatures import check_signature, find_signers
 
 ID = re.compile(r"[0-9a-f]{16}")
 MODELS = ("model.onnx", "model.tflite")
-MANIFEST, RUNNER = "manifest.json", "run.py"
+MANIFEST, SIGNATURE, RUNNER = "manifest.json", "manifest.json.sig", "run.py"
 CURRENT, ACTIVATED = "current", "activated.json"
 TRIAL_S = 90
 SPARE_BYTES = 1 << 20
@@ -45,14 +49,17 @@ def prepare(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
     """Begin or resume a release, where there is space: its small files are written, what is there of its model is told.
 
     Raises:
-        AgentError: the manifest is not what its name says.
+        AgentError: the manifest is not what its name says, or not signed as this board asks.
     """
     place = find(folder, request["id"])
+    content, signature = request["manifest"].encode(), request["signature"].encode()
+    if hashlib.sha256(content).hexdigest()[:16] != place.name:
+        raise AgentError("hash", f"the manifest of release {place.name} was damaged on the way; push it again")
+    check_signed(place, content, signature)
     if is_whole(place):
+        if signature:
+            write_whole(place / SIGNATURE, request["signature"])
         return {"there": True}
-    content = request["manifest"].encode()
-    if hashlib.sha256(content).hexdigest()[:16] != request["id"]:
-        raise AgentError("hash", f"the manifest of release {request['id']} was damaged on the way; push it again")
     part, model = part_of(place), read_manifest(content)["model"]
     begun = part / model["file"]
     had = begun.stat().st_size if begun.is_file() else 0
@@ -62,6 +69,8 @@ def prepare(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
         part.mkdir(exist_ok=True)
         (part / MANIFEST).write_bytes(content)
         (part / RUNNER).write_text(request["runner"], "utf-8")
+        if signature:
+            (part / SIGNATURE).write_bytes(signature)
     return {"there": False, "needed": needed, "free": free, "part": str(begun), "had": had, "sha256": hash_of(begun)}
 
 
@@ -69,7 +78,7 @@ def finish(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
     """Name a release that is all here.
 
     Raises:
-        AgentError: it is not; then its model is removed, to be sent anew.
+        AgentError: it is not, then its model is removed, to be sent anew; or it is not signed as this board asks.
     """
     place = find(folder, request["id"])
     part = part_of(place)
@@ -79,6 +88,7 @@ def finish(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
         for name in MODELS:
             (part / name).unlink(missing_ok=True)
         raise
+    require_signed(part)
     for path in sorted(part.iterdir()):
         sync(path)
     sync(part)
@@ -93,12 +103,13 @@ def activate(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
     """Try a release, then let `current` lead to it; whatever fails, the one before stays.
 
     Raises:
-        AgentError: there is no such release, it is damaged, or it does not run here.
+        AgentError: there is no such release, it is damaged, not signed as this board asks, or does not run here.
     """
     place = find(folder, request["id"])
     if not place.is_dir():
         raise AgentError("request", f"no release {request['id']} here")
     verify(place)
+    require_signed(place)
     said = try_out(place)
     order, current = read_activated(folder), find_current(folder)
     order = order[: order.index(current) + 1] if current in order else order
@@ -111,13 +122,14 @@ def rollback(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
     """Let `current` lead to the release that was active before.
 
     Raises:
-        AgentError: there is none, or it is damaged or does not run here.
+        AgentError: there is none, or it is damaged, not signed as this board asks, or does not run here.
     """
     before = find_previous(folder)
     if before is None:
         raise AgentError("request", "no release was active before the current one")
     place = find(folder, before)
     verify(place)
+    require_signed(place)
     said = try_out(place)
     switch(folder, place.name)
     return {"trial": said}
@@ -186,13 +198,49 @@ def verify(place: Path) -> None:
         AgentError: it is not.
     """
     name = place.name[:16]
-    content = (place / MANIFEST).read_bytes() if (place / MANIFEST).is_file() else b""
+    content = read_file(place / MANIFEST)
     if hashlib.sha256(content).hexdigest()[:16] != name:
         raise AgentError("hash", f"the manifest of release {name} is damaged or missing; push it again")
     manifest = read_manifest(content)
     for file, wanted in ((manifest["model"]["file"], manifest["model"]), (RUNNER, manifest["runner"])):
         if hash_of(place / file) != wanted["sha256"]:
             raise AgentError("hash", f"{file} of release {name} is damaged or missing; run the same command again")
+
+
+def require_signed(place: Path) -> None:
+    """Require that a release is signed as this board asks.
+
+    Raises:
+        AgentError: it is not.
+    """
+    check_signed(place, read_file(place / MANIFEST), read_file(place / SIGNATURE))
+
+
+def check_signed(place: Path, content: bytes, signature: bytes) -> None:
+    """Require that the manifest of a release is signed by a key that this board trusts, if it trusts any.
+
+    Raises:
+        AgentError: it is not.
+    """
+    signers = find_signers(place.parent)
+    try:
+        if signers is not None:
+            check_signature(content, signature, signers)
+    except AgentError as exc:
+        raise AgentError(
+            exc.kind, f"release {place.name[:16]} {exc}; sign it: edgeprune release push --sign KEY"
+        ) from exc
+
+
+def describe_signature(place: Path) -> str:
+    """What a release's signature is worth here: "none", "refused", "trusted", or "not checked" without trusted keys."""
+    if find_signers(place.parent) is None:
+        return "not checked" if (place / SIGNATURE).is_file() else "none"
+    try:
+        require_signed(place)
+    except AgentError:
+        return "refused"
+    return "trusted"
 
 
 def is_whole(place: Path) -> bool:
@@ -202,6 +250,11 @@ def is_whole(place: Path) -> bool:
     except AgentError:
         return False
     return True
+
+
+def read_file(path: Path) -> bytes:
+    """What a file holds; nothing where there is none."""
+    return path.read_bytes() if path.is_file() else b""
 
 
 def hash_of(path: Path) -> str:
@@ -287,6 +340,7 @@ def describe(folder: Path) -> list[dict[str, Any]]:
             "previous": place.name == previous,
             "bytes": sum(path.stat().st_size for path in place.iterdir() if path.is_file()),
             "manifest": manifest,
+            "signature": describe_signature(place),
         })  # fmt: skip
     return rows
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from edgeprune_agent.errors import AgentError, first_line
+from edgeprune_agent.providers import find_shares, make_session
 
 PROVIDERS = {"onnxruntime": ("onnxruntime",), "litert": ("ai-edge-litert", "tflite-runtime")}
 """Packages that provide a runtime, the preferred one first."""
@@ -59,8 +60,8 @@ def import_runtime(runtime: str) -> Any:
         raise AgentError("runtime", f"{installed[0]} is installed but does not load: {first_line(exc)}") from exc
 
 
-def load_model(runtime: str, model: str | bytes, threads: int) -> Loaded:
-    """Load a model from its file or its content, with repeatable inputs in place.
+def load_model(runtime: str, model: str | bytes, request: dict[str, Any]) -> Loaded:
+    """Load a model from its file or its content, with repeatable inputs in place, as a request wants it run.
 
     Raises:
         AgentError: the runtime is missing or refuses the model.
@@ -68,24 +69,21 @@ def load_model(runtime: str, model: str | bytes, threads: int) -> Loaded:
     module = import_runtime(runtime)
     load = load_onnx if runtime == "onnxruntime" else load_litert
     try:
-        return load(module, model, threads)
+        return load(module, model, request)
+    except AgentError:
+        raise
     except MemoryError as exc:
         raise AgentError("memory", "out of memory while a model was loaded") from exc
     except Exception as exc:
         raise AgentError("model", f"{runtime} cannot load it: {first_line(exc)}") from exc
 
 
-def load_onnx(ort: Any, model: str | bytes, threads: int) -> Loaded:
-    """ONNX Runtime on its CPU provider, one operator after the other, inputs and outputs bound."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = 3
-    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+def load_onnx(ort: Any, model: str | bytes, request: dict[str, Any]) -> Loaded:
+    """ONNX Runtime, one operator after the other, inputs and outputs bound."""
+    session = make_session(ort, model, request)
     binding = session.io_binding()
-    for value in session.get_inputs():
-        array = make_input(fixed_shape(value.shape), onnx_dtype(value.type))
-        binding.bind_ortvalue_input(value.name, ort.OrtValue.ortvalue_from_numpy(array))
+    for name, array in make_feed(session).items():
+        binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
     for value in session.get_outputs():
         binding.bind_output(value.name)
     source, result = session.get_inputs()[0], session.get_outputs()[0].name
@@ -95,6 +93,23 @@ def load_onnx(ort: Any, model: str | bytes, threads: int) -> Loaded:
         return session.run([result], {source.name: quantize(row, detail)})[0]
 
     return Loaded(lambda: session.run_with_iobinding(binding), predict, fixed_shape(source.shape))
+
+
+def make_feed(session: Any) -> dict[str, Any]:
+    """Repeatable inputs of an ONNX Runtime session, by name."""
+    return {value.name: make_input(fixed_shape(value.shape), onnx_dtype(value.type)) for value in session.get_inputs()}
+
+
+def share_nodes(model: str, request: dict[str, Any]) -> dict[str, float]:
+    """The share of the nodes that each execution provider of ONNX Runtime ran; empty where the CPU alone was asked for.
+
+    Raises:
+        AgentError: the CPU ran some that it should not.
+    """
+    if request["runtime"] != "onnxruntime" or request.get("provider", "cpu") == "cpu":
+        return {}
+    ort = import_runtime(request["runtime"])
+    return find_shares(ort, model, request, make_feed(make_session(ort, model, request)))
 
 
 def onnx_dtype(kind: str) -> str:
@@ -108,10 +123,10 @@ def fixed_shape(shape: Any) -> tuple[int, ...]:
     return tuple(size if isinstance(size, int) and size > 0 else 1 for size in shape)
 
 
-def load_litert(module: Any, model: str | bytes, threads: int) -> Loaded:
+def load_litert(module: Any, model: str | bytes, request: dict[str, Any]) -> Loaded:
     """LiteRT, or tflite-runtime, with its default delegate (XNNPACK)."""
     source = {"model_content": model} if isinstance(model, bytes) else {"model_path": model}
-    interpreter = module.Interpreter(num_threads=threads, **source)
+    interpreter = module.Interpreter(num_threads=request["threads"], **source)
     interpreter.allocate_tensors()
     inputs, output = interpreter.get_input_details(), interpreter.get_output_details()[0]
     for detail in inputs:

@@ -1,0 +1,186 @@
+"""The commands that measure ready files on a board; mounted by cli.py."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from edgeprune.cli_boards import HOST_HELP, TARGET_HELP
+from edgeprune.core.gate import EXIT_CODES, INCONCLUSIVE
+from edgeprune.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgeprune.core.measurement import Measurement
+    from edgeprune.core.target import Target
+    from edgeprune.device.measure import ModelFile
+
+COMPARE_ROUNDS = 30
+COMPARE_S = 9.0
+"""Least time of each artifact in a comparison: 0.3 s a round."""
+GOVERNOR_HELP = "Set the frequency governor to performance meanwhile; it is set back, whatever happens."
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def governor_option(command: Command) -> Command:
+    """The option that lets the governor be changed."""
+    return click.option("--set-governor", is_flag=True, default=None, help=GOVERNOR_HELP)(command)
+
+
+def file_options(command: Command) -> Command:
+    """The options for a ready file."""
+    path = click.Path(path_type=Path, dir_okay=False)
+    command = click.option("--output", type=path, help="With MODEL: where to write everything as JSON.")(command)
+    return click.option(
+        "--sustained",
+        metavar="TIME",
+        help="With MODEL: run it without a pause for so long (10m), and show it over time.",
+    )(command)
+
+
+def measure_file(path: Path, asked: Mapping[str, Any], sustained: str | None, output: Path | None) -> None:
+    """Measure a ready file on a board, or run it for long; `asked` are the options of the line."""
+    from edgeprune.core.measurement import find_heat
+    from edgeprune.core.sustained import render_sustained
+    from edgeprune.device.connect import open_device
+    from edgeprune.device.lease import parse_duration
+    from edgeprune.device.measure import sustain_model
+    from edgeprune.device.phone import measure_files
+    from edgeprune.run import write_json
+
+    other = [name for name in ("recipe", "latency_ms", "speedup", "gates") if asked.get(name) is not None]
+    if other:
+        raise UsageError(f"--{other[0].replace('_', '-')} is for a run; leave it out to measure {path.name} alone")
+    duration_s = parse_duration(sustained) if sustained is not None else None
+    target = _find_target(asked)
+    model = _read_model(path)
+    governor = bool(asked.get("set_governor"))
+    if duration_s is not None:
+        with open_device(target, asked["host"], _say, governor) as device:
+            facts, run = device.facts, sustain_model(device, model, target, duration_s, _say)
+        text, found, problems = render_sustained(run), run.to_dict(), tuple(find_heat(run.conditions))
+    else:
+        facts, measured = measure_files(target, asked["host"], [model], governor, _say)
+        one = measured[model.name]
+        text, found, problems = _render_measurement(one), one.to_dict(), one.problems
+    click.echo(f"{facts.host}: {facts.cpu}, {model.path.name} with {target.threads} thread(s)\n{text}")
+    if output is not None:
+        write_json(output, {"device": facts.to_dict(), "file": path.name, "sha256": model.sha256, **found})
+        click.echo(f"written to {output}")
+    _end(problems)
+
+
+@click.command()
+@click.argument("what", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+@click.option("--target", help=f"Measure two files A and B in turn on this board. {TARGET_HELP}")
+@click.option("--host", help=HOST_HELP)
+@click.option(
+    "--margin", type=click.FloatRange(0, 50, min_open=True), default=2.0, show_default=True, help="Equivalence, in %."
+)
+@governor_option
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Where to write everything as JSON.")
+def compare(
+    what: Sequence[Path], target: str | None, host: str | None, margin: float, set_governor: bool | None, output: Any
+) -> None:
+    """Show the shipped artifacts of several runs side by side; with --target, measure two files against each other.
+
+    A and B are .onnx or .tflite files, or runs, of which it is what they ship. They take turns on the board, so that
+    what changes there changes both. Exit code 4 where neither a difference nor equivalence is shown.
+    """
+    if target is None:
+        if host is not None or output is not None or set_governor:
+            raise UsageError("--target is needed to measure on a board; without it runs are shown side by side")
+        _show_side_by_side(what)
+    elif len(what) != 2:
+        raise UsageError(f"two files are compared on a board, A and B; found {len(what)}")
+    else:
+        asked = {"target": target, "host": host, "set_governor": set_governor}
+        _compare_on_board((what[0], what[1]), asked, margin / 100, output)
+
+
+def _show_side_by_side(runs: Sequence[Path]) -> None:
+    from edgeprune.core.summary import render_comparison
+    from edgeprune.run import read_json
+
+    files = [run for run in runs if not run.is_dir()]
+    if files:
+        raise UsageError(f"{files[0]}: is no run directory; to measure two files on a board, give --target")
+    click.echo(render_comparison([run.name for run in runs], [read_json(run / "report.json") for run in runs]))
+
+
+def _compare_on_board(paths: tuple[Path, Path], asked: Mapping[str, Any], margin: float, output: Path | None) -> None:
+    from edgeprune.core.comparison import compare_rounds, render_comparison
+    from edgeprune.device.phone import measure_files
+    from edgeprune.run import write_json
+
+    target = _find_target(asked)
+    protocol = target.protocol
+    least_s = max(COMPARE_S, protocol.min_duration_s)
+    protocol = replace(protocol, rounds=max(COMPARE_ROUNDS, protocol.rounds), min_duration_s=least_s)
+    models = [replace(_read_model(path), name=name) for name, path in zip("AB", paths, strict=True)]
+    chosen = replace(target, protocol=protocol)
+    facts, measured = measure_files(chosen, asked["host"], models, bool(asked["set_governor"]), _say)
+    first, second = measured["A"], measured["B"]
+    found = compare_rounds(first.samples_by_round, second.samples_by_round, margin)
+    click.echo(f"{facts.host}: {facts.cpu}, {target.threads} thread(s)")
+    click.echo(render_comparison((str(paths[0]), str(paths[1])), found))
+    problems = [f"{name}: {text}" for name, one in measured.items() for text in one.problems]
+    for problem in problems:
+        click.echo(f"note: {problem}")
+    if output is not None:
+        rows = {name: one.to_dict() for name, one in measured.items()}
+        write_json(output, {"device": facts.to_dict(), "comparison": found.to_dict(), "measurements": rows})
+        click.echo(f"written to {output}")
+    sys.exit(EXIT_CODES[INCONCLUSIVE] if found.verdict == INCONCLUSIVE else 0)
+
+
+def _find_target(asked: Mapping[str, Any]) -> Target:
+    from edgeprune.shipped import load_target
+
+    if asked.get("target") is None:
+        raise UsageError("--target is needed to measure a file; `edgeprune targets` lists them")
+    changes = {name: asked[name] for name in ("runtime", "precision", "threads") if asked.get(name) is not None}
+    return replace(load_target(asked["target"]), **changes)
+
+
+def _read_model(path: Path) -> ModelFile:
+    """A file, or what a run ships, with the runtime of its format."""
+    from edgeprune.core.release import shipped_path
+    from edgeprune.core.target import RUNTIMES
+    from edgeprune.device.measure import ModelFile
+    from edgeprune.run import read_json
+
+    if path.is_dir():
+        path = path / shipped_path(read_json(path / "report.json"), str(path))
+    runtime = next((name for name, format_ in RUNTIMES.items() if path.suffix == f".{format_}"), None)
+    if runtime is None:
+        raise UsageError(f"{path}: expected an .onnx or .tflite file, or a run directory")
+    return ModelFile.of(path, runtime)
+
+
+def _render_measurement(one: Measurement) -> str:
+    latency, conditions = one.latency, one.conditions
+    rows = [
+        f"latency p50 {latency.p50_ms:.4g} ms (95 % interval {latency.median_low_ms:.4g} to "
+        f"{latency.median_high_ms:.4g}), p95 {latency.p95_ms:.4g}, p99 {latency.p99_ms:.4g}, {latency.count} samples",
+        f"load {one.init_ms:.3g} ms, first run {one.first_ms:.3g} ms",
+    ]
+    if one.peak_memory_mib is not None:
+        rows.append(f"peak memory {one.peak_memory_mib:.1f} MiB")
+    rows += [f"{100 * share:.1f} % of the nodes ran on {name}" for name, share in sorted(one.providers.items())]
+    return "\n".join([*rows, f"conditions: {conditions.describe()}"])
+
+
+def _end(problems: Sequence[str]) -> None:
+    for problem in problems:
+        click.echo(f"not valid: {problem}")
+    sys.exit(EXIT_CODES[INCONCLUSIVE] if problems else 0)
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)

@@ -1,0 +1,127 @@
+"""A against B: two artifacts measured in interleaved rounds, their ratio, its interval, and a test of equivalence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import exp, log1p, sqrt
+from typing import Any
+
+import numpy as np
+from scipy.special import ndtr, stdtr, stdtrit
+
+from edgeprune.core.statistics import CONFIDENCE, SEED
+from edgeprune.errors import UsageError
+
+MARGIN = 0.02
+ALPHA = 0.05
+RESAMPLES = 10_000
+LEAST_ROUNDS = 8
+"""Fewer rounds tell too little of how much rounds differ."""
+EQUIVALENT, FASTER, SLOWER, INCONCLUSIVE = "equivalent", "faster", "slower", "inconclusive"
+
+Rounds = Sequence[Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How B's latency relates to A's: `ratio` is B / A, the geometric mean over rounds of the ratio of their medians.
+
+    `low` and `high` bound it with 95 % confidence; `p_equivalent` is the p-value of the test that it lies outside of
+    1 / (1 + margin) to 1 + margin.
+    """
+
+    first_ms: float
+    second_ms: float
+    ratio: float
+    low: float
+    high: float
+    margin: float
+    p_equivalent: float
+    rounds: int
+
+    @property
+    def verdict(self) -> str:
+        """What may be said of B: "equivalent" to A, "faster", "slower", or "inconclusive"."""
+        if self.p_equivalent < ALPHA:
+            return EQUIVALENT
+        if self.high < 1:
+            return FASTER
+        return SLOWER if self.low > 1 else INCONCLUSIVE
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, with the verdict."""
+        return {**asdict(self), "verdict": self.verdict}
+
+
+def compare_rounds(first: Rounds, second: Rounds, margin: float = MARGIN) -> Comparison:
+    """Compare what two artifacts took in the same rounds, in ms.
+
+    Raises:
+        UsageError: too few rounds, not as many of each, an empty one, or a margin that is not above 0 and below 1.
+    """
+    if len(first) != len(second) or len(first) < LEAST_ROUNDS or not all(map(len, (*first, *second))):
+        raise UsageError(
+            f"a comparison needs {LEAST_ROUNDS} rounds of both at least; found {len(first)}, {len(second)}"
+        )
+    if not 0 < margin < 1:
+        raise UsageError(f"margin: {margin!r}; expected a fraction above 0 and below 1, as 0.02")
+    before, after = (np.log([float(np.median(one)) for one in rounds]) for rounds in (first, second))
+    low, high = mean_interval(after - before)
+    return Comparison(
+        first_ms=exp(before.mean()),
+        second_ms=exp(after.mean()),
+        ratio=exp((after - before).mean()),
+        low=exp(low),
+        high=exp(high),
+        margin=margin,
+        p_equivalent=equivalence_p(after - before, log1p(margin)),
+        rounds=len(first),
+    )
+
+
+def mean_interval(values: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Bootstrap interval of the mean of independent values, right for as few as eight of them.
+
+    The percentile interval (Efron, 1979) of few values is too narrow; its percentiles are moved out as Student's t has
+    it (the expanded percentile interval: Hesterberg, The American Statistician 69, 2015, 371-386, section 4.4).
+    """
+    count = len(values)
+    means = values[np.random.default_rng(SEED).integers(0, count, (RESAMPLES, count))].mean(axis=1)
+    reach = sqrt(count / (count - 1)) * float(stdtrit(count - 1, (1 + confidence) / 2))
+    low, high = np.percentile(means, [100 * float(ndtr(-reach)), 100 * float(ndtr(reach))])
+    return float(low), float(high)
+
+
+def equivalence_p(differences: np.ndarray, margin: float) -> float:
+    """The p-value of two one-sided paired t tests that the mean difference lies within `margin` of zero.
+
+    Schuirmann, Journal of Pharmacokinetics and Biopharmaceutics 15, 1987, 657-680.
+    """
+    count, mean = len(differences), float(differences.mean())
+    error = float(differences.std(ddof=1)) / sqrt(count)
+    if error == 0:
+        return float(abs(mean) >= margin)
+    return float(stdtr(count - 1, (abs(mean) - margin) / error))
+
+
+def render_comparison(names: tuple[str, str], found: Comparison) -> str:
+    """The comparison, for people."""
+    first, second = names
+    change = 100 * (found.ratio - 1)
+    said = {
+        EQUIVALENT: f"{second} and {first} are equivalent within {100 * found.margin:g} %",
+        FASTER: f"{second} is faster than {first}",
+        SLOWER: f"{second} is slower than {first}",
+        INCONCLUSIVE: f"inconclusive: neither a difference nor equivalence within {100 * found.margin:g} % is shown",
+    }
+    return "\n".join(
+        [
+            f"A {first}: {found.first_ms:.4g} ms",
+            f"B {second}: {found.second_ms:.4g} ms",
+            f"B / A: {found.ratio:.4f} ({change:+.2f} %), 95 % interval {found.low:.4f} to {found.high:.4f}, "
+            f"{found.rounds} interleaved rounds",
+            f"equivalence within {100 * found.margin:g} %: p = {found.p_equivalent:.3g} (two one-sided tests)",
+            said[found.verdict],
+        ]
+    )

@@ -1,0 +1,57 @@
+"""The unpruned net under the runtime's profiler, beside what its latency table predicts of each layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from edgeprune.core.artifact import parse_artifact
+from edgeprune.core.breakdown import OTHERS, LayerTime, NodeTime, Priced, break_down
+from edgeprune.core.correction import Correction
+from edgeprune.core.latency import parse_table
+from edgeprune.core.layers import Layer
+from edgeprune.core.statistics import settle_medians
+from edgeprune.device.measure import ModelFile
+from edgeprune.device.nodes import profile_nodes
+from edgeprune.errors import TargetError
+from edgeprune.export.onnx_nodes import base_name, name_layer_nodes
+from edgeprune.stages.job import Job
+from edgeprune.stages.latency import measure_beside_original, unpruned_file
+
+
+def break_down_net(job: Job) -> tuple[list[LayerTime], float]:
+    """Layers of the unpruned net in the precision that is planned for, and what that net takes, in ms.
+
+    Raises:
+        TargetError: the target's runtime does not tell its nodes apart.
+        RunError: the net was not profiled yet.
+    """
+    if job.target.runtime != "onnxruntime":
+        raise TargetError(
+            f"target {job.target.name}: {job.target.runtime} runs a net as one node; only onnxruntime does not"
+        )
+    profiled = job.run.result("profile")
+    path = unpruned_file(job)
+    originals = [parse_artifact(row) for row in profiled["originals"]]
+    settled, _ = settle_medians(measure_beside_original(job, originals, {"net": path}))
+    model = ModelFile.of(path, job.target.runtime)
+    nodes = profile_nodes(job.device, model, job.target.threads, job.detail)
+    table = job.run.path("latency_table.json")
+    priced = Priced(parse_table(table.read_text(), str(table)), Correction(**profiled["correction"]))
+    widths = {group: offered[-1] for group, offered in job.widths.items()}
+    return break_down(job.layers, widths, priced, sort_nodes(path, nodes, job.analysis.layers)), settled["net"]
+
+
+def sort_nodes(path: Path, nodes: Sequence[NodeTime], layers: Sequence[Layer]) -> Mapping[str, list[NodeTime]]:
+    """Nodes by the layer that they belong to, by their weights' names or, where these are lost, in order."""
+    named = name_layer_nodes(path)
+    known = {weight.removesuffix(".weight") for weight, _ in named if weight}
+    nameless = iter(layer.name for layer in layers if layer.name not in known)
+    owners: dict[str, str] = {}
+    for weight, names in named:
+        owner = weight.removesuffix(".weight") or next(nameless, OTHERS)
+        owners |= dict.fromkeys(names, owner)
+    found: dict[str, list[NodeTime]] = {}
+    for node in nodes:
+        found.setdefault(owners.get(base_name(node.name), OTHERS), []).append(node)
+    return found

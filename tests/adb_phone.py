@@ -1,0 +1,87 @@
+"""A phone as far as this machine can be one: a real adbd, in namespaces of its own, over this system's programs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from network import Cable
+
+START_S = 10.0
+LIBRARIES = "usr/lib/x86_64-linux-gnu"
+ENTER = """
+set -e
+phone=$1 debian=$2
+mkdir -p "$phone/root"
+mount -t tmpfs phone "$phone/root"
+for place in /*; do
+    case $place in /data|/system) continue ;; esac
+    if [ -L "$place" ]; then cp -P "$place" "$phone/root/"
+    elif [ -d "$place" ]; then mkdir "$phone/root$place"; mount --rbind "$place" "$phone/root$place"; fi
+done
+mkdir -p "$phone/root/data/local" "$phone/root/system"
+mkdir -p "$phone/tmp" "$phone/bin"
+mkdir "$phone/root/data/local/tmp" "$phone/root/system/bin"
+mount --bind "$phone/tmp" "$phone/root/data/local/tmp"
+mount --bind "$phone/bin" "$phone/root/system/bin"
+libraries=$debian/usr/lib/x86_64-linux-gnu
+exec chroot "$phone/root" "$libraries/ld-linux-x86-64.so.2" --library-path "$libraries:$libraries/android" \
+    "$debian/usr/lib/android-sdk/platform-tools/adbd"
+"""
+"""Runs in a mount namespace of its own, which goes with it: folder of the phone $1, folder of adbd $2."""
+
+
+@dataclass
+class Phone:
+    """`tmp` is what it has at /data/local/tmp, `bin` at /system/bin, before anything else in its PATH."""
+
+    folder: Path
+    debian: Path
+    cable: Cable
+    process: subprocess.Popen[bytes] | None = None
+    tmp: Path = field(init=False)
+    bin: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.tmp, self.bin = self.folder / "tmp", self.folder / "bin"
+        for place in (self.tmp, self.bin):
+            place.mkdir(parents=True)
+        (self.bin / "sh").symlink_to("/bin/sh")
+
+    @property
+    def host(self) -> str:
+        return f"adb:{self.serial}"
+
+    @property
+    def serial(self) -> str:
+        return f"{self.cable.address}:5555"
+
+    def script(self, name: str, text: str, place: Path | None = None) -> None:
+        """Give it a program."""
+        path = (place or self.bin) / name
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+
+    def start(self) -> None:
+        enter = ["unshare", "--mount", "--propagation", "private", "sh", "-c", ENTER, "sh"]
+        words = [*self.cable.inside, *enter, str(self.folder), str(self.debian / "root")]
+        environment = {**os.environ, "PATH": f"/system/bin:{os.environ['PATH']}"}
+        log = self.folder / "log"
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(words, stdout=output, stderr=output, env=environment)
+        end = time.monotonic() + START_S
+        while "adbd listening on tcp:5555" not in log.read_text(errors="replace"):
+            if time.monotonic() > end or self.process.poll() is not None:
+                raise RuntimeError(f"adbd did not start: {log.read_text(errors='replace')[-300:]}")
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """End it with all that it runs, as when its battery is taken out."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            (self.folder / "log").write_text("")
+            self.process = None
