@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -13,15 +14,38 @@ import numpy as np
 from torch import Tensor, nn
 
 from edgeprune.core.artifact import Artifact, Signature
-from edgeprune.errors import ExportError
+from edgeprune.core.latency import LatencyTable
+from edgeprune.core.ranges import Range
+from edgeprune.core.target import MIXED
+from edgeprune.errors import ExportError, ProfileError
 from edgeprune.export.checks import Batch, gather_calibration
-from edgeprune.export.files import sha256_of
+from edgeprune.export.files import sha256_of, write_file
 from edgeprune.export.half import halve_onnx
 from edgeprune.export.metadata import embed_metadata
+from edgeprune.export.mixed import mix
 from edgeprune.export.onnx import export_onnx
-from edgeprune.export.quantize_onnx import OnnxScheme, choose_onnx_scheme, quantize_onnx, quantize_onnx_dynamic
-from edgeprune.export.runners import describe_file
-from edgeprune.export.tflite import CALIBRATED, export_tflite, quantize_tflite
+from edgeprune.export.onnx_layers import read_onnx_layers
+from edgeprune.export.quantize_onnx import (
+    OnnxScheme,
+    choose_onnx_scheme,
+    prepare_onnx,
+    quantize_onnx,
+    quantize_onnx_dynamic,
+    quantize_prepared,
+)
+from edgeprune.export.runners import describe_file, fit_inputs, run_onnx, run_tflite
+from edgeprune.export.static import Static, Trials, tune
+from edgeprune.export.tflite import (
+    CALIBRATED,
+    FLOAT_NCHW,
+    INTEGERS,
+    LEVELS,
+    TfliteForm,
+    export_tflite,
+    quantize_tflite,
+    quantize_with_ranges,
+)
+from edgeprune.export.weights import read_layers
 
 FOLDER = "artifacts"
 """Where the files go, within the run directory."""
@@ -33,6 +57,10 @@ TOOLS = {
 """Packages whose versions a file of a format states: those that made it."""
 
 
+def _accept(_: Path) -> bool:
+    return True
+
+
 @dataclass(frozen=True)
 class ExportRequest:
     """What to export: files `artifacts/{role}.{precision}.{format}` within the run `directory`.
@@ -40,7 +68,10 @@ class ExportRequest:
     Each format is made in those of `precisions` that it has. `calibration` (batches of inputs `[N, ...]`) is read
     once, and only where a precision needs it. `scheme` is the int8 scheme for ONNX; the default is right on every
     processor, :func:`choose_onnx_scheme` may give a faster one. `origin` (such as hashes of the model and the plan)
-    is written into each file, beside what :func:`describe_origin` adds.
+    is written into each file, beside what :func:`describe_origin` adds. `tuned`: static quantization is chosen by
+    measured error (:func:`edgeprune.export.static.tune`), some seconds for a small net; else it is plain min-max, which
+    is as fast when it runs. `form` is what TFLite files take and give. `accurate` says whether a file of mixed
+    precision is accurate enough; `tables` are what layers cost in fp32 and in int8 on the device, where both are known.
     """
 
     directory: Path
@@ -50,17 +81,21 @@ class ExportRequest:
     calibration: Iterable[Batch] = ()
     scheme: OnnxScheme = choose_onnx_scheme("unknown", ())
     origin: Mapping[str, str] = field(default_factory=dict)
+    tuned: bool = False
+    form: TfliteForm = FLOAT_NCHW
+    accurate: Callable[[Path], bool] = _accept
+    tables: tuple[LatencyTable, ...] = ()
 
 
 @dataclass(frozen=True)
 class Source:
-    """What an exporter works from: the program, its float file (made once for a format), calibration rows, scheme."""
+    """What an exporter works from: the program, its float file (made once for a format), calibration rows."""
 
     program: nn.Module
     example: Tensor
     float_file: Path
     rows: np.ndarray
-    scheme: OnnxScheme
+    request: ExportRequest
 
 
 def _onnx_fp32(source: Source, target: Path) -> str:
@@ -69,12 +104,80 @@ def _onnx_fp32(source: Source, target: Path) -> str:
 
 
 def _onnx_int8(source: Source, target: Path) -> str:
-    quantize_onnx(source.float_file, target, [source.rows], source.scheme)
-    return source.scheme.describe()
+    if not source.request.tuned:
+        quantize_onnx(source.float_file, target, [source.rows], source.request.scheme)
+        return f"{source.request.scheme.describe()}; min-max"
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = Path(folder) / "prepared.onnx"
+        prepare_onnx(source.float_file, prepared)
+        tuned = _tune(static_onnx(prepared, source.request.scheme), source.rows, target)
+        return f"{source.request.scheme.describe()}; {tuned}"
+
+
+def _tune(static: Static, rows: np.ndarray, target: Path) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        tuned = tune(Trials(static, rows, Path(folder)))
+    write_file(target, tuned.content)
+    return tuned.describe()
+
+
+def _onnx_mixed(source: Source, target: Path) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = Path(folder) / "prepared.onnx"
+        prepare_onnx(source.float_file, prepared)
+        prices = _price_layers(prepared, source.request.tables)
+        mixed = _mix(static_onnx(prepared, source.request.scheme), source, prices, target)
+        return f"{source.request.scheme.describe()}; {mixed}"
+
+
+def _tflite_mixed(source: Source, target: Path) -> str:
+    mixed = _mix(static_tflite(source.float_file), _fitted(source), {}, target)
+    return f"int8 x int8, per channel, static: float32 inputs and outputs; {mixed}"
+
+
+def _mix(static: Static, source: Source, prices: Mapping[str, tuple[float, float]], target: Path) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        trials = Trials(static, source.rows, Path(folder))
+        tuned = tune(trials)
+        mixed = mix(trials, tuned.settings, source.request.accurate, prices)
+    write_file(target, mixed.content)
+    return f"{tuned.settings.describe()}; {mixed.describe()}"
+
+
+def _price_layers(path: Path, tables: tuple[LatencyTable, ...]) -> dict[str, tuple[float, float]]:
+    """Latency in ms of each layer in fp32 and in int8; none where a table does not know one of them."""
+    if not tables:
+        return {}
+    try:
+        in_float, in_int8 = tables
+        shapes = read_onnx_layers(path)
+        known = [(in_float.predict(one).latency_ms, in_int8.predict(one).latency_ms) for one in shapes]
+    except (ProfileError, ExportError):
+        return {}
+    layers = read_layers(path)
+    return {layer.name: one for layer, one in zip(layers, known, strict=True)} if len(layers) == len(known) else {}
+
+
+def static_onnx(prepared: Path, scheme: OnnxScheme) -> Static:
+    """Static int8 for a prepared ONNX file, judged in reference kernels: it may be for another processor."""
+
+    def quantize(path: Path, ranges: Mapping[str, Range], floats: Collection[str]) -> bytes:
+        return quantize_prepared(path, ranges, scheme, floats)
+
+    return Static(prepared, quantize, partial(run_onnx, optimised=False), scheme.levels)
+
+
+def static_tflite(source: Path, precision: str = "int8", form: TfliteForm = FLOAT_NCHW) -> Static:
+    """Static quantization of a float TFLite file."""
+
+    def quantize(path: Path, ranges: Mapping[str, Range], floats: Collection[str]) -> bytes:
+        return quantize_with_ranges(path, ranges, precision, floats, form)
+
+    return Static(source, quantize, run_tflite, LEVELS)
 
 
 def _tflite_fp32(source: Source, target: Path) -> str:
-    export_tflite(source.program, source.example, target)
+    export_tflite(source.program, source.example, target, source.request.form)
     return "float32"
 
 
@@ -84,14 +187,27 @@ def _onnx_fp16(source: Source, target: Path) -> str:
 
 
 def _onnx_dynamic(source: Source, target: Path) -> str:
-    quantize_onnx_dynamic(source.float_file, target, source.scheme)
-    bits = " (7 bits)" if source.scheme.reduce_range else ""
-    return f"uint8 x int8{bits}, per channel, ranges found as it runs: {source.scheme.reason}"
+    quantize_onnx_dynamic(source.float_file, target, source.request.scheme)
+    bits = " (7 bits)" if source.request.scheme.reduce_range else ""
+    return f"uint8 x int8{bits}, per channel, ranges found as it runs: {source.request.scheme.reason}"
 
 
 def _tflite_quantized(precision: str, scheme: str, source: Source, target: Path) -> str:
-    quantize_tflite(source.float_file, target, [source.rows], precision)
-    return f"{scheme}: float32 inputs and outputs"
+    if precision not in CALIBRATED:
+        quantize_tflite(source.float_file, target, (), precision)
+        return f"{scheme}: float32 inputs and outputs"
+    scheme = f"{scheme}: {INTEGERS[precision] if source.request.form.integers else 'float32'} inputs and outputs"
+    fitted = _fitted(source)
+    if source.request.tuned:
+        static = static_tflite(source.float_file, precision, source.request.form)
+        return f"{scheme}; {_tune(static, fitted.rows, target)}"
+    quantize_tflite(source.float_file, target, [fitted.rows], precision, source.request.form)
+    return f"{scheme}; min-max"
+
+
+def _fitted(source: Source) -> Source:
+    """With calibration rows in the layout of the float file."""
+    return replace(source, rows=fit_inputs(source.float_file, source.rows))
 
 
 EXPORTERS: dict[tuple[str, str], Callable[[Source, Path], str]] = {
@@ -99,15 +215,17 @@ EXPORTERS: dict[tuple[str, str], Callable[[Source, Path], str]] = {
     ("onnx", "fp16"): _onnx_fp16,
     ("onnx", "int8"): _onnx_int8,
     ("onnx", "dynamic-int8"): _onnx_dynamic,
+    ("onnx", "mixed"): _onnx_mixed,
     ("tflite", "fp32"): _tflite_fp32,
     ("tflite", "fp16"): partial(_tflite_quantized, "fp16", "float16 weights, float32 arithmetic"),
-    ("tflite", "int8"): partial(_tflite_quantized, "int8", "int8 x int8, per channel, static min-max"),
+    ("tflite", "int8"): partial(_tflite_quantized, "int8", "int8 x int8, per channel, static"),
     ("tflite", "dynamic-int8"): partial(
         _tflite_quantized,
         "dynamic-int8",
         "int8 x int8, per channel (fully connected: per tensor), ranges found as it runs",
     ),
-    ("tflite", "int16x8"): partial(_tflite_quantized, "int16x8", "int16 x int8, per channel, static min-max"),
+    ("tflite", "int16x8"): partial(_tflite_quantized, "int16x8", "int16 x int8, per channel, static"),
+    ("tflite", "mixed"): _tflite_mixed,
 }
 """(format, precision) to the function that writes such a file and says its scheme in words."""
 
@@ -124,13 +242,13 @@ def build_artifacts(
     """
     check_request(request)
     folder = request.directory / FOLDER
-    calibrated = set(request.precisions) & set(CALIBRATED)
+    calibrated = set(request.precisions) & {*CALIBRATED, MIXED}
     shape, dtype = tuple(example.shape), example.numpy(force=True).dtype.name
     rows = gather_calibration(request.calibration, shape, dtype) if calibrated else np.empty((0,))
     made = []
     for format in request.formats:
         float_file = folder / f"{request.role}.fp32.{format}"
-        source = Source(program, example, float_file, rows, request.scheme)
+        source = Source(program, example, float_file, rows, request)
         for precision in dict.fromkeys(("fp32", *request.precisions)):  # the others are made from its file
             if (format, precision) in EXPORTERS:
                 progress(f"{request.role} {format} {precision}")

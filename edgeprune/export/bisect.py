@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from edgeprune.core.sqnr import SQNR_LIMIT_DB, measure_sqnr_db
 from edgeprune.errors import ExportError
 from edgeprune.export.causes import find_cause
-from edgeprune.export.layer_outputs import LayerOutput, trace_file
-from edgeprune.export.parity import SQNR_LIMIT_DB, TOLERANCES, measure_sqnr_db
+from edgeprune.export.layer_outputs import LayerOutput, Trace, trace_file
+from edgeprune.export.parity import TOLERANCES
+from edgeprune.export.static import match_equalised
 
 LIMIT_DB = TOLERANCES["int8"].sqnr_db or 0.0
+KERNELS_LIMIT_DB = TOLERANCES["kernels"].sqnr_db or 0.0
 CONSTANT_LIMIT_DB = 25.0
 """Weights in 7 bits keep 30 dB and more."""
 
@@ -80,13 +84,33 @@ def bisect_artifacts(reference: Path, other: Path, inputs: np.ndarray, limit_db:
     Raises:
         ExportError: a file does not run on these inputs, or the two have few layers in common.
     """
-    wanted, found = trace_file(reference, inputs), trace_file(other, inputs)
+    with tempfile.TemporaryDirectory() as folder:
+        wanted = trace_file(match_equalised(reference, other, Path(folder)), inputs)
+    found = trace_file(other, inputs)
     shared = [name for name in wanted if name in found]
     if len(shared) < len(wanted) / 3:
         raise ExportError(
             f"{other}: only {len(shared)} of {len(wanted)} layers in common with {reference}; compare two files of one "
             "net and one format, int8 in the QDQ layout"
         )
+    return _bisect(wanted, found, shared, limit_db)
+
+
+def bisect_kernels(path: Path, inputs: np.ndarray, limit_db: float = KERNELS_LIMIT_DB) -> Bisection:
+    """Compare an int8 ONNX file's layers in this processor's optimised kernels with the reference ones.
+
+    Raises:
+        ExportError: it is no ONNX file, does not run, or holds nothing in 8 bits.
+    """
+    wanted, found = trace_file(path, inputs), trace_file(path, inputs, optimised=True)
+    if not found:
+        raise ExportError(
+            f"{path}: holds nothing in 8 bits between layers; only int8 in the QDQ layout has such kernels"
+        )
+    return _bisect(wanted, found, [name for name in wanted if name in found], limit_db)
+
+
+def _bisect(wanted: Trace, found: Trace, shared: list[str], limit_db: float) -> Bisection:
     constants = {name: one.constants for one in wanted.values() for name in (one.layer, one.node) if one.constants}
     layers: list[LayerParity] = []
     for name in shared:
@@ -107,7 +131,7 @@ def _compare(
     cause = ""
     if limit_db is not None and sqnr_db < limit_db:
         cause = _explain(wanted, found, constants.get(found.node) or constants.get(found.layer, ()))
-    return LayerParity(found.layer, found.operator, sqnr_db, _spread(wanted.output), _spread(found.output), cause)
+    return LayerParity(found.layer, found.operator, sqnr_db, spread_of(wanted.output), spread_of(found.output), cause)
 
 
 def _explain(wanted: LayerOutput, found: LayerOutput, constants: tuple[np.ndarray | None, ...]) -> str:
@@ -121,5 +145,6 @@ def _explain(wanted: LayerOutput, found: LayerOutput, constants: tuple[np.ndarra
     return f"output: {find_cause(wanted.output, found.output, first_axis=1)}"
 
 
-def _spread(values: np.ndarray) -> Spread:
+def spread_of(values: np.ndarray) -> Spread:
+    """Figures of some values."""
     return Spread(float(values.min()), float(values.max()), float(values.mean()), float(values.std()))

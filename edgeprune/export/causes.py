@@ -7,7 +7,7 @@ from itertools import permutations
 
 import numpy as np
 
-from edgeprune.export.parity import measure_sqnr_db
+from edgeprune.core.sqnr import measure_sqnr_db
 
 BETTER_DB = 10.0
 """A cause is believed where undoing it brings the arrays closer by this much."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from edgeprune.errors import ExportError
 from edgeprune.export.foreign import foreign
+from edgeprune.export.runners import fit_inputs, quantize_input
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,11 @@ MOVES = {"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsq
 """ONNX operators that compute nothing."""
 
 
-def trace_file(path: Path, inputs: np.ndarray) -> Trace:
+def trace_file(path: Path, inputs: np.ndarray, optimised: bool = False) -> Trace:
     """Every layer's output for `inputs` `[N, ...]`, in reference kernels, row by row.
+
+    `optimised` runs the device's own int8 kernels instead: of ONNX files only, and only what is held in 8 bits is
+    read, since to read anything else would undo the fusion that these kernels come from.
 
     Raises:
         ExportError: neither an ONNX nor a TFLite file, it does not run, or `inputs` do not fit.
@@ -43,8 +47,10 @@ def trace_file(path: Path, inputs: np.ndarray) -> Trace:
     tracers = {".onnx": _trace_onnx, ".tflite": _trace_tflite}
     if path.suffix not in tracers:
         raise ExportError(f"{path}: suffix {path.suffix!r} is none of {', '.join(tracers)}")
+    if optimised and path.suffix != ".onnx":
+        raise ExportError(f"{path}: optimised kernels can be read layer by layer in ONNX Runtime only")
     with foreign("running layer by layer", path):
-        return tracers[path.suffix](path, inputs)
+        return _trace_onnx(path, inputs, optimised) if optimised else tracers[path.suffix](path, inputs)
 
 
 class _OnnxGraph:
@@ -61,6 +67,7 @@ class _OnnxGraph:
         pairs = [(quantized.get(node.input[0]), node) for node in graph.node if node.op_type == "DequantizeLinear"]
         self.held = {source: node.output[0] for source, node in pairs if source is not None}
         self.sources = {held: source for source, held in self.held.items()}
+        self.codes = {node.output[0]: node for source, node in pairs if source is not None}
 
     def find_points(self) -> Iterator[tuple[str, str]]:
         """Names of each input and each layer's result, and the tensor that holds it for the layers after it."""
@@ -90,7 +97,7 @@ class _OnnxGraph:
             node = before
         return node
 
-    def run(self, inputs: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
+    def run(self, inputs: np.ndarray, names: list[str], optimised: bool = False) -> dict[str, np.ndarray]:
         """Values of named tensors, those of each row of inputs in turn, joined."""
         import onnx
         import onnxruntime
@@ -101,22 +108,33 @@ class _OnnxGraph:
         self.model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in known)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        if not optimised:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         content = self.model.SerializeToString()
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         feed = self.model.graph.input[0].name
         rows = [[np.atleast_1d(value) for value in session.run(names, {feed: row[None]})] for row in inputs]
         return {name: np.concatenate(values) for name, *values in zip(names, *rows, strict=True)}
 
+    def run_codes(self, inputs: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
+        """The same in optimised kernels, for tensors that are dequantized from 8 bits: read there, scaled here."""
+        codes = self.run(inputs, list(dict.fromkeys(self.codes[name].input[0] for name in names)), optimised=True)
 
-def _trace_onnx(path: Path, inputs: np.ndarray) -> Trace:
+        def scale(node: Any) -> np.ndarray:
+            step, zero = (self.stored[name].astype(np.float64) for name in node.input[1:3])
+            return np.asarray((codes[node.input[0]] - zero) * step, np.float32)
+
+        return {name: scale(self.codes[name]) for name in names}
+
+
+def _trace_onnx(path: Path, inputs: np.ndarray, optimised: bool = False) -> Trace:
     graph = _OnnxGraph(path)
     fed = {one.name for one in graph.model.graph.input}
-    points = list(graph.find_points())
+    points = [(name, held) for name, held in graph.find_points() if not optimised or held in graph.codes]
     weights = {name: graph.find_constant(name) for node in graph.model.graph.node for name in node.input if name}
     derived = [name for name, stored in weights.items() if stored and name not in graph.stored]
     fetched = [held for _, held in points if held not in fed]
-    values = graph.run(inputs, list(dict.fromkeys(fetched)))
+    values = graph.run_codes(inputs, fetched) if optimised else graph.run(inputs, list(dict.fromkeys(fetched)))
     single = _OnnxGraph(path).run(inputs[:1], list(dict.fromkeys(derived)))
     constants = {
         name: single[name] if name in single else graph.stored[name] for name, stored in weights.items() if stored
@@ -161,11 +179,12 @@ def _trace_tflite(path: Path, inputs: np.ndarray) -> Trace:
     interpreter.allocate_tensors()
     tensors = {one["index"]: one for one in interpreter.get_tensor_details()}
     operators = interpreter._get_ops_details()
-    (feed,) = (one["index"] for one in interpreter.get_input_details())
+    (source,) = interpreter.get_input_details()
+    feed = source["index"]
     computed = {int(index) for one in operators for index in one["outputs"]}
     rows: dict[int, list[np.ndarray]] = {index: [] for index in sorted(computed)}
-    for row in inputs:
-        interpreter.set_tensor(feed, row[None])
+    for row in fit_inputs(path, inputs):
+        interpreter.set_tensor(feed, quantize_input(row[None], source))
         interpreter.invoke()
         for index, kept in rows.items():
             kept.append(_real(interpreter.get_tensor(index), tensors[index]))

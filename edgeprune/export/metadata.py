@@ -100,7 +100,19 @@ def unpack_tflite(content: bytes) -> tuple[Any, Any]:
         schema = importlib.import_module("ai_edge_litert.schema_py_generated")
     except ImportError as exc:
         raise ExportError("TFLite: ai-edge-litert cannot be imported; run: pip install 'edgeprune[tflite]'") from exc
-    return schema, schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    for buffer in model.buffers:
+        _bring_in_(buffer, content)
+    return schema, model
+
+
+def _bring_in_(buffer: Any, content: bytes) -> None:
+    """Take up data that lie behind the tree of objects, at an offset in the file, as ai-edge-quantizer writes them."""
+    import numpy as np
+
+    if buffer.offset > 1:  # 1 stands for data that are still to be placed
+        buffer.data = np.frombuffer(content, np.uint8, int(buffer.size), int(buffer.offset))
+        buffer.offset, buffer.size = 0, 0
 
 
 def pack_tflite(model: Any) -> bytes:

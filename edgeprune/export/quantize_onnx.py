@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from edgeprune.core.ranges import Range
 from edgeprune.errors import ExportError
 from edgeprune.export.checks import Batch, gather_calibration
 from edgeprune.export.files import write_file
 from edgeprune.export.foreign import foreign
+from edgeprune.export.observe import observe_extremes
 from edgeprune.export.runners import describe_file
 
 _X86 = {"x86_64", "amd64", "i686", "i386", "x86"}
@@ -45,6 +47,11 @@ class OnnxScheme:
         for field, valid in _CHOICES.items():
             if (given := getattr(self, field)) not in valid:
                 raise ExportError(f"ONNX scheme: {field} {given!r}; choose from {', '.join(valid)}")
+
+    @property
+    def levels(self) -> int:
+        """Weights are held as integers from -levels to levels."""
+        return 64 if self.reduce_range else 127
 
     def describe(self) -> str:
         """For people: `uint8 x int8 (7 bits), per channel, QDQ: reason`."""
@@ -81,9 +88,10 @@ def quantize_onnx(source: Path, target: Path, calibration: Iterable[Batch], sche
     """
     (signature,), _ = describe_file(source)
     rows = gather_calibration(calibration, signature.shape, signature.dtype)
-    with foreign("int8 quantization", source):
-        content = _quantize(source, signature.name, rows, scheme)
-    write_file(target, content)
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = Path(folder) / "prepared.onnx"
+        prepare_onnx(source, prepared)
+        write_file(target, quantize_prepared(prepared, observe_extremes(prepared, rows), scheme))
 
 
 def quantize_onnx_dynamic(source: Path, target: Path, scheme: OnnxScheme) -> None:
@@ -116,33 +124,47 @@ def _quantize_dynamic(source: Path, reduce_range: bool) -> bytes:
         return quantized.read_bytes()
 
 
-def _quantize(source: Path, name: str, rows: np.ndarray, scheme: OnnxScheme) -> bytes:
-    from onnxruntime import quantization
-    from onnxruntime.quantization.shape_inference import quant_pre_process
+def prepare_onnx(source: Path, target: Path) -> None:
+    """Fold what is constant in a float ONNX file and infer its shapes, so that as much as possible becomes int8.
 
-    types = {"uint8": quantization.QuantType.QUInt8, "int8": quantization.QuantType.QInt8}
-    layouts = {"qdq": quantization.QuantFormat.QDQ, "qoperator": quantization.QuantFormat.QOperator}
+    Raises:
+        ExportError: `source` is no such file.
+    """
+    with foreign("int8 quantization", source):
+        from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]  # its base is untyped
-        def __init__(self) -> None:
-            self.rows = iter(rows)
+        quant_pre_process(str(source), str(target), skip_symbolic_shape=True)
 
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            row = next(self.rows, None)
-            return None if row is None else {name: row[None]}
 
-    with tempfile.TemporaryDirectory() as folder:
-        prepared, quantized = Path(folder) / "prepared.onnx", Path(folder) / "quantized.onnx"
-        quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
-        quantization.quantize_static(
-            prepared,
-            quantized,
-            Reader(),
-            quant_format=layouts[scheme.layout],
-            per_channel=True,
-            reduce_range=scheme.reduce_range,
-            activation_type=types[scheme.activations],
-            weight_type=types[scheme.weights],
-            calibrate_method=quantization.CalibrationMethod.MinMax,
-        )
-        return quantized.read_bytes()
+def quantize_prepared(
+    prepared: Path, ranges: Mapping[str, Range], scheme: OnnxScheme, floats: Collection[str] = ()
+) -> bytes:
+    """The int8 file of a prepared one, with these ranges of its tensors; nodes named in `floats` stay as they are.
+
+    Raises:
+        ExportError: it cannot be quantized.
+    """
+    with foreign("int8 quantization", prepared):
+        from onnxruntime import quantization
+        from onnxruntime.quantization.calibrate import TensorData, TensorsData, save_tensors_data
+
+        types = {"uint8": quantization.QuantType.QUInt8, "int8": quantization.QuantType.QInt8}
+        layouts = {"qdq": quantization.QuantFormat.QDQ, "qoperator": quantization.QuantFormat.QOperator}
+        ends = {name: [np.float32(one) for one in found] for name, found in ranges.items()}
+        found = {name: TensorData(lowest=low, highest=high) for name, (low, high) in ends.items()}
+        with tempfile.TemporaryDirectory() as folder:
+            cache, quantized = Path(folder) / "ranges.json", Path(folder) / "quantized.onnx"
+            save_tensors_data(TensorsData(quantization.CalibrationMethod.MinMax, found), cache)
+            quantization.quantize_static(
+                prepared,
+                quantized,
+                None,
+                quant_format=layouts[scheme.layout],
+                per_channel=True,
+                reduce_range=scheme.reduce_range,
+                activation_type=types[scheme.activations],
+                weight_type=types[scheme.weights],
+                nodes_to_exclude=list(floats),
+                calibration_cache_path=cache,
+            )
+            return quantized.read_bytes()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,24 +40,62 @@ def run_onnx(path: Path, inputs: np.ndarray, optimised: bool = True, threads: in
 def run_tflite(path: Path, inputs: np.ndarray, threads: int = 1) -> np.ndarray:
     """Outputs `[N, ...]` of a TFLite file for `inputs` `[N, ...]`, row by row, in LiteRT or else tflite-runtime.
 
+    Floats given to a file that takes integers are quantized by its scale, and what it gives becomes float again.
+
     Raises:
         ExportError: no runtime is installed, the file cannot be loaded or run, or `inputs` do not fit it.
     """
-    _check_inputs(path, inputs)
+    inputs = fit_inputs(path, inputs)
     with foreign("running in LiteRT", path):
         interpreter = _interpreter(path.read_bytes(), threads)
-        source, result = (side[0]["index"] for side in _details(interpreter))
+        source, result = (side[0] for side in _details(interpreter))
 
         def run_row(row: np.ndarray) -> np.ndarray:
-            interpreter.set_tensor(source, row[None])
+            interpreter.set_tensor(source["index"], quantize_input(row[None], source))
             interpreter.invoke()
-            return np.array(interpreter.get_tensor(result))
+            return _dequantize(np.array(interpreter.get_tensor(result["index"])), result, row.dtype)
 
         return np.concatenate([run_row(row) for row in inputs])
 
 
 RUNNERS: dict[str, Callable[[Path, np.ndarray], np.ndarray]] = {"onnx": run_onnx, "tflite": run_tflite}
 """Format to the function that runs a file of it."""
+
+
+def fit_inputs(path: Path, inputs: np.ndarray) -> np.ndarray:
+    """Inputs `[N, ...]` in the layout that a file takes: with channels last where they fit only so.
+
+    Raises:
+        ExportError: they fit in neither layout.
+    """
+    if inputs.ndim == 4:
+        (signature, *_), _ = describe_file(path)
+        if inputs.shape[1:] != signature.shape[1:] == channels_last(inputs.shape)[1:]:
+            inputs = np.ascontiguousarray(np.moveaxis(inputs, 1, -1))
+    _check_inputs(path, inputs)
+    return inputs
+
+
+def channels_last(shape: Sequence[int]) -> tuple[int, ...]:
+    """`[N, C, H, W]` as `[N, H, W, C]`."""
+    return (shape[0], *shape[2:], shape[1])
+
+
+def quantize_input(value: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
+    """Floats as the integers that an input of a TFLite file takes; what it takes as it is stays so."""
+    scale, zero = detail["quantization"]
+    kind = np.dtype(detail["dtype"])
+    if kind == value.dtype or not scale:
+        return value
+    bounds = np.iinfo(kind)
+    return np.asarray(np.clip(np.rint(value / scale) + zero, bounds.min, bounds.max).astype(kind))
+
+
+def _dequantize(value: np.ndarray, detail: dict[str, Any], wanted: np.dtype[Any]) -> np.ndarray:
+    scale, zero = detail["quantization"]
+    if value.dtype.kind != "i" or wanted.kind != "f" or not scale:
+        return value
+    return np.asarray((value.astype(wanted) - zero) * wanted.type(scale))
 
 
 def check_tflite(content: bytes) -> None:
@@ -134,7 +172,9 @@ def _check_inputs(path: Path, inputs: np.ndarray) -> Signature:
     if len(signatures) != 1:
         raise ExportError(f"{path}: has {len(signatures)} inputs; a file with exactly one can be run")
     signature = signatures[0]
-    fits = len(inputs) > 0 and inputs.shape[1:] == signature.shape[1:] and inputs.dtype == signature.dtype
+    quantized = path.suffix == ".tflite" and signature.dtype in ("int8", "int16") and inputs.dtype == np.float32
+    typed = inputs.dtype == signature.dtype or quantized
+    fits = len(inputs) > 0 and inputs.shape[1:] == signature.shape[1:] and typed
     if not fits:
         expected = f"at least one row of {list(signature.shape[1:])} {signature.dtype}"
         raise ExportError(f"{path}: inputs of shape {list(inputs.shape)} {inputs.dtype}; expected {expected}")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,17 +13,37 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from edgeprune.core.artifact import Signature
+from edgeprune.core.ranges import Range
 from edgeprune.errors import ExportError
 from edgeprune.export.checks import Batch, check_program, gather_calibration
 from edgeprune.export.files import write_file
 from edgeprune.export.foreign import foreign
-from edgeprune.export.runners import check_tflite, describe_file
+from edgeprune.export.observe import observe_extremes
+from edgeprune.export.runners import channels_last, check_tflite, describe_file
 
 
-def export_tflite(program: nn.Module, example: Tensor, path: Path) -> None:
+@dataclass(frozen=True)
+class TfliteForm:
+    """What a TFLite file takes and gives.
+
+    `nhwc`: images have their channels last, as cameras give them, instead of the program's [N, C, H, W].
+    `integers`: static int8 files take and give int8 (and int16x8 files int16), as microcontrollers need it, by the
+    scale and zero point that the file states; instead of float32.
+    """
+
+    nhwc: bool = False
+    integers: bool = False
+
+
+FLOAT_NCHW = TfliteForm()
+
+
+def export_tflite(program: nn.Module, example: Tensor, path: Path, form: TfliteForm = FLOAT_NCHW) -> None:
     """Write `program`, in eval mode, as a float32 TFLite file with a static batch of 1.
 
-    Input and output keep the program's own layout ([N, C, H, W] stays so); the converter transposes inside.
+    Input and output keep the program's own layout ([N, C, H, W] stays so); the converter transposes inside. With
+    `form.nhwc` the input is [N, H, W, C].
 
     Raises:
         ExportError: litert-torch is missing, the program is unfit (:func:`check_program`), an operator has no
@@ -29,13 +51,34 @@ def export_tflite(program: nn.Module, example: Tensor, path: Path) -> None:
     """
     check_program(program, example)
     with foreign("TFLite export", path):
-        content = _import("litert_torch").convert(program, (example,)).model_content()
+        converter = _import("litert_torch")
+        if form.nhwc:
+            _check_image(example, path)
+            program = converter.to_channel_last_io(program, args=[0])
+            program.training = False  # eval() would call that of an exported graph, which has none
+            example = example.moveaxis(1, -1).contiguous()
+        content = converter.convert(program, (example,)).model_content()
         check_tflite(bytes(content))
     write_file(path, bytes(content))
 
 
-def quantize_tflite(source: Path, target: Path, calibration: Iterable[Batch], precision: str = "int8") -> None:
-    """Quantize the float TFLite file `source`; inputs and outputs stay float32, whatever is inside.
+def _check_image(example: Tensor, path: Path) -> None:
+    """Require an input whose layout can be told from its shape."""
+    if example.ndim != 4 or example.shape[1:] == channels_last(example.shape)[1:]:
+        raise ExportError(
+            f"{path}: input of shape {list(example.shape)} has no channels that can be told from its height and width; "
+            'leave input_layout = "nchw"'
+        )
+
+
+def quantize_tflite(
+    source: Path,
+    target: Path,
+    calibration: Iterable[Batch],
+    precision: str = "int8",
+    form: TfliteForm = FLOAT_NCHW,
+) -> None:
+    """Quantize the float TFLite file `source`; inputs and outputs stay float32, unless `form.integers`.
 
     `precision` is "int8" or "int16x8" (int8 weights per channel; int8 or int16 activations, whose ranges are the
     minimum and maximum over all rows of `calibration`, batches `[N, ...]`: the quantizer's own default, a moving
@@ -46,38 +89,61 @@ def quantize_tflite(source: Path, target: Path, calibration: Iterable[Batch], pr
         ExportError: ai-edge-quantizer is missing, `source` is no such file, the calibration data do not fit it, or
             the target cannot be written.
     """
-    (signature,), _ = describe_file(source)
-    calibrated = precision in CALIBRATED
-    rows = gather_calibration(calibration, signature.shape, signature.dtype) if calibrated else None
-    with foreign(f"{precision} quantization", source):
-        content = _quantize(source.read_bytes(), signature.name, rows, RECIPES[precision]())
+    if precision not in CALIBRATED:
+        with foreign(f"{precision} quantization", source):
+            content = _quantize(source.read_bytes(), RECIPES[precision]())
+    else:
+        (signature,), _ = describe_file(source)
+        rows = gather_calibration(calibration, signature.shape, signature.dtype)
+        content = quantize_with_ranges(source, observe_extremes(source, rows), precision, form=form)
     write_file(target, content)
 
 
-def _quantize(model: bytes, name: str, rows: np.ndarray | None, recipe: Any) -> bytes:
-    ranges = None if rows is None else _calibrate(model, name, rows, recipe)
+def quantize_with_ranges(
+    source: Path,
+    ranges: Mapping[str, Range],
+    precision: str = "int8",
+    floats: Collection[str] = (),
+    form: TfliteForm = FLOAT_NCHW,
+) -> bytes:
+    """A file in a precision of CALIBRATED, with these ranges of its tensors; layers named in `floats` stay float.
+
+    Raises:
+        ExportError: `source` is no float TFLite file, or it cannot be quantized.
+    """
+    (signature,), _ = describe_file(source)
+    with foreign(f"{precision} quantization", source):
+        recipe, model = RECIPES[precision](), source.read_bytes()
+        for kind in () if form.integers else (_kinds().INPUT, _kinds().OUTPUT):
+            recipe.add_quantization_config(".*", kind, None, _untouched())
+        for name in floats:
+            recipe.add_quantization_config(f"^{re.escape(name)};?$", _kinds().ALL_SUPPORTED, None, _untouched())
+        found = _calibrate(model, signature, recipe)
+        for name in found.keys() & ranges.keys():
+            low, high = ranges[name]
+            found[name] |= {"min": np.full_like(found[name]["min"], low), "max": np.full_like(found[name]["max"], high)}
+        return _quantize(model, recipe, found)
+
+
+def _quantize(model: bytes, recipe: Any, ranges: Any = None) -> bytes:
     quantizer = _import("ai_edge_quantizer.quantizer").Quantizer(model, recipe.get_quantization_recipe())
     result = quantizer.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
     return bytes(result.quantized_model)
 
 
-def _calibrate(model: bytes, name: str, rows: np.ndarray, recipe: Any) -> Any:
-    calibrator = _import("ai_edge_quantizer.calibrator").Calibrator(
-        model, num_threads=1, qsv_update_func=_import("ai_edge_quantizer.utils.qsv_utils").min_max_update
-    )
-    signature = calibrator.get_signature_list()
-    calibrator.calibrate({next(iter(signature)): [{name: row[None]} for row in rows]}, recipe)
-    return calibrator.get_model_qsvs()
+def _calibrate(model: bytes, signature: Signature, recipe: Any) -> dict[str, dict[str, Any]]:
+    """What the quantizer wants to know of each tensor, as it finds it for an input of zeros."""
+    calibrator = _import("ai_edge_quantizer.calibrator").Calibrator(model, num_threads=1)
+    zeros = np.zeros(signature.shape, signature.dtype)
+    calibrator.calibrate({next(iter(calibrator.get_signature_list())): [{signature.name: zeros}]}, recipe)
+    found: dict[str, dict[str, Any]] = calibrator.get_model_qsvs()
+    return found
 
 
 def _static_recipe(activations: str) -> Any:
-    """Static ranges for every operator but the model's own inputs and outputs."""
-    kinds = _import("ai_edge_quantizer.qtyping").TFLOperationName
-    untouched = _import("ai_edge_quantizer.algorithm_manager").AlgorithmName.NO_QUANTIZE
+    """Static ranges for every operator, the model's own inputs and outputs among them."""
     recipe = _recipe()
     recipe.load_quantization_recipe(getattr(_import("ai_edge_quantizer.recipe"), f"static_wi8_{activations}")())
-    for kind in (kinds.INPUT, kinds.OUTPUT):
-        recipe.add_quantization_config(".*", kind, None, untouched)
     return recipe
 
 
@@ -91,7 +157,7 @@ def _dynamic_recipe() -> Any:
 
 
 def _half_recipe() -> Any:
-    kinds = _import("ai_edge_quantizer.qtyping").TFLOperationName
+    kinds = _kinds()
     casting, recipe = _import("ai_edge_quantizer.algorithm_manager").AlgorithmName.FLOAT_CASTING, _recipe()
     weighted = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D", "CONV_2D_TRANSPOSE", "EMBEDDING_LOOKUP")
     for kind in weighted:  # all that the quantizer can cast
@@ -108,6 +174,18 @@ RECIPES: dict[str, Callable[[], Any]] = {
 """Precision to the function that makes the quantizer's recipe for it."""
 CALIBRATED = ("int8", "int16x8")
 """Precisions whose activation ranges are fixed beforehand."""
+INTEGERS = {"int8": "int8", "int16x8": "int16"}
+"""What a file of such a precision takes and gives where it does so in integers."""
+LEVELS = 127
+"""Weights are held as integers from -LEVELS to LEVELS."""
+
+
+def _kinds() -> Any:
+    return _import("ai_edge_quantizer.qtyping").TFLOperationName
+
+
+def _untouched() -> Any:
+    return _import("ai_edge_quantizer.algorithm_manager").AlgorithmName.NO_QUANTIZE
 
 
 def _recipe() -> Any:

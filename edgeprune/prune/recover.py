@@ -8,7 +8,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +50,13 @@ class Mode:
 
 @dataclass
 class _Training:
-    """A training under way: everything that an epoch reads and moves on."""
+    """A training under way: everything that an epoch reads and moves on; `runs` is the program or its twin."""
 
     program: GraphModule
     teacher: nn.Module | None
     recipe: Recipe
     optimizer: torch.optim.SGD
+    runs: GraphModule
     mode: Mode = Mode()
     epoch: int = 0
 
@@ -66,13 +67,15 @@ def recover(
     recipe: Recipe,
     progress: Progress,
     checkpoint: Path | None = None,
+    make_twin: Callable[[GraphModule], GraphModule] | None = None,
 ) -> GraphModule:
     """A copy of `program`, in eval mode, trained by the recipe's settings.
 
     SGD with Nesterov momentum, a short warm-up and one cosine to zero (Loshchilov and Hutter, 2017), the gradient's
     norm clipped, no weight decay on norms and biases, and distillation (Hinton et al., 2015): `teacher` (in eval mode)
     answers for the same augmented inputs. The number format and memory layout of a step are those that prove fastest
-    here. `checkpoint` is written after each epoch; a training that finds its own goes on from there, and gives the
+    here. With `make_twin`, training runs a twin that shares the program's tensors and rounds them, in float32.
+    `checkpoint` is written after each epoch; a training that finds its own goes on from there, and gives the
     same net as one that was never interrupted.
 
     Raises:
@@ -82,19 +85,22 @@ def recover(
     student, settings = copy_program(program), recipe.finetune
     if settings.epochs == 0:
         return student
-    training = _Training(student, teacher, recipe, make_optimizer(student, settings))
+    twin = make_twin(student) if make_twin else student
+    training = _Training(student, teacher, recipe, make_optimizer(student, settings), twin)
     identity = _identity(student, settings)
     if not (checkpoint and _resume_(training, checkpoint, identity)):
-        training.mode = choose_mode(student, recipe)
-    set_training_(student, True)
+        chosen = choose_mode(student, recipe)
+        training.mode = replace(chosen, bfloat16=chosen.bfloat16 and make_twin is None)
+    set_training_(training.runs, True)
     started, first = time.monotonic(), training.epoch
     while training.epoch < settings.epochs:
         loss = _train_epoch_(training)
         if checkpoint:
             _save(training, checkpoint, identity)
         left = (time.monotonic() - started) / (training.epoch - first) * (settings.epochs - training.epoch)
-        progress(f"recover: epoch {training.epoch} of {settings.epochs}, loss {loss:.3f}, {_words(left)} left")
-    set_training_(student, False)
+        name = "quantization-aware" if make_twin else "recover"
+        progress(f"{name}: epoch {training.epoch} of {settings.epochs}, loss {loss:.3f}, {_words(left)} left")
+    set_training_(training.runs, False)
     return student
 
 
@@ -194,7 +200,7 @@ def _train_epoch_(training: _Training) -> float:
 
 
 def _step_(training: _Training, inputs: Tensor, targets: Tensor) -> float:
-    outputs = training.mode.run(training.program, inputs)
+    outputs = training.mode.run(training.runs, inputs)
     loss = training_loss(training.recipe, outputs, targets, _taught(training, inputs))
     value = float(loss.detach())
     if not math.isfinite(value):

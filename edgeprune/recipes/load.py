@@ -36,6 +36,7 @@ class Finetune:
     """How a pruned net is trained on.
 
     `distillation` in [0, 1] weighs the original's answers against the targets; `temperature` softens them.
+    `quantization_aware_epochs` come on top, with the rounding of int8 in the forward pass, where the target ships int8.
     """
 
     epochs: int = 10
@@ -43,6 +44,7 @@ class Finetune:
     weight_decay: float = 5e-4
     distillation: float = 0.5
     temperature: float = 4.0
+    quantization_aware_epochs: int = 0
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,7 @@ def parse_finetune(settings: Any, where: str) -> Finetune:
 def _check_setting(key: str, value: Any, where: str) -> None:
     expected: dict[str, tuple[str, Callable[[Any], bool]]] = {
         "epochs": ("a whole number from 0", lambda v: isinstance(v, int) and v >= 0),
+        "quantization_aware_epochs": ("a whole number from 0", lambda v: isinstance(v, int) and v >= 0),
         "learning_rate": ("a number above 0", lambda v: v > 0),
         "weight_decay": ("a number from 0", lambda v: v >= 0),
         "distillation": ("a number from 0 to 1", lambda v: 0 <= v <= 1),

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from torch.fx import GraphModule
+
 from edgeprune.core.plan import PruningPlan, parse_plan
+from edgeprune.core.target import AUTO, MIXED
 from edgeprune.errors import PlanError
 from edgeprune.graph.costs import count_macs, count_parameters
 from edgeprune.graph.proof import check_surgery
 from edgeprune.graph.storage import load_model, model_sha256, save_model
 from edgeprune.graph.surgery import apply_plan
 from edgeprune.graph.trace import trace_model
-from edgeprune.prune.evidence import Evidence
+from edgeprune.prune.evidence import Batch, Evidence
 from edgeprune.prune.importance import score_channels
 from edgeprune.prune.lesson import prepare_lesson
 from edgeprune.prune.masks import make_permanent
+from edgeprune.prune.quantization_aware import train_quantization_aware
 from edgeprune.prune.recalibrate import evaluate, recalibrate_if_better
 from edgeprune.prune.reconstruct import reconstruct_
 from edgeprune.prune.recover import recover
@@ -28,6 +33,8 @@ PROOF_LIMIT = 1e-9
 IMPORTANCE = "l2"
 STATISTICS_INPUTS = 4096
 """Calibration inputs that batch-norm statistics are taken from, if there are so many."""
+ROUNDED = ("int8", "dynamic-int8", "int16x8", MIXED, AUTO)
+"""Precisions that ship, or may, with int8 weights."""
 
 
 def trace(job: Job) -> dict[str, Any]:
@@ -108,6 +115,7 @@ def recover_accuracy(job: Job) -> dict[str, Any]:
     before = evaluate(program, recipe.eval_data(), recipe.metric)
     program = recover(program, job.original, recipe, job.detail, job.run.path("recover.safetensors"))
     batches = label_batches(job.original, recipe.calibration_data(), STATISTICS_INPUTS)
+    program, aware = train_for_int8(job, program, batches)
     program, recalibrated = recalibrate_if_better(program, batches, recipe.loss)
     after = evaluate(program, recipe.eval_data(), recipe.metric)
     save_model(program, job.run.path("recovered.pt2"), recipe.example_input())
@@ -116,5 +124,21 @@ def recover_accuracy(job: Job) -> dict[str, Any]:
         "accuracy_before_percent": before,
         "accuracy_percent": after,
         "recalibrated": recalibrated,
+        "quantization_aware": aware,
         "model_sha256": model_sha256(program),
     }
+
+
+def train_for_int8(
+    job: Job, program: GraphModule, batches: Sequence[Batch]
+) -> tuple[GraphModule, dict[str, Any] | None]:
+    """Train on with the rounding of int8, where the recipe asks for it and the target may ship it."""
+    if job.recipe.finetune.quantization_aware_epochs == 0 or job.target.precision not in ROUNDED:
+        return program, None
+    checkpoint = job.run.path("quantization_aware.safetensors")
+    done = train_quantization_aware(program, job.original, job.recipe, batches, job.detail, checkpoint)
+    job.detail(
+        f"loss of the net rounded to int8 {done.loss_before:.4f}, {done.loss_after:.4f} after quantization-aware "
+        f"training: {'kept' if done.kept else 'not kept'}"
+    )
+    return done.program, {"kept": done.kept, "loss_before": done.loss_before, "loss_after": done.loss_after}

@@ -1,0 +1,84 @@
+"""Weights made ready for rounding: rounded to spare a layer's output, biases corrected, layers equalised."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+DAMPING = 0.01
+"""Share of the mean second moment added to each (Frantar et al. 2022)."""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What a layer reads, over its patches: `mean` is `[groups, K]`, `second` (not central) `[groups, K, K]`.
+
+    K is the number of weights of an output channel.
+    """
+
+    mean: np.ndarray
+    second: np.ndarray
+
+
+def round_weights(weights: np.ndarray, moments: Moments, levels: int) -> np.ndarray:
+    """Weights `[O, ...]` on the grid of one scale per output channel, -levels to levels, of little output error.
+
+    One column is rounded after the other, and what this does to the output is made good by the columns still to come
+    (Frantar et al., "GPTQ", 2022; after Hassibi and Stork, "Optimal Brain Surgeon", 1993). The largest weight of a
+    channel keeps its value, so that whoever quantizes the result finds the same scale.
+    """
+    groups, size = moments.mean.shape
+    grouped = weights.reshape(groups, -1, size).astype(np.float64)
+    rounded = [_round_group(rows, second, levels) for rows, second in zip(grouped, moments.second, strict=True)]
+    return np.stack(rounded).reshape(weights.shape).astype(weights.dtype)
+
+
+def _round_group(rows: np.ndarray, second: np.ndarray, levels: int) -> np.ndarray:
+    size = len(second)
+    damped = second + np.eye(size) * max(DAMPING * float(np.trace(second)) / size, np.finfo(np.float64).tiny)
+    order = np.argsort(-np.diag(damped), kind="stable")
+    upper = np.linalg.cholesky(np.linalg.inv(damped[order][:, order])).T
+    largest = np.abs(rows).max(axis=1)
+    scales = np.where(largest > 0, largest, 1.0) / levels
+    pinned = np.abs(rows[:, order]).argmax(axis=1)
+    left, signs = rows[:, order], np.sign(rows[np.arange(len(rows)), np.abs(rows).argmax(axis=1)])
+    found = np.empty_like(left)
+    for column in range(size):
+        steps = np.clip(np.round(left[:, column] / scales), -levels, levels)
+        found[:, column] = np.where(pinned == column, signs * levels, steps) * scales
+        error = (left[:, column] - found[:, column]) / upper[column, column]
+        left[:, column + 1 :] -= np.outer(error, upper[column, column + 1 :])
+    result = np.empty_like(found)
+    result[:, order] = np.where(largest[:, None] > 0, found, 0)
+    return result
+
+
+def round_to_nearest(weights: np.ndarray, levels: int) -> np.ndarray:
+    """Weights `[O, ...]` on the grid of one scale per output channel, each on its nearest point."""
+    largest = np.abs(weights).reshape(len(weights), -1).max(axis=1)
+    scales = (np.where(largest > 0, largest, 1) / levels).reshape(-1, *[1] * (weights.ndim - 1))
+    return np.asarray(np.clip(np.round(weights / scales), -levels, levels) * scales, weights.dtype)
+
+
+def shift_of_outputs(weights: np.ndarray, rounded: np.ndarray, moments: Moments) -> np.ndarray:
+    """By how much rounding moves the mean of each output channel: `[O]`, to be taken off the bias.
+
+    Nagel et al., "Data-free quantization", 2019, section 4.2, with the mean of the input as it was observed.
+    """
+    groups, size = moments.mean.shape
+    error = (rounded.astype(np.float64) - weights).reshape(groups, -1, size)
+    return np.asarray(np.einsum("gok,gk->go", error, moments.mean).reshape(-1))
+
+
+def equalising_scales(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Factors `[C]` that give each channel between two layers the same range in both.
+
+    `first` `[C, ...]` writes the channels, `second` `[..., C, ...]` with C moved to the front reads them: dividing the
+    first and its bias, and multiplying the second, leaves what both compute together unchanged where what lies between
+    is positively homogeneous, as ReLU is (Nagel et al. 2019, section 4.1). A channel that is 0 in one keeps factor 1.
+    """
+    out, into = (np.abs(part).reshape(len(part), -1).max(axis=1).astype(np.float64) for part in (first, second))
+    alive = (out > 0) & (into > 0)
+    safe_out, safe_into = np.where(alive, out, 1), np.where(alive, into, 1)
+    return np.asarray(np.sqrt(safe_out / safe_into))

@@ -1,0 +1,74 @@
+"""Of the files in a run directory, layer by layer: which goes wrong first, and why. Needs no finished stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeprune.core.artifact import parse_artifact
+from edgeprune.core.target import suggest
+from edgeprune.errors import UsageError
+from edgeprune.export.artifacts import FOLDER
+from edgeprune.export.bisect import Bisection
+from edgeprune.export.files import sha256_of
+from edgeprune.export.links import Key, find_bisectors
+from edgeprune.export.parity import TOLERANCES
+from edgeprune.graph.storage import load_model
+from edgeprune.stages.artifacts import BISECT_ROWS, evaluation_rows
+from edgeprune.stages.job import Job
+
+PROGRAMS = {"original": "original.pt2", "pruned": "recovered.pt2"}
+"""Role to the net that its files were made from."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One link of a run, layer by layer; `stale` where the file is not the one that was exported."""
+
+    link: str
+    bisection: Bisection
+    stale: bool
+
+    def describe(self) -> str:
+        """For people."""
+        note = " (changed since it was exported)" if self.stale else ""
+        return f"{self.link}{note}: {self.bisection.describe()}"
+
+
+def bisect(job: Job, name: str) -> tuple[Finding, ...]:
+    """Every link that leads to a file of the run, or to the one called `name` ("pruned-onnx-int8").
+
+    Raises:
+        UsageError: no such file in the run, or none at all.
+        ExportError: a file does not run, or has few layers in common with its fp32 file.
+    """
+    files = find_files(job.run.directory)
+    names = {"-".join(key): key for key in files}
+    if not files:
+        raise UsageError(f"{job.run.directory}: no exported files there yet; `edgeprune export --run` makes them")
+    if name and name not in names:
+        raise UsageError(f"{job.run.directory}: no exported file {name!r}{suggest(name, names)}")
+    inputs, _ = evaluation_rows(job, BISECT_ROWS)
+    recorded = _recorded_hashes(job)
+    return tuple(
+        Finding(link, compare(inputs), recorded.get("-".join(key), "") not in ("", sha256_of(files[key])))
+        for key in ([names[name]] if name else files)
+        for link, compare in find_bisectors(key, files, lambda role: load_model(job.run.path(PROGRAMS[role]))).items()
+    )
+
+
+def find_files(directory: Path) -> dict[Key, Path]:
+    """The exported files of a run, fp32 first: also those of an export that stopped at a broken link."""
+    found = {}
+    for path in sorted((directory / FOLDER).glob("*.*.*"), key=lambda path: ".fp32." not in path.name):
+        role, precision, file_format = path.name.split(".", 2)
+        if role in PROGRAMS and precision in TOLERANCES:
+            found[role, file_format, precision] = path
+    return found
+
+
+def _recorded_hashes(job: Job) -> dict[str, str]:
+    """SHA-256 by artifact name, as far as the run has recorded them."""
+    rows = job.run.result("profile")["originals"] if job.run.finished("profile") else []
+    rows = job.run.result("export")["artifacts"] if job.run.finished("export") else rows
+    return {one.name: one.sha256 for one in map(parse_artifact, rows)}

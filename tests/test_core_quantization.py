@@ -1,0 +1,182 @@
+"""Ranges from histograms, and rounding that spares the output: against direct computation on the values themselves."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeprune.core.gate import Gate
+from edgeprune.core.mixed import MixedProblem, QuantizedLayer, choose_floats
+from edgeprune.core.ranges import BINS, METHODS, Histogram, Range, find_range
+from edgeprune.core.rounding import Moments, equalising_scales, round_to_nearest, round_weights, shift_of_outputs
+from edgeprune.core.shipping import is_within
+
+
+def histogram_of(values: np.ndarray) -> Histogram:
+    low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
+    counts, _ = np.histogram(values, BINS, (low, high if high > low else low + 1))
+    return Histogram(low, high, counts)
+
+
+def held(values: np.ndarray, found: Range) -> np.ndarray:
+    """The values after 8 bits with this range."""
+    step = (found[1] - found[0]) / 255
+    return np.round(np.clip(values, *found) / step) * step
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**32), st.integers(-3, 3), st.integers(0, 6))
+def test_every_range_holds_zero_and_lies_within_what_was_seen(seed: int, shift: int, tail: int) -> None:
+    values = np.random.default_rng(seed).standard_normal(500) ** 3 * tail + shift
+    histogram = histogram_of(values)
+    for method in METHODS:
+        low, high = find_range(method, histogram)
+        assert histogram.low <= low <= 0 <= high
+        assert low < high
+        assert high <= max(histogram.high, low + 1e-5)
+
+
+def test_least_error_is_the_least_error() -> None:
+    values = np.random.default_rng(0).laplace(size=100_000)
+    values[:3] = 60.0
+    histogram = histogram_of(values)
+
+    def error(found: Range) -> float:
+        return float(np.mean((held(values, found) - values) ** 2))
+
+    grid = [(histogram.low * a, histogram.high * b) for a in np.linspace(0.3, 1, 15) for b in np.linspace(0.3, 1, 15)]
+    assert error(find_range("least error", histogram)) <= 1.02 * min(map(error, grid))
+    assert error(find_range("least error", histogram)) < error(find_range("min-max", histogram))
+
+
+def test_percentiles_cut_their_share_of_either_end() -> None:
+    histogram = histogram_of(np.linspace(-1, 3, 100_001))
+    assert find_range("percentile 99.9", histogram) == pytest.approx((-0.996, 2.996), abs=0.003)
+    assert find_range("min-max", histogram) == (-1.0, 3.0)
+
+
+def test_a_rectified_tensor_keeps_its_zero() -> None:
+    values = np.maximum(np.random.default_rng(0).standard_normal(50_000), 0)
+    values[0] = 100.0
+    for method in METHODS:
+        low, high = find_range(method, histogram_of(values))
+        assert low == 0.0
+        assert high < 60 or method not in ("percentile 99.99", "percentile 99.9")
+
+
+def test_entropy_clips_a_thin_tail() -> None:
+    values = np.random.default_rng(0).standard_t(3, size=200_000)
+    low, high = find_range("entropy", histogram_of(values))
+    assert max(-low, high) < np.abs(values).max() * 0.7
+    assert np.mean((values >= low) & (values <= high)) > 0.99
+
+
+def observed(patches: np.ndarray, groups: int = 1) -> Moments:
+    """Moments of patches `[N, groups * K]`."""
+    grouped = patches.reshape(len(patches), groups, -1).transpose(1, 0, 2)
+    return Moments(grouped.mean(1), grouped.transpose(0, 2, 1) @ grouped / len(patches))
+
+
+@pytest.mark.parametrize("levels", [127, 64])
+def test_rounding_spares_the_output_and_stays_on_the_grid(levels: int) -> None:
+    random = np.random.default_rng(1)
+    patches = np.abs(random.standard_normal((4000, 6)) @ random.standard_normal((6, 40))) + 0.1
+    weights = random.standard_normal((8, 40)).astype(np.float32)
+    rounded = round_weights(weights, observed(patches), levels)
+    scales = np.abs(weights).max(axis=1) / levels
+    steps = rounded / scales[:, None]
+    assert np.abs(steps - np.round(steps)).max() < 1e-3
+    np.testing.assert_allclose(np.abs(rounded).max(axis=1), np.abs(weights).max(axis=1), rtol=1e-6)
+    nearest = round_to_nearest(weights, levels)
+    errors = [np.mean((patches @ (one - weights).T) ** 2) for one in (rounded, nearest)]
+    assert errors[0] < errors[1] / 4
+
+
+def test_groups_are_rounded_by_what_each_reads() -> None:
+    random = np.random.default_rng(2)
+    patches = random.standard_normal((500, 3 * 9)) + np.repeat([0.0, 4.0, -4.0], 9)
+    weights = random.standard_normal((3, 1, 3, 3)).astype(np.float32)
+    rounded = round_weights(weights, observed(patches, 3), 64)
+    for group in range(3):
+        alone = round_weights(weights[[group]], observed(patches[:, 9 * group : 9 * group + 9]), 64)
+        np.testing.assert_array_equal(rounded[[group]], alone)
+
+
+def test_a_corrected_bias_leaves_the_mean_output_where_it_was() -> None:
+    random = np.random.default_rng(3)
+    patches = random.standard_normal((300, 2 * 5)) + 2
+    weights = random.standard_normal((4, 5))
+    rounded = round_to_nearest(weights, 7)
+    shift = shift_of_outputs(weights, rounded, observed(patches, 2))
+    halves = patches.reshape(300, 2, 5)
+
+    def run(rows: np.ndarray) -> np.ndarray:
+        return np.concatenate([halves[:, 0] @ rows[:2].T, halves[:, 1] @ rows[2:].T], axis=1)
+
+    assert np.abs((run(rounded) - run(weights)).mean(0)).max() > 0.01
+    np.testing.assert_allclose((run(rounded) - shift).mean(0), run(weights).mean(0), atol=1e-12)
+
+
+def test_dead_channels_and_constant_inputs_are_held() -> None:
+    weights = np.array([[0.0, 0.0], [1.0, -0.3]], np.float32)
+    rounded = round_weights(weights, observed(np.zeros((10, 2))), 127)
+    np.testing.assert_allclose(rounded, round_to_nearest(weights, 127), atol=1e-7)
+    assert find_range("entropy", histogram_of(np.zeros(5))) == (0.0, pytest.approx(1e-6))
+
+
+def test_equalised_channels_have_one_range() -> None:
+    random = np.random.default_rng(4)
+    first = random.standard_normal((5, 3)) * np.array([1e-2, 1, 30, 1, 0])[:, None]
+    second = random.standard_normal((5, 7))
+    scales = equalising_scales(first, second)
+    ranges = np.abs(first / scales[:, None]).max(1), np.abs(second * scales[:, None]).max(1)
+    np.testing.assert_allclose(ranges[0][:4], ranges[1][:4])
+    assert scales[4] == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_mixed_precision_is_the_cheapest_choice(data: st.DataObject) -> None:
+    count = data.draw(st.integers(1, 7))
+    number = st.integers(0, 20)
+    layers = tuple(
+        QuantizedLayer(f"l{index}", data.draw(number) / 10, data.draw(st.integers(-5, 20)) / 10)
+        for index in range(count)
+    )
+    pair = st.tuples(st.integers(0, count - 1), st.integers(0, count - 1)).filter(lambda two: two[0] < two[1])
+    links = tuple(data.draw(st.lists(pair, max_size=8, unique=True))) if count > 1 else ()
+    problem = MixedProblem(layers, links, data.draw(number) / 10)
+    limit = data.draw(st.integers(0, 60)) / 10 + 0.05
+    found = choose_floats(problem, limit)
+    choices = list(product((False, True), repeat=count))
+    best = min(problem.cost(one) for one in choices if problem.noise(one) <= limit)
+    assert problem.noise(found) <= limit
+    assert problem.cost(found) == pytest.approx(best, abs=1e-3)
+    equal = [sum(one) for one in choices if problem.noise(one) <= limit and problem.cost(one) <= best + 1e-9]
+    assert sum(found) == min(equal)
+
+
+def test_no_noise_is_no_int8_where_each_layer_is_noisy() -> None:
+    layers = tuple(QuantizedLayer(name, 1e-9, 5.0) for name in "abc")
+    assert choose_floats(MixedProblem(layers, ((0, 1), (1, 2))), 0.0) == (True, True, True)
+    assert choose_floats(MixedProblem(layers, ((0, 1), (1, 2))), 3e-9) == (False, False, False)
+
+
+@pytest.mark.parametrize(
+    ("limits", "accuracy", "within"),
+    [
+        ((Gate("accuracy_drop_points", at_most=1.0),), 89.0, True),
+        ((Gate("accuracy_drop_points", at_most=1.0),), 88.9, False),
+        ((Gate("accuracy_drop_points", at_most=1.0), Gate("accuracy_percent", at_least=89.5)), 89.2, False),
+        ((Gate("accuracy_percent", max_regression=0.1),), 81.5, True),
+        ((Gate("accuracy_percent", max_regression=0.1),), 80.5, False),
+    ],
+)
+def test_accuracy_limits_are_held_against_the_unpruned_net(
+    limits: tuple[Gate, ...], accuracy: float, within: bool
+) -> None:
+    assert is_within(limits, accuracy, 90.0) == within

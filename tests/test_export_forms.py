@@ -1,0 +1,93 @@
+"""What TFLite files take and give: channels first or last, floats or integers; and that it is fed rightly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from export_nets import ODD_SHAPE, OddNet, normal, seeded, traced
+
+from edgeprune.core.artifact import Artifact
+from edgeprune.core.sqnr import measure_sqnr_db
+from edgeprune.core.target import parse_target
+from edgeprune.errors import ExportError, TargetError
+from edgeprune.export.artifacts import ExportRequest, build_artifacts
+from edgeprune.export.bisect import bisect_artifacts
+from edgeprune.export.metadata import read_metadata
+from edgeprune.export.parity import compare_artifacts
+from edgeprune.export.runners import fit_inputs, run_tflite
+from edgeprune.export.tflite import TfliteForm, export_tflite
+
+pytest.importorskip("litert_torch", reason="the extra `edgeprune[tflite]` is not installed")
+
+EXAMPLE = torch.zeros(1, *ODD_SHAPE)
+Built = dict[TfliteForm, tuple[Path, tuple[Artifact, ...]]]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    program, found = traced(seeded(OddNet), EXAMPLE), {}
+    for form in (TfliteForm(), TfliteForm(nhwc=True, integers=True)):
+        folder, rows = tmp_path_factory.mktemp("form"), [normal(48, *ODD_SHAPE)]
+        asked = ExportRequest(folder, "pruned", ("tflite",), ("fp32", "int8", "int16x8"), rows, form=form)
+        found[form] = (folder, build_artifacts(program, EXAMPLE, asked))
+    return found
+
+
+def test_files_take_and_give_what_was_asked_for(built: Built) -> None:
+    folder, artifacts = built[TfliteForm(nhwc=True, integers=True)]
+    kinds = {one.precision: (one.inputs[0].dtype, one.outputs[0].dtype) for one in artifacts}
+    assert kinds == {"fp32": ("float32",) * 2, "int8": ("int8",) * 2, "int16x8": ("int16",) * 2}
+    assert {one.inputs[0].shape for one in artifacts} == {(1, 16, 16, 3)}
+    told = read_metadata(folder / artifacts[1].path)
+    assert told["inputs"].endswith("int8 [1, 16, 16, 3]")
+    assert "int8 inputs and outputs" in told["scheme"]
+    assert {one.inputs[0].shape for one in built[TfliteForm()][1]} == {(1, *ODD_SHAPE)}
+
+
+def test_every_form_computes_the_same_for_the_same_inputs(built: Built) -> None:
+    inputs = normal(16, *ODD_SHAPE, seed=8)
+    outputs = {form: [run_tflite(folder / one.path, inputs) for one in made] for form, (folder, made) in built.items()}
+    (fp32, int8, int16), (nhwc, quantized, wide) = outputs.values()
+    np.testing.assert_allclose(nhwc, fp32, atol=1e-5)
+    assert measure_sqnr_db(int8, quantized) > 35
+    assert measure_sqnr_db(int16, wide) > 60
+    assert quantized.dtype == np.float32
+
+
+def test_the_chain_holds_and_layers_can_be_compared(built: Built) -> None:
+    folder, artifacts = built[TfliteForm(nhwc=True, integers=True)]
+    inputs = normal(16, *ODD_SHAPE, seed=9)
+    chain = compare_artifacts(traced(seeded(OddNet), EXAMPLE), artifacts, folder, inputs)
+    assert [one.describe() for one in chain if not one.ok] == []
+    found = bisect_artifacts(folder / artifacts[0].path, folder / artifacts[1].path, inputs[:4])
+    assert found.first is None
+
+
+def test_inputs_are_laid_out_as_the_file_takes_them(built: Built) -> None:
+    folder, artifacts = built[TfliteForm(nhwc=True, integers=True)]
+    inputs = normal(2, *ODD_SHAPE)
+    np.testing.assert_array_equal(fit_inputs(folder / artifacts[0].path, inputs), np.moveaxis(inputs, 1, -1))
+    plain, (first, *_) = built[TfliteForm()]
+    assert fit_inputs(plain / first.path, inputs) is inputs
+    with pytest.raises(ExportError, match=r"inputs of shape \[2, 4, 16, 16\] float32; expected"):
+        fit_inputs(folder / artifacts[0].path, normal(2, 4, 16, 16))
+
+
+@pytest.mark.parametrize("shape", [(6, 6, 6), (8, 6)])
+def test_a_layout_that_cannot_be_told_is_refused(shape: tuple[int, ...], tmp_path: Path) -> None:
+    net = torch.nn.Flatten()
+    with pytest.raises(ExportError, match='leave input_layout = "nchw"'):
+        export_tflite(net.eval(), torch.zeros(1, *shape), tmp_path / "net.tflite", TfliteForm(nhwc=True))
+
+
+def test_targets_say_what_their_files_take() -> None:
+    board = {"description": "a camera", "runtime": "litert", "input_layout": "nhwc", "io": "integer"}
+    target = parse_target(board, "camera", "camera.toml")
+    assert (target.input_layout, target.io) == ("nhwc", "integer")
+    with pytest.raises(TargetError, match="input_layout and io: ONNX files take float32"):
+        parse_target({**board, "runtime": "onnxruntime"}, "camera", "camera.toml")
+    with pytest.raises(TargetError, match="did you mean 'nhwc'"):
+        parse_target({**board, "input_layout": "nhcw"}, "camera", "camera.toml")

@@ -1,0 +1,216 @@
+"""Static quantization chosen by measured error, and what it is chosen from."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from export_nets import ODD_SHAPE, OddNet, normal, seeded, traced
+from torch import nn
+
+from edgeprune.core.ranges import Range
+from edgeprune.core.rounding import round_weights
+from edgeprune.core.sqnr import measure_sqnr_db
+from edgeprune.export.artifacts import static_onnx, static_tflite
+from edgeprune.export.layer_outputs import trace_file
+from edgeprune.export.observe import observe, observe_extremes, read_patches, run_rows
+from edgeprune.export.onnx import export_onnx
+from edgeprune.export.quantize_onnx import OnnxScheme, choose_onnx_scheme, prepare_onnx
+from edgeprune.export.runners import RUNNERS, run_onnx
+from edgeprune.export.static import Settings, Static, Trials, equalise, tune
+from edgeprune.export.weights import WeightLayer, change_weights, read_layers
+
+SCHEME = choose_onnx_scheme("aarch64", {"asimddp"})
+FORMATS = ("onnx", "tflite")
+
+
+class Chain(nn.Module):
+    """What can be equalised: dense, depthwise, pointwise; and what cannot: through ReLU6, or read twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense, self.deep = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1, groups=6)
+        self.point, self.capped = nn.Conv2d(6, 5, 1), nn.Conv2d(5, 7, 1)
+        self.left, self.right = nn.Conv2d(7, 9, 3, 2, 1), nn.Conv2d(7, 9, 1, 2)
+        with torch.no_grad():
+            self.dense.weight.mul_(torch.logspace(-2, 1, 6).view(6, 1, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.deep(torch.relu(self.dense(x))))
+        x = torch.nn.functional.relu6(self.point(x))
+        x = torch.relu(self.capped(x))
+        return (torch.relu(self.left(x)) + self.right(x)).mean((2, 3))
+
+
+NETS = {"chain": (Chain, (3, 8, 8)), "odd": (OddNet, ODD_SHAPE)}
+"""At most 64 places in each convolution's output: all of them are patches."""
+PAIRS = [("dense", "deep"), ("deep", "point")]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
+    folder = tmp_path_factory.mktemp("files")
+    tflite = pytest.importorskip("edgeprune.export.tflite")
+    pytest.importorskip("litert_torch", reason="the extra `edgeprune[tflite]` is not installed")
+    made = {}
+    for name, (net, shape) in NETS.items():
+        example = torch.zeros(1, *shape)
+        program = traced(seeded(net), example)
+        for file_format, export in {"onnx": export_onnx, "tflite": tflite.export_tflite}.items():
+            made[name, file_format] = folder / f"{name}.{file_format}"
+            export(program, example, made[name, file_format])
+    return made
+
+
+def test_equalisation_leaves_the_function_unchanged_in_double_precision() -> None:
+    net = seeded(Chain).double()
+    inputs = torch.from_numpy(normal(8, *ODD_SHAPE)).double()
+    wanted = net(inputs).detach()
+    modules = {name: one for name, one in net.named_children() if isinstance(one, nn.Conv2d)}
+    reads = dict(PAIRS)
+    layers = [
+        WeightLayer(
+            name,
+            "",
+            f"{name}.weight",
+            f"{name}.bias",
+            one.weight.numpy(force=True),
+            one.bias.numpy(force=True) if one.bias is not None else None,
+            one.groups,
+            None,
+            1,
+            True,
+            reads.get(name, ""),
+        )
+        for name, one in modules.items()
+    ]
+    changes = {name: torch.from_numpy(values) for name, values in equalise(layers).items()}
+    assert set(changes) == {f"{name}.{part}" for name in ("dense", "deep") for part in ("weight", "bias")} | {
+        "point.weight"
+    }
+    assert min(float((net.state_dict()[name] - values).abs().max()) for name, values in changes.items()) > 1e-3
+    net.load_state_dict({**net.state_dict(), **changes})
+    torch.testing.assert_close(net(inputs), wanted, rtol=1e-12, atol=1e-12)
+    spread = changes["dense.weight"].abs().amax((1, 2, 3)) / changes["deep.weight"].abs().amax((1, 2, 3))
+    assert spread.max() / spread.min() < 30  # it was 1000
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_equalised_files_compute_the_same(files: dict[tuple[str, str], Path], file_format: str, tmp_path: Path) -> None:
+    source = files["chain", file_format]
+    layers = read_layers(source)
+    order = [layer.name for layer in layers]
+    linked = [(order.index(layer.name), order.index(layer.reads)) for layer in layers if layer.reads]
+    assert linked == [(0, 1), (1, 2)]
+    target = tmp_path / source.name
+    target.write_bytes(change_weights(source, equalise(layers)))
+    assert any((a.weights != b.weights).any() for a, b in zip(layers, read_layers(target), strict=True))
+    inputs, run = normal(4, *NETS["chain"][1]), RUNNERS[file_format]
+    assert measure_sqnr_db(run(source, inputs), run(target, inputs)) > 110
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+@pytest.mark.parametrize("net", ["chain", "odd"])
+def test_patches_times_weights_are_the_output(files: dict[tuple[str, str], Path], net: str, file_format: str) -> None:
+    path = files[net, file_format]
+    (values,) = run_rows(path, normal(1, *NETS[net][1]))
+    layers = {layer.name: layer for layer in read_layers(path)}
+    assert len(layers) == (6 if net == "chain" else 4)
+    for layer in layers.values():
+        patches = read_patches(layer, values[layer.source])
+        weights = layer.weights.reshape(layer.groups, -1, patches.shape[2])
+        found = np.einsum("ngk,gok->ngo", patches, weights).reshape(len(patches), -1) + layer.biases
+        candidates = (sorted_rows(one) for one in values.values() if sorted_rows(one).shape == found.shape)
+        found = np.sort(found, axis=0)
+        rectified = np.maximum(found, 0), np.clip(found, 0, 6), found
+        assert any(np.allclose(one, other, atol=1e-4) for one in candidates for other in rectified), layer.name
+
+
+def sorted_rows(value: np.ndarray) -> np.ndarray:
+    """`[places, channels]` of a tensor of either layout, each channel sorted."""
+    channels_last = value.reshape(-1, value.shape[-1])
+    if value.ndim == 4 and value.shape[2] == value.shape[3]:
+        channels_last = np.moveaxis(value, 1, -1).reshape(-1, value.shape[1])
+    return np.sort(channels_last, axis=0)
+
+
+def static_of(path: Path, folder: Path, scheme: OnnxScheme = SCHEME) -> Static:
+    prepared = folder / "prepared.onnx"
+    prepare_onnx(path, prepared)
+    return static_onnx(prepared, scheme)
+
+
+def test_an_outlier_in_the_calibration_data_is_clipped(files: dict[tuple[str, str], Path], tmp_path: Path) -> None:
+    static = static_of(files["odd", "onnx"], tmp_path)
+    rows = normal(128, *ODD_SHAPE)
+    rows[5, 0, 3, 3] = 300.0
+    tuned = tune(Trials(static, rows, tmp_path))
+    assert tuned.settings.method != "min-max"
+    (tmp_path / "plain.onnx").write_bytes(static.quantize(static.source, observe_extremes(static.source, rows), ()))
+    (tmp_path / "tuned.onnx").write_bytes(tuned.content)
+    fresh = normal(64, *ODD_SHAPE, seed=7)
+    wanted = run_onnx(static.source, fresh)
+    plain, chosen = (
+        measure_sqnr_db(wanted, run_onnx(tmp_path / f"{name}.onnx", fresh, optimised=False))
+        for name in ("plain", "tuned")
+    )
+    assert chosen > plain + 10
+    assert tuned.sqnr_db == pytest.approx(chosen, abs=2)
+    assert tuned.describe().startswith(tuned.settings.method)
+
+
+def test_rows_that_judge_are_not_fitted_to(files: dict[tuple[str, str], Path], tmp_path: Path) -> None:
+    static, seen = static_of(files["odd", "onnx"], tmp_path), []
+
+    def quantize(path: Path, ranges: Mapping[str, Range], floats: Collection[str]) -> bytes:
+        seen.append(ranges["input"][1])
+        return static.quantize(path, ranges, floats)
+
+    rows = normal(64, *ODD_SHAPE)
+    rows[3::4] *= 50
+    tune(Trials(replace(static, quantize=quantize), rows, tmp_path))
+    assert max(seen) < 10
+
+
+def test_few_rows_are_all_used_and_nothing_is_claimed(files: dict[tuple[str, str], Path], tmp_path: Path) -> None:
+    static = static_of(files["odd", "onnx"], tmp_path)
+    rows = normal(8, *ODD_SHAPE)
+    tuned = tune(Trials(static, rows, tmp_path))
+    assert tuned.settings == Settings()
+    assert tuned.sqnr_db is None
+    assert "too few" in tuned.describe()
+    assert tuned.content == static.quantize(static.source, observe_extremes(static.source, rows), ())
+
+
+def test_rounded_weights_survive_both_quantizers(files: dict[tuple[str, str], Path], tmp_path: Path) -> None:
+    scheme, rows = choose_onnx_scheme("x86_64", ()), np.abs(normal(32, *ODD_SHAPE)) + 0.2
+    statics = (
+        static_of(files["odd", "onnx"], tmp_path, scheme),
+        static_tflite(files["odd", "tflite"]),
+    )
+    for static in statics:
+        layers, path = read_layers(static.source), tmp_path / f"quantized{static.source.suffix}"
+        moments = observe(static.source, rows, layers).moments
+        rounded = {one.weight: round_weights(one.weights, moments[one.weight], static.levels) for one in layers}
+        (tmp_path / f"rounded{path.suffix}").write_bytes(change_weights(static.source, rounded))
+        ranges = observe_extremes(static.source, rows)
+        path.write_bytes(static.quantize(tmp_path / f"rounded{path.suffix}", ranges, ()))
+        held = [one for layer in trace_file(path, rows[:1]).values() for one in layer.constants if one is not None]
+        for layer in layers[:-1]:
+            wanted = np.sort(rounded[layer.weight], axis=None)
+            same = [one for one in held if one.size == wanted.size]
+            assert any(np.allclose(np.sort(one, axis=None), wanted, rtol=1e-5, atol=1e-7) for one in same)
+
+
+def test_layers_of_great_width_have_no_moments(
+    files: dict[tuple[str, str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeprune.export.observe.MOST_WEIGHTS", 30)
+    layers = read_layers(files["odd", "onnx"])
+    found = observe(files["odd", "onnx"], normal(4, *ODD_SHAPE), layers)
+    assert set(found.moments) == {layer.weight for layer in layers if layer.weights[0].size <= 30}
+    assert len(found.moments) < len(layers)

@@ -1,0 +1,192 @@
+"""Quantization-aware training: the twin rounds what runtimes round, and training through it helps nets that need it."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from prune_nets import TinyResidual, stripes, tiny_recipe
+from torch import Tensor, nn
+from torch.fx import GraphModule
+
+from edgeprune.core.target import Target
+from edgeprune.errors import RecipeError
+from edgeprune.export.onnx import export_onnx
+from edgeprune.export.parity import measure_sqnr_db
+from edgeprune.export.quantize_onnx import choose_onnx_scheme, quantize_onnx
+from edgeprune.export.runners import run_onnx
+from edgeprune.graph.trace import named_tensors, trace_model
+from edgeprune.prune import quantization_aware
+from edgeprune.prune.quantization_aware import (
+    fake_quantize,
+    round_activations,
+    round_weights,
+    train_quantization_aware,
+)
+from edgeprune.prune.recalibrate import evaluate, recalibrate_
+from edgeprune.prune.recover import recover
+from edgeprune.recipes.load import Finetune, parse_finetune
+from edgeprune.stages.model import train_for_int8
+
+EXAMPLE = torch.zeros(1, 2, 4, 4)
+AWARE = Finetune(epochs=6, learning_rate=0.05, quantization_aware_epochs=6)
+BATCHES = (stripes(64, 1),)
+
+
+def silent(_: str) -> None:
+    """Progress that nobody reads."""
+
+
+@pytest.fixture(scope="module")
+def trained() -> GraphModule:
+    torch.manual_seed(0)
+    program = recover(trace_model(TinyResidual(), EXAMPLE), None, tiny_recipe(AWARE), silent)
+    recalibrate_(program, BATCHES)
+    return program
+
+
+def accuracy(program: nn.Module) -> float:
+    recipe = tiny_recipe(AWARE)
+    return evaluate(program, recipe.eval_data(), recipe.metric)
+
+
+def test_activations_lie_on_256_steps_with_an_exact_zero() -> None:
+    values = torch.cat([torch.zeros(1), torch.linspace(-1.3, 2.9, 5000)])
+    rounded = round_activations(values)
+    assert rounded[0] == 0
+    assert len(rounded.unique()) <= 256
+    assert (rounded - values).abs().max() <= 4.2 / 255 * 0.51 + 1e-6 + 4.2 / 255 * 0.5  # the zero point rounds too
+    positive = round_activations(torch.linspace(1.0, 2.0, 1000))
+    assert len(positive.unique()) < 135  # the range begins at zero, as those of the runtimes do
+
+
+def test_each_channel_of_weights_has_its_own_symmetric_grid() -> None:
+    torch.manual_seed(0)
+    weights = torch.randn(3, 4, 3, 3) * torch.tensor([1.0, 100.0, 0.01]).view(3, 1, 1, 1)
+    rounded = round_weights(weights, 0, 8)
+    steps = weights.abs().amax((1, 2, 3)) / 127
+    assert ((rounded - weights).abs().amax((1, 2, 3)) <= steps * 0.501).all()
+    assert torch.equal(round_weights(-weights, 0, 8), -rounded)
+    dead = weights.clone()
+    dead[1] = 0
+    assert torch.isfinite(round_weights(dead, 0, 4)).all()
+
+
+def test_gradients_pass_through_the_rounding() -> None:
+    weights = torch.randn(4, 5, requires_grad=True)
+    torch.autograd.backward((round_activations(round_weights(weights, 0, 4)) * 3).sum())
+    assert weights.grad is not None
+    assert torch.equal(weights.grad, torch.full_like(weights, 3.0))
+
+
+def test_the_twin_shares_every_tensor_and_leaves_the_program_alone(trained: GraphModule) -> None:
+    inputs, nodes = stripes(8, 3)[0], len(trained.graph.nodes)
+    before = trained(inputs)
+    twin = fake_quantize(trained)
+    theirs = named_tensors(twin)
+    assert all(theirs[name] is value for name, value in named_tensors(trained).items())
+    assert torch.equal(trained(inputs), before)
+    assert len(trained.graph.nodes) == nodes
+
+
+def test_the_twin_is_as_far_from_float_as_the_int8_file(trained: GraphModule, tmp_path: Path) -> None:
+    inputs = stripes(128, 7)[0]
+    export_onnx(trained, EXAMPLE, tmp_path / "fp32.onnx")
+    quantize_onnx(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", [inputs], choose_onnx_scheme("aarch64", ("asimddp",)))
+    wanted = run_onnx(tmp_path / "fp32.onnx", inputs.numpy())
+    file_db = measure_sqnr_db(wanted, run_onnx(tmp_path / "int8.onnx", inputs.numpy(), optimised=False))
+    twin_db = measure_sqnr_db(wanted, fake_quantize(trained)(inputs).detach().numpy())
+    assert twin_db == pytest.approx(file_db, abs=4)
+
+
+def test_a_net_that_few_bits_ruin_is_mended_by_training(trained: GraphModule, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three bits stand for what eight bits do to a badly scaled net."""
+    coarse = partial(fake_quantize, weight_bits=2)
+    monkeypatch.setattr(quantization_aware, "fake_quantize", coarse)
+    monkeypatch.setattr(quantization_aware, "LEARNING_RATE_SHARE", 1.0)
+    done = train_quantization_aware(trained, trained, tiny_recipe(AWARE), BATCHES, silent)
+    assert done.kept
+    assert done.loss_after < 0.7 * done.loss_before
+    assert accuracy(coarse(done.program)) >= accuracy(coarse(trained)) + 2
+
+
+def test_it_does_no_harm_at_eight_bits_and_resumes(trained: GraphModule, tmp_path: Path) -> None:
+    lines: list[str] = []
+    checkpoint = tmp_path / "aware.safetensors"
+    done = train_quantization_aware(trained, trained, tiny_recipe(AWARE), BATCHES, lines.append, checkpoint)
+    assert accuracy(fake_quantize(done.program)) >= accuracy(fake_quantize(trained)) - 1
+    assert lines[0].startswith("quantization-aware: epoch 1 of 6, loss ")
+    again: list[str] = []
+    same = train_quantization_aware(trained, trained, tiny_recipe(AWARE), BATCHES, again.append, checkpoint)
+    assert again == []
+    assert (same.loss_before, same.loss_after) == (done.loss_before, done.loss_after)
+
+
+def test_a_training_that_does_harm_is_not_kept(trained: GraphModule, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantization_aware, "LEARNING_RATE_SHARE", 100.0)
+    recipe = tiny_recipe(Finetune(learning_rate=0.05, quantization_aware_epochs=1, distillation=0.0))
+    done = train_quantization_aware(trained, trained, recipe, BATCHES, silent)
+    assert not done.kept
+    assert done.program is trained
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.up = nn.Linear(6, 18), nn.ConvTranspose1d(6, 4, 3)
+        self.cell = nn.GRU(4, 5, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).chunk(3, -1)
+        x = nn.functional.scaled_dot_product_attention(q, k, v) + x
+        return self.cell(self.up(x.transpose(1, 2)).transpose(1, 2))[0][:, -1]
+
+
+def test_attention_transposed_convolutions_and_recurrent_cells_are_rounded() -> None:
+    torch.manual_seed(0)
+    program = trace_model(Attention(), torch.zeros(1, 7, 6))
+    twin = fake_quantize(program)
+    rounded = [str(node.args[0]) for node in twin.graph.nodes if node.target is round_weights]
+    assert len(rounded) == 4  # qkv, up, and both of the cell
+    assert sum(node.target is round_activations for node in twin.graph.nodes) >= 6
+    inputs = torch.randn(3, 7, 6)
+    assert 20 < measure_sqnr_db(program(inputs).detach().numpy(), twin(inputs).detach().numpy()) < 80
+    assert np.isfinite(twin(inputs).detach().numpy()).all()
+
+
+def test_the_setting_is_a_whole_number() -> None:
+    assert parse_finetune({"quantization_aware_epochs": 3}, "here").quantization_aware_epochs == 3
+    with pytest.raises(RecipeError, match="quantization_aware_epochs: expected a whole number from 0"):
+        parse_finetune({"quantization_aware_epochs": 0.5}, "here")
+
+
+@pytest.mark.parametrize(
+    ("precision", "epochs", "runs"),
+    [
+        ("int8", 1, True),
+        ("auto", 1, True),
+        ("int16x8", 1, True),
+        ("fp32", 1, False),
+        ("fp16", 1, False),
+        ("int8", 0, False),
+    ],
+)
+def test_it_runs_where_int8_may_ship_and_the_recipe_asks_for_it(
+    trained: GraphModule, tmp_path: Path, precision: str, epochs: int, runs: bool
+) -> None:
+    job: Any = SimpleNamespace(
+        recipe=tiny_recipe(Finetune(learning_rate=0.05, quantization_aware_epochs=epochs)),
+        target=Target("local", "a board", "litert", precision),
+        original=trained,
+        detail=silent,
+        run=SimpleNamespace(path=tmp_path.joinpath),
+    )
+    program, told = train_for_int8(job, trained, BATCHES)
+    assert (told is not None) == runs == (tmp_path / "quantization_aware.safetensors").exists()
+    if told is not None:
+        assert (program is not trained) == told["kept"] == (told["loss_after"] < told["loss_before"])
