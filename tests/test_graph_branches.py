@@ -14,7 +14,7 @@ from edgeprune.graph.eager import apply_to_module
 from edgeprune.graph.groups import Analysis, find_groups
 from edgeprune.graph.proof import check_surgery
 from edgeprune.graph.surgery import apply_plan, apply_to_optimizer_
-from edgeprune.graph.trace import set_training_, trace_model
+from edgeprune.graph.trace import operator_of, set_training_, trace_model
 from edgeprune.recipes.networks import ResNet8
 
 IMAGE = torch.randn(2, 3, 8, 8)
@@ -93,6 +93,16 @@ def test_every_choice_of_branches_is_proven_with_channels_cut_as_well(net: type[
         assert check_surgery(program, analysis, keep, pruned, IMAGE) < 1e-9
         again = find_groups(pruned)
         assert count_macs(again, {}) == count_macs(analysis, {name: len(one) for name, one in keep.items()})
+
+
+def test_a_cut_block_leaves_no_activation_of_an_activation() -> None:
+    """`relu(relu(x) + branch)` becomes `relu(x)`: runtimes do not fuse the second one, which computes nothing."""
+    program, analysis = analysed(ResNet8())
+    pruned = apply_plan(program, analysis, {"blocks.0:branch": (), "stem.0": range(8)})
+    relus = [node for node in pruned.graph.nodes if operator_of(node) == "aten.relu"]
+    assert relus
+    assert not [node for node in relus if operator_of(node.args[0]) == "aten.relu"]
+    assert check_surgery(program, analysis, {"blocks.0:branch": (), "stem.0": range(8)}, pruned, IMAGE) < 1e-9
 
 
 def test_cutting_the_outer_branch_takes_the_inner_one_and_all_its_weights() -> None:

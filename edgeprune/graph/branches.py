@@ -28,6 +28,10 @@ class Branch:
     """Nodes of the convolutions and linear layers in it, in order."""
 
 
+IDEMPOTENT = ("aten.relu", "aten.relu6", "aten.hardtanh", "aten.clamp", "aten.clamp_min")
+"""Operators that change nothing when applied a second time."""
+
+
 def find_branches(program: GraphModule, weights: Mapping[str, str]) -> dict[str, Branch]:
     """Every residual branch with a layer in it, by name, in the order of the graph.
 
@@ -117,9 +121,25 @@ def cut_branches_(program: GraphModule, branches: Iterable[Branch]) -> None:
         program.graph.erase_node(add)
     inside = frozenset[str]().union(*(branch.nodes for branch in cut))
     program.graph.eliminate_dead_code(lambda node: node.name not in inside and node.is_impure())
+    _drop_repeated_(program)
     for name in before - _read_tensors(program):
         owner, _, attribute = name.rpartition(".")
         delattr(program.get_submodule(owner), attribute)
+
+
+def _drop_repeated_(program: GraphModule) -> None:
+    """Remove activations of what the same activation has just given, as a cut block leaves them behind.
+
+    They compute nothing, but runtimes fuse an activation only into what computes: LiteRT ran such a net in int8 at half
+    the speed.
+    """
+    for node in list(program.graph.nodes):
+        source = node.args[0] if node.args else None
+        if not isinstance(source, Node) or not operator_of(node) == operator_of(source) in IDEMPOTENT:
+            continue
+        if (node.args[1:], node.kwargs) == (source.args[1:], source.kwargs):
+            node.replace_all_uses_with(source)
+            program.graph.erase_node(node)
 
 
 def _read_tensors(program: GraphModule) -> set[str]:
