@@ -73,7 +73,7 @@ class Board:
         assert process.stdout is not None
         events = [json.loads(line) for line in process.stdout]
         process.stdout.close()
-        process.wait()
+        process.wait(timeout=60)
         return events
 
 
@@ -124,7 +124,7 @@ def test_an_agent_that_is_killed_leaves_the_governor_as_it_was(number: signal.Si
     before = board.governors
     with sustained(board, make_model(tmp_path, "onnxruntime")) as process:
         process.send_signal(number)
-        process.wait()
+        process.wait(timeout=60)
         wait_for(lambda: board.governors == before and not (board.place / "governor.json").exists())
 
 
@@ -133,7 +133,7 @@ def kill_all(board: Board, process: subprocess.Popen[str]) -> None:
     wait_for((board.place / "governor.json").exists)
     os.kill(json.loads((board.place / "governor.json").read_text())["guard"], signal.SIGKILL)
     process.kill()
-    process.wait()
+    process.wait(timeout=60)
 
 
 def test_the_next_agent_sets_back_what_a_killed_guard_could_not(tmp_path: Path) -> None:

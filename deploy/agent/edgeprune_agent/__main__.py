@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import traceback
 from contextlib import nullcontext
@@ -56,9 +57,15 @@ TIMED = ("measure", "energy", "probe", "nodes", "sustain", "evaluate")
 """What runs on the cores and with the governor that a request asks for; evaluate too, as its outputs come sooner."""
 
 
+ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+"""Signals that end it, also where `nohup` or a shell's `&` would have it ignore them."""
+
+
 def main() -> int:
     """Serve the request on standard input; `--root DIR` reads the board's files from a recorded tree."""
     os.umask(0o077)
+    for number in ENDING:
+        signal.signal(number, signal.SIG_DFL)
     root = sys.argv[sys.argv.index("--root") + 1] if "--root" in sys.argv else ""
     events = Events(claim_stdout())
     try:
