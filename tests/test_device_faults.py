@@ -24,6 +24,8 @@ from lab import Lab, LabServer, Scissors, prepare
 from network import laid_cable, run, why_no_network
 from ssh_server import why_not
 
+from edgeprune.device.commands import SHORT_S
+
 PAGE = Path(__file__).parent.parent / "docs" / "faults.md"
 POINTS = 20
 ELF_OF_S390 = bytes.fromhex("7f454c46020201") + bytes(9) + bytes.fromhex("000200160000000100000000") + bytes(36)
@@ -92,7 +94,9 @@ def no_link(lab: Lab) -> Iterator[None]:
 @fault("slow link", "0.4 Mbit/s both ways", "", "not needed: it takes longer, as signs of life still come")
 def slow_link(lab: Lab) -> Iterator[None]:
     lab.server.cable.slow(400)
+    usual, lab.silence_s = lab.silence_s, SHORT_S  # a piece of an upload takes longer than other faults wait here
     yield
+    lab.silence_s = usual
     for words in (["tc"], [*lab.server.cable.inside, "tc"]):
         name = "board" if len(words) > 1 else f"ep{lab.server.cable.number}"
         run(*words, "qdisc", "del", "dev", name, "root")
