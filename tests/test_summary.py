@@ -34,6 +34,28 @@ FIGURES = {
     "power": "no power sensor",
 }
 
+ARTIFACTS = [
+    {
+        "path": "a.onnx",
+        "bytes": 1024,
+        "scheme": "float32",
+        "sha256": "0" * 64,
+        "shipped": True,
+        "accurate": False,
+        "fastest": False,
+    },
+    {
+        "path": "b.onnx",
+        "bytes": 512,
+        "scheme": "int8",
+        "sha256": "1" * 64,
+        "latency": LATENCY,
+        "accuracy_percent": 90.0,
+        "accurate": True,
+        "fastest": True,
+    },
+]
+
 
 @pytest.fixture
 def report() -> dict[str, Any]:
@@ -49,27 +71,7 @@ def report() -> dict[str, Any]:
         "speedup_interval": [1.85, 1.95],
         "device": {"host": "board", "cpu": "Cortex-A72", "fingerprint": "aa"},
         "conditions": {"threads": 4, "governor": ""},
-        "artifacts": [
-            {
-                "path": "a.onnx",
-                "bytes": 1024,
-                "scheme": "float32",
-                "sha256": "0" * 64,
-                "shipped": True,
-                "accurate": False,
-                "fastest": False,
-            },
-            {
-                "path": "b.onnx",
-                "bytes": 512,
-                "scheme": "int8",
-                "sha256": "1" * 64,
-                "latency": LATENCY,
-                "accuracy_percent": 90.0,
-                "accurate": True,
-                "fastest": True,
-            },
-        ],
+        "artifacts": [dict(row) for row in ARTIFACTS],
         "gates": [
             {"gate": "speedup at_least 2", "outcome": "fail", "value": 1.9, "reason": "1.9 is not >= 2"},
             {"gate": "energy_mj at_most 1", "outcome": "inconclusive", "value": None, "reason": "not measured"},

@@ -26,7 +26,8 @@ mkdir -p lists/partial cache/archives/partial root debs
 : > status
 mirror=$(sed -n 's/^URIs: *\(.*debian\)\/*$/\1/p;s/^deb [^ ]* *\(http[^ ]*debian\)\/* .*/\1/p' \
     /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | head -n 1 || true)
-echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] ${mirror:-http://deb.debian.org/debian} trixie main" \
+[ -n "$mirror" ] || refuse "no mirror of Debian among apt's sources"
+echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror trixie main" \
     > sources.list
 OPTIONS=(-o "Dir::Etc::SourceList=$DIR/sources.list" -o Dir::Etc::SourceParts=/dev/null -o "Dir::State::Lists=$DIR/lists"
     -o "Dir::Cache=$DIR/cache" -o "Dir::State::status=$DIR/status" -o APT::Architecture=amd64
