@@ -23,13 +23,12 @@ from machine import describe_machine
 from planner import channel_norms, synthetic_loss
 from planner_networks import NETWORKS
 
-from edgeprune.core.artifact import parse_artifact
 from edgeprune.core.statistics import settle_medians
 from edgeprune.errors import InfeasibleBudget
 from edgeprune.graph.surgery import apply_plan
 from edgeprune.pipeline import deploy, open_job
 from edgeprune.run import read_json, write_json
-from edgeprune.stages.artifacts import build_variant
+from edgeprune.stages.artifacts import build_variant, read_originals
 from edgeprune.stages.job import Job
 from edgeprune.stages.latency import budget_ms, measure_beside_original
 from edgeprune.stages.model import read_plan
@@ -52,7 +51,7 @@ def write_scores(job: Job) -> None:
 def measure_again(job: Job) -> float:
     """The chosen net's latency as a share of the budget, beside the unpruned net."""
     path = build_variant(job, "final", apply_plan(job.original, job.analysis, read_plan(job).keep))
-    originals = [parse_artifact(row) for row in job.run.result("profile")["originals"]]
+    originals = read_originals(job)
     found, _ = settle_medians(measure_beside_original(job, originals, {"final": path}))
     return found["final"] / budget_ms(job, found["baseline"])
 

@@ -23,15 +23,13 @@ from machine import describe_machine
 from planner_networks import NETWORKS
 
 from edgeprune.cli import REQUEST
-from edgeprune.core.artifact import parse_artifact
-from edgeprune.core.correction import Correction
-from edgeprune.core.latency import Prediction, parse_table
+from edgeprune.core.latency import Prediction
 from edgeprune.core.statistics import settle_medians
 from edgeprune.pipeline import deploy, open_job
 from edgeprune.run import read_json, write_json
-from edgeprune.stages.artifacts import build_variant
+from edgeprune.stages.artifacts import build_variant, read_originals
 from edgeprune.stages.job import Job
-from edgeprune.stages.latency import cut_net, draw_nets, measure_beside_original
+from edgeprune.stages.latency import cut_net, draw_nets, measure_beside_original, read_correction, read_table
 
 RESULTS = Path(__file__).parent / "results" / "latency_prediction.json"
 VARIANTS, SEED, AT_ONCE = 50, 11, 17
@@ -74,15 +72,13 @@ def metric(outputs, targets):
 
 def predict_variants(job: Job, variants: Sequence[Mapping[str, int]]) -> list[Prediction]:
     """What the profile of a run predicts of nets."""
-    path = job.run.path("latency_table.json")
-    table, correction = parse_table(path.read_text(), str(path)), Correction(**job.run.result("profile")["correction"])
+    table, correction = read_table(job), read_correction(job)
     return [table.predict_net([layer.at(widths) for layer in job.layers], correction) for widths in variants]
 
 
 def draw_unseen(job: Job, count: int) -> list[dict[str, int]]:
     """Nets that the correction was not learned from."""
-    path = job.run.path("latency_table.json")
-    table = parse_table(path.read_text(), str(path))
+    table = read_table(job)
     seen = [row["widths"] for row in job.run.result("profile")["variants"]]
     drawn = draw_nets(job, table, count + len(seen), SEED)
     return [widths for widths in drawn if widths not in seen][:count]
@@ -94,7 +90,7 @@ def measure_variants(job: Job, variants: Sequence[dict[str, int]]) -> dict[str, 
     A batch beside which the unpruned net is off what it was when the profile was made, is measured again.
     """
     profiled = job.run.result("profile")
-    originals = [parse_artifact(row) for row in profiled["originals"]]
+    originals = read_originals(job)
     measured_ms, baselines_ms = list[float](), list[float]()
     for start in range(0, len(variants), AT_ONCE):
         batch = dict(enumerate(variants[start : start + AT_ONCE], start))

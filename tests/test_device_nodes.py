@@ -12,7 +12,7 @@ from device_models import ignore, make_model
 from edgeprune_agent.nodes import gather_nodes
 from export_nets import OddNet, TinyViT, seeded, traced
 
-from edgeprune.core.breakdown import OTHERS, LayerTime, NodeTime, Priced, break_down, render_breakdown
+from edgeprune.core.breakdown import OTHERS, LayerTime, NodeTime, break_down, render_breakdown
 from edgeprune.core.correction import Correction
 from edgeprune.core.latency import LatencyPoint, LatencyTable, TableKey
 from edgeprune.core.layers import Extent, Layer, LayerShape, find_joins
@@ -84,11 +84,11 @@ def test_predictions_of_layers_add_up_to_that_of_the_net() -> None:
     every, widths = [*layers, *find_joins(layers)], {"a": 8, "b": 8}
     points = [LatencyPoint(layer.at(widths), ms, ms, ms) for layer, ms in zip(every, (2.0, 3.0, -0.5), strict=True)]
     table = LatencyTable(TableKey("d", "onnxruntime", "1", "fp32", 1), tuple(points))
-    priced = Priced(table, Correction(scale=0.9, offset_ms=0.2))
+    correction = Correction(scale=0.9, offset_ms=0.2)
     nodes = {"first": [NodeTime("n0", "Conv", 1400.0)], OTHERS: [NodeTime("n1", "Reshape", 100.0)]}
-    rows = break_down(every, widths, priced, nodes)
+    rows = break_down(every, widths, table, correction, nodes)
     assert [row.name for row in rows] == ["first", "second", OTHERS]
-    net = table.predict_net([layer.at(widths) for layer in every], priced.correction)
+    net = table.predict_net([layer.at(widths) for layer in every], correction)
     assert sum(row.predicted_ms or 0 for row in rows) == pytest.approx(net.latency_ms)
     assert rows[0].off_ms == pytest.approx(0.9 * 2.0 - 0.5 - 1.4)
     assert rows[1] == LayerTime("second", "conv 3x3 8->8 @ 8x8", pytest.approx(2.7), None)

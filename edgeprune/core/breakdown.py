@@ -40,21 +40,12 @@ class LayerTime:
         return self.predicted_ms - self.profiled_ms
 
 
-@dataclass(frozen=True)
-class Priced:
-    """A table with its correction."""
-
-    table: LatencyTable
-    correction: Correction
-
-    def price_ms(self, layer: Layer, widths: Mapping[str, int]) -> float:
-        """What a layer or a join adds to the net of these widths."""
-        shape = layer.at(widths)
-        return self.correction.layer_ms(shape, self.table.predict(shape).latency_ms)
-
-
 def break_down(
-    layers: Sequence[Layer], widths: Mapping[str, int], priced: Priced, nodes: Mapping[str, Sequence[NodeTime]]
+    layers: Sequence[Layer],
+    widths: Mapping[str, int],
+    table: LatencyTable,
+    correction: Correction,
+    nodes: Mapping[str, Sequence[NodeTime]],
 ) -> list[LayerTime]:
     """Layers in order, each with its join, then the nodes that belong to none, under the name OTHERS.
 
@@ -64,13 +55,13 @@ def break_down(
     joins = {layer.name.removesuffix(">"): layer for layer in layers if layer.shape.op == JOIN}
     for layer in (one for one in layers if one.shape.op != JOIN and not one.at(widths).is_gone):
         parts = [layer, *([joins[layer.name]] if layer.name in joins else [])]
-        predicted = sum(priced.price_ms(part, widths) for part in parts)
+        predicted = sum(table.price_ms(part.at(widths), correction) for part in parts)
         found = nodes.get(layer.name, ())
         profiled = sum(node.us for node in found) / 1e3 if found else None
         rows.append(LayerTime(layer.name, layer.at(widths).describe(), predicted, profiled))
     others = nodes.get(OTHERS, ())
     operators = ", ".join(sorted({node.operator for node in others}))
-    rows.append(LayerTime(OTHERS, operators, priced.correction.offset_ms, sum(node.us for node in others) / 1e3))
+    rows.append(LayerTime(OTHERS, operators, correction.offset_ms, sum(node.us for node in others) / 1e3))
     return rows
 
 

@@ -111,6 +111,14 @@ class LatencyTable:
         nearest = min(couts, key=lambda other: abs(other.cin - shape.cin) + abs(other.cout - shape.cout))
         return f"{where}: outside what was measured; the nearest point is {nearest.describe()}"
 
+    def price_ms(self, shape: LayerShape, correction: Correction) -> float:
+        """What a layer or a join adds to a net's latency.
+
+        Raises:
+            ProfileError: the shape lies outside what was measured.
+        """
+        return correction.layer_ms(shape, self.predict(shape).latency_ms)
+
     def predict_net(self, shapes: Iterable[LayerShape], correction: Correction) -> Prediction:
         """Latency of a net made of these layers, corrected."""
         parts = [(shape, self.predict(shape)) for shape in shapes]
@@ -125,10 +133,11 @@ def describe_net(
     table: LatencyTable, layers: Iterable[Layer], widths: Mapping[str, int], measured_ms: float
 ) -> MeasuredNet:
     """A measured net of these widths, as a correction learns from it."""
-    shapes = [layer.at(widths) for layer in layers]
-    joins_ms = sum(table.predict(shape).latency_ms for shape in shapes if shape.op == JOIN)
-    every_ms = sum(table.predict(shape).latency_ms for shape in shapes)
-    return MeasuredNet(every_ms - joins_ms, joins_ms, sum(shape.weights for shape in shapes) / 1e6, measured_ms)
+    alone_ms, weights = {True: 0.0, False: 0.0}, 0
+    for shape in (layer.at(widths) for layer in layers):
+        alone_ms[shape.op == JOIN] += table.predict(shape).latency_ms
+        weights += shape.weights
+    return MeasuredNet(alone_ms[False], alone_ms[True], weights / 1e6, measured_ms)
 
 
 def find_family(shape: LayerShape) -> LayerShape:

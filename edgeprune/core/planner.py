@@ -57,7 +57,7 @@ class Problem:
 
     def price_ms(self, shape: LayerShape) -> float:
         """What a layer adds to the net's latency."""
-        return self.correction.layer_ms(shape, self.table.predict(shape).latency_ms)
+        return self.table.price_ms(shape, self.correction)
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ def export(job: Job) -> dict[str, Any]:
     """Every format in the precisions that are measured, each checked against the net it was made from."""
     program = load_model(job.run.path("recovered.pt2"))
     inputs, _ = evaluation_rows(job, PARITY_ROWS)
-    originals = [parse_artifact(row) for row in job.run.result("profile")["originals"]]
+    originals = read_originals(job)
     made = _build_all(job, program)
     same = not job.facts.host_key
     links = compare_artifacts(job.original, originals, job.run.directory, inputs, same)
@@ -108,6 +108,11 @@ def export(job: Job) -> dict[str, Any]:
         "artifacts": [one.to_dict() for one in (*originals, *made)],
         "parity": [_parity_row(link) for link in links],
     }
+
+
+def read_originals(job: Job) -> list[Artifact]:
+    """The unpruned net's files, as the profile made them."""
+    return [parse_artifact(row) for row in job.run.result("profile")["originals"]]
 
 
 def _build_all(job: Job, program: GraphModule) -> tuple[Artifact, ...]:
@@ -134,7 +139,7 @@ def _build_all(job: Job, program: GraphModule) -> tuple[Artifact, ...]:
 def _is_accurate(job: Job, path: Path) -> bool:
     """Whether a file is within the accuracy limits beside the unpruned net, on some evaluation inputs, here."""
     inputs, targets = evaluation_rows(job, REMOTE_ROWS)
-    originals = [parse_artifact(row) for row in job.run.result("profile")["originals"]]
+    originals = read_originals(job)
     original = next(job.run.path(one.path) for one in originals if path.suffix == f".{one.format}")
     run = RUNNERS[path.suffix.removeprefix(".")]
     accuracies = [float(job.recipe.metric(run(one, inputs), targets)) for one in (path, original)]

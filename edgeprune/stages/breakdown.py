@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from edgeprune.core.artifact import parse_artifact
-from edgeprune.core.breakdown import OTHERS, LayerTime, NodeTime, Priced, break_down
-from edgeprune.core.correction import Correction
-from edgeprune.core.latency import parse_table
+from edgeprune.core.breakdown import OTHERS, LayerTime, NodeTime, break_down
 from edgeprune.core.layers import Layer
 from edgeprune.core.statistics import settle_medians
 from edgeprune.device.measure import ModelFile
 from edgeprune.device.nodes import profile_nodes
 from edgeprune.errors import TargetError
 from edgeprune.export.onnx_nodes import base_name, name_layer_nodes
+from edgeprune.stages.artifacts import read_originals
 from edgeprune.stages.job import Job
-from edgeprune.stages.latency import measure_beside_original, unpruned_file
+from edgeprune.stages.latency import measure_beside_original, read_correction, read_table, unpruned_file
 
 
 def break_down_net(job: Job) -> tuple[list[LayerTime], float]:
@@ -28,18 +26,15 @@ def break_down_net(job: Job) -> tuple[list[LayerTime], float]:
     """
     if job.target.runtime != "onnxruntime":
         raise TargetError(
-            f"target {job.target.name}: {job.target.runtime} runs a net as one node; only onnxruntime does not"
+            f"target {job.target.name}: {job.target.runtime} runs a net as one node, onnxruntime does not"
         )
-    profiled = job.run.result("profile")
     path = unpruned_file(job)
-    originals = [parse_artifact(row) for row in profiled["originals"]]
-    settled, _ = settle_medians(measure_beside_original(job, originals, {"net": path}))
+    settled, _ = settle_medians(measure_beside_original(job, read_originals(job), {"net": path}))
     model = ModelFile.of(path, job.target.runtime)
     nodes = profile_nodes(job.device, model, job.target.threads, job.detail)
-    table = job.run.path("latency_table.json")
-    priced = Priced(parse_table(table.read_text(), str(table)), Correction(**profiled["correction"]))
     widths = {group: offered[-1] for group, offered in job.widths.items()}
-    return break_down(job.layers, widths, priced, sort_nodes(path, nodes, job.analysis.layers)), settled["net"]
+    sorted_nodes = sort_nodes(path, nodes, job.analysis.layers)
+    return break_down(job.layers, widths, read_table(job), read_correction(job), sorted_nodes), settled["net"]
 
 
 def sort_nodes(path: Path, nodes: Sequence[NodeTime], layers: Sequence[Layer]) -> Mapping[str, list[NodeTime]]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch.fx import GraphModule
 
-from edgeprune.core.artifact import Artifact, parse_artifact
+from edgeprune.core.artifact import Artifact
 from edgeprune.core.candidates import draw_variants, probe_shapes
 from edgeprune.core.confidence import safe_budget_ms, spread_of_interval
 from edgeprune.core.correction import Correction, MeasuredNet, fit_correction
@@ -31,7 +31,7 @@ from edgeprune.prune.importance import keep_best_by_group
 from edgeprune.report.front import render_front
 from edgeprune.run import write_atomic, write_json
 from edgeprune.shipped import list_profiles, load_profiles
-from edgeprune.stages.artifacts import Files, build, build_variant
+from edgeprune.stages.artifacts import Files, build, build_variant, read_originals
 from edgeprune.stages.job import CHOSEN, Job
 from edgeprune.stages.table import find_table
 
@@ -170,15 +170,24 @@ def measure_beside_original(
     return {name: one.samples_ms for name, one in measured.items()}
 
 
+def read_table(job: Job) -> LatencyTable:
+    """The latency table that the profile has saved."""
+    path = job.run.path("latency_table.json")
+    return parse_table(path.read_text(), str(path))
+
+
+def read_correction(job: Job) -> Correction:
+    """How the table's layers add up to whole nets, as the profile has found."""
+    return Correction(**job.run.result("profile")["correction"])
+
+
 def read_problem(job: Job) -> Problem:
     """What the planner works on, from the saved profile and scores."""
-    path = job.run.path("latency_table.json")
     loss = {
         group: {int(width): float(rise) for width, rise in costs.items()}
         for group, costs in job.run.result("score")["loss"].items()
     }
-    correction = Correction(**job.run.result("profile")["correction"])
-    return Problem(job.layers, loss, parse_table(path.read_text(), str(path)), correction, job.limits)
+    return Problem(job.layers, loss, read_table(job), read_correction(job), job.limits)
 
 
 def budget_ms(job: Job, baseline_ms: float) -> float:
@@ -212,7 +221,7 @@ def first_aim(job: Job) -> float:
         _, high_ms = profiled["baseline_interval_ms"]
         spread = spread_of_interval(profiled["baseline_ms"], high_ms)
     else:
-        spread = Correction(**profiled["correction"]).spread
+        spread = read_correction(job).spread
     return safe_budget_ms(1.0, spread, confidence)
 
 
@@ -265,7 +274,7 @@ def fit(job: Job) -> dict[str, Any]:
     nets = [MeasuredNet(**{part.name: row[part.name] for part in fields(MeasuredNet)}) for row in profiled["variants"]]
     limit, names = budget_ms(job, profiled["baseline_ms"]), (f"try{number}" for number in count())
     tried = fit_to_budget(
-        problem, nets, Goal(limit, first_aim(job)), lambda choice: _measure_try(job, problem, choice, next(names))
+        problem, nets, Goal(limit, first_aim(job)), lambda choice: _measure_try(job, choice, next(names))
     )
     best = choose_fitting(tried)
     made = _make_plan(job, problem, best.choice, limit)
@@ -274,14 +283,11 @@ def fit(job: Job) -> dict[str, Any]:
     return {"tries": describe_tries(tried), "plan": chosen.to_dict()}
 
 
-def _measure_try(job: Job, problem: Problem, choice: Choice, name: str) -> float:
+def _measure_try(job: Job, choice: Choice, name: str) -> float:
     """Latency in ms of a cut net, as it would have been when the net was profiled."""
-    profiled = job.run.result("profile")
-    limit = budget_ms(job, profiled["baseline_ms"])
-    made = _make_plan(job, problem, choice, limit)
-    path = build_variant(job, name, apply_plan(job.original, job.analysis, made.keep))
-    originals = [parse_artifact(row) for row in profiled["originals"]]
-    settled, _ = settle_medians(measure_beside_original(job, originals, {name: path}))
+    limit = budget_ms(job, job.run.result("profile")["baseline_ms"])
+    path = build_variant(job, name, cut_net(job, choice.widths))
+    settled, _ = settle_medians(measure_beside_original(job, read_originals(job), {name: path}))
     share = settled[name] / budget_ms(job, settled["baseline"])
     job.detail(f"measured {settled[name]:.4g} ms untrained, {share:.1%} of the budget")
     return share * limit
