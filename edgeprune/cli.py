@@ -113,7 +113,7 @@ def _show(job: Any, until: str) -> None:
     if until == "fit":
         click.echo(render_front(read_json(job.run.path("front.json"))) + "\n")
         click.echo(render_plan(job.run.result("fit")["plan"]))
-        click.echo(f"picture: {job.run.path('front.svg')}")
+        click.echo(f"picture: {job.run.path('front.png')}")
     elif until in ("export", "measure"):
         rows = [(row["path"], f"{row['bytes']:,}", row["sha256"][:16]) for row in job.run.result("export")["artifacts"]]
         click.echo(render_columns([("file", "bytes", "sha256"), *rows]))
@@ -218,15 +218,15 @@ def profile(context: click.Context, /, directory: Path | None, **asked: Any) -> 
 @profile.command("show")
 @click.option("--run", "directory", type=click.Path(path_type=Path, exists=True, file_okay=False), help="A run.")
 @click.option("--table", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="A latency table alone.")
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Picture to write (SVG).")
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Picture to write (PNG).")
 def show_profile(directory: Path | None, table: Path | None, output: Path | None) -> None:
     """Draw the staircases of a latency table: latency over the output channels, at several input channels.
 
-    Bars in the terminal and an SVG picture (staircases.svg in the run, or beside the table).
+    Bars in the terminal and a picture (staircases.png in the run, or beside the table).
     """
     from edgeprune.core.latency import parse_table
     from edgeprune.core.staircase import find_staircases, render_staircase, render_table_facts
-    from edgeprune.report.staircases import render_staircases
+    from edgeprune.report.pictures import draw_staircases, render_png
     from edgeprune.run import read_json, write_atomic
 
     if (directory is None) == (table is None):
@@ -241,8 +241,8 @@ def show_profile(directory: Path | None, table: Path | None, output: Path | None
     profiled = read_json(directory / "stages" / "profile.json") if directory else None
     bars = "least to median window" if shown.origin == "measured" else "90 % interval"
     note = f"{shown.origin}; a dot is a shape of the table, its bar the {bars}"
-    picture = output or path.with_name("staircases.svg" if directory else f"{path.stem}.svg")
-    write_atomic(picture, render_staircases(staircases, shown.key.describe(), note))
+    picture = output or path.with_name("staircases.png" if directory else f"{path.stem}.png")
+    write_atomic(picture, render_png(draw_staircases(staircases, shown.key.describe(), note)))
     click.echo(render_table_facts(shown, profiled))
     for one in staircases:
         click.echo(f"\n{render_staircase(one)}")

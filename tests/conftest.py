@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from ssh_server import Arm64Server, SshServer, why_not
 
 CANNOT_BUILD = 3
 """Exit code of arm64_userland.sh where it may not build."""
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")  # two runs try the same cases; `--hypothesis-profile default` draws others
 AGENT = Path(__file__).parent.parent / "deploy" / "agent"
 sys.path.insert(0, str(AGENT))
 

@@ -1,7 +1,6 @@
 """Staircases of a latency table, in the terminal and as a picture."""
 
 import re
-from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given
@@ -10,10 +9,10 @@ from hypothesis import strategies as st
 from edgeprune.core.latency import LatencyPoint, LatencyTable, TableKey
 from edgeprune.core.layers import LayerShape
 from edgeprune.core.staircase import find_staircases, render_staircase, render_table_facts
-from edgeprune.report.staircases import render_staircases
+from edgeprune.report.pictures import draw_front, draw_staircases, render_png
 
 KEY = TableKey("0123456789abcdef", "litert", "2.3.0", "fp32", 1)
-SVG = "{http://www.w3.org/2000/svg}"
+PNG = b"\x89PNG\r\n"
 
 
 def conv(cin: int, cout: int, groups: int = 1, size: int = 28) -> LayerShape:
@@ -83,19 +82,22 @@ def test_an_estimate_says_so_and_how_far_it_missed_others() -> None:
 
 
 def test_the_picture_shows_every_measured_point_where_it_lies() -> None:
-    found = find_staircases(STAIRS)
-    root = ElementTree.fromstring(render_staircases(found, "<title> & more", "note"))
-    panels = root.findall(f"{SVG}g")
-    assert len(panels) == 1
-    texts = [node.text for node in panels[0].iter(f"{SVG}text")]
-    assert {"conv 3x3 @ 28x28", "cout", "cin 8", "cin 128"} <= set(texts)
-    curves = panels[0].findall(f"{SVG}polyline")
-    assert len(curves) == 4
-    highest = [tuple(map(float, pair.split(","))) for pair in curves[-1].get("points", "").split()]
-    assert [x for x, _ in highest] == sorted(x for x, _ in highest)
-    steps = [round(y) for _, y in highest]
-    assert steps[0] == steps[1] > steps[2] == steps[3] > steps[4]
-    assert len(panels[0].findall(f"{SVG}circle")) == 4 * 8
+    (panel,) = draw_staircases(find_staircases(STAIRS), "title", "note").axes
+    assert (panel.get_title(), panel.get_xlabel(), panel.get_ylabel()) == ("conv 3x3 @ 28x28", "cout", "ms")
+    curves = {line.get_label(): line.get_xydata().tolist() for line in panel.lines}
+    assert list(curves) == ["cin 8", "cin 32", "cin 96", "cin 128"]
+    expected = [[cout, pytest.approx(128 * stairs(cout))] for cout in range(8, 65, 8)]
+    assert curves["cin 128"] == expected
+    assert panel.get_ylim()[0] == 0
+
+
+def test_the_front_marks_what_is_planned() -> None:
+    places = [{"latency_ms": ms, "loss_increase": 1 / ms} for ms in (1.0, 2.0, 4.0)]
+    figure = draw_front({"origin": "estimated", "front": places, "chosen": places[1]}, "net on board")
+    (panel,) = figure.axes
+    assert [line.get_xydata().tolist() for line in panel.lines] == [[[1, 1], [2, 0.5], [4, 0.25]], [[2, 0.5]]]
+    assert "estimated" in panel.get_title()
+    assert render_png(figure).startswith(PNG)
 
 
 @given(
@@ -112,17 +114,6 @@ def test_any_table_can_be_drawn(rows: list[tuple[int, int, int, float]]) -> None
     for one in found:
         assert one.lines
         assert render_staircase(one)
-    root = ElementTree.fromstring(render_staircases(found, "title", "note"))
-    numbers = re.findall(r'(?:[xy][12]?|c[xy])="(-?[\d.]+)"', ElementTree.tostring(root, encoding="unicode"))
-    assert len(numbers) > 4 * len(found)
-    assert all(float(number) >= 0 for number in numbers)
-
-
-@pytest.mark.parametrize("count", [2, 3, 4])
-def test_names_of_close_lines_do_not_cover_each_other(count: int) -> None:
-    close = table(*((conv(cin, cout), 1 + 1e-6 * cin) for cin in range(1, count + 1) for cout in (8, 16)))
-    root = ElementTree.fromstring(render_staircases(find_staircases(close), "title", "note"))
-    places = [float(node.get("y", "0")) for node in root.iter(f"{SVG}text") if (node.text or "").startswith("cin ")]
-    gaps = [one - other for one, other in zip(sorted(places)[1:], sorted(places), strict=False)]
-    assert len(places) == count
-    assert min(gaps) >= 12
+    panels = draw_staircases(found, "title", "note").axes
+    assert [panel.get_title() for panel in panels] == [one.title for one in found]
+    assert all(panel.lines for panel in panels)

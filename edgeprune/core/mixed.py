@@ -15,8 +15,10 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 from edgeprune.errors import ExportError
 
-TIE = 1e-6
-"""Cost of a float layer as a share of all costs: ties go to int8."""
+LARGEST = 1e4
+"""What the largest cost is scaled to, so that the solver's absolute gap of 1e-6 is far below a tie."""
+TIE = 1e-2
+"""Cost of a float layer on that scale: ties go to int8."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +58,15 @@ def choose_floats(problem: MixedProblem, noise: float) -> tuple[bool, ...]:
         ExportError: the solver gave up.
     """
     count, links = len(problem.layers), problem.links
-    scale = max(problem.conversion, *(abs(layer.cost) for layer in problem.layers)) or 1.0
-    costs = [layer.cost / scale + TIE for layer in problem.layers] + [problem.conversion / scale] * len(links)
+    largest = max(problem.conversion, *(abs(layer.cost) for layer in problem.layers)) or 1.0
+    scale = LARGEST / largest
+    costs = [layer.cost * scale + TIE for layer in problem.layers] + [problem.conversion * scale] * len(links)
     differ = np.zeros((2 * len(links), count + len(links)))
     for row, (one, other) in enumerate(links):
         for side, sign in enumerate((1, -1)):
             differ[2 * row + side, [one, other, count + row]] = sign, -sign, -1
     noises = np.array([layer.noise for layer in problem.layers])
-    loudest = max(float(noises.max()), np.finfo(np.float64).tiny)
+    loudest = float(noises.max()) or 1.0
     kept = np.concatenate([noises / loudest, np.zeros(len(links))])[None]
     solved = milp(
         costs,

@@ -28,7 +28,7 @@ from edgeprune.core.target import AUTO
 from edgeprune.device.measure import ModelFile, measure_models
 from edgeprune.graph.surgery import apply_plan
 from edgeprune.prune.importance import keep_best_by_group
-from edgeprune.report.front import render_front
+from edgeprune.report.pictures import draw_front, render_png
 from edgeprune.run import write_atomic, write_json
 from edgeprune.shipped import list_profiles, load_profiles
 from edgeprune.stages.artifacts import Files, build, build_variant, read_originals
@@ -232,7 +232,8 @@ def _draw_front(job: Job, problem: Problem, choice: Choice) -> None:
     chosen = {"latency_ms": choice.latency_ms, "loss_increase": choice.loss_increase}
     document = {"origin": origin, "front": front, "chosen": chosen}
     write_json(job.run.path("front.json"), document)
-    write_atomic(job.run.path("front.svg"), render_front(document, f"{job.recipe.name} on {job.target.name}"))
+    picture = draw_front(document, f"{job.recipe.name} on {job.target.name}")
+    write_atomic(job.run.path("front.png"), render_png(picture))
 
 
 def _make_plan(job: Job, problem: Problem, choice: Choice, limit: float) -> PruningPlan:
