@@ -24,7 +24,7 @@ from edgeprune.core.document import Figures, gate_figures
 from edgeprune.core.energy import Energy, parse_windows
 from edgeprune.core.gate import FAIL, INCONCLUSIVE, PASS, Gate, judge
 from edgeprune.core.measurement import Conditions, Measurement, Protocol, parse_measurement
-from edgeprune.core.target import HERE, METERS, ON_DEVICE, PLUGS, PowerSource, Target, parse_target
+from edgeprune.core.target import HERE, METERS, ON_DEVICE, PLUGS, Budget, PowerSource, Target, parse_target
 from edgeprune.device import energy, meters
 from edgeprune.device.agent import EventReader, pack_agent
 from edgeprune.device.connect import Device, open_device
@@ -145,6 +145,8 @@ def test_a_board_without_a_sensor_has_no_energy_and_says_so(device: Device, tmp_
     assert measure_energy(device, [make_model(tmp_path, "onnxruntime")], LOCAL, ignore) == {}
     with pytest.raises(TargetError, match=r"a gate on energy_mj, but local has no power sensor: on x86 let RAPL be"):
         check_meter(device, GATED)
+    with pytest.raises(TargetError, match=r"a budget of energy_mj, but local has no power sensor"):
+        check_meter(device, replace(LOCAL, budget=Budget(speedup=2.0, energy_mj=1.0)))
     with pytest.raises(TargetError, match=r"meter = 'jetson': local: no power sensor; "):
         check_meter(device, replace(LOCAL, power=PowerSource("jetson")))
 

@@ -112,6 +112,8 @@ def budget_gates(budget: Budget, gates: Sequence[Gate]) -> tuple[Gate, ...]:
         own.append(Gate("speedup", at_least=budget.speedup))
     if budget.latency_ms is not None:
         own.append(Gate("latency_p50_ms", at_most=budget.latency_ms))
+    if budget.energy_mj is not None:
+        own.append(Gate("energy_mj", at_most=budget.energy_mj))
     return (*own, *(gate for gate in gates if gate not in own))
 
 

@@ -77,6 +77,14 @@ class Budget:
     file_bytes: int | None = None
     macs: int | None = None
     activation_bytes: int | None = None
+    energy_mj: float | None = None
+    """Of one inference, above idle, in mJ; the board needs a power meter."""
+
+    def limit_ms(self, baseline_ms: float, power_w: float | None) -> float:
+        """The most that the net may take, the unpruned fp32 one taking `baseline_ms`; it draws `power_w` above idle."""
+        limits = [self.latency_ms, self.speedup and baseline_ms / self.speedup]
+        limits.append(self.energy_mj and power_w and self.energy_mj / power_w)
+        return min(limit for limit in limits if limit)
 
 
 @dataclass(frozen=True)
@@ -233,7 +241,7 @@ def _parse_gate(row: Mapping[str, Any], where: str) -> Gate:
 
 def _parse_budget(table: Any, where: str) -> Budget:
     number = (int, float)
-    kinds: dict[str, Any] = {"latency_ms": number, "speedup": number, "confidence": number}
+    kinds: dict[str, Any] = {"latency_ms": number, "speedup": number, "confidence": number, "energy_mj": number}
     kinds |= dict.fromkeys(("parameters", "file_bytes", "macs", "activation_bytes"), int)
     _check_table(table, set(kinds), where)
     for key in table:

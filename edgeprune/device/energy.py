@@ -20,7 +20,7 @@ ELSEWHERE = "elsewhere"
 REMEDY = (
     "on x86 let RAPL be read (sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj); on a Raspberry Pi 5 put the "
     'user into the group "video"; name one of several sensors ([power] sensor), a plug ([power] meter = "shelly" or '
-    '"tasmota") or a command ([power] meter = "command"); or remove the gate on energy_mj'
+    '"tasmota") or a command ([power] meter = "command"); or leave energy_mj out of gates and budget'
 )
 Progress = Callable[[str], None]
 
@@ -38,18 +38,19 @@ class Alignment:
 
 
 def check_meter(device: Device, target: Target) -> str:
-    """Make sure, before anything slow begins, that there is the meter that the target names or its gates need.
+    """Make sure, before anything slow begins, that there is the meter that the target, its gates or its budget need.
 
     Gives the meter's name, or "no power sensor" where nothing asks for one.
 
     Raises:
-        TargetError: a gate on energy without a meter, or a named meter that cannot be read; says what to do.
+        TargetError: a gate or budget of energy without a meter, or a named meter that cannot be read; says what to do.
     """
     gated, found = any(gate.metric == "energy_mj" for gate in target.gates), device.facts.power_meter
-    if target.power.meter == AUTO and not gated:
+    asked = "a gate on energy_mj" if gated else "a budget of energy_mj" if target.budget.energy_mj else ""
+    if target.power.meter == AUTO and not asked:
         return found
     if target.power.meter == AUTO and found == NO_POWER_SENSOR:
-        raise TargetError(f"target {target.name}: a gate on energy_mj, but {device.facts.host} has {found}: {REMEDY}")
+        raise TargetError(f"target {target.name}: {asked}, but {device.facts.host} has {found}: {REMEDY}")
     if is_external(target.power):
         return try_external(target.power).name
     if target.power.meter == COMMAND:

@@ -182,12 +182,15 @@ def check_request(job: Job) -> None:
     """Settle what can be settled before anything slow begins.
 
     Raises:
-        TargetError: no budget, or a runtime whose format cannot be made here.
+        TargetError: no budget, one of energy without a board, or a runtime whose format cannot be made here.
         RecipeError: the recipe cannot be loaded.
     """
     target = job.target
-    if target.budget.latency_ms is None and target.budget.speedup is None:
+    budget = target.budget
+    if budget.latency_ms is None and budget.speedup is None and budget.energy_mj is None:
         raise TargetError(f"target {target.name}: no budget; give --latency-ms or --speedup, or [budget] in the target")
+    if budget.energy_mj is not None and job.estimated:
+        raise TargetError(f"target {target.name}: a budget of energy_mj needs a board with a power meter; give --host")
     if target.format not in job.formats:
         raise TargetError(
             f"target {target.name}: runtime {target.runtime} needs TFLite; `pip install 'edgeprune[tflite]'`"

@@ -33,6 +33,7 @@ from edgeprune.run import write_atomic, write_json
 from edgeprune.shipped import list_profiles, load_profiles
 from edgeprune.stages.artifacts import Files, build, build_variant, read_originals
 from edgeprune.stages.job import CHOSEN, Job
+from edgeprune.stages.power import learn_power
 from edgeprune.stages.table import find_table
 
 VARIANTS = 16
@@ -83,6 +84,7 @@ def profile(job: Job) -> dict[str, Any]:
         "p50_over_p10": ratio,
         "correction": asdict(correction),
         "baseline_predicted_ms": _predict_full(job, table, correction),
+        "power_w": learn_power(job, files),
         "seconds": {"layers": layers_s, "nets": nets_s},
         "overhead_bytes": max(0, files["variant0"].stat().st_size - whole.weight_bytes),
         "originals": [artifact.to_dict() for artifact in originals],
@@ -192,8 +194,7 @@ def read_problem(job: Job) -> Problem:
 
 def budget_ms(job: Job, baseline_ms: float) -> float:
     """The latency budget in ms, beside an unpruned fp32 net that takes `baseline_ms`."""
-    budget = job.target.budget
-    return budget.latency_ms if budget.latency_ms is not None else baseline_ms / (budget.speedup or 1.0)
+    return job.target.budget.limit_ms(baseline_ms, job.run.result("profile").get("power_w"))
 
 
 def plan(job: Job) -> dict[str, Any]:

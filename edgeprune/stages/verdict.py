@@ -72,6 +72,7 @@ def build_report(job: Job) -> dict[str, Any]:
             "latency_ms": fitted["plan"]["budget_ms"],
             "asked_latency_ms": budget.latency_ms,
             "asked_speedup": budget.speedup,
+            "asked_energy_mj": budget.energy_mj,
         },
         "predicted": {
             "latency_ms": fitted["plan"]["predicted_ms"],

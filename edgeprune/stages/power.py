@@ -1,0 +1,36 @@
+"""What a budget of energy means in milliseconds: a net's energy is its latency times the power that it draws."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from edgeprune.device.energy import measure_energy
+from edgeprune.device.measure import ModelFile
+from edgeprune.errors import DeviceError
+from edgeprune.stages.job import Job
+
+
+def learn_power(job: Job, files: Mapping[str, Path]) -> float | None:
+    """W above idle that the board draws in running nets, from the slowest to the fastest: the highest of three.
+
+    None where the target has no budget of energy. One power for all nets of a kind is what lets a budget in mJ be
+    planned in ms; what ships is measured, and its energy gated.
+
+    Raises:
+        DeviceError: the board's meter gave no figure; says why.
+        TargetError: the meter that the target names cannot be read.
+    """
+    if job.target.budget.energy_mj is None:
+        return None
+    names = list(files)
+    models = [
+        ModelFile.of(files[name], job.target.runtime, name) for name in (names[0], names[len(names) // 2], names[-1])
+    ]
+    found = measure_energy(job.device, models, job.target, job.detail)
+    powers = [one.power_w - one.idle_w for one in found.values() if one.power_w is not None and one.idle_w is not None]
+    if len(powers) < len(models) or min(powers) <= 0:
+        reason = next((one.reason for one in found.values() if one.reason), "nothing above idle")
+        raise DeviceError(f"{job.device.facts.host}: a budget of energy_mj, but no power: {reason}")
+    job.detail(f"running nets draw {min(powers):.3g} to {max(powers):.3g} W above idle")
+    return max(powers)
