@@ -139,3 +139,19 @@ def test_a_table_of_another_device_is_refused_unless_the_user_insists_and_marked
     accepted = accept_table(table, here, insist=True)
     assert (accepted.key, accepted.points) == (here, table.points)
     assert accepted.conditions["foreign"] == "device board instead of mine; threads 1 instead of 4"
+
+
+def attention(cin: int, cout: int, heads: int) -> LayerShape:
+    return LayerShape("attention", cin, cout, (1, 1), (1, 1), heads, (64, 64), (0, 0))
+
+
+def test_attention_is_interpolated_among_nets_with_as_many_heads() -> None:
+    """Widths of keys and values that go together were measured together only; others on a grid."""
+    together = measure({attention(width, width, heads) for width in (8, 16) for heads in (2, 4)}, even)
+    assert together.predict(attention(12, 12, 2)).latency_ms == pytest.approx(1e-4 * (64 + 256) / 2)
+    with pytest.raises(ProfileError, match="no layer of this kind"):
+        together.predict(attention(12, 12, 3))
+    grid = measure({attention(cin, cout, 2) for cin in (8, 16) for cout in (8, 16)}, even)
+    assert grid.predict(attention(12, 14, 2)).latency_ms == pytest.approx(1e-4 * 12 * 14)
+    with pytest.raises(ProfileError, match="outside"):
+        grid.predict(attention(20, 8, 2))

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from edgeprune.core.layers import JOIN, LayerShape, join_ends
 from edgeprune.errors import ExportError
-from edgeprune.export.probes import build_probe, write_probes
+from edgeprune.export.probes import CONVERSIONS, build_probe, write_probes
 from edgeprune.export.probes_weights import INPUT_SCALE, OUTPUT_SCALE, make_weights
 
 LAYERS = [
@@ -113,31 +113,32 @@ def test_a_probe_computes_its_layer(shape: LayerShape, file_format: str, precisi
 
 
 @both_formats
-@both_precisions
+@pytest.mark.parametrize("precision", ["fp32", "int8", *CONVERSIONS])
 @pytest.mark.parametrize("size", [(9, 7), (30,)], ids=str)
 def test_a_join_computes_its_two_layers(size: tuple[int, ...], file_format: str, precision: str) -> None:
     ones, none = (1,) * len(size), (0,) * len(size)
     join = LayerShape(JOIN, 24, 24, ones, ones, 1, size, none)
     first, second = join_ends(join)
+    given, made = CONVERSIONS.get(precision, (precision, precision))
     steps = make_input(first)
     between = run_reference(first, steps)
-    if precision == "int8":
+    if precision != "fp32":
         between = (between / OUTPUT_SCALE).round().clip(max=255) * OUTPUT_SCALE
     weights = make_weights(second)
     bias = weights.bias_integers * weights.scales * OUTPUT_SCALE
     matrix = weights.weights.reshape(second.cout, second.cin)
     expected = np.maximum(np.einsum("oc,nc...->no...", matrix, between) + bias.reshape(1, -1, *ones), 0)
-    x = np.moveaxis(steps, 1, -1) if (file_format, precision) != ("onnx", "fp32") else steps
-    x = x.astype(np.float32) * np.float32(INPUT_SCALE) if precision == "fp32" else x
+    x = np.moveaxis(steps, 1, -1) if (file_format, given) != ("onnx", "fp32") else steps
+    x = x.astype(np.float32) * np.float32(INPUT_SCALE) if given == "fp32" else x
     found = (run_onnx if file_format == "onnx" else run_tflite)(build_probe(join, file_format, precision), x)
-    if precision == "int8":
+    if made == "int8":
         found = (found.astype(np.float32) + (128 if found.dtype == np.int8 else 0)) * np.float32(OUTPUT_SCALE)
-    if (file_format, precision) != ("onnx", "fp32"):
+    if (file_format, made) != ("onnx", "fp32"):
         found = np.moveaxis(found.reshape(1, *size, second.cout), -1, 1)
     assert 0.1 < (expected > 0).mean() < 0.9
     tolerance = 1e-4 if precision == "fp32" else 1.01 * OUTPUT_SCALE
     np.testing.assert_allclose(
-        found, expected.clip(max=np.inf if precision == "fp32" else 255 * OUTPUT_SCALE), atol=tolerance
+        found, expected.clip(max=np.inf if made == "fp32" else 255 * OUTPUT_SCALE), atol=tolerance
     )
 
 

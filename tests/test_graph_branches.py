@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeprune.errors import GraphError, PlanError
-from edgeprune.graph.costs import count_macs
+from edgeprune.graph.costs import count_macs, full_widths
 from edgeprune.graph.eager import apply_to_module
 from edgeprune.graph.groups import Analysis, find_groups
 from edgeprune.graph.proof import check_surgery
@@ -92,7 +92,10 @@ def test_every_choice_of_branches_is_proven_with_channels_cut_as_well(net: type[
         pruned = apply_plan(program, analysis, keep)
         assert check_surgery(program, analysis, keep, pruned, IMAGE) < 1e-9
         again = find_groups(pruned)
-        assert count_macs(again, {}) == count_macs(analysis, {name: len(one) for name, one in keep.items()})
+        widths = {name: len(one) for name, one in keep.items()}
+        assert count_macs(again, {}) == count_macs(analysis, widths)
+        left = [one.at(full_widths(analysis) | widths) for one in analysis.operators]
+        assert [shape for shape in left if not shape.is_gone] == [one.shape for one in again.operators]
 
 
 def test_a_cut_block_leaves_no_activation_of_an_activation() -> None:

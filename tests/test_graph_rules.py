@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from graph_cases import CASES, Case, example_of, random_keep, randomise
+from torch import nn
 
 from edgeprune.graph.groups import find_groups
 from edgeprune.graph.proof import check_surgery
@@ -48,3 +50,14 @@ def test_the_counts_of_every_layer_follow_the_widths(case: Case) -> None:
     widths = {group.name: group.size for group in analysis.groups} | {name: len(kept) for name, kept in keep.items()}
     pruned = find_groups(apply_plan(program, analysis, keep))
     assert [layer.at(widths) for layer in analysis.layers] == [layer.shape for layer in pruned.layers]
+    assert [one.at(widths) for one in analysis.operators] == [one.shape for one in pruned.operators]
+
+
+def test_what_takes_time_beside_layers_is_found_with_what_it_follows() -> None:
+    attention = next(case for case in CASES if case.name == "attention_fused")
+    (product,) = find_groups(trace_model(attention.net(), example_of(attention))).operators
+    assert (product.shape.cin, product.shape.cout, product.shape.groups, product.shape.size) == (24, 24, 4, (7, 7))
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.Hardswish(), nn.Conv2d(8, 4, 1), nn.ReLU())
+    (active,) = find_groups(trace_model(net, torch.randn(1, 3, 9, 9))).operators
+    assert (active.name, active.shape.describe()) == ("0:hardswish", "hardswish 1 8->8 @ 16")
+    assert active.cout.groups == {"0"}

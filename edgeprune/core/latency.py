@@ -97,8 +97,8 @@ class LatencyTable:
             point = rows[shape.cin][shape.cout]
             kind = MEASURED if self.origin == MEASURED else ESTIMATED
             return Prediction(point.latency_ms, point.low_ms, point.high_ms, kind)
-        by_one_count = shape.is_depthwise or shape.op == JOIN
-        found = _interpolate_diagonal(rows, shape) if by_one_count else _interpolate(rows, shape)
+        found = _interpolate_diagonal(rows, shape) if shape.has_one_count else None
+        found = found or _interpolate(rows, shape)
         if found is None:
             raise ProfileError(self._outside(shape, rows))
         return replace(found, kind=ESTIMATED) if self.origin != MEASURED else found
@@ -148,7 +148,8 @@ def find_family(shape: LayerShape) -> LayerShape:
 
 
 def _interpolate_diagonal(rows: Mapping[int, Mapping[int, LatencyPoint]], shape: LayerShape) -> Prediction | None:
-    column = {cin: next(iter(row.values())) for cin, row in rows.items()}
+    couts = {cin: cin * shape.cout // shape.cin for cin in rows}
+    column = {cin: row[couts[cin]] for cin, row in rows.items() if couts[cin] in row}
     return _between(column, shape.cin)
 
 

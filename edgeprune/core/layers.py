@@ -8,6 +8,10 @@ from math import prod
 
 JOIN = "join"
 """In place of an operator: two layers one behind the other, and what they cost less (or more) than each alone."""
+ATTENTION = "attention"
+"""Products of queries, keys and values with the softmax between them, and how these are laid out in heads."""
+ACTIVATIONS = ("gelu", "silu", "hardswish")
+"""Activations that runtimes compute after a layer, not within it as ReLU."""
 JOIN_ENDS = 16
 """Channels at the outer ends of the two layers that a join is measured by: a whole block of every kernel known."""
 
@@ -56,8 +60,10 @@ class Extent:
 class LayerShape:
     """One layer as a runtime executes it, activation and batch norm fused into it.
 
-    `op` is one of "conv", "linear", "pool", "add", or JOIN; `kernel` and `stride` are one number per spatial axis;
-    `size` is the spatial input size, `()` for a linear layer. 1-D layers have one axis.
+    `op` is one of "conv", "linear", "pool", "add", JOIN, ATTENTION or an activation; `kernel` and `stride` are one
+    number per spatial axis; `size` is the spatial input size, `()` for a linear layer. 1-D layers have one axis. Of
+    attention, `cin` and `cout` are channels of the keys and of the values in all heads, `groups` the heads, `size` the
+    queries and the keys. Of an activation, `size` is the values of each channel.
     """
 
     op: str
@@ -94,7 +100,13 @@ class LayerShape:
     @property
     def is_depthwise(self) -> bool:
         """Whether each input channel has filters of its own; a single input channel is an ordinary convolution."""
-        return self.groups == self.cin > 1
+        return self.op == "conv" and self.groups == self.cin > 1
+
+    @property
+    def has_one_count(self) -> bool:
+        """Whether a single count of channels says all, as the other follows it."""
+        same = self.op == ATTENTION and self.cin == self.cout
+        return same or self.is_depthwise or self.op == JOIN or self.op in ACTIVATIONS
 
     @property
     def output_size(self) -> tuple[int, ...]:

@@ -94,11 +94,11 @@ class Limits:
 
 
 def count_layer(layer: Layer, shape: LayerShape, precision: str) -> Costs:
-    """What one layer costs at a shape; weights that a layer before it holds too are not counted again."""
-    if shape.is_gone:
+    """What a convolution or linear layer costs; weights that a layer before it holds too are not counted again."""
+    if shape.is_gone or shape.op not in ("conv", "linear"):
         return Costs()
     weights = biases = 0
-    if shape.op in ("conv", "linear") and REPEAT not in layer.name:
+    if REPEAT not in layer.name:
         weights, biases = shape.weights, shape.cout
     size = SIZES[precision]
     weight_bytes = weights * size.weight + biases * size.bias

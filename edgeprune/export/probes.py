@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from edgeprune.core.layers import JOIN, LayerShape, join_ends
+from edgeprune.core.layers import ACTIVATIONS, ATTENTION, JOIN, LayerShape, join_ends
 from edgeprune.errors import ExportError
 
 PRECISIONS = ("fp32", "int8")
 """What single layers can be measured in."""
+OPERATORS = (ATTENTION, *ACTIVATIONS)
+CONVERSIONS = {"fp32-int8": ("fp32", "int8"), "int8-fp32": ("int8", "fp32")}
+"""What joins can be measured in besides: the first of the two layers in one precision, the second in another."""
 
 
 def build_probe(shape: LayerShape, file_format: str, precision: str) -> bytes:
     """The file of a model that is this layer with a bias and a ReLU, for one input.
 
-    A join is two thin convolutions with the joined tensor between them (:func:`join_ends`). Each takes and gives
-    tensors as its runtime holds them between layers: ONNX fp32 float32 `[1, cin, *size]`, ONNX int8 uint8
-    `[1, *size, cin]`, TFLite float32 or int8 `[1, *size, cin]` with height 1 for a 1-D layer; a linear layer takes
-    `[1, cin]`, or for tokens `[tokens, cin]` in ONNX and `[1, tokens, cin]` in TFLite.
+    A join is two thin convolutions with the joined tensor between them (:func:`join_ends`), which is converted there
+    in a precision of CONVERSIONS. Each takes and gives tensors as its runtime holds them between layers: ONNX fp32
+    float32 `[1, cin, *size]`, ONNX int8 uint8 `[1, *size, cin]`, TFLite float32 or int8 `[1, *size, cin]` with height 1
+    for a 1-D layer; a linear layer takes `[1, cin]`, or for tokens `[tokens, cin]` in ONNX and `[1, tokens, cin]` in
+    TFLite. Attention takes queries, keys and values, `[1, tokens, channels]` each, an activation `[1, values, cin]`.
 
     Raises:
         ExportError: no such format, precision or layer, or the library that the format needs is not installed.
@@ -28,9 +32,10 @@ def build_probe(shape: LayerShape, file_format: str, precision: str) -> bytes:
         _check(layer)
     if file_format not in _BUILDERS:
         raise ExportError(f"probe of {shape.describe()}: unknown format '{file_format}'; expected {_list(_BUILDERS)}")
-    if precision not in PRECISIONS:
-        raise ExportError(f"probe of {shape.describe()}: unknown precision '{precision}'; expected {_list(PRECISIONS)}")
-    return _BUILDERS[file_format](layers, precision == "int8")
+    known = {one: (one,) * len(layers) for one in PRECISIONS} | (CONVERSIONS if shape.op == JOIN else {})
+    if precision not in known:
+        raise ExportError(f"probe of {shape.describe()}: unknown precision '{precision}'; expected {_list(known)}")
+    return _BUILDERS[file_format]([(one, held == "int8") for one, held in zip(layers, known[precision], strict=True)])
 
 
 def write_probes(
@@ -52,25 +57,32 @@ def write_probes(
     return paths
 
 
-def _build_onnx(layers: Sequence[LayerShape], quantized: bool) -> bytes:
+Layers = Sequence[tuple[LayerShape, bool]]
+"""Layers one behind the other, each with whether it is quantized."""
+
+
+def _build_onnx(layers: Layers) -> bytes:
     from edgeprune.export.probes_onnx import build_onnx_probe
+    from edgeprune.export.probes_operators import build_onnx_operator
 
-    return build_onnx_probe(layers, quantized)
+    return build_onnx_operator(*layers[0]) if layers[0][0].op in OPERATORS else build_onnx_probe(layers)
 
 
-def _build_tflite(layers: Sequence[LayerShape], quantized: bool) -> bytes:
+def _build_tflite(layers: Layers) -> bytes:
+    from edgeprune.export.probes_operators_tflite import build_tflite_operator
     from edgeprune.export.probes_tflite import build_tflite_probe
 
-    return build_tflite_probe(layers, quantized)
+    return build_tflite_operator(*layers[0]) if layers[0][0].op in OPERATORS else build_tflite_probe(layers)
 
 
-_BUILDERS: dict[str, Callable[[Sequence[LayerShape], bool], bytes]] = {"onnx": _build_onnx, "tflite": _build_tflite}
+_BUILDERS: dict[str, Callable[[Layers], bytes]] = {"onnx": _build_onnx, "tflite": _build_tflite}
 
 
 def _check(shape: LayerShape) -> None:
-    axes = {"conv": (1, 2), "linear": (0, 1)}.get(shape.op)
+    axes = {"conv": (1, 2), "linear": (0, 1), ATTENTION: (2,), **dict.fromkeys(ACTIVATIONS, (1,))}.get(shape.op)
     if axes is None:
-        raise ExportError(f"probe of {shape.describe()}: no probe for op '{shape.op}'; expected conv or linear")
+        known = _list(("conv", "linear", *OPERATORS))
+        raise ExportError(f"probe of {shape.describe()}: no probe for op '{shape.op}'; expected {known}")
     lengths = {len(part) for part in (shape.kernel, shape.stride, shape.size, shape.padding)}
     if len(lengths) != 1 or lengths.isdisjoint(axes):
         expected = " or ".join(map(str, axes))

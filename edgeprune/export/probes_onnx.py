@@ -17,30 +17,35 @@ IR_VERSION = 8
 """Old enough for every runtime that boards still have: ONNX Runtime 1.12 and later."""
 
 
-def build_onnx_probe(layers: Sequence[LayerShape], quantized: bool) -> bytes:
-    """Layers one behind the other, each with a ReLU, as an ONNX file.
+def build_onnx_probe(layers: Sequence[tuple[LayerShape, bool]]) -> bytes:
+    """Layers one behind the other, each with a ReLU and with whether it is quantized, as an ONNX file.
 
-    Float32 from end to end, or uint8 with int8 weights and int32 biases: the quantized nodes are those which ONNX
-    Runtime fuses to QLinearConv or QGemm, leaving no float operation. It runs quantized convolutions channels last and
-    transposes at the ends of a network only; transposes here, which cancel its own, keep those out of the probe. Where
-    it blocks the channels of float convolutions, a float32 probe contains the reordering of its input and output.
+    Float32, or uint8 with int8 weights and int32 biases: the quantized nodes are those which ONNX Runtime fuses to
+    QLinearConv or QGemm, leaving no float operation but a conversion where the two meet. It runs quantized convolutions
+    channels last and transposes at the ends of a network only; transposes here, which cancel its own, keep those out of
+    the probe. Where it blocks the channels of float convolutions, a float32 probe contains the reordering of its input
+    and output.
     """
     nodes, constants = list[NodeProto](), dict[str, NDArray[np.generic]]()
-    for number, shape in enumerate(layers):
+    for number, (shape, quantized) in enumerate(layers):
         source = "input" if number == 0 else f"between{number}"
         target = "output" if number == len(layers) - 1 else f"between{number + 1}"
+        if number and quantized != layers[number - 1][1]:
+            source, node, held = _conversion(source, quantized)
+            nodes, constants = [*nodes, node], constants | held
         made, held = (_quantized_layer if quantized else _float_layer)(shape, _Names(source, target, f"{number}."))
         nodes, constants = nodes + made, constants | held
-    first, last = layers[0], layers[-1]
-    channels_last = quantized and first.op == "conv"
-    if channels_last:
-        nodes = _transpose_ends(nodes, axes=len(first.size))
+    (first, starts), (last, ends) = layers[0], layers[-1]
+    if starts and first.op == "conv":
+        nodes = _transpose_input(nodes, axes=len(first.size))
+    if ends and last.op == "conv":
+        nodes = _transpose_output(nodes, axes=len(last.size))
     model: ModelProto = helper.make_model(
         helper.make_graph(
             nodes,
             "probe",
-            [_declare("input", first.op, (first.cin, *first.size), quantized)],
-            [_declare("output", last.op, (last.cout, *last.output_size), quantized)],
+            [_declare("input", first.op, (first.cin, *first.size), starts)],
+            [_declare("output", last.op, (last.cout, *last.output_size), ends)],
             [numpy_helper.from_array(value, name) for name, value in constants.items()],
         ),
         opset_imports=[helper.make_opsetid("", OPSET)],
@@ -73,13 +78,28 @@ def _declare(name: str, op: str, size: tuple[int, ...], quantized: bool) -> Valu
     return helper.make_tensor_value_info(name, TensorProto.UINT8 if quantized else TensorProto.FLOAT, shape)
 
 
-def _transpose_ends(nodes: list[NodeProto], axes: int) -> list[NodeProto]:
-    """The same nodes between channels-last graph ends."""
-    spatial = range(1, axes + 1)
-    first = helper.make_node("Transpose", ["input"], ["input_channels_first"], perm=[0, axes + 1, *spatial])
-    last = helper.make_node("Transpose", ["output_channels_first"], ["output"], perm=[0, *range(2, axes + 2), 1])
-    nodes[0].input[0], nodes[-1].output[0] = first.output[0], last.input[0]
-    return [first, *nodes, last]
+def _transpose_input(nodes: list[NodeProto], axes: int) -> list[NodeProto]:
+    """The same nodes behind an input with its channels last."""
+    perm = [0, axes + 1, *range(1, axes + 1)]
+    first = helper.make_node("Transpose", ["input"], ["input_channels_first"], perm=perm)
+    nodes[0].input[0] = first.output[0]
+    return [first, *nodes]
+
+
+def _transpose_output(nodes: list[NodeProto], axes: int) -> list[NodeProto]:
+    """The same nodes with an output that has its channels last."""
+    perm = [0, *range(2, axes + 2), 1]
+    last = helper.make_node("Transpose", ["output_channels_first"], ["output"], perm=perm)
+    nodes[-1].output[0] = last.input[0]
+    return [*nodes, last]
+
+
+def _conversion(source: str, quantized: bool) -> tuple[str, NodeProto, dict[str, NDArray[np.generic]]]:
+    """What turns a tensor between layers to uint8, or back: the name of what it gives, the node, its constants."""
+    scale, zero, target = f"{source}_scale", f"{source}_zero", f"{source}_converted"
+    operator = "QuantizeLinear" if quantized else "DequantizeLinear"
+    node = helper.make_node(operator, [source, scale, zero], [target])
+    return target, node, {scale: np.array(OUTPUT_SCALE, dtype=np.float32), zero: np.array(0, dtype=np.uint8)}
 
 
 def _layer(shape: LayerShape, inputs: list[str], output: str, prefix: str) -> list[NodeProto]:

@@ -23,12 +23,14 @@ except ImportError as exc:
     ) from exc
 
 SCHEMA_VERSION = 3
+OLD_CODES = 127
+"""What the field that held an operator's code at first says of all newer ones."""
 ZERO_POINT = -128
 """The int8 number of a real zero in activations that are never negative."""
 
 
 @dataclass
-class _Graph:
+class Graph:
     """What a model is made of, in the order in which it was added."""
 
     quantized: bool
@@ -37,11 +39,11 @@ class _Graph:
     operators: list[Any] = field(default_factory=list)
     codes: list[Any] = field(default_factory=list)
 
-    def add_activation(self, name: str, size: tuple[int, ...], scale: float) -> int:
+    def add_activation(self, name: str, size: tuple[int, ...], scale: float, zero_point: int = ZERO_POINT) -> int:
         """The index of a new `[1, *size]` tensor between operators."""
         kind = schema.TensorType.INT8 if self.quantized else schema.TensorType.FLOAT32
         scales = np.array([scale], dtype=np.float32)
-        quantization = _quantization(scales, np.array([ZERO_POINT]), 0) if self.quantized else None
+        quantization = make_quantization(scales, np.array([zero_point]), 0) if self.quantized else None
         self.tensors.append(schema.TensorT([1, *size], kind, 0, name, quantization))
         return len(self.tensors) - 1
 
@@ -53,42 +55,55 @@ class _Graph:
         self.tensors.append(schema.TensorT(list(value.shape), kind, len(self.buffers) - 1, name, quantization))
         return len(self.tensors) - 1
 
-    def add_operator(self, name: str, version: int, inputs: list[int], output: int, options: Any) -> None:
-        """Add an operator whose options object is named after its options type."""
+    def add_operator(self, name: str, version: int, inputs: list[int], output: int, options: Any = None) -> None:
+        """Add an operator whose options object, if it has one, is named after its options type."""
         code = getattr(schema.BuiltinOperator, name)
-        kind = getattr(schema.BuiltinOptions, type(options).__name__.removesuffix("T"))
-        self.codes.append(schema.OperatorCodeT(code, None, version, code))
+        kind = getattr(schema.BuiltinOptions, type(options).__name__.removesuffix("T")) if options else 0
+        self.codes.append(schema.OperatorCodeT(min(code, OLD_CODES), None, version, code))
         self.operators.append(schema.OperatorT(len(self.codes) - 1, inputs, [output], kind, options))
 
-    def serialize(self, output: int) -> bytes:
-        """The file of a model from tensor 0 to the output tensor."""
-        graph = schema.SubGraphT(self.tensors, [0], [output], self.operators, "main")
+    def serialize(self, output: int, inputs: Sequence[int] = (0,)) -> bytes:
+        """The file of a model from the input tensors to the output tensor."""
+        graph = schema.SubGraphT(self.tensors, list(inputs), [output], self.operators, "main")
         model = schema.ModelT(SCHEMA_VERSION, self.codes, [graph], "edgeprune probe", self.buffers)
         builder = flatbuffers.Builder(1024)
         builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
         return bytes(builder.Output())
 
 
-def build_tflite_probe(layers: Sequence[LayerShape], quantized: bool) -> bytes:
-    """Layers one behind the other, each with a ReLU, as a TFLite file.
+def build_tflite_probe(layers: Sequence[tuple[LayerShape, bool]]) -> bytes:
+    """Layers one behind the other, each with a ReLU and with whether it is quantized, as a TFLite file.
 
-    Float32 from end to end, or int8 with int8 weights and int32 biases. Operators, padding and tensor layout are
-    litert-torch 0.10's: channels last, 1-D layers with height 1, padding by the SAME rule where that gives what the
-    layer asks for and by a PAD operator otherwise.
+    Float32, or int8 with int8 weights and int32 biases, and a conversion where the two meet. Operators, padding and
+    tensor layout are litert-torch 0.10's: channels last, 1-D layers with height 1, padding by the SAME rule where that
+    gives what the layer asks for and by a PAD operator otherwise.
     """
-    graph = _Graph(quantized)
-    first = layers[0] if layers[0].op == "linear" else _as_2d(layers[0])
+    graph = Graph(layers[0][1])
+    first = layers[0][0] if layers[0][0].op == "linear" else _as_2d(layers[0][0])
     tensor = graph.add_activation("input", (*first.size, first.cin), INPUT_SCALE)
-    for number, shape in enumerate(layers):
+    for number, (shape, quantized) in enumerate(layers):
         weights = make_weights(shape)
         if number:
             weights = replace(weights, input_scale=OUTPUT_SCALE)
+        if quantized != graph.quantized:
+            graph.quantized = quantized
+            tensor = _add_conversion(graph, _as_2d(shape), tensor)
         name = "output" if number == len(layers) - 1 else f"between{number + 1}"
         if shape.op == "linear":
             tensor = _add_linear(graph, shape, weights, _Ends(tensor, name))
         else:
             tensor = _add_convolution(graph, _as_2d(shape), weights, _Ends(tensor, name))
     return graph.serialize(tensor)
+
+
+def _add_conversion(graph: Graph, shape: LayerShape, source: int) -> int:
+    """What a convolution reads, in the numbers that the graph holds from here on."""
+    converted = graph.add_activation("converted", (*shape.size, shape.cin), OUTPUT_SCALE)
+    if graph.quantized:
+        graph.add_operator("QUANTIZE", 1, [source], converted, schema.QuantizeOptionsT())
+    else:
+        graph.add_operator("DEQUANTIZE", 2, [source], converted, schema.DequantizeOptionsT())
+    return converted
 
 
 @dataclass(frozen=True)
@@ -99,7 +114,7 @@ class _Ends:
     output: str
 
 
-def _add_linear(graph: _Graph, shape: LayerShape, weights: ProbeWeights, ends: _Ends) -> int:
+def _add_linear(graph: Graph, shape: LayerShape, weights: ProbeWeights, ends: _Ends) -> int:
     output = graph.add_activation(ends.output, (*shape.size, shape.cout), OUTPUT_SCALE)
     inputs = [ends.source, *_add_weights(graph, weights, (0, 1))]
     options = schema.FullyConnectedOptionsT(schema.ActivationFunctionType.RELU, keepNumDims=True)
@@ -107,7 +122,7 @@ def _add_linear(graph: _Graph, shape: LayerShape, weights: ProbeWeights, ends: _
     return output
 
 
-def _add_convolution(graph: _Graph, shape: LayerShape, weights: ProbeWeights, ends: _Ends) -> int:
+def _add_convolution(graph: Graph, shape: LayerShape, weights: ProbeWeights, ends: _Ends) -> int:
     source, same = ends.source, _is_same(shape)
     if any(shape.padding) and not same:
         source = _add_padding(graph, shape, source)
@@ -125,7 +140,7 @@ def _add_convolution(graph: _Graph, shape: LayerShape, weights: ProbeWeights, en
     return output
 
 
-def _add_padding(graph: _Graph, shape: LayerShape, source: int) -> int:
+def _add_padding(graph: Graph, shape: LayerShape, source: int) -> int:
     sizes = tuple(size + 2 * pad for size, pad in zip(shape.size, shape.padding, strict=True))
     sides = np.array([[0, 0], *([pad, pad] for pad in shape.padding), [0, 0]], dtype=np.int32)
     padded = graph.add_activation("padded", (*sizes, shape.cin), INPUT_SCALE)
@@ -133,7 +148,7 @@ def _add_padding(graph: _Graph, shape: LayerShape, source: int) -> int:
     return padded
 
 
-def _add_weights(graph: _Graph, weights: ProbeWeights, order: tuple[int, ...]) -> list[int]:
+def _add_weights(graph: Graph, weights: ProbeWeights, order: tuple[int, ...]) -> list[int]:
     """Tensors of weights and bias; `order` says where each axis of the file's weights comes from."""
 
     def arrange(values: NDArray[Any]) -> NDArray[Any]:
@@ -143,15 +158,16 @@ def _add_weights(graph: _Graph, weights: ProbeWeights, order: tuple[int, ...]) -
     if not graph.quantized:
         return [graph.add_constant("weight", arrange(weights.weights)), graph.add_constant("bias", weights.bias)]
     zeros = np.zeros(len(weights.scales), dtype=np.int64)
-    quantization = _quantization(weights.scales, zeros, order.index(0))
-    bias_quantization = _quantization(weights.bias_scales, zeros, 0)
+    quantization = make_quantization(weights.scales, zeros, order.index(0))
+    bias_quantization = make_quantization(weights.bias_scales, zeros, 0)
     return [
         graph.add_constant("weight", arrange(weights.integers), quantization),
         graph.add_constant("bias", weights.bias_integers, bias_quantization),
     ]
 
 
-def _quantization(scales: NDArray[np.float32], zero_points: NDArray[np.int64], axis: int) -> Any:
+def make_quantization(scales: NDArray[np.float32], zero_points: NDArray[np.int64], axis: int) -> Any:
+    """Scale and zero point of a tensor, or one of each along an axis."""
     return schema.QuantizationParametersT(scale=scales, zeroPoint=zero_points, quantizedDimension=axis)
 
 

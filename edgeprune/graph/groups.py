@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import prod
 
 import numpy as np
@@ -16,6 +17,7 @@ from edgeprune.core.plan import BRANCH, ChannelGroup, Member
 from edgeprune.graph import rules_layers, rules_shapes, rules_values
 from edgeprune.graph.branches import Branch, find_branches
 from edgeprune.graph.labels import NONE, Array, Dim, Mask, Solution, solve
+from edgeprune.graph.operators import find_operators
 from edgeprune.graph.walk import Dims, LayerUse, Rule, Shuffle, Value, Walk, is_ignored, walk_graph
 
 RULES: dict[str, Rule] = {**rules_layers.RULES, **rules_shapes.RULES, **rules_values.RULES}
@@ -31,6 +33,8 @@ class Analysis:
 
     groups: tuple[ChannelGroup, ...]
     layers: tuple[Layer, ...]
+    operators: tuple[Layer, ...]
+    """What takes time beside the layers: attention products, activations that no runtime computes within a layer."""
     notes: tuple[str, ...]
     atoms: dict[str, Array] = field(repr=False, compare=False)
     """The atoms of each group, in the order of its channels."""
@@ -72,14 +76,16 @@ def find_groups(program: GraphModule, ignore: Collection[str] = ()) -> Analysis:
     is listed with the reason in `frozen`.
     """
     walk = walk_graph(program, RULES, ignore)
+    operators = list(find_operators(walk))
     solution = solve(walk.labels)
     found = _gather(walk, solution)
     frozen = {name: _reason(atoms, solution) for name, atoms in found.items()}
     branches = find_branches(program, {use.node: use.weight for use in walk.layers})
-    layers = _layers(walk, solution, found, frozen, branches)
+    extent = partial(_extent, _free_owners(found, frozen, solution), list(found.items()), solution)
     return Analysis(
         groups=(*_describe(walk, solution, found, frozen), *_describe_branches(walk, branches, ignore)),
-        layers=layers,
+        layers=tuple(_layers(walk.layers, extent, branches)),
+        operators=tuple(_layers(operators, extent, branches)),
         notes=_notes(walk, frozen),
         atoms=found,
         solution=solution,
@@ -200,42 +206,41 @@ def _owners(found: Mapping[str, Array], solution: Solution) -> Array:
     return owner
 
 
-def _layers(
-    walk: Walk,
-    solution: Solution,
-    found: Mapping[str, Array],
-    frozen: Mapping[str, str],
-    branches: Mapping[str, Branch],
-) -> tuple[Layer, ...]:
+def _free_owners(found: Mapping[str, Array], frozen: Mapping[str, str], solution: Solution) -> Array:
+    """The index of each atom's group, NONE for an atom whose group is frozen or that has none."""
     owner = _owners(found, solution)
     for name, atoms in found.items():
         if frozen[name]:
             owner[atoms] = NONE
-    names, sizes = list(found), [len(atoms) for atoms in found.values()]
+    return owner
 
-    def extent(channels: tuple[int, Dim]) -> Extent:
-        size, dim = channels
-        if dim is None:
-            return Extent(size)
-        row = np.sort(owner[solution.atoms[dim]], axis=1)
-        kinds, counts = np.unique(row, axis=0, return_counts=True)
-        constant, terms = 0, []
-        for kind, count in zip(kinds, counts, strict=True):
-            own = [int(index) for index in kind if index != NONE]
-            if own:
-                terms.append((int(count) // prod(sizes[index] for index in own), tuple(names[index] for index in own)))
-            else:
-                constant += int(count)
-        return Extent(constant, tuple(terms))
 
+def _extent(owner: Array, groups: Sequence[tuple[str, Array]], solution: Solution, channels: tuple[int, Dim]) -> Extent:
+    """A channel count as it follows the widths of the groups."""
+    size, dim = channels
+    if dim is None:
+        return Extent(size)
+    row = np.sort(owner[solution.atoms[dim]], axis=1)
+    kinds, counts = np.unique(row, axis=0, return_counts=True)
+    constant, terms = 0, []
+    for kind, count in zip(kinds, counts, strict=True):
+        own = [groups[index] for index in kind if index != NONE]
+        if own:
+            terms.append((int(count) // prod(len(atoms) for _, atoms in own), tuple(name for name, _ in own)))
+        else:
+            constant += int(count)
+    return Extent(constant, tuple(terms))
+
+
+def _layers(
+    uses: Iterable[LayerUse], extent: Callable[[tuple[int, Dim]], Extent], branches: Mapping[str, Branch]
+) -> Iterator[Layer]:
     times: Counter[str] = Counter()
-    layers = []
-    for use in walk.layers:
+    for use in uses:
         times[use.weight] += 1
-        around = tuple(name for name, branch in branches.items() if use.node in branch.layers)
+        around = tuple(name for name, branch in branches.items() if use.node in branch.nodes)
         channels = (extent(use.cin).within(around), extent(use.cout).within(around))
-        layers.append(_layer(use, times[use.weight], (*channels, extent(use.groups))))
-    return tuple(layers)
+        yield _layer(use, times[use.weight], (*channels, extent(use.groups)))
 
 
 def _layer(use: LayerUse, turn: int, extents: tuple[Extent, Extent, Extent]) -> Layer:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch.fx import GraphModule
 
-from edgeprune.core.candidates import WidthRule, candidate_widths
+from edgeprune.core.candidates import WidthRule, candidate_widths, is_joint
 from edgeprune.core.layers import Layer, find_joins
 from edgeprune.core.limits import Limits, read_limits
 from edgeprune.core.measurement import DeviceFacts, parse_device_facts
@@ -137,9 +137,15 @@ class Job:
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
-        """What the net's latency is the sum of: its layers and, where a board is measured, their joins."""
+        """What the net's latency is the sum of: its layers and, where a board is measured, what is beside them.
+
+        An operator that too many groups shape to be planned with them is left out: measured nets correct for it.
+        """
         layers = self.analysis.layers
-        return layers if self.estimated else (*layers, *find_joins(layers))
+        if self.estimated:
+            return layers
+        operators = (one for one in self.analysis.operators if is_joint(one, self.widths))
+        return (*layers, *operators, *find_joins(layers))
 
     @cached_property
     def widths(self) -> dict[str, tuple[int, ...]]:
