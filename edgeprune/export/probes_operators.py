@@ -85,7 +85,7 @@ def _quantize(inputs: Inputs, nodes: list[NodeProto], constants: Constants) -> t
     factors = {name: value for name, value in constants.items() if value.dtype == np.float32}
     held: Constants = {"step": np.array(INPUT_SCALE, np.float32), "middle": np.array(128, np.uint8)}
     held |= {"unit_step": np.array(UNIT_SCALE, np.float32), "zero": np.array(0, np.uint8)}
-    held |= {f"{name}_step": np.asarray(value / 255, np.float32) for name, value in factors.items()}
+    held |= {f"{name}_step": np.asarray(value.item() / 255, np.float32) for name, value in factors.items()}
     held |= constants | dict.fromkeys(factors, np.array(255, np.uint8))
     steps = dict.fromkeys([*inputs, *(node.output[0] for node in nodes)], ("step", "middle"))
     steps |= dict.fromkeys(UNITS, ("unit_step", "zero")) | {name: (f"{name}_step", "zero") for name in factors}

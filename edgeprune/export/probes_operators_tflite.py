@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 
 from edgeprune.core.layers import ATTENTION, LayerShape
-from edgeprune.export.probes_tflite import ZERO_POINT, Graph, make_quantization, schema
+from edgeprune.export.probes_tflite import ZERO_POINT, Graph, make_quantization
 from edgeprune.export.probes_weights import INPUT_SCALE
 
 UNIT_SCALE = 1 / 256
