@@ -47,7 +47,9 @@ def test_widths_of_one_step_are_equally_high() -> None:
 def test_layers_that_vary_in_input_channels_alone_are_drawn_over_them() -> None:
     head = [(LayerShape("linear", cin, 10), cin * 0.001) for cin in (8, 16, 24)]
     depthwise = [(conv(count, count, count), count * 0.002) for count in (8, 16)]
-    found = {one.title: one for one in find_staircases(table(*head, *depthwise))}
+    gelu = [(LayerShape("gelu", count, count, (1,), (1,), 1, (64,), (0,)), count * 0.001) for count in (8, 16)]
+    found = {one.title: one for one in find_staircases(table(*head, *depthwise, *gelu))}
+    assert [count for count, _ in found["gelu 1 @ 64"].lines[0].points] == [8, 16]
     assert found["linear"].over == "cin"
     assert [line.held for line in found["linear"].lines] == ["cout 10"]
     assert found["depthwise conv 3x3 @ 28x28"].over == "channels"

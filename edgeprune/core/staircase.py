@@ -29,7 +29,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Staircase:
-    """A kind of layer with its lines; `over` is "cout", "cin", or "channels" of a depthwise convolution."""
+    """A kind of layer with its lines; `over` is "cout", "cin", or "channels" where one count says all."""
 
     title: str
     over: str
@@ -53,9 +53,10 @@ def find_staircases(table: LatencyTable) -> tuple[Staircase, ...]:
 
 def _staircase(family: LayerShape, points: Sequence[LatencyPoint]) -> Staircase:
     shapes = [point.shape for point in points]
-    if all(shape.is_depthwise for shape in shapes):
-        line = Line("depthwise", tuple(sorted(((one.shape.cin, one) for one in points), key=lambda pair: pair[0])))
-        return Staircase(_title(family, "depthwise "), "channels", (line,), len(points))
+    if all(shape.has_one_count for shape in shapes):
+        kind = "depthwise" if shapes[0].is_depthwise else family.op
+        line = Line(kind, tuple(sorted(((one.shape.cin, one) for one in points), key=lambda pair: pair[0])))
+        return Staircase(_title(family, "depthwise " * shapes[0].is_depthwise), "channels", (line,), len(points))
     by_cout = len({shape.cout for shape in shapes}) == 1
     over, held = ("cin", "cout") if by_cout else ("cout", "cin")
     found: dict[int, dict[int, LatencyPoint]] = defaultdict(dict)

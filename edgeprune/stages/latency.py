@@ -84,7 +84,7 @@ def profile(job: Job) -> dict[str, Any]:
         "p50_over_p10": ratio,
         "correction": asdict(correction),
         "baseline_predicted_ms": _predict_full(job, table, correction),
-        "power_w": learn_power(job, files),
+        "power_w": learn_power(job, files, settled),
         "seconds": {"layers": layers_s, "nets": nets_s},
         "overhead_bytes": max(0, files["variant0"].stat().st_size - whole.weight_bytes),
         "originals": [artifact.to_dict() for artifact in originals],

@@ -11,8 +11,8 @@ from edgeprune.errors import DeviceError
 from edgeprune.stages.job import Job
 
 
-def learn_power(job: Job, files: Mapping[str, Path]) -> float | None:
-    """W above idle that the board draws in running nets, from the slowest to the fastest: the highest of three.
+def learn_power(job: Job, files: Mapping[str, Path], latency_ms: Mapping[str, float]) -> float | None:
+    """Energy above idle by latency, mJ a ms, of three nets from the slowest to the fastest: the highest, in W.
 
     None where the target has no budget of energy. One power for all nets of a kind is what lets a budget in mJ be
     planned in ms; what ships is measured, and its energy gated.
@@ -24,13 +24,12 @@ def learn_power(job: Job, files: Mapping[str, Path]) -> float | None:
     if job.target.budget.energy_mj is None:
         return None
     names = list(files)
-    models = [
-        ModelFile.of(files[name], job.target.runtime, name) for name in (names[0], names[len(names) // 2], names[-1])
-    ]
+    names = [names[0], names[len(names) // 2], names[-1]]
+    models = [ModelFile.of(files[name], job.target.runtime, name) for name in names]
     found = measure_energy(job.device, models, job.target, job.detail)
-    powers = [one.power_w - one.idle_w for one in found.values() if one.power_w is not None and one.idle_w is not None]
-    if len(powers) < len(models) or min(powers) <= 0:
-        reason = next((one.reason for one in found.values() if one.reason), "nothing above idle")
-        raise DeviceError(f"{job.device.facts.host}: a budget of energy_mj, but no power: {reason}")
+    powers = [one.energy_mj / latency_ms[name] for name, one in found.items() if one.energy_mj is not None]
+    if len(powers) < len(models):
+        reason = next((one.reason for one in found.values() if one.reason), "the meter told nothing")
+        raise DeviceError(f"{job.device.facts.host}: a budget of energy_mj, but no energy: {reason}")
     job.detail(f"running nets draw {min(powers):.3g} to {max(powers):.3g} W above idle")
     return max(powers)
