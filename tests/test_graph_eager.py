@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from graph_cases import CASES, Case, example_of, random_keep, randomise
+from graph_cases import CASES
+from graph_nets import Case, example_of, random_keep, randomise
 from torch import nn
 
 from edgeprune.errors import GraphError, PlanError

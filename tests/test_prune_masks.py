@@ -6,7 +6,8 @@ from random import Random
 
 import pytest
 import torch
-from graph_cases import CASES, Case, Net, example_of, randomise
+from graph_cases import CASES
+from graph_nets import Case, Net, example_of, randomise
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prune_nets import TinyResidual, stripes
