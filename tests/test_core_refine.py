@@ -155,3 +155,13 @@ def test_attention_is_interpolated_among_nets_with_as_many_heads() -> None:
     assert grid.predict(attention(12, 14, 2)).latency_ms == pytest.approx(1e-4 * 12 * 14)
     with pytest.raises(ProfileError, match="outside"):
         grid.predict(attention(20, 8, 2))
+
+
+def test_every_number_of_heads_is_measured_however_few_the_widths() -> None:
+    heads, channels = Extent(0, ((1, ("heads",)),)), Extent(0, ((1, ("heads", "width")),))
+    layers = [Layer("products", attention(256, 256, 8), channels, channels, heads)]
+    widths = {"heads": tuple(range(1, 9)), "width": tuple(range(2, 33, 2))}
+    table = measure(probe_shapes(layers, widths, 30), even)
+    assert len(table.points) <= 30
+    for shape in probe_shapes(layers, widths):
+        assert table.predict(shape).latency_ms > 0

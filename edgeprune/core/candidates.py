@@ -124,11 +124,16 @@ def layer_shapes(layer: Layer, widths: Widths) -> set[LayerShape]:
 def probe_shapes(layers: Iterable[Layer], widths: Widths, most: float = inf) -> set[LayerShape]:
     """Shapes to measure: all that the planner needs, or every second, third, ... width so that at most `most` remain.
 
-    The ends of each range stay, so that whatever is left out lies between two measured widths.
+    The ends of each range stay, so that whatever is left out lies between two measured widths; and all numbers of heads
+    or of filter groups, as layers that differ in these are different kinds.
     """
     every = list(layers)
+    kinds = frozenset[str]().union(*(layer.groups.groups for layer in every if not layer.shape.is_depthwise))
     for jump in range(1, MAX_CHOICES + 1):
-        thinned = {group: sorted({*values[::jump], values[-1]}) for group, values in widths.items()}
+        thinned = {
+            group: values if group in kinds else sorted({*values[::jump], values[-1]})
+            for group, values in widths.items()
+        }
         shapes = {shape for layer in every for shape in layer_shapes(layer, thinned)}
         if len(shapes) <= most:
             break
