@@ -58,6 +58,22 @@ def test_one_disturbed_net_hardly_moves_the_correction() -> None:
     assert found.error > 0.02  # the disturbance is not hidden
 
 
+def test_where_the_caches_end_is_found_and_only_where_they_do() -> None:
+    def move(nets: list[MeasuredNet], per_megavalue_ms: float) -> list[MeasuredNet]:
+        """Nets that move 30 values for each ms of their layers; beyond 5 million each million costs so much more."""
+        moved = [replace(net, megavalues=30 * net.layers_ms) for net in nets]
+        extra = [per_megavalue_ms * max(0.0, net.megavalues - 5) for net in moved]
+        return [replace(net, measured_ms=net.measured_ms + ms) for net, ms in zip(moved, extra, strict=True)]
+
+    found = fit_correction(move(draw_nets(16, 0.0, 7), 0.05))
+    assert found.cached_megavalues == pytest.approx(5, abs=1.5)
+    others = move(draw_nets(50, 0.0, 8), 0.05)
+    errors = [(predict(found, net) + found.beyond_ms(net.megavalues)) / net.measured_ms - 1 for net in others]
+    assert float(np.mean(np.abs(errors))) < 0.04  # 0.13 without
+    for seed in range(20):
+        assert fit_correction(move(draw_nets(16, 0.01, seed), 0.0)).beyond_ms(9.0) < 0.01
+
+
 @pytest.mark.parametrize("count", [8, 16, 40])
 def test_intervals_hold_as_often_as_promised(count: int) -> None:
     """Nine in ten, and hardly more though sessions differ, which adds little to noise of 4 %."""
@@ -86,5 +102,8 @@ def test_a_net_is_the_sum_of_its_layers_and_joins_in_place() -> None:
     each = 0.9 * 0.2 + 0.1 * (16 * 32 * 9) / 1e6
     assert found.latency_ms == pytest.approx(2 * each - 1.2 * 0.05 - 0.01)
     assert found.low_ms == found.high_ms == found.latency_ms
+    moved = 2 * (16 * 32 * 9 + 64 * (16 + 32)) / 1e6
+    beyond = replace(TRUTH, per_megavalue_ms=3.0, cached_megavalues=moved - 0.001)
+    assert table.predict_net([layer, layer, join], beyond).latency_ms == pytest.approx(found.latency_ms + 0.003)
     sure = table.predict_net([layer], replace(TRUTH, sigma=0.02, freedom=12.0))
     assert sure.low_ms < sure.latency_ms < sure.high_ms

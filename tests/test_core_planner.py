@@ -50,7 +50,9 @@ def brute_force(problem: Problem, budget_ms: float) -> float | None:
     best = None
     for chosen in itertools.product(*(problem.loss[name] for name in names)):
         widths = dict(zip(names, chosen, strict=True))
-        total = sum(staircase(layer.at(widths)) for layer in problem.layers)
+        shapes = [layer.at(widths) for layer in problem.layers]
+        beyond = max(0.0, sum(shape.megavalues for shape in shapes) - problem.correction.cached_megavalues)
+        total = sum(map(staircase, shapes)) + problem.correction.per_megavalue_ms * beyond
         if total <= budget_ms:
             loss = sum(problem.loss[name][width] for name, width in widths.items())
             best = loss if best is None else min(best, loss)
@@ -68,9 +70,14 @@ losses = st.fixed_dictionaries(
 
 
 @settings(max_examples=40, deadline=None)
-@given(losses, st.floats(0.2, 1.05))
-def test_plan_is_the_optimum_that_brute_force_finds(loss: dict[str, dict[int, float]], share: float) -> None:
-    problem = chain(loss)
+@given(losses, st.floats(0.2, 1.05), st.sampled_from([(0.0, 0.0), (0.5, 0.0), (2.0, 0.01), (5.0, 0.03)]))
+def test_plan_is_the_optimum_that_brute_force_finds(
+    loss: dict[str, dict[int, float]], share: float, beyond: tuple[float, float]
+) -> None:
+    """Also where what is moved beyond the caches costs more."""
+    per_megavalue_ms, cached = beyond
+    correction = Correction(per_megavalue_ms=per_megavalue_ms, cached_megavalues=cached)
+    problem = replace(chain(loss), correction=correction)
     full = predict_ms(problem, dict.fromkeys(loss, 32))
     best = brute_force(problem, share * full)
     if best is None:

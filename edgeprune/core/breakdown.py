@@ -61,7 +61,8 @@ def break_down(
         rows.append(LayerTime(layer.name, layer.at(widths).describe(), predicted, profiled))
     others = nodes.get(OTHERS, ())
     operators = ", ".join(sorted({node.operator for node in others}))
-    rows.append(LayerTime(OTHERS, operators, correction.offset_ms, sum(node.us for node in others) / 1e3))
+    fixed_ms = correction.offset_ms + correction.beyond_ms(sum(layer.at(widths).megavalues for layer in layers))
+    rows.append(LayerTime(OTHERS, operators, fixed_ms, sum(node.us for node in others) / 1e3))
     return rows
 
 

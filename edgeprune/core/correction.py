@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import hypot, sqrt
+from math import hypot, inf, isfinite, sqrt
 
 import numpy as np
 
@@ -16,9 +16,13 @@ NOISE = 0.02
 """Relative error of a whole net up to which a fit counts it in full."""
 SESSION = 0.012
 """How far figures of one net lie apart between sessions on a machine that others share: 1 to 2 % (minima, medians)."""
-LAYERS_PRIOR, JOINS_PRIOR, OFFSET_PRIOR, WEIGHTS_PRIOR = 0.3, 0.45, 0.15, 0.3
+LAYERS_PRIOR, JOINS_PRIOR, OFFSET_PRIOR, WEIGHTS_PRIOR, BEYOND_PRIOR = 0.3, 0.45, 0.15, 0.3, 0.3
 """How far each part is expected to lie off, before any net is measured: of what layers and joins add up to; of the
 slowest net's latency for the rest. Wide enough for any board seen so far; they matter where few nets are measured."""
+KNOTS = np.linspace(0.1, 0.7, 13)
+"""Where the caches may end: at these quantiles of what the measured nets move."""
+WORTH = 0.75
+"""A knot is believed if it leaves at most this share of the error of a correction without one."""
 STEPS = 20
 
 
@@ -28,7 +32,9 @@ class Correction:
 
     A layer: `scale * alone + per_megaweight_ms * weights / 1e6`, as its weights come from farther away where other
     layers use the caches too. A join: `join_scale * alone`. A net costs `offset_ms` more than these add up to, or less:
-    each model of one layer has the cost of a call, of which only the least is taken off.
+    each model of one layer has the cost of a call, of which only the least is taken off. What a net moves beyond
+    `cached_megavalues` weights and activations (in millions) no longer stays in the caches from one inference to the
+    next, and costs `per_megavalue_ms`.
 
     Learned from `variants` whole nets; `error` is the mean absolute leave-one-out error as a fraction, `sigma` and
     `freedom` are the spread of other nets about what is predicted of them (:class:`Spread`).
@@ -38,6 +44,8 @@ class Correction:
     join_scale: float = 1.0
     offset_ms: float = 0.0
     per_megaweight_ms: float = 0.0
+    per_megavalue_ms: float = 0.0
+    cached_megavalues: float = 0.0
     variants: int = 0
     error: float | None = None
     sigma: float | None = None
@@ -60,43 +68,71 @@ class Correction:
             return self.join_scale * alone_ms
         return max(0.0, self.scale * alone_ms + self.per_megaweight_ms * shape.weights / 1e6)
 
+    def beyond_ms(self, megavalues: float) -> float:
+        """What a net costs more because the caches do not hold all that it moves."""
+        return self.per_megavalue_ms * max(0.0, megavalues - self.cached_megavalues)
+
 
 @dataclass(frozen=True)
 class MeasuredNet:
-    """A whole net: what its layers and its joins add up to, its weights in millions, and what it took, in ms."""
+    """A whole net: what its layers and its joins add up to, and what it took, in ms; what it holds and moves.
+
+    `megaweights` are its weights, `megavalues` its weights and activations, in millions.
+    """
 
     layers_ms: float
     joins_ms: float
     megaweights: float
     measured_ms: float
+    megavalues: float = 0.0
 
 
 def fit_correction(nets: Sequence[MeasuredNet]) -> Correction:
     """Learn a correction from whole nets.
 
     Relative errors are minimised by Huber's loss, which a disturbed measurement hardly moves, with normal priors on the
-    four parts (Bayesian linear regression), so that a few nets are enough. The error is leave-one-out: each net is
-    predicted by a fit that has not seen it.
+    parts (Bayesian linear regression), so that a few nets are enough. The error is leave-one-out: each net is predicted
+    by a fit that has not seen it; so is decided whether, and where, the caches end.
 
     Raises:
         ValueError: fewer than two nets.
     """
     if len(nets) < 2:
         raise ValueError("a correction needs two measured nets or more")
-    columns = np.array([[net.layers_ms, net.joins_ms, 1.0, net.megaweights] for net in nets])
-    measured = np.array([net.measured_ms for net in nets])
+    plain = _correct(nets, inf)
+    knots = [float(knot) for knot in np.quantile([net.megavalues for net in nets], KNOTS)]
+    bent = _correct(nets, min(knots, key=lambda knot: _misfit(nets, knot)))
+    believed = bent.per_megavalue_ms > 0 and (bent.error or 0.0) < WORTH * (plain.error or 0.0)
+    return bent if believed else plain
+
+
+def _columns(nets: Sequence[MeasuredNet], knot: float) -> tuple[np.ndarray, np.ndarray]:
+    rows = [[net.layers_ms, net.joins_ms, 1.0, net.megaweights, max(0.0, net.megavalues - knot)] for net in nets]
+    return np.array(rows), np.array([net.measured_ms for net in nets])
+
+
+def _misfit(nets: Sequence[MeasuredNet], knot: float) -> float:
+    columns, measured = _columns(nets, knot)
+    return float(np.mean(np.abs(columns @ _fit(columns, measured)[0] / measured - 1)))
+
+
+def _correct(nets: Sequence[MeasuredNet], knot: float) -> Correction:
+    """The correction if the caches hold so many millions of values."""
+    columns, measured = _columns(nets, knot)
     found, parameters = _fit(columns, measured)
     rest = [np.arange(len(nets)) != index for index in range(len(nets) if len(nets) > 2 else 0)]
     left_out = [columns[~other] @ _fit(columns[other], measured[other])[0] / measured[~other] - 1 for other in rest]
     residuals, freedom = columns @ found / measured - 1, len(nets) - parameters
     known = freedom >= 1
     variance = float(residuals @ residuals) / freedom * (1 + parameters / len(nets)) if known else 0.0
-    scale, join_scale, offset_ms, per_megaweight_ms = map(float, found)
+    scale, join_scale, offset_ms, per_megaweight_ms, per_megavalue_ms = map(float, found)
     return Correction(
         scale,
         join_scale,
         offset_ms,
         per_megaweight_ms,
+        per_megavalue_ms,
+        cached_megavalues=knot if isfinite(knot) else 0.0,
         variants=len(nets),
         error=float(np.mean(np.abs(left_out))) if left_out else None,
         sigma=hypot(sqrt(variance), SESSION) if known else None,
@@ -107,9 +143,10 @@ def fit_correction(nets: Sequence[MeasuredNet]) -> Correction:
 def _fit(columns: np.ndarray, measured: np.ndarray) -> tuple[np.ndarray, float]:
     """The coefficients, and how many parameters the nets really settled (the trace of the hat matrix)."""
     rows, slowest = columns / measured[:, None], float(measured.max())
-    weights_most = float(columns[:, 3].max()) or 1.0
-    prior = np.array([1.0, 1.0, 0.0, 0.0])
-    widths = [LAYERS_PRIOR, JOINS_PRIOR, OFFSET_PRIOR * slowest, WEIGHTS_PRIOR * slowest / weights_most]
+    weights_most, beyond_most = (float(most) or 1.0 for most in columns[:, 3:].max(axis=0))
+    prior = np.array([1.0, 1.0, 0.0, 0.0, 0.0])
+    widths = [LAYERS_PRIOR, JOINS_PRIOR, OFFSET_PRIOR * slowest]
+    widths += [WEIGHTS_PRIOR * slowest / weights_most, BEYOND_PRIOR * slowest / beyond_most]
     precision = np.diag(1 / np.square(widths))
     trust, found = np.ones(len(measured)), prior
     for _ in range(STEPS):

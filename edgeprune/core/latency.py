@@ -125,6 +125,7 @@ class LatencyTable:
         kinds = {part.kind for _, part in parts}
         kind = next(kind for kind in (ESTIMATED, INTERPOLATED, MEASURED) if kind in kinds or kind == MEASURED)
         total = correction.offset_ms + sum(correction.layer_ms(shape, part.latency_ms) for shape, part in parts)
+        total += correction.beyond_ms(sum(shape.megavalues for shape, _ in parts))
         margin = 1.0 if correction.sigma is None else correction.spread.margin((1 + COVERAGE) / 2)
         return Prediction(total, total / margin, total * margin, kind)
 
@@ -133,11 +134,11 @@ def describe_net(
     table: LatencyTable, layers: Iterable[Layer], widths: Mapping[str, int], measured_ms: float
 ) -> MeasuredNet:
     """A measured net of these widths, as a correction learns from it."""
-    alone_ms, weights = {True: 0.0, False: 0.0}, 0
-    for shape in (layer.at(widths) for layer in layers):
+    alone_ms, shapes = {True: 0.0, False: 0.0}, [layer.at(widths) for layer in layers]
+    for shape in shapes:
         alone_ms[shape.op == JOIN] += table.predict(shape).latency_ms
-        weights += shape.weights
-    return MeasuredNet(alone_ms[False], alone_ms[True], weights / 1e6, measured_ms)
+    weights, megavalues = sum(shape.weights for shape in shapes), sum(shape.megavalues for shape in shapes)
+    return MeasuredNet(alone_ms[False], alone_ms[True], weights / 1e6, measured_ms, megavalues)
 
 
 def find_family(shape: LayerShape) -> LayerShape:

@@ -92,10 +92,15 @@ class LayerShape:
 
     @property
     def values(self) -> int:
-        """Activations read and written for one input."""
-        if self.op == JOIN:
+        """Activations that a convolution or linear layer reads and writes for one input."""
+        if self.op not in ("conv", "linear"):
             return 0
         return self.cin * prod(self.size) + self.cout * prod(self.output_size)
+
+    @property
+    def megavalues(self) -> float:
+        """Weights and activations that a convolution or linear layer moves for one input, in millions."""
+        return (self.weights + self.values) / 1e6
 
     @property
     def is_depthwise(self) -> bool:

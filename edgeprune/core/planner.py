@@ -28,12 +28,23 @@ from edgeprune.core.layers import Layer, LayerShape
 from edgeprune.core.limits import SIZES, TOTALS, UNITS, Costs, Limits, allowed_widths, count_costs, count_layer
 from edgeprune.errors import InfeasibleBudget, PlanError
 
-LATENCY = "latency"
+LATENCY, MEGAVALUES = "latency", "megavalues"
 NOTHING = Costs()
 RELATIVE_GAP = 1e-3
 TIE = 1e-6
 """Weight of width in the objective, as a share of the largest loss: ties go to the wider layer."""
 SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a layer adds to a net's latency in ms, and to the values that it moves, in millions."""
+
+    latency_ms: float = 0.0
+    megavalues: float = 0.0
+
+
+FREE = Price()
 
 
 @dataclass(frozen=True)
@@ -55,9 +66,9 @@ class Problem:
         """
         return allowed_widths(self.loss, self.limits)
 
-    def price_ms(self, shape: LayerShape) -> float:
-        """What a layer adds to the net's latency."""
-        return self.table.price_ms(shape, self.correction)
+    def price(self, shape: LayerShape) -> Price:
+        """What a layer adds to the net's latency, and to what it moves."""
+        return Price(self.table.price_ms(shape, self.correction), shape.megavalues)
 
 
 @dataclass(frozen=True)
@@ -174,7 +185,7 @@ class _Program:
 
     def __init__(self) -> None:
         self._loss: list[float] = []
-        self._sums: dict[str, list[float]] = {name: [] for name in (LATENCY, *TOTALS)}
+        self._sums: dict[str, list[float]] = {name: [] for name in (LATENCY, MEGAVALUES, *TOTALS)}
         self._binary: list[bool] = []
         self._rows: list[dict[int, float]] = []
         self._sides: list[tuple[float, float]] = []
@@ -188,9 +199,10 @@ class _Program:
     def latency(self) -> np.ndarray:
         return np.array(self._sums[LATENCY])
 
-    def variable(self, loss: float = 0.0, latency: float = 0.0, costs: Costs = NOTHING, binary: bool = False) -> int:
+    def variable(self, loss: float = 0.0, price: Price = FREE, costs: Costs = NOTHING, binary: bool = False) -> int:
         self._loss.append(loss)
-        self._sums[LATENCY].append(latency)
+        self._sums[LATENCY].append(price.latency_ms)
+        self._sums[MEGAVALUES].append(price.megavalues)
         for name in TOTALS:
             self._sums[name].append(getattr(costs, name))
         self._binary.append(binary)
@@ -199,6 +211,14 @@ class _Program:
     def require(self, row: dict[int, float], low: float, high: float) -> None:
         self._rows.append(row)
         self._sides.append((low, high))
+
+    def charge_beyond(self, correction: Correction, whole_megavalues: float) -> None:
+        """Charge for what a net moves beyond the caches: a variable, the share of what the whole net moves there."""
+        most = whole_megavalues - correction.cached_megavalues
+        if correction.per_megavalue_ms > 0 and most > 0:
+            moved = {index: value for index, value in enumerate(self._sums[MEGAVALUES]) if value}
+            share = self.variable(price=Price(correction.per_megavalue_ms * most))
+            self.require({**moved, share: -most}, -np.inf, correction.cached_megavalues)
 
     def forbid(self, widths: Mapping[str, int]) -> None:
         """Rule out one choice."""
@@ -249,6 +269,8 @@ def _build_program(problem: Problem) -> _Program:
     fixed = {group: widths[0] for group, widths in problem.widths.items() if len(widths) == 1}
     for layer in problem.layers:
         _add_layer(program, problem, layer.bind(fixed))
+    widest = {group: widths[-1] for group, widths in problem.widths.items()}
+    program.charge_beyond(problem.correction, sum(layer.at(widest).megavalues for layer in problem.layers))
     return program
 
 
@@ -267,7 +289,7 @@ def _weigh(program: _Program, problem: Problem, layer: Layer, shape: LayerShape)
     costs, most = count_layer(layer, shape, problem.limits.precision), problem.limits.activation_bytes
     if most is not None and costs.activation_bytes > most:
         return None
-    return program.variable(latency=problem.price_ms(shape), costs=costs)
+    return program.variable(price=problem.price(shape), costs=costs)
 
 
 def _add_joint(program: _Program, problem: Problem, layer: Layer) -> None:
@@ -342,7 +364,7 @@ def _add_knots(program: _Program, problem: Problem, layer: Layer, output: Mappin
     """One weight for each knot; they sum to one where this output width is the chosen one."""
     shapes = [shape_at_knot(layer, knot, output) for knot in input_knots(layer, problem.widths)]
     counted = [(shape, count_layer(layer, shape, problem.limits.precision)) for shape in shapes]
-    weights = [program.variable(latency=problem.price_ms(shape), costs=costs) for shape, costs in counted]
+    weights = [program.variable(price=problem.price(shape), costs=costs) for shape, costs in counted]
     chosen = {program.widths[item]: -1.0 for item in output.items()}
     total = 0.0 if chosen else 1.0
     program.require({**dict.fromkeys(weights, 1.0), **chosen}, total, total)

@@ -273,7 +273,8 @@ def fit(job: Job) -> dict[str, Any]:
         write_atomic(job.run.path("plan.json"), made.to_json())
         return {"origin": ESTIMATED, "tries": [], "plan": made.to_dict()}
     problem, profiled = read_problem(job), job.run.result("profile")
-    nets = [MeasuredNet(**{part.name: row[part.name] for part in fields(MeasuredNet)}) for row in profiled["variants"]]
+    parts = [part.name for part in fields(MeasuredNet)]
+    nets = [MeasuredNet(**{name: row[name] for name in parts if name in row}) for row in profiled["variants"]]
     limit, names = budget_ms(job, profiled["baseline_ms"]), (f"try{number}" for number in count())
     tried = fit_to_budget(
         problem, nets, Goal(limit, first_aim(job)), lambda choice: _measure_try(job, choice, next(names))
