@@ -1,4 +1,4 @@
-"""How far latency tables miss whole nets that they have not seen: random widths of seven nets, on this machine.
+"""How far latency tables miss whole nets that they have not seen: random widths of eight nets, on this machine.
 
     python benchmarks/latency_prediction.py --work DIR [--only NAME ...] [--runtime R ...] [--precision P ...]
 
@@ -23,13 +23,14 @@ from machine import describe_machine
 from planner_networks import NETWORKS
 
 from edgeprune.cli import REQUEST
-from edgeprune.core.latency import Prediction
+from edgeprune.core.correction import Correction, fit_correction
+from edgeprune.core.latency import Prediction, describe_net
 from edgeprune.core.statistics import settle_medians
 from edgeprune.pipeline import deploy, open_job
 from edgeprune.run import read_json, write_json
 from edgeprune.stages.artifacts import build_variant, read_originals
 from edgeprune.stages.job import Job
-from edgeprune.stages.latency import cut_net, draw_nets, measure_beside_original, read_correction, read_table
+from edgeprune.stages.latency import cut_net, draw_nets, measure_beside_original, read_table
 
 RESULTS = Path(__file__).parent / "results" / "latency_prediction.json"
 VARIANTS, SEED, AT_ONCE = 50, 11, 17
@@ -70,9 +71,15 @@ def metric(outputs, targets):
 '''
 
 
-def predict_variants(job: Job, variants: Sequence[Mapping[str, int]]) -> list[Prediction]:
-    """What the profile of a run predicts of nets."""
-    table, correction = read_table(job), read_correction(job)
+def learn_correction(job: Job) -> Correction:
+    """The correction, learned anew from the nets that a run's profile measured."""
+    table, rows = read_table(job), job.run.result("profile")["variants"]
+    return fit_correction([describe_net(table, job.layers, row["widths"], row["measured_ms"]) for row in rows])
+
+
+def predict_variants(job: Job, variants: Sequence[Mapping[str, int]], correction: Correction) -> list[Prediction]:
+    """What is predicted of nets."""
+    table = read_table(job)
     return [table.predict_net([layer.at(widths) for layer in job.layers], correction) for widths in variants]
 
 
@@ -134,7 +141,8 @@ def run_net(work: Path, name: str, runtime: str, precision: str) -> dict[str, An
         if not unseen.exists():
             write_json(unseen, measure_variants(job, draw_unseen(job, VARIANTS)))
         found = read_json(unseen)
-        predicted = predict_variants(job, found["widths"])
+        correction = learn_correction(job)
+        predicted = predict_variants(job, found["widths"], correction)
         profiled = job.run.result("profile")
     measured = np.array(found["measured_ms"])
     errors = np.array([one.latency_ms for one in predicted]) / measured - 1
@@ -146,7 +154,7 @@ def run_net(work: Path, name: str, runtime: str, precision: str) -> dict[str, An
         "nets": len(errors),
         "measured_ms": [round(float(ms), 5) for ms in measured],
         "errors": [round(float(one), 4) for one in errors],
-        "leave_one_out_error": profiled["correction"]["error"],
+        "leave_one_out_error": correction.error,
         "device_s": round(sum(profiled["seconds"].values())),
         "interval_coverage": float(np.mean(inside)),
         **summarise(errors),
