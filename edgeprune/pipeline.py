@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from edgeprune.device.lookup import resolve_host
 from edgeprune.run import open_run
 from edgeprune.stages.artifacts import export, measure
 from edgeprune.stages.job import Job, check_request
@@ -47,7 +48,13 @@ def open_job(directory: Path, request: dict[str, Any], say: Callable[[str], None
 
 
 def deploy(job: Job, until: str = "report") -> None:
-    """The whole line; each stage's result is saved before the next begins, and a saved one is not made again."""
+    """The whole line; each stage's result is saved before the next begins, and a saved one is not made again.
+
+    Raises:
+        EdgepruneError: a stage cannot be done; a board that nothing says the address of, before any is begun.
+    """
+    if until != "trace" and not job.estimated and not job.run.finished("profile"):
+        resolve_host(job.target.name, job.run.request["host"])
     for index, (name, stage) in enumerate(LINE.items(), 1):
         done = " (done before)" if job.run.finished(name) else ""
         job.say(f"[{index}/{len(LINE)}] {name}{done}")

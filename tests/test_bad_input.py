@@ -144,6 +144,7 @@ def test_board_without_an_address(
     recipe = Path(__file__).parent / "recipes" / "tiny.py"
     arguments = ("deploy", "--target", "rpi4", "--recipe", str(recipe), "--run", str(tmp_path / "run"))
     assert "--host" in fails(capsys, 2, *arguments)
+    assert not list((tmp_path / "run").glob("stages/*"))  # told before anything slow
 
 
 def test_unreachable_host(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
