@@ -1,14 +1,17 @@
-"""What each format and precision costs in accuracy, by network and runtime: results/quantization.json.
+"""What each format and precision costs in accuracy and in ms, by network and runtime: results/quantization.json.
 
-    .venv/bin/python benchmarks/quantization.py [--only NAME ...] [--run DIR] [--weights FILE.pth] [--latency]
+    .venv/bin/python benchmarks/quantization.py --work DIR [--only NAME ...] [--run DIR] [--weights FILE.pth]
+    .venv/bin/python benchmarks/quantization.py --mlperf DIR
+    .venv/bin/python benchmarks/quantization.py --latency --work DIR [--mlperf DIR]
 
 ResNet-8 has its shipped CIFAR-10 weights; `--run` adds the pruned net of a finished run of that recipe.
 MobileNetV1-0.25 is trained here on CIFAR-10, once: its weights stay in the cache. `--weights` (benchmarks/
 engine_roundtrip.py says where they come from, and needs timm) adds EfficientNet-Lite0 as trained on ImageNet, fed with
 crops of two photographs. The others are untrained, their batch norm calibrated on what they are fed with, noise: of
 them only agreement with float can be told. tflite-runtime 2.14 and tflite-micro are added where
-deploy/setup/other_runtimes.sh has built them. Rows are written as soon as a network is done; `--latency` measures all
-files of a network, in turns.
+deploy/setup/other_runtimes.sh has built them. `--mlperf` compares the reference models of MLPerf Tiny (the folder with
+the .tflite files of mlcommons/tiny) between runtimes. Rows are written as soon as a network is done, its files stay in
+`--work`; `--latency` measures them there, all files of a network in turns: on a core that does nothing else.
 """
 
 from __future__ import annotations
@@ -16,11 +19,9 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +29,14 @@ import numpy as np
 import torch
 from machine import describe_machine
 from planner_networks import NETWORKS, mobilenet_v1
+from quantization_mlperf import examine_models
+from quantization_runtimes import RUNTIMES, add_latency_, other_runtimes
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from edgeprune.core.artifact import Artifact
-from edgeprune.core.measurement import Protocol
 from edgeprune.core.sqnr import SQNR_LIMIT_DB
-from edgeprune.core.target import Target
-from edgeprune.device.connect import open_device
-from edgeprune.device.measure import ModelFile, measure_models
 from edgeprune.errors import EdgepruneError
 from edgeprune.export.artifacts import ExportRequest, build_artifacts
 from edgeprune.export.checks import run_torch
@@ -54,14 +53,12 @@ from edgeprune.shipped import cache_dir
 
 RESULTS = Path(__file__).parent / "results" / "quantization.json"
 PRECISIONS = ("fp32", "fp16", "int8", "dynamic-int8", "int16x8")
-ROWS, CALIBRATION_ROWS = 64, 256
+ROWS, CALIBRATION_ROWS = 64, 512
 LARGE_ROWS = 16
 """Inputs for EfficientNet-Lite0: reference kernels take a second for each."""
 SLOW_ROWS = 1000
 """Labelled rows for int16x8, whose kernels are the slow reference ones in LiteRT."""
 EPOCHS, LEARNING_RATE = 8, 0.2
-PROTOCOL = Protocol(min_samples=100, min_duration_s=0.3, rounds=6)
-RUNTIMES = {"onnx": "onnxruntime", "tflite": "litert"}
 CIFAR10 = ("resnet8", "resnet8-pruned", "mobilenet_v1-0.25")
 CONVOLUTIONAL = (*CIFAR10, "ds_cnn", "efficientnet_lite0")
 
@@ -142,7 +139,7 @@ def efficientnet(weights: Path) -> Case:
     from engine_roundtrip import crops, load_pretrained
 
     library = define_missing_operators()
-    inputs = crops(2 * ROWS)
+    inputs = (crops(2 * ROWS) * 128).round() / 128  # whole pixel values, as a decoder gives them
     program = trace_model(load_pretrained(weights), inputs[:1])
     del library  # its operators are there for as long as it is
     told = "trained on ImageNet; fed with crops of two photographs"
@@ -163,30 +160,23 @@ def list_cases(run: Path | None, weights: Path | None) -> dict[str, Callable[[],
     return found
 
 
-def examine(name: str, case: Case, latency: bool) -> dict[str, Any]:
-    """Every file of a network, in every runtime that is here."""
-    with tempfile.TemporaryDirectory() as folder:
-        request = ExportRequest(
-            Path(folder), "pruned", ("onnx", "tflite"), PRECISIONS, [case.calibration],
-            choose_onnx_scheme(platform.machine(), cpu_flags()), tuned=name != "efficientnet_lite0",
-        )  # fmt: skip
-        artifacts = build_artifacts(
-            case.program, case.calibration[:1], request, lambda text: print(f"  {text}", flush=True)
-        )
-        wanted = run_torch(case.program, case.inputs)
-        rows = [row for one in artifacts for row in _rows(one, Path(folder) / one.path, case, wanted)]
-        times = measure_latency(artifacts, Path(folder)) if latency else {}
-    for row in rows:
-        if times and row["runtime"] in RUNTIMES.values():
-            row["p50_ms"] = times[row["format"], row["precision"]]
-    parameters = sum(value.numel() for value in case.program.parameters())
+def examine(name: str, case: Case, folder: Path) -> dict[str, Any]:
+    """Every file of a network, made in a folder, in every runtime that is here."""
+    request = ExportRequest(
+        folder, "pruned", ("onnx", "tflite"), PRECISIONS, [case.calibration],
+        choose_onnx_scheme(platform.machine(), cpu_flags()), tuned=True,
+    )  # fmt: skip
+    artifacts = build_artifacts(
+        case.program, case.calibration[:1], request, lambda text: print(f"  {text}", flush=True)
+    )
+    wanted = run_torch(case.program, case.inputs)
     return {
         "network": name,
         "weights": case.weights,
-        "parameters": parameters,
+        "parameters": sum(value.numel() for value in case.program.parameters()),
         "inputs": len(case.inputs),
         "tuned": request.tuned,
-        "files": rows,
+        "files": [row for one in artifacts for row in _rows(one, folder / one.path, case, wanted)],
     }
 
 
@@ -201,6 +191,8 @@ def _rows(artifact: Artifact, path: Path, case: Case, wanted: np.ndarray) -> Ite
             "format": artifact.format,
             "precision": artifact.precision,
             "runtime": runtime,
+            "path": artifact.path,
+            "sha256": artifact.sha256,
             "bytes": artifact.bytes,
             "scheme": artifact.scheme,
         }
@@ -225,34 +217,6 @@ def cpu_flags() -> list[str]:
     return next((line.split(":")[1].split() for line in lines if line.startswith(("flags", "Features"))), [])
 
 
-def measure_latency(artifacts: Sequence[Artifact], folder: Path) -> dict[tuple[str, str], float]:
-    """Median latency by format and precision, all files in turns, as a deployment measures them."""
-    models = [ModelFile(one.name, folder / one.path, one.sha256, RUNTIMES[one.format]) for one in artifacts]
-    with open_device(Target("local", "this machine"), "local") as device:
-        measured = measure_models(device, models, 1, PROTOCOL, lambda text: None)
-    return {(one.format, one.precision): round(measured[one.name].latency.p50_ms, 5) for one in artifacts}
-
-
-def other_runtimes() -> dict[str, Callable[[Path, np.ndarray], np.ndarray]]:
-    """Runtimes of environments of their own, where they have been built."""
-    place = cache_dir() / "runtimes"
-    names = ("tflite-runtime", "tflite-micro") if (place / "ready").exists() else ()
-    return {name: partial(_run_elsewhere, place, name) for name in names}
-
-
-def _run_elsewhere(place: Path, name: str, path: Path, inputs: np.ndarray) -> np.ndarray:
-    script = Path(__file__).parent.parent / "tests" / "run_elsewhere.py"
-    with tempfile.TemporaryDirectory() as folder:
-        given, made = Path(folder) / "inputs.npy", Path(folder) / "outputs.npy"
-        np.save(given, inputs)
-        command = [place / name / "bin" / "python", "-I", script, name, path, given, made]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise EdgepruneError(f"{name}: {done.stderr.strip().splitlines()[0]}")
-        outputs: np.ndarray = np.load(made)
-        return outputs
-
-
 def summarise(networks: dict[str, Any]) -> dict[str, Any]:
     """The figures that the targets are about."""
     drops, least = [], {}
@@ -265,28 +229,57 @@ def summarise(networks: dict[str, Any]) -> dict[str, Any]:
             least[key] = min(least.get(key, SQNR_LIMIT_DB), of_format["int8"].get("sqnr_db", -SQNR_LIMIT_DB))
             if "accuracy_percent" in of_format["int8"]:
                 drops.append(of_format["fp32"]["accuracy_percent"] - of_format["int8"]["accuracy_percent"])
+    speedups = [found["int8_speedup"] for found in networks.values() if "int8_speedup" in found]
+    for form in RUNTIMES if speedups else ():
+        least[f"{form}_int8_median_speedup"] = round(float(np.median([one[form] for one in speedups])), 2)
     return {"cifar10_int8_max_drop_points": round(max(drops), 2) if drops else None, **least}
 
 
+def write(path: Path, networks: dict[str, Any], models: dict[str, Any]) -> None:
+    """The document, with its summary."""
+    packages = ("torch", "onnxruntime", "litert-torch", "ai-edge-quantizer", "ai-edge-litert")
+    summary = summarise(networks)
+    if models:
+        kept = [row["sqnr_db"] for found in models.values() for row in found["files"] if "sqnr_db" in row]
+        summary["mlperf_tiny_least_sqnr_db_between_runtimes"] = min(kept)
+    document = {"machine": describe_machine(packages), "summary": summary, "networks": networks, "mlperf_tiny": models}
+    write_json(path, document)
+
+
 def main() -> None:
-    """Examine the networks asked for, and write after each."""
+    """Examine the networks asked for, or measure their files, and write after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+")
     parser.add_argument("--run", type=Path)
     parser.add_argument("--weights", type=Path)
+    parser.add_argument("--work", type=Path)
+    parser.add_argument("--mlperf", type=Path)
     parser.add_argument("--latency", action="store_true")
     parser.add_argument("--output", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
+    asked = parser.parse_args()
+    if asked.latency and asked.work is None:
+        parser.error("--latency needs --work, the folder with the files of an earlier run")
     torch.set_num_threads(1)
-    known = json.loads(arguments.output.read_text())["networks"] if arguments.output.exists() else {}
-    packages = ("torch", "onnxruntime", "litert-torch", "ai-edge-quantizer", "ai-edge-litert")
-    for name, make in list_cases(arguments.run, arguments.weights).items():
-        if arguments.only and name not in arguments.only:
-            continue
-        print(name, flush=True)
-        known[name] = examine(name, make(), arguments.latency)
-        document = {"machine": describe_machine(packages), "summary": summarise(known), "networks": known}
-        write_json(arguments.output, document)
+    before = json.loads(asked.output.read_text()) if asked.output.exists() else {}
+    networks, models = before.get("networks", {}), before.get("mlperf_tiny", {})
+    if asked.latency:
+        for name, found in networks.items():
+            if (asked.work / name).exists() and name in (asked.only or networks):
+                add_latency_(found, asked.work / name)
+                write(asked.output, networks, models)
+        for name in models if asked.mlperf is not None else ():
+            add_latency_(models[name], asked.mlperf)
+        write(asked.output, networks, models)
+    elif asked.mlperf is not None:
+        write(asked.output, networks, examine_models(asked.mlperf))
+    else:
+        for name, make in list_cases(asked.run, asked.weights).items():
+            if asked.only and name not in asked.only:
+                continue
+            print(name, flush=True)
+            with tempfile.TemporaryDirectory() as folder:
+                networks[name] = examine(name, make(), (asked.work or Path(folder)) / name)
+            write(asked.output, networks, models)
 
 
 if __name__ == "__main__":

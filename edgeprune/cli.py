@@ -107,6 +107,7 @@ def _is_unreachable(directory: Path | None, asked: Mapping[str, Any]) -> bool:
 
 
 def _show(job: Any, until: str) -> None:
+    from edgeprune.core.artifact import parse_artifact
     from edgeprune.core.summary import render_columns, render_front, render_plan
     from edgeprune.run import read_json
 
@@ -115,8 +116,13 @@ def _show(job: Any, until: str) -> None:
         click.echo(render_plan(job.run.result("fit")["plan"]))
         click.echo(f"picture: {job.run.path('front.png')}")
     elif until in ("export", "measure"):
-        rows = [(row["path"], f"{row['bytes']:,}", row["sha256"][:16]) for row in job.run.result("export")["artifacts"]]
-        click.echo(render_columns([("file", "bytes", "sha256"), *rows]))
+        exported = job.run.result("export")
+        refused = dict.fromkeys(exported.get("refused", ()), "refused")
+        rows = [
+            (row["path"], f"{row['bytes']:,}", row["sha256"][:16], refused.get(parse_artifact(row).name, ""))
+            for row in exported["artifacts"]
+        ]
+        click.echo(render_columns([("file", "bytes", "sha256", ""), *rows]))
     click.echo(f"run: {job.run.directory}")
 
 

@@ -6,11 +6,14 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgeprune.core.gate import Gate
-from edgeprune.core.profiles import BoardProfiles, parse_profiles
 from edgeprune.core.target import Target, parse_gates, parse_target, suggest
 from edgeprune.errors import ProfileError, TargetError
+
+if TYPE_CHECKING:
+    from edgeprune.core.profiles import BoardProfiles
 
 PACKAGE = Path(__file__).parent
 PROFILES = "hardware_profiles"
@@ -86,6 +89,8 @@ def read_profiles(path: Path) -> BoardProfiles:
     Raises:
         ProfileError: no such file, or it is not valid.
     """
+    from edgeprune.core.profiles import parse_profiles
+
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as exc:
@@ -111,7 +116,7 @@ def _read_toml(path: Path) -> dict[str, object]:
         return tomllib.loads(path.read_text())
     except FileNotFoundError as exc:
         raise TargetError(f"{path}: no such file") from exc
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
+    except (OSError, ValueError, RecursionError) as exc:
         raise TargetError(f"{path}: cannot be read as TOML: {exc}") from exc
 
 

@@ -7,10 +7,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 from ssh_server import Arm64Server, SshServer, why_not
+
+from edgeprune.device.agent import Agent
+from edgeprune.device.connect import open_agent
 
 CANNOT_BUILD = 3
 """Exit code of arm64_userland.sh where it may not build."""
@@ -18,6 +22,9 @@ settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")  # two runs try the same cases; `--hypothesis-profile default` draws others
 AGENT = Path(__file__).parent.parent / "deploy" / "agent"
 sys.path.insert(0, str(AGENT))
+
+if TYPE_CHECKING:
+    from release_board import Board
 
 
 @pytest.fixture
@@ -43,6 +50,21 @@ def ssh_server(no_devices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture
+def agent(ssh_server: SshServer) -> Iterator[Agent]:
+    """The agent on the SSH server's board."""
+    with open_agent("rpi4", "board", "") as agent:
+        yield agent
+
+
+@pytest.fixture
+def board(ssh_server: SshServer) -> Board:
+    """What lies on the SSH server's board."""
+    from release_board import Board
+
+    return Board(ssh_server)
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,8 @@ import paramiko
 import pytest
 from device_models import QUICK, ignore, make_model
 from network import Cable
+from release_board import Board, install, read_run
 from ssh_server import SshServer
-from test_device_releases import Board, install, read_run
 
 from edgeprune.core.layers import LayerShape
 from edgeprune.core.release import Release

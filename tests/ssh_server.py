@@ -28,6 +28,7 @@ PasswordAuthentication no
 KbdInteractiveAuthentication no
 UsePAM no
 StrictModes no
+SetEnv HOME={board}
 ForceCommand export HOME='{board}'; cd "$HOME" && {prelude} exec sh -c "$SSH_ORIGINAL_COMMAND"
 """
 

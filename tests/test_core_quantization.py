@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from math import inf
 
 import numpy as np
 import pytest
@@ -10,9 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeprune.core.gate import Gate
-from edgeprune.core.mixed import MixedProblem, QuantizedLayer, choose_floats
+from edgeprune.core.mixed import Link, MixedProblem, QuantizedLayer, choose_floats
 from edgeprune.core.ranges import BINS, METHODS, Histogram, Range, find_range
-from edgeprune.core.rounding import Moments, equalising_scales, round_to_nearest, round_weights, shift_of_outputs
+from edgeprune.core.rounding import (
+    Moments,
+    equalising_steps,
+    raise_by,
+    round_to_nearest,
+    round_weights,
+    shift_of_outputs,
+)
 from edgeprune.core.shipping import is_within
 
 
@@ -128,42 +136,62 @@ def test_dead_channels_and_constant_inputs_are_held() -> None:
     assert find_range("entropy", histogram_of(np.zeros(5))) == (0.0, pytest.approx(1e-6))
 
 
-def test_equalised_channels_have_one_range() -> None:
-    random = np.random.default_rng(4)
-    first = random.standard_normal((5, 3)) * np.array([1e-2, 1, 30, 1, 0])[:, None]
-    second = random.standard_normal((5, 7))
-    scales = equalising_scales(first, second)
-    ranges = np.abs(first / scales[:, None]).max(1), np.abs(second * scales[:, None]).max(1)
-    np.testing.assert_allclose(ranges[0][:4], ranges[1][:4])
-    assert scales[4] == 1
+def test_quiet_channels_are_raised_halfway_to_the_loudest_and_four_times_at_most() -> None:
+    steps = equalising_steps(np.array([8.0, 4.0, 2.0, 0.5, 0.0, 1e-12]))
+    np.testing.assert_allclose(raise_by(steps), [1, 2**0.5, 2, 4, 1, 4])
+    assert {len(str(step)) for step in steps} == {1}
+    np.testing.assert_array_equal(equalising_steps(np.zeros(3)), np.zeros(3))
+
+
+def draw_problem(data: st.DataObject) -> MixedProblem:
+    """Some layers and links, with costs of tenths: a link may save something, as two float layers in a row do."""
+    count = data.draw(st.integers(1, 7))
+    tenths = st.integers(0, 20).map(lambda value: value / 10)
+    joint = st.integers(-10, 15).map(lambda value: value / 10)
+    layers = tuple(
+        QuantizedLayer(f"l{index}", data.draw(tenths), data.draw(tenths), data.draw(tenths)) for index in range(count)
+    )
+    pair = st.tuples(st.integers(0, count - 1), st.integers(0, count - 1)).filter(lambda two: two[0] < two[1])
+    pairs = data.draw(st.lists(pair, max_size=8, unique=True)) if count > 1 else ()
+    costs = st.tuples(st.tuples(joint, joint), st.tuples(joint, joint))
+    links = tuple(Link(*two, data.draw(costs)) for two in pairs)
+    return MixedProblem(layers, links, data.draw(st.sampled_from([inf, inf, 2.05, 5.05])))
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_mixed_precision_is_the_cheapest_choice(data: st.DataObject) -> None:
-    count = data.draw(st.integers(1, 7))
-    number = st.integers(0, 20)
-    layers = tuple(
-        QuantizedLayer(f"l{index}", data.draw(number) / 10, data.draw(st.integers(-5, 20)) / 10)
-        for index in range(count)
-    )
-    pair = st.tuples(st.integers(0, count - 1), st.integers(0, count - 1)).filter(lambda two: two[0] < two[1])
-    links = tuple(data.draw(st.lists(pair, max_size=8, unique=True))) if count > 1 else ()
-    problem = MixedProblem(layers, links, data.draw(number) / 10)
+    problem = draw_problem(data)
     limit = data.draw(st.integers(0, 60)) / 10 + 0.05
     found = choose_floats(problem, limit)
-    choices = list(product((False, True), repeat=count))
-    best = min(problem.cost(one) for one in choices if problem.noise(one) <= limit)
-    assert problem.noise(found) <= limit
+    choices = product((False, True), repeat=len(problem.layers))
+    within = [one for one in choices if problem.noise(one) <= limit and problem.cost(one) <= problem.budget]
+    if found is None:
+        assert not within
+        return
+    best = min(problem.cost(one) for one in within)
+    assert found in within
     assert problem.cost(found) == pytest.approx(best, abs=1e-3)
-    equal = [sum(one) for one in choices if problem.noise(one) <= limit and problem.cost(one) <= best + 1e-9]
-    assert sum(found) == min(equal)
+    assert sum(found) == min(sum(one) for one in within if problem.cost(one) <= best + 1e-9)
 
 
 def test_no_noise_is_no_int8_where_each_layer_is_noisy() -> None:
     layers = tuple(QuantizedLayer(name, 1e-9, 5.0) for name in "abc")
-    assert choose_floats(MixedProblem(layers, ((0, 1), (1, 2))), 0.0) == (True, True, True)
-    assert choose_floats(MixedProblem(layers, ((0, 1), (1, 2))), 3e-9) == (False, False, False)
+    links = tuple(Link(first, first + 1, ((0.0, 1.0), (1.0, 0.0))) for first in range(2))
+    assert choose_floats(MixedProblem(layers, links), 0.0) == (True, True, True)
+    assert choose_floats(MixedProblem(layers, links), 3e-9) == (False, False, False)
+
+
+def test_a_conversion_is_saved_by_a_float_layer_between_two() -> None:
+    """The middle layer adds no noise: it is in float only where that costs less than two conversions."""
+    layers = tuple(QuantizedLayer(name, noise, cost) for name, noise, cost in (("a", 1, 1), ("b", 0, 3), ("c", 1, 1)))
+
+    def choose(conversion: float) -> tuple[bool, ...] | None:
+        costs = ((0.0, conversion), (conversion, 0.0))
+        return choose_floats(MixedProblem(layers, (Link(0, 1, costs), Link(1, 2, costs))), 0.5)
+
+    assert choose(1.0) == (True, False, True)
+    assert choose(2.0) == (True, True, True)
 
 
 @pytest.mark.parametrize(

@@ -182,9 +182,9 @@ def test_a_plug_sees_what_two_models_draw(device: Device, tmp_path: Path, monkey
         if text.startswith("energy of"):
             watts[0] = 5.0
 
-    call = energy.call_agent
+    call = energy.ask_agent
 
-    def call_agent(agent: Any, request: Any, progress: Any, on_mark: Any = ignore) -> Any:
+    def ask_agent(agent: Any, request: Any, progress: Any, on_mark: Any = ignore) -> Any:
         def mark(at_s: float) -> None:
             on_mark(at_s)
             marks.append(at_s)
@@ -193,7 +193,7 @@ def test_a_plug_sees_what_two_models_draw(device: Device, tmp_path: Path, monkey
 
         return call(agent, request, progress, mark)
 
-    monkeypatch.setattr(energy, "call_agent", call_agent)
+    monkeypatch.setattr(energy, "ask_agent", ask_agent)
     models = [make_model(tmp_path, "onnxruntime"), make_model(tmp_path, "onnxruntime", LINEAR)]
     with plug(lambda path: json.dumps({"apower": watts[0]})) as address:
         monkeypatch.setenv(meters.PLUG_VARIABLE, address)
@@ -277,7 +277,7 @@ def test_an_energy_run_that_is_not_whole_is_an_error(
     target = replace(LOCAL, power=PowerSource("rapl"))
     for row in ({"meter": None}, {"meter": {"name": "x"}}, {"meter": 7, "windows": 3}):
         monkeypatch.setattr(energy, "push_models", lambda device, models: {})
-        monkeypatch.setattr(energy, "call_agent", lambda *arguments, row=row: [row])
+        monkeypatch.setattr(energy, "ask_agent", lambda *arguments, row=row: row)
         with pytest.raises(DeviceError, match="local: "):
             measure_energy(device, [model], target, ignore)
 

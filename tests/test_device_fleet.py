@@ -7,12 +7,15 @@ import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import onnxruntime
 import pytest
 from click.testing import CliRunner
 from device_models import QUICK, make_model
+from release_board import make_run
 from ssh_server import SshServer, why_not
-from test_device_releases import make_run
 
 from edgeprune.cli_boards import fleet as fleet_command
 from edgeprune.cli_boards import release as release_command
@@ -29,6 +32,23 @@ from edgeprune.errors import DeviceError, EdgepruneError, TargetError
 
 FOLDER = Path(__file__).parent
 NAMES = ("b1", "b2", "b3")
+GATES = """
+[[gates]]
+metric = "file_bytes"
+at_most = 100000
+
+[[gates]]
+metric = "accuracy_percent"
+at_least = 1
+"""
+RECIPE = """
+import torch
+from torch import nn
+def rows():
+    return [(torch.randn(50, 24, generator=torch.Generator().manual_seed(1)), torch.arange(50) % 8)]
+model = lambda: nn.Linear(24, 8)
+train_data = eval_data = calibration_data = rows
+"""
 
 
 @pytest.fixture
@@ -178,9 +198,7 @@ def measured_run(folder: Path) -> Path:
     (folder / "stages").mkdir()
     models, rows = [], []
     for role, width in (("original", 96), ("pruned", 8)):
-        made = make_model(
-            folder / "artifacts", "onnxruntime", LayerShape("conv", 3, width, (3, 3), (1, 1), 1, (16, 16), (1, 1))
-        )
+        made = make_model(folder / "artifacts", "onnxruntime", LayerShape("linear", 24, width))
         artifact = Artifact(
             f"artifacts/{made.path.name}", role, "onnx", "fp32", made.path.stat().st_size, made.sha256, (), ()
         )
@@ -190,12 +208,11 @@ def measured_run(folder: Path) -> Path:
         measured = measure_models(device, models, 1, QUICK, lambda text: None)
         facts = device.facts.to_dict()
     gates = folder / "gates.toml"
-    gates.write_text(
-        '[[gates]]\nmetric = "file_bytes"\nat_most = 100000\n\n[[gates]]\nmetric = "accuracy_percent"\nat_least = 1\n'
-    )
+    gates.write_text(GATES)
+    (folder / "recipe.py").write_text(RECIPE)
     request = {
         "target": str(FOLDER / "targets" / "quick.toml"), "host": None, "latency_ms": 1e6, "speedup": None,
-        "recipe": str(FOLDER / "recipes" / "tiny.py"), "runtime": None, "precision": None, "threads": None,
+        "recipe": str(folder / "recipe.py"), "runtime": None, "precision": None, "threads": None,
         "gates": str(gates),
     }  # fmt: skip
     size = {"parameters": 1, "macs": 1}
@@ -209,6 +226,31 @@ def measured_run(folder: Path) -> Path:
     for name, stage in stages.items():
         (folder / "stages" / f"{name}.json").write_text(json.dumps(stage))
     return folder
+
+
+def top1_percent(model: Path) -> float:
+    """What the recipe's rows give in the runtime of this machine."""
+    session, (inputs, targets) = onnxruntime.InferenceSession(model), make_rows()
+    (source,) = session.get_inputs()
+    found = [session.run(None, {source.name: row[None]})[0][0].argmax() for row in inputs]
+    return 100 * float(np.mean(np.array(found) == targets))
+
+
+def make_rows() -> tuple[np.ndarray, np.ndarray]:
+    content: dict[str, Any] = {}
+    exec(RECIPE, content)
+    ((inputs, targets),) = content["rows"]()
+    return inputs.numpy(), targets.numpy()
+
+
+def test_a_gate_on_energy_needs_a_meter_on_every_board(boards: dict[str, SshServer], tmp_path: Path) -> None:
+    run = measured_run(tmp_path / "run")
+    (run / "gates.toml").write_text('[[gates]]\nmetric = "energy_mj"\nat_most = 1\n')
+    done = CliRunner().invoke(fleet_command, ["--run", str(run), "--hosts", "b1,b2"])
+    if done.exit_code != 1:
+        pytest.skip("this machine has a power meter")
+    assert "a gate on energy_mj, but 127.0.0.1:" in str(done.exception)
+    assert not (run / "fleet.json").exists()
 
 
 def test_a_fleet_is_measured_and_judged_by_the_board_that_was_named(
@@ -232,12 +274,15 @@ def test_a_fleet_is_measured_and_judged_by_the_board_that_was_named(
 
     rows, gates, printed = call("--percentile", "50")
     assert list(rows) == ["b1", "b2", "b3", "gone"]
+    accuracy = top1_percent(run / "artifacts" / "onnxruntime-fp32-linear-8.onnx")
     assert all(rows[name]["latency"]["count"] >= 20 for name in ("b1", "b2"))  # type: ignore[index]
     assert "reserved by ben@elsewhere (soak test) for another" in str(rows["b3"]["error"])
     assert "refused" in str(rows["gone"]["error"])
     size = gates["file_bytes at_most 100000"]
     assert (size["host"], size["outcome"]) == ("b2", "pass")  # type: ignore[index]
-    assert "not judged   accuracy_percent at_least 1: not measured on each board" in printed
+    assert {name: rows[name]["accuracy_percent"] for name in ("b1", "b2")} == dict.fromkeys(("b1", "b2"), accuracy)
+    assert gates["accuracy_percent at_least 1"]["outcome"] == "pass"  # type: ignore[index]
+    assert "pass         accuracy_percent at_least 1" in printed
     _, gates, printed = call()
     size = gates["file_bytes at_most 100000"]
     assert (size["host"], size["outcome"]) == ("gone", "inconclusive")  # type: ignore[index]

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +35,6 @@ with open_agent("rpi4", "board", "") as agent, hold_lease(agent, "another", prin
     print("held", flush=True)
     time.sleep(float(sys.argv[1]))
 """
-
-
-@pytest.fixture
-def agent(ssh_server: SshServer) -> Iterator[Agent]:
-    with open_agent("rpi4", "board", "") as agent:
-        yield agent
 
 
 @pytest.fixture
@@ -293,7 +286,7 @@ def test_times_are_read_strictly() -> None:
 
 def test_what_others_wrote_cannot_reach_into_the_terminal() -> None:
     row = {"name": "work", "owner": "a\x1b[2J", "reason": "b\nc", "token": "t", "left_s": 1, "client": {}}
-    assert parse_lease(row).describe() == "in use by a?[2J (b?c)"
+    assert parse_lease(row, "board").describe() == "in use by a?[2J (b?c)"
 
 
 KEYS = st.sampled_from(["name", "owner", "reason", "token", "left_s", "client", "x"])
@@ -304,6 +297,6 @@ PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
 @given(st.recursive(PLAIN, lambda one: st.lists(one) | st.dictionaries(KEYS, one), max_leaves=12))
 def test_a_lease_in_other_words_is_an_error_of_ours(row: object) -> None:
     try:
-        parse_lease(row)
+        parse_lease(row, "board")
     except RemoteError as exc:
-        assert "unknown here" in str(exc)  # noqa: PT017
+        assert "not whole" in str(exc)  # noqa: PT017

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pytest
 from device_models import QUICK, ignore, make_model
 from edgeprune_agent import parsers, prepare
 from edgeprune_agent.errors import AgentError
+from ssh_server import SshServer, why_not
 from test_device_facts import write_tree
 
 from edgeprune.core.target import Target
@@ -28,7 +29,7 @@ from edgeprune.errors import RemoteError
 TREES = json.loads((Path(__file__).parent / "device_records" / "governors.json").read_text())
 LOCAL = Target("local", "this machine")
 HEAT = "/sys/class/thermal/thermal_zone0/temp"
-CLOCK_S = 15.0
+CLOCK_S = 60.0
 
 
 class Progress:
@@ -259,7 +260,7 @@ def test_a_board_that_stays_warm_is_given_up_and_the_run_is_not_valid(
     board.give(model)
     *_, result, _ = board.ask(measure_request(model, **{**request, "start_temperature_c": 1.0}))
     with open_device(LOCAL, None) as device:
-        monkeypatch.setattr("edgeprune.device.measure.call_agent", lambda agent, asked, say: [{**result, "have": []}])
+        monkeypatch.setattr("edgeprune.device.measure.call_agent", lambda agent, asked, say: [result])
         one = measure_models(device, [model], 1, QUICK, ignore)[model.name]
     assert [problem for problem in one.problems if "cooled" in problem] == ["not cooled down: began at 48.199 C"]
 
@@ -286,5 +287,66 @@ def test_a_sustained_run_tells_its_windows(no_devices: Path, tmp_path: Path) -> 
 
 
 def test_a_sustained_run_that_is_too_short_is_told(no_devices: Path, tmp_path: Path) -> None:
-    with open_device(LOCAL, None) as device, pytest.raises(RemoteError, match="the sustained run is not whole"):
+    with (
+        open_device(LOCAL, None) as device,
+        pytest.raises(RemoteError, match=r"of the sustained run is not whole: .* a sustained run needs 6"),
+    ):
         sustain_model(device, make_model(tmp_path, "onnxruntime"), LOCAL, 1, ignore)
+
+
+# the client, over SSH
+
+TARGET = """
+description = "a board of the tests"
+threads = 1
+[protocol]
+min_duration_s = 300
+rounds = 100
+"""
+ENTER = """
+set -e
+cp -r --no-dereference /sys/devices/system/cpu "$1" 2>/dev/null || true
+mkdir -p "$1/cpu0/cpufreq"
+echo ondemand > "$1/cpu0/cpufreq/scaling_governor"
+mount --bind "$1" /sys/devices/system/cpu
+shift
+exec "$@"
+"""
+"""Gives the server in its own mount namespace a governor, in folder $1."""
+
+
+@dataclass
+class GovernedServer(SshServer):
+    """A board whose first core has a governor."""
+
+    def command(self) -> list[str]:
+        enter = ["unshare", "--mount", "--propagation", "private", "sh", "-c", ENTER, "sh"]
+        return [*enter, str(self.folder / "cpu"), *super().command()]
+
+    @property
+    def governor(self) -> str:
+        return (self.folder / "cpu" / "cpu0" / "cpufreq" / "scaling_governor").read_text().strip()
+
+
+@pytest.mark.device
+def test_a_client_that_is_killed_leaves_the_governor_as_it_was(
+    no_devices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if why_not() or os.geteuid() != 0:
+        pytest.skip(why_not() or "needs root, for a mount namespace")
+    server = GovernedServer(tmp_path / "ssh")
+    server.lend_runtimes()
+    monkeypatch.setenv("HOME", str(server.home))
+    (tmp_path / "board.toml").write_text(TARGET)
+    model = make_model(tmp_path, "onnxruntime").path
+    server.start()
+    try:
+        command = [sys.executable, "-m", "edgeprune.cli", "measure", str(model), "--set-governor"]
+        with subprocess.Popen([*command, "--target", str(tmp_path / "board.toml"), "--host", "board"]) as client:
+            wait_for(lambda: server.governor == "performance")
+            client.kill()
+            client.wait()
+        wait_for(lambda: server.governor == "ondemand")
+        wait_for(lambda: not list(server.board.rglob("governor.json")))
+    finally:
+        server.stop()

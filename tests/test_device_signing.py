@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import subprocess
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -19,14 +18,12 @@ from device_models import LINEAR
 from edgeprune_agent import signatures as board_side
 from edgeprune_agent import trust as board_keys
 from edgeprune_agent.errors import AgentError
-from ssh_server import SshServer
-from test_device_releases import Board, make_run, read_run
+from release_board import Board, make_run, read_run
 
 from edgeprune.cli_boards import devices as devices_command
 from edgeprune.cli_boards import release as release_command
 from edgeprune.core.release import Release
 from edgeprune.device.agent import Agent
-from edgeprune.device.connect import open_agent
 from edgeprune.device.releases import activate_release, list_releases, push_release, roll_back
 from edgeprune.device.signing import (
     distrust_key,
@@ -41,17 +38,6 @@ from edgeprune.errors import EdgepruneError, RemoteError, UsageError
 
 RUNNER = Path(__file__).parent.parent / "deploy" / "runner" / "run.py"
 pytestmark = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs ssh-keygen")
-
-
-@pytest.fixture
-def agent(ssh_server: SshServer) -> Iterator[Agent]:
-    with open_agent("local", "board", "") as agent:
-        yield agent
-
-
-@pytest.fixture
-def board(ssh_server: SshServer) -> Board:
-    return Board(ssh_server)
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ def test_the_whole_chain_of_resnet8_holds(
     resnet: nn.Module, built: tuple[list[str], tuple[Artifact, ...]], run: Path
 ) -> None:
     chain = compare_artifacts(resnet, built[1], run, normal(32, *SHAPE, seed=9))
-    assert len(chain) == 5
+    assert len(chain) == 6
     assert [one.link for one in chain if not one.ok] == []
     assert min(one.sqnr_db for one in chain) > 30
 

@@ -24,7 +24,7 @@ from edgeprune.export.metadata import pack_tflite, unpack_tflite
 from edgeprune.export.onnx import export_onnx
 from edgeprune.export.parity import compare_artifacts
 from edgeprune.export.quantize_onnx import choose_onnx_scheme, quantize_onnx, quantize_onnx_dynamic
-from edgeprune.stages.artifacts import check_link
+from edgeprune.stages.chain import check_link
 
 SCHEME = choose_onnx_scheme("unknown", ())
 INPUTS = normal(8, *ODD_SHAPE, seed=5)

@@ -17,7 +17,9 @@ from edgeprune.export.artifacts import ExportRequest, build_artifacts
 from edgeprune.export.bisect import bisect_artifacts
 from edgeprune.export.metadata import read_metadata
 from edgeprune.export.parity import compare_artifacts
-from edgeprune.export.runners import fit_inputs, run_tflite
+from edgeprune.export.quantize_onnx import choose_onnx_scheme
+from edgeprune.export.runners import fit_inputs, run_onnx, run_tflite
+from edgeprune.export.schemes import find_scheme
 from edgeprune.export.tflite import TfliteForm, export_tflite
 
 pytest.importorskip("litert_torch", reason="the extra `edgeprune[tflite]` is not installed")
@@ -76,6 +78,22 @@ def test_inputs_are_laid_out_as_the_file_takes_them(built: Built) -> None:
         fit_inputs(folder / artifacts[0].path, normal(2, 4, 16, 16))
 
 
+def test_onnx_files_take_images_as_cameras_give_them(tmp_path: Path) -> None:
+    program, rows, inputs = traced(seeded(OddNet), EXAMPLE), [normal(48, *ODD_SHAPE)], normal(16, *ODD_SHAPE, seed=8)
+    made = {}
+    for form in (TfliteForm(), TfliteForm(nhwc=True)):
+        folder = tmp_path / str(form.nhwc)
+        asked = ExportRequest(folder, "pruned", ("onnx",), ("fp32", "fp16", "int8", "dynamic-int8"), rows, form=form)
+        made[form.nhwc] = (folder, build_artifacts(program, EXAMPLE, asked))
+    folder, turned = made[True]
+    assert {one.inputs[0].shape for one in turned} == {(1, 16, 16, 3)}
+    for plain, one in zip(made[False][1], turned, strict=True):
+        outputs = run_onnx(made[False][0] / plain.path, inputs), run_onnx(folder / one.path, inputs)
+        assert measure_sqnr_db(*outputs) > (100 if one.precision == "fp32" else 35)
+    assert [one.describe() for one in compare_artifacts(program, turned, folder, inputs) if not one.ok] == []
+    assert bisect_artifacts(folder / turned[0].path, folder / turned[2].path, inputs[:4]).first is None
+
+
 @pytest.mark.parametrize("shape", [(6, 6, 6), (8, 6)])
 def test_a_layout_that_cannot_be_told_is_refused(shape: tuple[int, ...], tmp_path: Path) -> None:
     net = torch.nn.Flatten()
@@ -87,7 +105,25 @@ def test_targets_say_what_their_files_take() -> None:
     board = {"description": "a camera", "runtime": "litert", "input_layout": "nhwc", "io": "integer"}
     target = parse_target(board, "camera", "camera.toml")
     assert (target.input_layout, target.io) == ("nhwc", "integer")
-    with pytest.raises(TargetError, match="input_layout and io: ONNX files take float32"):
+    with pytest.raises(TargetError, match="io: ONNX files take and give float32"):
         parse_target({**board, "runtime": "onnxruntime"}, "camera", "camera.toml")
+    plain = parse_target({**board, "runtime": "onnxruntime", "io": "float32"}, "camera", "camera.toml")
+    assert plain.input_layout == "nhwc"
     with pytest.raises(TargetError, match="did you mean 'nhwc'"):
         parse_target({**board, "input_layout": "nhcw"}, "camera", "camera.toml")
+
+
+def test_a_target_may_choose_the_int8_scheme_itself() -> None:
+    document = {"description": "a board", "int8_scheme": "u8s8-7bit-qoperator"}
+    assert parse_target(document, "board", "board.toml").int8_scheme == "u8s8-7bit-qoperator"
+    for broken, message in (
+        ({"int8_scheme": "s8u8"}, r"did you mean 's8s8'|did you mean 'u8s8'"),
+        ({"int8_scheme": "s8s8", "runtime": "litert"}, "is for ONNX files"),
+    ):
+        with pytest.raises(TargetError, match=message):
+            parse_target({"description": "a board", **broken}, "board", "board.toml")
+    vnni = {"avx2", "avx512_vnni"}
+    assert find_scheme("auto", "x86_64", vnni) == choose_onnx_scheme("x86_64", vnni)
+    forced = find_scheme("s8s8", "x86_64", {"avx2"})
+    assert (forced.activations, forced.reduce_range, forced.layout) == ("int8", False, "qdq")
+    assert "as the target asks, in place of uint8 x int8 (7 bits)" in forced.reason

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from export_nets import normal, seeded, traced
 from torch import nn
 
-from edgeprune.core.latency import LatencyPoint, LatencyTable, TableKey
+from edgeprune.core.layers import JOIN, LayerShape
 from edgeprune.core.sqnr import measure_sqnr_db
 from edgeprune.errors import ExportError
-from edgeprune.export.artifacts import ExportRequest, build_artifacts
+from edgeprune.export.artifacts import ExportRequest, build_artifacts, static_onnx
+from edgeprune.export.bisect import bisect_artifacts
 from edgeprune.export.mixed import find_feeds
-from edgeprune.export.onnx_layers import read_onnx_layers
-from edgeprune.export.runners import RUNNERS
-from edgeprune.export.weights import Node
+from edgeprune.export.observe import observe_extremes
+from edgeprune.export.prices import NetShapes, Pricer, Prices, pose_problem
+from edgeprune.export.quantize_onnx import OnnxScheme
+from edgeprune.export.runners import RUNNERS, run_onnx
+from edgeprune.export.weights import Node, read_layers
 
 SHAPE = (3, 8, 8)
 FORMATS = ("onnx", "tflite")
+FLOAT_OPERATORS = ("Conv", "FusedConv", "Gemm", "FusedGemm")
 
 
 class Uneven(nn.Module):
@@ -61,6 +67,37 @@ def request(directory: Path, file_format: str, limit_db: float) -> ExportRequest
     return ExportRequest(directory, "pruned", (file_format,), precisions, rows, accurate=accurate)
 
 
+def run_operators(path: Path, folder: Path) -> list[str]:
+    """Those of the graph that ONNX Runtime makes of a file: it may round weights by itself."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath, options.log_severity_level = str(folder / "optimised.onnx"), 3
+    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return [node.op_type for node in onnx.load(folder / "optimised.onnx").graph.node]
+
+
+class Dense(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(*ends) for ends in ((16, 12), (12, 12), (12, 6)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first, second, third = self.layers
+        return third(torch.relu(second(torch.relu(first(x)))))
+
+
+def test_float_products_between_integer_ones_stay_in_float(tmp_path: Path) -> None:
+    program, rows = traced(seeded(Dense), torch.zeros(1, 16)), normal(32, 16)
+    request = ExportRequest(tmp_path, "pruned", ("onnx",), ("fp32",))
+    (fp32,) = build_artifacts(program, torch.zeros(1, 16), request)
+    path, mixed = tmp_path / fp32.path, tmp_path / "mixed.onnx"
+    _, second, _ = (layer.name for layer in read_layers(path))
+    static = static_onnx(path, OnnxScheme("uint8", "int8", False, "qdq", ""))
+    mixed.write_bytes(static.quantize(path, observe_extremes(path, rows), [second]))
+    assert [one for one in run_operators(mixed, tmp_path) if one in FLOAT_OPERATORS] == ["FusedGemm"]
+    np.testing.assert_allclose(run_onnx(mixed, rows), run_onnx(mixed, rows, optimised=False), atol=0.1)
+    assert measure_sqnr_db(run_onnx(path, rows), run_onnx(mixed, rows)) > 30
+
+
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_what_cannot_be_quantized_stays_in_float(program: nn.Module, file_format: str, tmp_path: Path) -> None:
     if file_format == "tflite":
@@ -72,7 +109,11 @@ def test_what_cannot_be_quantized_stays_in_float(program: nn.Module, file_format
     assert measure_sqnr_db(wanted, plain) < 15
     assert measure_sqnr_db(wanted, found) > 24
     assert "of 4 layers in float" in mixed.scheme
+    found_fault = bisect_artifacts(tmp_path / fp32.path, tmp_path / int8.path, inputs).describe()
+    assert re.search(r"below 20 dB: .*wide.* before it channel 1.* is lost: another is [\d.e+]+ times as", found_fault)
     if file_format == "onnx":
+        held = [operator for operator in run_operators(tmp_path / mixed.path, tmp_path) if operator in FLOAT_OPERATORS]
+        assert len(held) == int(mixed.scheme.partition(" of 4 ")[0][-1])
         quantized = {one.name for one in onnx.load(tmp_path / mixed.path).graph.initializer}
         assert "wide.weight_quantized" not in quantized
         assert "wide" in mixed.scheme.partition("in float: ")[2]
@@ -84,22 +125,61 @@ def test_what_no_layer_in_int8_can_reach_is_refused(program: nn.Module, tmp_path
         build_artifacts(program, torch.zeros(1, *SHAPE), request(tmp_path, "onnx", 250.0))
 
 
+def price(layers_ms: tuple[float, float], conversion_ms: float = 0.0, budget_ms: float = 100.0) -> Pricer:
+    """A device on which each layer takes so long in float and in int8, and each conversion."""
+
+    def ask(shapes: NetShapes) -> Prices:
+        count, pair = len(shapes.layers), ((0.0, conversion_ms), (conversion_ms, 0.0))
+        whole_ms = (count * layers_ms[0], count * layers_ms[1])
+        return Prices((layers_ms,) * count, (pair,) * len(shapes.joins), whole_ms, budget_ms)
+
+    return ask
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_a_device_is_asked_for_the_layers_as_its_tables_have_them(
+    program: nn.Module, file_format: str, tmp_path: Path
+) -> None:
+    if file_format == "tflite":
+        pytest.importorskip("litert_torch", reason="the extra `edgeprune[tflite]` is not installed")
+    asked: list[NetShapes] = []
+    wanted = replace(request(tmp_path, file_format, 25.0), ask=asked.append)
+    build_artifacts(program, torch.zeros(1, *SHAPE), wanted)
+    around, none = ((3, 3), (1, 1), 1, (8, 8), (1, 1)), ((1, 1), (1, 1), 1, (8, 8), (0, 0))
+    shapes = (("conv", 3, 6, *around), ("conv", 6, 6, *around), ("conv", 6, 6, *none), ("conv", 6, 8, *around))
+    assert asked == [NetShapes(tuple(LayerShape(*one) for one in shapes), (LayerShape(JOIN, 6, 6, *none),) * 3)]
+
+
 def test_layers_that_are_faster_in_float_stay_in_float(program: nn.Module, tmp_path: Path) -> None:
-    example = torch.zeros(1, *SHAPE)
-    plain = ExportRequest(tmp_path, "pruned", ("onnx",), ("fp32",))
-    (source,) = build_artifacts(program, example, plain)
-    shapes = dict.fromkeys(read_onnx_layers(tmp_path / source.path))
-
-    def table(precision: str, latency_ms: float) -> LatencyTable:
-        points = tuple(LatencyPoint(one, latency_ms, latency_ms, latency_ms) for one in shapes)
-        return LatencyTable(TableKey("device", "onnxruntime", "1", precision, 1), points)
-
-    rows, fast_float = [normal(32, *SHAPE)], (table("fp32", 1.0), table("int8", 1.5))
-    asked = ExportRequest(tmp_path / "int8", "pruned", ("onnx",), ("mixed",), rows, tables=fast_float[::-1])
+    example, rows = torch.zeros(1, *SHAPE), [normal(32, *SHAPE)]
+    asked = ExportRequest(tmp_path / "int8", "pruned", ("onnx",), ("mixed",), rows, ask=price((1.5, 1.0)))
     (mixed,) = build_artifacts(program, example, asked)
     assert "0 of 4 layers in float" in mixed.scheme
+    assert "predicted 4 ms, all in int8 4, all in float 6" in mixed.scheme
     with pytest.raises(ExportError, match="ship fp32"):
-        build_artifacts(program, example, replace(asked, directory=tmp_path / "fp32", tables=fast_float))
+        build_artifacts(program, example, replace(asked, directory=tmp_path / "fp32", ask=price((1.0, 1.5))))
+
+
+def test_a_budget_that_no_accurate_choice_is_within_is_told(program: nn.Module, tmp_path: Path) -> None:
+    slow = replace(request(tmp_path, "onnx", 25.0), ask=price((3.0, 1.0), conversion_ms=0.5, budget_ms=4.2))
+    *_, mixed = build_artifacts(program, torch.zeros(1, *SHAPE), slow)
+    assert "no choice as quiet is within 4.2 ms" in mixed.scheme
+
+
+def test_parts_add_up_to_the_whole_nets_that_were_measured(program: nn.Module, tmp_path: Path) -> None:
+    (fp32,) = build_artifacts(program, torch.zeros(1, *SHAPE), ExportRequest(tmp_path, "pruned", ("onnx",), ("fp32",)))
+    path, together = tmp_path / fp32.path, (((-0.1, 0.3), (0.2, -0.2)),) * 3
+
+    def ask(shapes: NetShapes) -> Prices:
+        return Prices(((2.0, 1.0), (2.0, 1.5), (1.0, 1.0), (3.0, 2.0)), together, (15.2, 5.9), 7.0)
+
+    problem = pose_problem(path, normal(1, *SHAPE)[0], read_layers(path), ((0, 1), (1, 2), (2, 3)), ask)
+    assert problem.cost([True] * 4) == pytest.approx(15.2)
+    assert problem.cost([False] * 4) == pytest.approx(5.9)
+    scale = (15.2 / 7.4, 5.9 / 5.2)
+    parts = (2.0 * scale[0], 0.2, 1.5 * scale[1], -0.1 * scale[1], 1.0 * scale[1], 0.3, 3.0 * scale[0])
+    assert problem.cost([True, False, False, True]) == pytest.approx(sum(parts))
+    assert problem.budget == 7.0
 
 
 def test_operators_follow_the_layers_that_feed_them() -> None:

@@ -23,7 +23,8 @@ from edgeprune.export.layer_outputs import trace_file
 from edgeprune.export.metadata import embed_metadata, pack_tflite, unpack_tflite
 from edgeprune.export.parity import TOLERANCES, compare_artifacts, compare_outputs
 from edgeprune.graph.trace import trace_model
-from edgeprune.stages.artifacts import check_link, find_broken
+from edgeprune.stages.artifacts import find_broken
+from edgeprune.stages.chain import check_link
 
 EXAMPLE = torch.zeros(1, *ODD_SHAPE)
 STRIPES = np.repeat(normal(80, 3, 16, 1), 16, axis=3) + 0.3 * normal(80, *ODD_SHAPE, seed=1)
@@ -213,7 +214,7 @@ def test_a_saturating_scheme_is_stopped_and_its_layer_named(
     model = onnx.load(tmp_path / made[1][1].path)
     store("body.weight_quantized", lambda v: np.clip(v.astype(np.int64), -30, 30))(model)
     onnx.save(model, saturating)
-    run_onnx = parity.run_onnx
+    run_onnx = parity.RUNNERS["onnx"]
 
     def run(path: Path, inputs: np.ndarray, optimised: bool = True) -> np.ndarray:
         return run_onnx(saturating if optimised and "int8" in path.name else path, inputs, optimised)
@@ -221,14 +222,37 @@ def test_a_saturating_scheme_is_stopped_and_its_layer_named(
     def trace(path: Path, inputs: np.ndarray, optimised: bool = False) -> Any:
         return trace_file(saturating if optimised else path, inputs, optimised)
 
-    monkeypatch.setattr(parity, "run_onnx", run)
+    monkeypatch.setitem(parity.RUNNERS, "onnx", run)
     monkeypatch.setattr(bisect, "trace_file", trace)
     with pytest.raises(ParityError, match=r"(?s)optimised kernels: .*the int8 kernels saturate.*27 dB: (body|add) \("):
         check(made)
 
 
+def test_wrong_xnnpack_kernels_are_stopped_and_their_layer_named(
+    tflite_files: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A convolution that the delegate computes wrong, as in qemu-user 7.2: with another scale here."""
+    made = copy(tflite_files, tmp_path)
+    wrong = tmp_path / "wrong.tflite"
+    wrong.write_bytes((tmp_path / made[1][1].path).read_bytes())
+    edit_tflite(wrong, clip_tflite)
+    run_tflite = parity.RUNNERS["tflite"]
+
+    def run(path: Path, inputs: np.ndarray, optimised: bool = True) -> np.ndarray:
+        return run_tflite(wrong if optimised and "int8" in path.name else path, inputs, optimised)
+
+    def trace(path: Path, inputs: np.ndarray, optimised: bool = False) -> Any:
+        return trace_file(wrong if optimised else path, inputs, optimised)
+
+    monkeypatch.setitem(parity.RUNNERS, "tflite", run)
+    monkeypatch.setattr(bisect, "trace_file", trace)
+    with pytest.raises(ParityError, match=r"(?s)XNNPACK computes int8 wrong.*20 dB: Conv2d_body .*clipped range"):
+        check(made)
+
+
 def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-200])
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
 
 
 def raise_opset(path: Path) -> None:

@@ -88,6 +88,8 @@ def test_files_name_the_plan_that_they_were_pruned_by(run: tuple[Path, dict[str,
     for row in report["artifacts"]:
         told = read_metadata(directory / row["path"])
         assert told["model_sha256"] == report["plan"]["model_sha256"]
+        assert json.loads(told["labels"])[3] == "digit 3"
+        assert told["preprocessing"].startswith("grey from 0 to 16")
         assert told.get("plan_sha256") == (plan if row["role"] == "pruned" else None)
 
 

@@ -103,6 +103,8 @@ def test_a_recipe_may_bring_its_own_loss_metric_and_settings(tmp_path: Path) -> 
         ("def batches", "widths = {'0': {'step': True}}\ndef batches", ("a number of channels from 1", "True")),
         ("def batches", "widths = {'0': 'all'}\ndef batches", ('expected "whole"', "'all'")),
         ("def batches", "widths = ['0']\ndef batches", ("by the name of a layer", "list")),
+        ("def batches", "labels = 'cat'\ndef batches", ("labels: expected a list of the classes' names", "'cat'")),
+        ("def batches", "preprocessing = 255\ndef batches", ("preprocessing: expected a text", "int")),
         (
             "def batches",
             "finetune = {'distillation': 2}\ndef batches",

@@ -8,7 +8,6 @@ from math import exp, log1p, sqrt
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtr, stdtr, stdtrit
 
 from edgeprune.core.statistics import CONFIDENCE, SEED
 from edgeprune.errors import UsageError
@@ -86,6 +85,8 @@ def mean_interval(values: np.ndarray, confidence: float = CONFIDENCE) -> tuple[f
     The percentile interval (Efron, 1979) of few values is too narrow; its percentiles are moved out as Student's t has
     it (the expanded percentile interval: Hesterberg, The American Statistician 69, 2015, 371-386, section 4.4).
     """
+    from scipy.special import ndtr, stdtrit
+
     count = len(values)
     means = values[np.random.default_rng(SEED).integers(0, count, (RESAMPLES, count))].mean(axis=1)
     reach = sqrt(count / (count - 1)) * float(stdtrit(count - 1, (1 + confidence) / 2))
@@ -98,6 +99,8 @@ def equivalence_p(differences: np.ndarray, margin: float) -> float:
 
     Schuirmann, Journal of Pharmacokinetics and Biopharmaceutics 15, 1987, 657-680.
     """
+    from scipy.special import stdtr
+
     count, mean = len(differences), float(differences.mean())
     error = float(differences.std(ddof=1)) / sqrt(count)
     if error == 0:

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from edgeprune.core.answers import Reader, count, each, number, positive, text
+
 LEAST_SAMPLES = 20
 """Fewer new readings in a window than these are no measurement."""
 MAX_GAP = 0.25
@@ -59,6 +61,15 @@ METER_CLASSES = {
     "command": MeterClass("what the user's own meter sees", 0.0, "not known: the meter's own error comes on top"),
 }
 """By the kind that a meter says it is of."""
+
+
+METER: dict[str, Reader[Any]] = {
+    **dict.fromkeys(("name", "kind", "unit"), text),
+    **dict.fromkeys(("poll_s", "window_s"), positive),
+    "fresh": bool,
+    "step": number,
+}
+"""How each field of a `Meter` is read."""
 
 
 @dataclass(frozen=True)
@@ -267,9 +278,9 @@ def parse_windows(rows: Sequence[Mapping[str, Any]]) -> tuple[Window, ...]:
     """
     try:
         windows = tuple(
-            Window(str(row["name"]), float(row["begin_s"]), float(row["end_s"]), int(row["count"])) for row in rows
+            Window(text(row["name"]), number(row["begin_s"]), number(row["end_s"]), count(row["count"])) for row in rows
         )
-    except (KeyError, TypeError, OverflowError) as exc:
+    except (KeyError, TypeError) as exc:
         raise ValueError(f"not an energy window: {exc!r}") from exc
     rests = all(bool(window.name) == bool(at % 2) for at, window in enumerate(windows))
     whole = all(0 < window.seconds < math.inf and (window.count > 0 or not window.name) for window in windows)
@@ -286,8 +297,6 @@ def make_readings(meter: Meter, rows: Sequence[Sequence[float]], lost: str = "")
     """
     if meter.kind not in METER_CLASSES or meter.unit not in ("W", "J"):
         raise ValueError(f"a meter of kind {meter.kind!r} in {meter.unit!r} is unknown")
-    pairs = np.asarray(rows, dtype=float).reshape(-1, 2)
-    if not np.all(np.isfinite(pairs)):
-        raise ValueError("a reading that is not finite")
+    pairs = np.asarray([each(number)(row) for row in rows], dtype=float).reshape(-1, 2)
     latest = dict(sorted((float(at), float(value)) for at, value in pairs))
     return Readings(meter, np.asarray(list(latest)), np.asarray(list(latest.values())), lost)

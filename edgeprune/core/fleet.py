@@ -16,11 +16,6 @@ UNLIKE_RATIO = 1.08
 """Boards of a kind whose medians differ by more are named. The median of one file on one machine moved by up to 8 %
 from run to run where this was written, so that a smaller ratio is no property of a board, however narrow its interval:
 an interval tells what one run holds, not what the next one will."""
-MEASURED_THERE = (
-    *("latency_p50_ms", "latency_p90_ms", "latency_p95_ms", "latency_p99_ms"),
-    *("init_ms", "first_ms", "peak_memory_mib", "file_bytes", "speedup"),
-)
-"""What every board of a fleet is asked for."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +114,6 @@ def render_fleet(document: Mapping[str, Any]) -> str:
     rank = "the worst board" if document["percentile"] == WORST else f"the board at percentile {document['percentile']}"
     lines += ["", f"by {rank}:"]
     lines += [f"  {row['outcome']:12} {row['gate']}: {row['reason']} ({row['host']})" for row in document["gates"]]
-    lines += [f"  not judged   {gate}: not measured on each board" for gate in document["not_judged"]]
     return "\n".join([*lines, f"verdict: {document['verdict']}"])
 
 

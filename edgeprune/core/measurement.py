@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import accumulate
 from typing import Any
 
+from edgeprune.core.answers import Reader, count, each, named, number, optional, positive, read_fields, text
 from edgeprune.core.energy import Energy
 from edgeprune.core.statistics import LatencySummary, drift, summarise
 
@@ -179,6 +180,53 @@ def _span(values: tuple[float, ...], unit: str) -> str:
     return f"{min(values):.0f} to {max(values):.0f} {unit}" if values else ""
 
 
+CONDITIONS: dict[str, Reader[Any]] = {
+    "threads": count,
+    "affinity": each(count),
+    "governor": text,
+    "frequency_mhz": each(number),
+    "temperature_c": each(number),
+    "throttled": each(text),
+    "load_average": each(number),
+    "clock_resolution_ns": optional(count),
+    "overhead_us": optional(number),
+    "too_warm_c": optional(number),
+    "notes": each(text),
+}
+"""How each field of `Conditions` is read."""
+FACTS: dict[str, Reader[Any]] = {
+    **dict.fromkeys(("host", "machine", "model", "cpu", "os", "kernel", "python", "host_key", "power_meter"), text),
+    "cores": count,
+    "cpu_flags": each(text),
+    "memory_mib": count,
+    "runtimes": named(text),
+    "max_mhz": optional(count),
+}
+"""How each field of `DeviceFacts` is read."""
+FIGURES: dict[str, Reader[Any]] = {
+    "init_ms": number,
+    "first_ms": number,
+    "warmup_runs": count,
+    "peak_memory_mib": optional(number),
+    "rounds": each(count),
+    "providers": named(number),
+}
+"""How those fields of `Measurement` are read that an agent tells as they are."""
+
+
+def parse_figures(row: dict[str, Any]) -> dict[str, Any]:
+    """What an agent says of one model, as fields of a `Measurement`; its samples come in ns.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is not whole.
+    """
+    found: dict[str, Any] = {name: read(row[name]) for name, read in FIGURES.items()}
+    samples = tuple(positive(taken) / 1e6 for taken in each(positive)(row["samples_ns"]))
+    if not all(found["rounds"]) or sum(found["rounds"]) != len(samples):
+        raise ValueError(f"{len(samples)} samples in rounds of {found['rounds']}"[:200])
+    return {**found, "samples_ms": samples, "conditions": parse_conditions(row["conditions"])}
+
+
 def parse_measurement(row: dict[str, Any]) -> Measurement:
     """Read back what :meth:`Measurement.to_dict` gave."""
     conditions = parse_conditions(row["conditions"])
@@ -187,8 +235,12 @@ def parse_measurement(row: dict[str, Any]) -> Measurement:
 
 
 def parse_conditions(row: dict[str, Any]) -> Conditions:
-    """Read conditions as an agent tells them, and as :meth:`Measurement.to_dict` gave them."""
-    return Conditions(**_tuples(row))
+    """Read conditions as an agent tells them, and as :meth:`Measurement.to_dict` gave them.
+
+    Raises:
+        TypeError, ValueError: they are not whole.
+    """
+    return Conditions(**read_fields(row, CONDITIONS))
 
 
 def parse_device_facts(row: dict[str, Any]) -> DeviceFacts:

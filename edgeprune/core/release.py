@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgeprune.core.answers import count, text
 from edgeprune.core.artifact import Artifact
 from edgeprune.core.document import REPORT_VERSION
 from edgeprune.core.gate import PASS
 from edgeprune.core.summary import render_columns
 from edgeprune.core.target import RUNTIMES
-from edgeprune.errors import DeviceError, RunError, UsageError
+from edgeprune.errors import RunError, UsageError
 
 MANIFEST_VERSION = 1
 ID_LENGTH = 16
@@ -103,23 +104,20 @@ def parse_releases(rows: Any) -> list[ReleaseOnBoard]:
     """The releases on a board, from what its agent says.
 
     Raises:
-        DeviceError: they are told in words unknown here.
+        KeyError, TypeError, ValueError: they are told in words unknown here.
     """
-    try:
-        return [
-            ReleaseOnBoard(
-                id=str(row["id"]),
-                whole=bool(row["whole"]),
-                current=bool(row["current"]),
-                previous=bool(row["previous"]),
-                bytes=int(row["bytes"]),
-                manifest=row["manifest"] if isinstance(row["manifest"], dict) else {},
-                signature=str(row["signature"]),
-            )
-            for row in rows
-        ]
-    except (KeyError, TypeError, ValueError) as exc:
-        raise DeviceError(f"the agent describes the releases in words unknown here: {exc!r}") from exc
+    return [
+        ReleaseOnBoard(
+            id=text(row["id"]),
+            whole=bool(row["whole"]),
+            current=bool(row["current"]),
+            previous=bool(row["previous"]),
+            bytes=count(row["bytes"]),
+            manifest=row["manifest"] if isinstance(row["manifest"], dict) else {},
+            signature=text(row["signature"]),
+        )
+        for row in rows
+    ]
 
 
 def find_release(prefix: str, releases: Sequence[ReleaseOnBoard], host: str) -> str:

@@ -8,6 +8,9 @@ import numpy as np
 
 DAMPING = 0.01
 """Share of the mean second moment added to each (Frantar et al. 2022)."""
+STEPS_PER_OCTAVE = 4
+MOST_STEPS = 8
+"""Channels are raised by powers of 2 ** (1 / STEPS_PER_OCTAVE), four times at most: a digit says how far."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +74,19 @@ def shift_of_outputs(weights: np.ndarray, rounded: np.ndarray, moments: Moments)
     return np.asarray(np.einsum("gok,gk->go", error, moments.mean).reshape(-1))
 
 
-def equalising_scales(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Factors `[C]` that give each channel between two layers the same range in both.
+def equalising_steps(peaks: np.ndarray) -> np.ndarray:
+    """How far to raise each channel of a tensor, `[C]` integers, from the largest magnitudes seen in them, `[C]`.
 
-    `first` `[C, ...]` writes the channels, `second` `[..., C, ...]` with C moved to the front reads them: dividing the
-    first and its bias, and multiplying the second, leaves what both compute together unchanged where what lies between
-    is positively homogeneous, as ReLU is (Nagel et al. 2019, section 4.1). A channel that is 0 in one keeps factor 1.
+    One scale holds the whole tensor, so that a quiet channel is held in few of its values. Halfway (in decibels) to the
+    loudest is best here: further up, what exceeds the values seen is clipped in every channel at once. At most
+    MOST_STEPS, for channels that were hardly ever seen to do anything; a dead channel stays (after Nagel et al. 2019,
+    section 4.1, who level the weights on either side; those have a scale per channel here).
     """
-    out, into = (np.abs(part).reshape(len(part), -1).max(axis=1).astype(np.float64) for part in (first, second))
-    alive = (out > 0) & (into > 0)
-    safe_out, safe_into = np.where(alive, out, 1), np.where(alive, into, 1)
-    return np.asarray(np.sqrt(safe_out / safe_into))
+    octaves = np.log2(peaks.astype(np.float64), out=np.full(len(peaks), np.inf), where=peaks > 0)
+    missing = np.max(octaves, where=peaks > 0, initial=-np.inf) - octaves
+    return np.where(peaks > 0, np.clip(np.round(missing / 2 * STEPS_PER_OCTAVE), 0, MOST_STEPS), 0).astype(np.int64)
+
+
+def raise_by(steps: np.ndarray) -> np.ndarray:
+    """Factors of so many steps."""
+    return np.asarray(2.0 ** (steps / STEPS_PER_OCTAVE))

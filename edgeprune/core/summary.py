@@ -98,8 +98,9 @@ def render_artifacts(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def describe_choice(row: Mapping[str, Any]) -> str:
-    """Whether a report's artifact ships, is the fastest that may, or too inaccurate to."""
+    """Whether a report's artifact ships, is the fastest that may, too inaccurate to, or wrong."""
     words = {"shipped": row.get("shipped"), "fastest": row.get("fastest"), "inaccurate": row.get("accurate") is False}
+    words |= {"refused": row.get("refused")}
     return ", ".join(word for word, true in words.items() if true)
 
 

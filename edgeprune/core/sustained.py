@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeprune.core.answers import count, each, number, optional, positive, text
 from edgeprune.core.comparison import mean_interval
 from edgeprune.core.measurement import Conditions, parse_conditions
 
@@ -75,13 +76,14 @@ def parse_sustained(row: Mapping[str, Any], duration_s: float) -> SustainedRun:
     windows = tuple(_parse_window(one) for one in row["windows"])
     if len(windows) < 2 * LEAST_WINDOWS:
         raise ValueError(f"{len(windows)} windows in {duration_s:g} s; a sustained run needs {2 * LEAST_WINDOWS}")
-    return SustainedRun(str(row["name"]), duration_s, windows, parse_conditions(row["conditions"]))
+    return SustainedRun(text(row["name"]), duration_s, windows, parse_conditions(row["conditions"]))
 
 
 def _parse_window(row: Mapping[str, Any]) -> Window:
-    low, middle, high, most = (float(latency) / 1e6 for latency in row["latency_ns"])
-    at_s, count, throttled = float(row["at_s"]), int(row["count"]), tuple(map(str, row["throttled"]))
-    return Window(at_s, count, low, middle, high, most, row["mhz"], row["temperature_c"], throttled)
+    low, middle, high, most = (latency / 1e6 for latency in each(positive)(row["latency_ns"]))
+    mhz, temperature_c = (optional(number)(row[name]) for name in ("mhz", "temperature_c"))
+    at_s, runs, throttled = number(row["at_s"]), count(row["count"]), each(text)(row["throttled"])
+    return Window(at_s, runs, low, middle, high, most, mhz, temperature_c, throttled)
 
 
 def compare_ends(run: SustainedRun) -> Change:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from edgeprune.core.answers import LARGEST
 from edgeprune.core.gate import METRICS, Gate
 from edgeprune.core.measurement import Protocol
 from edgeprune.errors import TargetError
@@ -23,6 +24,9 @@ MIXED = "mixed"
 PRECISIONS = FORMAT_PRECISIONS["tflite"]
 LAYOUTS = ("nchw", "nhwc")
 IO_TYPES = ("float32", "integer")
+INT8_SCHEMES = ("u8s8", "u8s8-7bit", "s8s8", "u8s8-qoperator", "u8s8-7bit-qoperator")
+"""How static int8 ONNX files hold activations and weights, where AUTO does not choose by the processor: "7bit" weights
+saturate nowhere, "qoperator" is integer operators in the file itself."""
 PROVIDERS = ("cpu", "xnnpack", "cuda", "tensorrt")
 """Execution providers of ONNX Runtime. LiteRT has its own delegate, XNNPACK, and knows "cpu" only."""
 FASTEST = "fastest"
@@ -105,6 +109,8 @@ class Target:
     """One of LAYOUTS: how LiteRT files take images."""
     io: str = "float32"
     """One of IO_TYPES: what LiteRT's static int8 files take and give; integers are what microcontrollers need."""
+    int8_scheme: str = AUTO
+    """One of INT8_SCHEMES for ONNX files, or AUTO: what the device's instruction set computes right."""
     cores: tuple[int, ...] | str = ()
     """Cores to run on, or FASTEST; empty: wherever the kernel puts it."""
     provider: str = "cpu"
@@ -129,10 +135,15 @@ class Target:
                 f"target {self.name}: provider: {self.provider!r} is ONNX Runtime's; {self.runtime} uses its own "
                 "delegate XNNPACK; leave provider out"
             )
-        if (self.input_layout, self.io) != ("nchw", "float32") and self.runtime != "litert":
+        if self.io != "float32" and self.runtime != "litert":
             raise TargetError(
-                f"target {self.name}: input_layout and io: ONNX files take float32 in the layout of the model; "
+                f"target {self.name}: io: ONNX files take and give float32; "
                 'choose runtime = "litert", or leave them out'
+            )
+        if self.int8_scheme != AUTO and self.runtime != "onnxruntime":
+            raise TargetError(
+                f"target {self.name}: int8_scheme: {self.int8_scheme!r} is for ONNX files; {self.runtime} has one "
+                "scheme; leave it out"
             )
         if self.cores and self.cores != FASTEST and len(self.cores) < self.threads:
             raise TargetError(
@@ -175,13 +186,14 @@ def parse_target(document: Mapping[str, Any], name: str, where: str) -> Target:
         TargetError: unknown key, wrong type, value out of range; says where and what is expected.
     """
     allowed = {"description", "runtime", "precision", "threads", "step", "python", "cores", "provider"}
-    allowed |= {"allow_fallback", "input_layout", "io"}
+    allowed |= {"allow_fallback", "input_layout", "io", "int8_scheme"}
     _check_keys(document, allowed | {"budget", "gates", "protocol", "power", "hardware"}, where)
     _choice(document, "runtime", tuple(RUNTIMES), where)
     _choice(document, "precision", (*PRECISIONS, AUTO), where)
     _choice(document, "provider", PROVIDERS, where)
     _choice(document, "input_layout", LAYOUTS, where)
     _choice(document, "io", IO_TYPES, where)
+    _choice(document, "int8_scheme", (*INT8_SCHEMES, AUTO), where)
     plain = {key: document[key] for key in allowed if key in document}
     for key in ("description", "python"):
         _typed(plain, key, str, where)
@@ -318,11 +330,11 @@ def _typed(table: Mapping[str, Any], key: str, kind: Any, where: str) -> None:
 
 def _number(table: Mapping[str, Any], key: str, where: str) -> None:
     _typed(table, key, (int, float), where)
-    if table[key] != table[key] or abs(table[key]) == float("inf"):
+    if not abs(table[key]) < LARGEST:
         raise TargetError(f"{where}: {key}: must be finite")
 
 
 def _positive(table: Mapping[str, Any], key: str, kind: Any, where: str) -> None:
     _typed(table, key, kind, where)
-    if key in table and not 0 < table[key] < float("inf"):
-        raise TargetError(f"{where}: {key}: {table[key]!r} must be above zero")
+    if key in table and not 0 < table[key] < LARGEST:
+        raise TargetError(f"{where}: {key}: {table[key]!r} must be above zero, and finite")

@@ -7,7 +7,8 @@ import io
 import json
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -40,6 +41,10 @@ class Agent:
     def workspace(self) -> str:
         """The folder that it lies in, by its whole path."""
         return str(PurePosixPath(self.path).parent)
+
+
+def ignore(text: str) -> None:
+    """Progress that nobody looks at."""
 
 
 def pack_agent() -> bytes:
@@ -89,6 +94,39 @@ def call_agent(
         command, stdin=json.dumps({**agent.settings, **request}).encode(), timeout_s=SILENCE_S, on_line=reader.feed
     )
     return reader.finish(completed)
+
+
+def ask_agent(
+    agent: Agent,
+    request: Mapping[str, Any],
+    progress: Callable[[str], None] = ignore,
+    on_mark: Callable[[float], None] | None = None,
+) -> dict[str, Any]:
+    """Send a request that has one result; gives it.
+
+    Raises:
+        DeviceError: as for :func:`call_agent`, or there is none, or several.
+    """
+    rows = call_agent(agent, request, progress, on_mark)
+    if len(rows) != 1:
+        told = f"{len(rows)} answers to {request['command']!r}, expected one"
+        raise RemoteError(f"{agent.transport.host}: the agent gave {told}; run the same command again")
+    return rows[0]
+
+
+@contextmanager
+def understood(host: str, what: str) -> Iterator[None]:
+    """Read in the body what a board says of something.
+
+    Raises:
+        RemoteError: it is not what is read there.
+    """
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as exc:
+        told = plain(str(exc)) or type(exc).__name__
+        told = f"{told} is missing" if isinstance(exc, KeyError) else told
+        raise RemoteError(f"{host}: what the agent says of {what} is not whole: {told[:300]}") from exc
 
 
 class EventReader:

@@ -8,15 +8,16 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from edgeprune.core.measurement import NO_POWER_SENSOR, DeviceFacts
+from edgeprune.core.answers import read_fields
+from edgeprune.core.measurement import FACTS, NO_POWER_SENSOR, DeviceFacts
 from edgeprune.core.target import Target
 from edgeprune.device.address import AdbAddress
-from edgeprune.device.agent import Agent, call_agent, push_agent
+from edgeprune.device.agent import Agent, ask_agent, ignore, push_agent, understood
 from edgeprune.device.lease import hold_lease
 from edgeprune.device.local import LocalTransport
 from edgeprune.device.lookup import resolve_host
-from edgeprune.device.transport import Transport
-from edgeprune.errors import DeviceError, RemoteError, RuntimeMissing
+from edgeprune.device.transport import Transport, plain
+from edgeprune.errors import DeviceError, RuntimeMissing
 from edgeprune.shipped import cache_dir
 
 PACKAGES = {"onnxruntime": ("onnxruntime",), "litert": ("ai-edge-litert", "tflite-runtime")}
@@ -70,10 +71,6 @@ class Device:
         raise RuntimeMissing(f"{self.facts.host}: {package} is not installed for {self.python}; run: {remedy}")
 
 
-def ignore(text: str) -> None:
-    """Progress that nobody looks at."""
-
-
 @contextmanager
 def open_device(
     target: Target, host: str | None, say: Callable[[str], None] = ignore, set_governor: bool = False
@@ -124,8 +121,7 @@ def open_transport(target_name: str, host: str | None) -> Transport:
 
 
 def _gather(agent: Agent, target: Target) -> Device:
-    (row,) = call_agent(agent, {"command": "facts"}, ignore)
-    facts = _parse_facts(row, agent.transport)
+    facts = _parse_facts(ask_agent(agent, {"command": "facts"}), agent.transport)
     return Device(agent.transport, facts, agent.workspace, agent.python, agent, target.name)
 
 
@@ -139,7 +135,8 @@ def shake_hands(transport: Transport, python: str) -> tuple[str, str]:
     workspace = str(cache_dir() / "board") if local else REMOTE_WORKSPACE
     candidates = [python] if python else [sys.executable] if local else [f"{VENV}/bin/python", "python3"]
     done = transport.run(["sh", "-c", HANDSHAKE, "sh", workspace, *candidates], timeout_s=HANDSHAKE_S)
-    found = dict(line.split("=", 1) for line in done.stdout.decode(errors="replace").splitlines() if "=" in line)
+    said = plain(done.stdout.decode(errors="replace"))
+    found = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
     if "workspace" not in found:
         raise DeviceError(f"{transport.host}: {workspace} cannot be made: {done.stderr.strip()[-300:]}")
     if "python" not in found:
@@ -150,9 +147,7 @@ def shake_hands(transport: Transport, python: str) -> tuple[str, str]:
 
 
 def _parse_facts(row: Mapping[str, Any], transport: Transport) -> DeviceFacts:
-    fields = {**row, "power_meter": row.get("power_meter") or NO_POWER_SENSOR}
-    fields["cpu_flags"] = tuple(fields.get("cpu_flags", ()))
-    try:
-        return DeviceFacts(host=transport.host, host_key=transport.host_key, **fields)
-    except TypeError as exc:
-        raise RemoteError(f"{transport.host}: the agent describes the board in words unknown here: {exc}") from exc
+    own = {"host": transport.host, "host_key": transport.host_key}
+    with understood(transport.host, "the board"):
+        told = {**row, "power_meter": row.get("power_meter") or NO_POWER_SENSOR}
+        return DeviceFacts(**{**read_fields(told, FACTS), **own})

@@ -7,14 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from edgeprune.core.energy import Energy, Meter, find_energies, make_readings, parse_windows
+from edgeprune.core.answers import read_fields
+from edgeprune.core.energy import METER, Energy, Meter, find_energies, make_readings, parse_windows
 from edgeprune.core.measurement import NO_POWER_SENSOR, Measurement
 from edgeprune.core.target import AUTO, COMMAND, ON_DEVICE, PLUGS, PowerSource, Target
-from edgeprune.device.agent import call_agent
+from edgeprune.device.agent import ask_agent, understood
 from edgeprune.device.connect import Device
 from edgeprune.device.measure import ModelFile, push_models
 from edgeprune.device.meters import describe_command, open_external, try_external
-from edgeprune.errors import RemoteError, TargetError
+from edgeprune.errors import TargetError
 
 ELSEWHERE = "elsewhere"
 REMEDY = (
@@ -66,7 +67,7 @@ def is_external(source: PowerSource) -> bool:
 def _try_on_board(device: Device, target: Target) -> str:
     source = target.power
     request = {"command": "meter", "meter": source.meter, "sensor": source.sensor}
-    (row,) = call_agent(device.agent, request, lambda text: None)
+    row = ask_agent(device.agent, request)
     problem = row.get("problem") or ("" if row.get("meter") else NO_POWER_SENSOR)
     if problem:
         raise TargetError(
@@ -100,9 +101,9 @@ def measure_energy(
     if is_external(source):
         return _measure_elsewhere(device, source, request, progress)
     own = describe_command(source.command) if source.meter == COMMAND else None
-    (row,) = call_agent(device.agent, request | (_pace(own) if own else {}), progress)
+    row = ask_agent(device.agent, request | (_pace(own) if own else {}), progress)
     meter = own or _parse_meter(device, row.get("meter"))
-    return _find(device, meter, row, row.get("readings", []), str(row.get("lost", "")))
+    return _find(device, meter, row, row.get("readings", []), str(row.get("lost") or ""))
 
 
 def _pace(meter: Meter) -> dict[str, float]:
@@ -118,27 +119,23 @@ def _measure_elsewhere(
     request |= {"meter": ELSEWHERE, **_pace(meter)}
     alignment = Alignment([])
     with enter() as log:
-        rows = call_agent(
+        row = ask_agent(
             device.agent, request, progress, lambda at_s: alignment.pairs.append((at_s, time.perf_counter()))
         )
     readings = [(at_s - alignment.ahead_s, watts) for at_s, watts in log.readings]
-    return _find(device, meter, rows[0], readings, log.lost)
+    return _find(device, meter, row, readings, log.lost)
 
 
 def _find(
     device: Device, meter: Meter, row: Mapping[str, Any], readings: Sequence[Sequence[float]], lost: str
 ) -> dict[str, Energy]:
-    try:
-        return find_energies(make_readings(meter, readings, lost), parse_windows(row.get("windows", ())))
-    except (TypeError, ValueError) as exc:
-        raise RemoteError(f"{device.facts.host}: the energy run is not whole: {exc}") from exc
+    with understood(device.facts.host, "the energy run"):
+        return find_energies(make_readings(meter, readings, lost), parse_windows(row["windows"]))
 
 
 def _parse_meter(device: Device, row: Any) -> Meter:
-    try:
-        return Meter(**row)
-    except TypeError as exc:
-        raise RemoteError(f"{device.facts.host}: the agent describes its meter in words unknown here: {exc}") from exc
+    with understood(device.facts.host, "its power meter"):
+        return Meter(**read_fields(row, METER))
 
 
 def add_energy(measured: Mapping[str, Measurement], energies: Mapping[str, Energy]) -> dict[str, Measurement]:

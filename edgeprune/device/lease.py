@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeprune.device.agent import Agent, call_agent
+from edgeprune.core.answers import number, text
+from edgeprune.device.agent import Agent, ask_agent, understood
 from edgeprune.device.transport import Transport
-from edgeprune.errors import ConnectionFailed, DeviceError, RemoteError, UsageError
+from edgeprune.errors import ConnectionFailed, DeviceError, UsageError
 
 TTL_S = 180.0
 RENEW_S = 45.0
@@ -96,22 +97,34 @@ def _held_by(agent: Agent, path: str, token: str) -> Iterator[None]:
 def _take_work(agent: Agent, token: str, reason: str, say: Callable[[str], None]) -> str | None:
     """Take the lease to work, over one that is dead; gives its file, None where this thread has the lease already."""
     request = _request(WORK, token, reason, TTL_S)
-    row = _ask(agent, request)
+    row = _take(agent, request)
     if not row["taken"]:
-        holder = parse_lease(row["holder"])
+        holder = _holder(agent, row)
         thread = _held.get(holder.token)
         if thread == threading.get_ident():
             return None
         if holder.name == RESERVED or thread is not None or not _has_ended(holder.client):
             raise _busy(agent, holder)
-        row = _ask(agent, {**request, "instead_of": holder.token})
+        row = _take(agent, {**request, "instead_of": holder.token})
     if not row["taken"]:
-        raise _busy(agent, parse_lease(row["holder"]))
+        raise _busy(agent, _holder(agent, row))
     if row["replaced"]:
-        old = parse_lease(row["replaced"])
+        old = parse_lease(row["replaced"], agent.transport.host)
         cause = "its process has ended" if old.left_s > 0 else "it was not renewed"
         say(f"{agent.transport.host}: took over the lease of {old.owner} ({old.reason}): {cause}")
     return str(row["path"])
+
+
+def _take(agent: Agent, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Ask for a lease; `taken` says whether we have it, `replaced` whose it was, `holder` else whose it is."""
+    row = _ask(agent, request)
+    with understood(agent.transport.host, "a lease"):
+        said = ("taken", "replaced", "path") if row["taken"] else ("taken", "holder")
+        return {name: row[name] for name in said}
+
+
+def _holder(agent: Agent, row: Mapping[str, Any]) -> Lease:
+    return parse_lease(row["holder"], agent.transport.host)
 
 
 class _Keeper:
@@ -158,21 +171,26 @@ def reserve(agent: Agent, reason: str, seconds: float) -> Lease | None:
     Raises:
         DeviceError: somebody else uses or has reserved it.
     """
-    row = _ask(agent, _request(RESERVED, secrets.token_hex(16), reason, seconds))
+    row = _take(agent, _request(RESERVED, secrets.token_hex(16), reason, seconds))
     if not row["taken"]:
-        raise _busy(agent, parse_lease(row["holder"]))
-    return parse_lease(row["replaced"]) if row["replaced"] else None
+        raise _busy(agent, _holder(agent, row))
+    return parse_lease(row["replaced"], agent.transport.host) if row["replaced"] else None
 
 
 def unlock(agent: Agent, owner: str) -> tuple[list[Lease], list[Lease]]:
     """End the leases of an owner; gives those that ended and those that remain."""
     row = _ask(agent, {"action": "end", "owner": owner})
-    return [parse_lease(one) for one in row["ended"]], [parse_lease(one) for one in row["leases"]]
+    return _parse_leases(agent, row, "ended"), _parse_leases(agent, row, "leases")
 
 
 def list_leases(agent: Agent) -> list[Lease]:
     """The leases that last on a board."""
-    return [parse_lease(one) for one in _ask(agent, {"action": "show"})["leases"]]
+    return _parse_leases(agent, _ask(agent, {"action": "show"}), "leases")
+
+
+def _parse_leases(agent: Agent, row: Mapping[str, Any], name: str) -> list[Lease]:
+    with understood(agent.transport.host, "its leases"):
+        return [parse_lease(one, agent.transport.host) for one in row[name]]
 
 
 def describe_owner() -> str:
@@ -180,16 +198,16 @@ def describe_owner() -> str:
     return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
-def parse_duration(text: str) -> float:
+def parse_duration(given: str) -> float:
     """Read `90s`, `30m`, `2h` or `1d`, in seconds.
 
     Raises:
         UsageError: it is none of these, or too long.
     """
-    match = DURATION.fullmatch(text)
+    match = DURATION.fullmatch(given)
     seconds = int(match[1]) * UNITS_S[match[2]] if match else 0
     if not 0 < seconds <= LONGEST_RESERVATION_S:
-        raise UsageError(f"{text!r} is not a time; expected for example 30m, 2h or 1d, and 7d at most")
+        raise UsageError(f"{given!r} is not a time; expected for example 30m, 2h or 1d, and 7d at most")
     return float(seconds)
 
 
@@ -201,23 +219,19 @@ def describe_duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def parse_lease(row: Any) -> Lease:
+def parse_lease(row: Any, host: str) -> Lease:
     """A lease from what the agent says; texts of others are shown without control characters.
 
     Raises:
         RemoteError: it is none.
     """
-    try:
-        texts = {key: _printable(row[key]) for key in ("name", "owner", "reason", "token")}
-        return Lease(**texts, left_s=float(row["left_s"]), client=dict(row["client"]))
-    except (KeyError, TypeError, ValueError) as exc:
-        raise RemoteError(f"the agent describes a lease in words unknown here: {exc!r}") from exc
+    with understood(host, "a lease"):
+        texts = {key: _printable(text(row[key])) for key in ("name", "owner", "reason", "token")}
+        return Lease(**texts, left_s=number(row["left_s"]), client=dict(row["client"]))
 
 
-def _printable(text: Any) -> str:
-    if not isinstance(text, str):
-        raise TypeError(f"expected text, found {text!r}")
-    return "".join(letter if letter.isprintable() else "?" for letter in text[:200])
+def _printable(told: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in told[:200])
 
 
 def _request(name: str, token: str, reason: str, seconds: float) -> dict[str, Any]:
@@ -227,8 +241,7 @@ def _request(name: str, token: str, reason: str, seconds: float) -> dict[str, An
 
 
 def _ask(agent: Agent, request: Mapping[str, Any]) -> dict[str, Any]:
-    (row,) = call_agent(agent, {"command": "lease", **request}, lambda text: None)
-    return row
+    return ask_agent(agent, {"command": "lease", **request})
 
 
 def _has_ended(client: Mapping[str, Any]) -> bool:

@@ -82,7 +82,7 @@ def _read_document() -> dict[str, Any]:
         return tomllib.loads(path.read_text())
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
+    except (OSError, ValueError, RecursionError) as exc:
         raise TargetError(f"{path}: cannot be read as TOML: {exc}") from exc
 
 
@@ -176,7 +176,7 @@ def add_device(name: str, host: str, target: str | None) -> Path:
         partial = path.with_name(f"{path.name}.partial")
         partial.write_text(text)
         partial.replace(path)
-    except tomllib.TOMLDecodeError as exc:
+    except (ValueError, RecursionError) as exc:
         raise TargetError(f"{path}: cannot be added to: {exc}; write [devices.{name}] there by hand") from exc
     except OSError as exc:
         raise TargetError(f"{path}: cannot be written: {exc.strerror}") from exc

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.core.measurement import Measurement, Protocol, find_problems, parse_conditions
+from edgeprune.core.answers import each, named, positive, text
+from edgeprune.core.measurement import Measurement, Protocol, find_problems, parse_figures
 from edgeprune.core.phone import PhoneState
 from edgeprune.core.sustained import SustainedRun, parse_sustained
 from edgeprune.core.target import RUNTIMES, Target
-from edgeprune.device.agent import call_agent, put_bytes
+from edgeprune.device.agent import ask_agent, call_agent, put_bytes, understood
 from edgeprune.device.connect import Device
 from edgeprune.device.phone_state import read_state
 from edgeprune.device.transport import hash_file
@@ -80,17 +81,17 @@ def measure_models(
         "start_temperature_c": protocol.start_temperature_c,
         "max_cooldown_s": protocol.max_cooldown_s,
     }
-    rows = {row.get("name"): row for row in call_agent(device.agent, request, progress)}
-    if device.transport.name == "adb":
-        _add_state_(rows, read_state(device.transport))
-    return {model.name: _parse_row(device, model, rows.get(model.name), protocol) for model in models}
+    rows = {str(row.get("name")): row for row in call_agent(device.agent, request, progress)}
+    state = read_state(device.transport) if device.transport.name == "adb" else PhoneState()
+    found = {model.name: _add_state(_parse_row(device, model, rows.get(model.name)), state) for model in models}
+    return {name: replace(one, problems=find_problems(one, protocol)) for name, one in found.items()}
 
 
-def _add_state_(rows: Mapping[Any, dict[str, Any]], state: PhoneState) -> None:
-    """Write a phone's state into the conditions of what was measured on it."""
-    for row in rows.values():
-        row["conditions"] |= {"notes": state.notes}
-        row["conditions"]["throttled"] = [*row["conditions"]["throttled"], *state.throttled]
+def _add_state(measurement: Measurement, state: PhoneState) -> Measurement:
+    """The measurement with a phone's state among its conditions."""
+    throttled = (*measurement.conditions.throttled, *state.throttled)
+    conditions = replace(measurement.conditions, notes=state.notes, throttled=throttled)
+    return replace(measurement, conditions=conditions)
 
 
 def sustain_model(
@@ -110,11 +111,9 @@ def sustain_model(
         "start_temperature_c": target.protocol.start_temperature_c,
         "max_cooldown_s": target.protocol.max_cooldown_s,
     }
-    (row,) = call_agent(device.agent, request, progress)
-    try:
+    row = ask_agent(device.agent, request, progress)
+    with understood(device.facts.host, "the sustained run"):
         return parse_sustained(row, duration_s)
-    except (KeyError, TypeError, ValueError) as exc:
-        raise RemoteError(f"{device.facts.host}: the sustained run is not whole: {exc!r}") from exc
 
 
 def measure_probes(
@@ -137,12 +136,13 @@ def measure_probes(
         "window_s": settings.window_s,
         "budget_s": settings.budget_s,
     }
-    (row,) = call_agent(device.agent, request, progress)
-    windows = row.get("windows_ms", {})
+    row = ask_agent(device.agent, request, progress)
+    with understood(device.facts.host, "the times of layers"):
+        windows = named(each(positive))(row["windows_ms"])
     missing = [model.name for model in models if not windows.get(model.name)]
     if missing:
         raise RemoteError(f"{device.facts.host}: the agent gave no times of {', '.join(missing[:3])}")
-    return {model.name: tuple(map(float, windows[model.name])) for model in models}
+    return {model.name: windows[model.name] for model in models}
 
 
 def evaluate_model(device: Device, model: ModelFile, inputs: np.ndarray, progress: Progress) -> np.ndarray:
@@ -160,8 +160,7 @@ def evaluate_model(device: Device, model: ModelFile, inputs: np.ndarray, progres
     name = sha256(packed.getbuffer()).hexdigest() + ".npy"
     put_bytes(device.transport, packed.getvalue(), f"{device.workspace}/arrays/{name}")
     request = {"command": "evaluate", **push_models(device, [model]), "threads": EVALUATION_THREADS, "inputs": name}
-    (row,) = call_agent(device.agent, request, progress)
-    return _fetch_array(device, str(row.get("outputs")))
+    return _fetch_array(device, str(ask_agent(device.agent, request, progress).get("outputs")))
 
 
 def _fetch_array(device: Device, name: str) -> np.ndarray:
@@ -174,7 +173,7 @@ def _fetch_array(device: Device, name: str) -> np.ndarray:
             raise RemoteError(f"{device.facts.host}: the outputs were damaged on the way; run the same command again")
         try:
             return np.asarray(np.load(path, allow_pickle=False))
-        except ValueError as exc:
+        except (ValueError, OSError, EOFError, MemoryError) as exc:
             raise RemoteError(f"{device.facts.host}: the outputs are not an array: {exc}") from exc
 
 
@@ -186,7 +185,7 @@ def _check(device: Device, models: Sequence[ModelFile]) -> None:
 
 
 def push_models(device: Device, models: Sequence[ModelFile]) -> dict[str, Any]:
-    """Push those models that the board lacks; gives what a request says of them.
+    """Push those models that the board lacks, several as one archive; gives what a request says of them.
 
     Raises:
         RuntimeMissing: the board lacks a runtime.
@@ -194,8 +193,13 @@ def push_models(device: Device, models: Sequence[ModelFile]) -> dict[str, Any]:
     """
     _check(device, models)
     wanted = {model.file for model in models}
-    (row,) = call_agent(device.agent, {"command": "have", "files": sorted(wanted)}, lambda text: None)
-    return _push_archive(device, models, wanted - set(row.get("have", ())))
+    if len(wanted) == 1:
+        put_bytes(device.transport, _read(models[0]), f"{device.workspace}/models/{models[0].file}")
+        return _push_archive(device, models, set())
+    row = ask_agent(device.agent, {"command": "have", "files": sorted(wanted)})
+    with understood(device.facts.host, "its files"):
+        there = each(text)(row["have"])
+    return _push_archive(device, models, wanted - set(there))
 
 
 def _push_archive(device: Device, models: Sequence[ModelFile], wanted: set[str]) -> dict[str, Any]:
@@ -222,27 +226,17 @@ def _read(model: ModelFile) -> bytes:
     return content
 
 
-def _parse_row(device: Device, model: ModelFile, row: dict[str, Any] | None, protocol: Protocol) -> Measurement:
-    """A measurement from what the agent says, judged by the protocol."""
+def _parse_row(device: Device, model: ModelFile, row: dict[str, Any] | None) -> Measurement:
+    """A measurement from what the agent says."""
     if row is None:
         raise RemoteError(f"{device.facts.host}: the agent gave no measurement of {model.name}")
-    try:
-        measurement = Measurement(
+    with understood(device.facts.host, f"the measurement of {model.name}"):
+        return Measurement(
             artifact=model.name,
             sha256=model.sha256,
             runtime=model.runtime,
             runtime_version=device.runtime_version(model.runtime),
             device=device.facts.fingerprint,
-            conditions=parse_conditions(row["conditions"]),
-            init_ms=row["init_ms"],
-            first_ms=row["first_ms"],
-            warmup_runs=row["warmup_runs"],
-            samples_ms=tuple(taken / 1e6 for taken in row["samples_ns"]),
-            peak_memory_mib=row["peak_memory_mib"],
             power=device.facts.power_meter,
-            rounds=tuple(row["rounds"]),
-            providers=dict(row["providers"]),
+            **parse_figures(row),
         )
-    except (KeyError, TypeError, AttributeError) as exc:
-        raise RemoteError(f"{device.facts.host}: the measurement of {model.name} is not whole: {exc!r}") from exc
-    return replace(measurement, problems=find_problems(measurement, protocol))

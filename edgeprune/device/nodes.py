@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from edgeprune.core.answers import number, text
 from edgeprune.core.breakdown import NodeTime
-from edgeprune.device.agent import call_agent
+from edgeprune.device.agent import ask_agent, understood
 from edgeprune.device.connect import Device
 from edgeprune.device.measure import ModelFile, Progress, push_models
-from edgeprune.errors import RemoteError
 
 SECONDS = 3.0
 
@@ -19,8 +19,6 @@ def profile_nodes(device: Device, model: ModelFile, threads: int, progress: Prog
         DeviceError: a runtime that does not tell nodes apart, or anything else that goes wrong there.
     """
     request = {"command": "nodes", **push_models(device, [model]), "threads": threads, "seconds": SECONDS}
-    (row,) = call_agent(device.agent, request, progress)
-    try:
-        return tuple(NodeTime(str(one["name"]), str(one["op"]), float(one["us"])) for one in row["nodes"])
-    except (KeyError, TypeError, ValueError) as exc:
-        raise RemoteError(f"{device.facts.host}: the profile of {model.name} is not whole: {exc!r}") from exc
+    row = ask_agent(device.agent, request, progress)
+    with understood(device.facts.host, f"the profile of {model.name}"):
+        return tuple(NodeTime(text(one["name"]), text(one["op"]), number(one["us"])) for one in row["nodes"])

@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeprune.core.answers import count, each, text
 from edgeprune.core.artifact import parse_artifact
 from edgeprune.core.release import Release, ReleaseOnBoard, build_release, parse_releases, shipped_path
 from edgeprune.core.target import Target
-from edgeprune.device.agent import Agent, call_agent
+from edgeprune.device.agent import Agent, ask_agent, understood
 from edgeprune.device.transport import describe_space
 from edgeprune.errors import DeviceError, RunError, UsageError
 from edgeprune.run import read_json
@@ -88,18 +89,20 @@ def push_release(agent: Agent, release: Release, model: bytes) -> Pushed:
     """
     host = agent.transport.host
     row = _ask(agent, "prepare", {"id": release.id, **asdict(release)})
-    if row["there"]:
-        return Pushed(release.id, 0, len(model))
-    if row["needed"] > row["free"]:
-        raise DeviceError(f"{host}: {describe_space(f'release {release.id}', row['needed'], row['free'])}")
-    had = int(row["had"])
-    start = had if hashlib.sha256(model[:had]).hexdigest() == row["sha256"] and had <= len(model) else 0
+    with understood(host, "what it has of a release"):
+        if row["there"]:
+            return Pushed(release.id, 0, len(model))
+        needed, free, had = (count(row[name]) for name in ("needed", "free", "had"))
+        part, digest = text(row["part"]), text(row["sha256"])
+    if needed > free:
+        raise DeviceError(f"{host}: {describe_space(f'release {release.id}', needed, free)}")
+    start = had if hashlib.sha256(model[:had]).hexdigest() == digest and had <= len(model) else 0
     for offset in range(start, len(model), PIECE_BYTES):
-        said = _send_piece(agent, str(row["part"]), offset, model[offset : offset + PIECE_BYTES])
+        said = _send_piece(agent, part, offset, model[offset : offset + PIECE_BYTES])
         if said:
             raise DeviceError(
-                f"{host}: release {release.id} cannot be written: {said} ({row['free'] / 2**20:.1f} MiB were free, "
-                f"{row['needed'] / 2**20:.1f} MiB needed); what is active stays; run the same command again to resume"
+                f"{host}: release {release.id} cannot be written: {said} ({free / 2**20:.1f} MiB were free, "
+                f"{needed / 2**20:.1f} MiB needed); what is active stays; run the same command again to resume"
             )
     _ask(agent, "finish", {"id": release.id})
     return Pushed(release.id, len(model) - start, start)
@@ -114,7 +117,7 @@ def _send_piece(agent: Agent, part: str, offset: int, piece: bytes) -> str:
 
 def list_releases(agent: Agent) -> list[ReleaseOnBoard]:
     """The releases on a board, the oldest first."""
-    return parse_releases(_ask(agent, "list", {})["releases"])
+    return _parse(agent, _ask(agent, "list", {}))
 
 
 def activate_release(agent: Agent, release_id: str) -> str:
@@ -133,18 +136,26 @@ def roll_back(agent: Agent) -> tuple[str, str]:
         DeviceError: there is none, or it does not run; what is active stays.
     """
     row = _ask(agent, "rollback", {})
-    return next(one.id for one in parse_releases(row["releases"]) if one.current), _runner_command(agent, row)
+    with understood(agent.transport.host, "the active release"):
+        (active,) = (one.id for one in _parse(agent, row) if one.current)
+    return active, _runner_command(agent, row)
 
 
 def prune_releases(agent: Agent, keep: int) -> list[str]:
     """Remove old releases and broken pushes; the active one, the one before and the `keep` newest others stay."""
-    return [str(name) for name in _ask(agent, "prune", {"keep": keep})["removed"]]
+    with understood(agent.transport.host, "what it removed"):
+        return list(each(text)(_ask(agent, "prune", {"keep": keep})["removed"]))
 
 
 def _runner_command(agent: Agent, row: Mapping[str, Any]) -> str:
-    return f"{agent.python} {row['folder']}/current/run.py INPUT"
+    with understood(agent.transport.host, "where its releases lie"):
+        return f"{agent.python} {text(row['folder'])}/current/run.py INPUT"
+
+
+def _parse(agent: Agent, row: Mapping[str, Any]) -> list[ReleaseOnBoard]:
+    with understood(agent.transport.host, "the releases"):
+        return parse_releases(row["releases"])
 
 
 def _ask(agent: Agent, action: str, more: Mapping[str, Any]) -> Any:
-    (row,) = call_agent(agent, {"command": "release", "action": action, **more}, lambda text: None)
-    return row
+    return ask_agent(agent, {"command": "release", "action": action, **more})

@@ -12,8 +12,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeprune.core.answers import text
 from edgeprune.core.target import Target
-from edgeprune.device.agent import call_agent, push_agent
+from edgeprune.device.agent import ask_agent, push_agent, understood
 from edgeprune.device.connect import VENV, open_transport, shake_hands
 from edgeprune.device.transport import Completed, Transport
 from edgeprune.errors import DeviceError, UsageError
@@ -194,8 +195,10 @@ def _verify(board: Board, package: str) -> str:
     done = transport.run([board.python, "-I", "-c", f"import {MODULES[package]}"], timeout_s=120)
     if done.exit_code != 0:
         raise DeviceError(f"{transport.host}: {package} is installed but does not load: {_reason(done)}")
-    (facts,) = call_agent(push_agent(transport, board.workspace, board.python), {"command": "facts"}, board.say)
-    return f"{transport.host}: {package} {facts['runtimes'][package]} for {board.interpreter.describe()} in {VENV}"
+    facts = ask_agent(push_agent(transport, board.workspace, board.python), {"command": "facts"}, board.say)
+    with understood(transport.host, "its runtimes"):
+        version = text(facts["runtimes"][package])
+    return f"{transport.host}: {package} {version} for {board.interpreter.describe()} in {VENV}"
 
 
 def _reason(done: Completed) -> str:

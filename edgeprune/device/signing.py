@@ -22,9 +22,10 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_private_key,
 )
 
+from edgeprune.core.answers import text
 from edgeprune.core.release import Release
-from edgeprune.device.agent import Agent, call_agent
-from edgeprune.errors import RemoteError, UsageError
+from edgeprune.device.agent import Agent, ask_agent, understood
+from edgeprune.errors import UsageError
 
 NAMESPACE = b"edgeprune-release"
 """Part of what is signed, so that a signature made for a release serves nothing else, nor another one a release."""
@@ -129,12 +130,10 @@ def distrust_key(agent: Agent, key: str) -> list[TrustedKey]:
 
 
 def _ask(agent: Agent, request: dict[str, Any]) -> tuple[str, list[TrustedKey]]:
-    (row,) = call_agent(agent, {"command": "trust", **request}, lambda text: None)
-    try:
-        keys = [TrustedKey(str(one["key"]), _plain(one["name"]), str(one["fingerprint"])) for one in row["keys"]]
-        return str(row["file"]), keys
-    except (KeyError, TypeError) as exc:
-        raise RemoteError(f"the agent describes the keys in words unknown here: {exc!r}") from exc
+    row = ask_agent(agent, {"command": "trust", **request})
+    with understood(agent.transport.host, "the keys"):
+        told = [tuple(text(one[name]) for name in ("key", "name", "fingerprint")) for one in row["keys"]]
+        return text(row["file"]), [TrustedKey(key, _plain(name), fingerprint) for key, name, fingerprint in told]
 
 
 def _plain(text: Any) -> str:

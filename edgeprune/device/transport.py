@@ -14,17 +14,14 @@ MAX_OUTPUT_BYTES = 1 << 29
 """A command that prints more is broken or hostile."""
 
 
-CONTROLS = {
-    **dict.fromkeys((*range(32), *range(127, 160)), "?"),
-    **dict.fromkeys((0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)), "?"),
-    **{ord("\n"): "\n", ord("\t"): "\t", ord("\r"): None},
-}
-"""Letters by which a text from elsewhere could move the cursor or turn the order of what is shown."""
-
-
 def plain(text: str) -> str:
-    """Text from a board as it may be shown in a terminal."""
-    return text.translate(CONTROLS)
+    """Text from a board as it may be shown in a terminal.
+
+    What could move the cursor, turn the order of what is shown, or not be written at all becomes a question mark.
+    """
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or one in "\n\t" else "?" for one in text.replace("\r", ""))
 
 
 @dataclass(frozen=True)

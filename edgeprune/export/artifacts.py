@@ -14,17 +14,17 @@ import numpy as np
 from torch import Tensor, nn
 
 from edgeprune.core.artifact import Artifact, Signature
-from edgeprune.core.latency import LatencyTable
 from edgeprune.core.ranges import Range
 from edgeprune.core.target import MIXED
-from edgeprune.errors import ExportError, ProfileError
+from edgeprune.errors import ExportError
 from edgeprune.export.checks import Batch, gather_calibration
 from edgeprune.export.files import sha256_of, write_file
 from edgeprune.export.half import halve_onnx
-from edgeprune.export.metadata import embed_metadata
+from edgeprune.export.keep_float import keep_floats
+from edgeprune.export.metadata import embed_metadata, read_metadata
 from edgeprune.export.mixed import mix
 from edgeprune.export.onnx import export_onnx
-from edgeprune.export.onnx_layers import read_onnx_layers
+from edgeprune.export.prices import Pricer, price_nothing
 from edgeprune.export.quantize_onnx import (
     OnnxScheme,
     choose_onnx_scheme,
@@ -45,7 +45,6 @@ from edgeprune.export.tflite import (
     quantize_tflite,
     quantize_with_ranges,
 )
-from edgeprune.export.weights import read_layers
 
 FOLDER = "artifacts"
 """Where the files go, within the run directory."""
@@ -70,8 +69,8 @@ class ExportRequest:
     processor, :func:`choose_onnx_scheme` may give a faster one. `origin` (such as hashes of the model and the plan)
     is written into each file, beside what :func:`describe_origin` adds. `tuned`: static quantization is chosen by
     measured error (:func:`edgeprune.export.static.tune`), some seconds for a small net; else it is plain min-max, which
-    is as fast when it runs. `form` is what TFLite files take and give. `accurate` says whether a file of mixed
-    precision is accurate enough; `tables` are what layers cost in fp32 and in int8 on the device, where both are known.
+    is as fast when it runs. `form` is what files take and give. `accurate` says whether a file of mixed
+    precision is accurate enough, `ask` what its layers cost on the device.
     """
 
     directory: Path
@@ -84,7 +83,7 @@ class ExportRequest:
     tuned: bool = False
     form: TfliteForm = FLOAT_NCHW
     accurate: Callable[[Path], bool] = _accept
-    tables: tuple[LatencyTable, ...] = ()
+    ask: Pricer = price_nothing
 
 
 @dataclass(frozen=True)
@@ -99,18 +98,19 @@ class Source:
 
 
 def _onnx_fp32(source: Source, target: Path) -> str:
-    export_onnx(source.program, source.example, target)
+    export_onnx(source.program, source.example, target, source.request.form.nhwc)
     return "float32"
 
 
 def _onnx_int8(source: Source, target: Path) -> str:
+    rows = _fitted(source).rows
     if not source.request.tuned:
-        quantize_onnx(source.float_file, target, [source.rows], source.request.scheme)
+        quantize_onnx(source.float_file, target, [rows], source.request.scheme)
         return f"{source.request.scheme.describe()}; min-max"
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
         prepare_onnx(source.float_file, prepared)
-        tuned = _tune(static_onnx(prepared, source.request.scheme), source.rows, target)
+        tuned = _tune(static_onnx(prepared, source.request.scheme), rows, target)
         return f"{source.request.scheme.describe()}; {tuned}"
 
 
@@ -125,44 +125,30 @@ def _onnx_mixed(source: Source, target: Path) -> str:
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
         prepare_onnx(source.float_file, prepared)
-        prices = _price_layers(prepared, source.request.tables)
-        mixed = _mix(static_onnx(prepared, source.request.scheme), source, prices, target)
+        mixed = _mix(static_onnx(prepared, source.request.scheme), _fitted(source), target)
         return f"{source.request.scheme.describe()}; {mixed}"
 
 
 def _tflite_mixed(source: Source, target: Path) -> str:
-    mixed = _mix(static_tflite(source.float_file), _fitted(source), {}, target)
+    mixed = _mix(static_tflite(source.float_file), _fitted(source), target)
     return f"int8 x int8, per channel, static: float32 inputs and outputs; {mixed}"
 
 
-def _mix(static: Static, source: Source, prices: Mapping[str, tuple[float, float]], target: Path) -> str:
+def _mix(static: Static, source: Source, target: Path) -> str:
     with tempfile.TemporaryDirectory() as folder:
         trials = Trials(static, source.rows, Path(folder))
         tuned = tune(trials)
-        mixed = mix(trials, tuned.settings, source.request.accurate, prices)
+        mixed = mix(trials, tuned.settings, source.request.accurate, source.request.ask)
     write_file(target, mixed.content)
     return f"{tuned.settings.describe()}; {mixed.describe()}"
-
-
-def _price_layers(path: Path, tables: tuple[LatencyTable, ...]) -> dict[str, tuple[float, float]]:
-    """Latency in ms of each layer in fp32 and in int8; none where a table does not know one of them."""
-    if not tables:
-        return {}
-    try:
-        in_float, in_int8 = tables
-        shapes = read_onnx_layers(path)
-        known = [(in_float.predict(one).latency_ms, in_int8.predict(one).latency_ms) for one in shapes]
-    except (ProfileError, ExportError):
-        return {}
-    layers = read_layers(path)
-    return {layer.name: one for layer, one in zip(layers, known, strict=True)} if len(layers) == len(known) else {}
 
 
 def static_onnx(prepared: Path, scheme: OnnxScheme) -> Static:
     """Static int8 for a prepared ONNX file, judged in reference kernels: it may be for another processor."""
 
     def quantize(path: Path, ranges: Mapping[str, Range], floats: Collection[str]) -> bytes:
-        return quantize_prepared(path, ranges, scheme, floats)
+        content = quantize_prepared(path, ranges, scheme, floats)
+        return keep_floats(content) if floats else content
 
     return Static(prepared, quantize, partial(run_onnx, optimised=False), scheme.levels)
 
@@ -309,7 +295,7 @@ def _export(source: Source, request: ExportRequest, format: str, precision: str)
     inputs, outputs = describe_file(path)
     place = path.relative_to(request.directory).as_posix()
     artifact = Artifact(place, request.role, format, precision, 0, "", inputs, outputs, scheme)
-    embed_metadata(path, describe_origin(request, artifact))
+    embed_metadata(path, {**read_metadata(path), **describe_origin(request, artifact)})
     return replace(artifact, bytes=path.stat().st_size, sha256=sha256_of(path))
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from edgeprune.core.sqnr import SQNR_LIMIT_DB, measure_sqnr_db
 from edgeprune.errors import ExportError
-from edgeprune.export.causes import find_cause
+from edgeprune.export.causes import UNKNOWN, find_cause, find_lost_channels
 from edgeprune.export.layer_outputs import LayerOutput, Trace, trace_file
 from edgeprune.export.parity import TOLERANCES
 from edgeprune.export.static import match_equalised
@@ -97,10 +97,10 @@ def bisect_artifacts(reference: Path, other: Path, inputs: np.ndarray, limit_db:
 
 
 def bisect_kernels(path: Path, inputs: np.ndarray, limit_db: float = KERNELS_LIMIT_DB) -> Bisection:
-    """Compare an int8 ONNX file's layers in this processor's optimised kernels with the reference ones.
+    """Compare a static int8 file's layers in this processor's optimised kernels with the reference ones.
 
     Raises:
-        ExportError: it is no ONNX file, does not run, or holds nothing in 8 bits.
+        ExportError: it does not run, or is an ONNX file that holds nothing in 8 bits.
     """
     wanted, found = trace_file(path, inputs), trace_file(path, inputs, optimised=True)
     if not found:
@@ -113,10 +113,23 @@ def bisect_kernels(path: Path, inputs: np.ndarray, limit_db: float = KERNELS_LIM
 def _bisect(wanted: Trace, found: Trace, shared: list[str], limit_db: float) -> Bisection:
     constants = {name: one.constants for one in wanted.values() for name in (one.layer, one.node) if one.constants}
     layers: list[LayerParity] = []
-    for name in shared:
+    for place, name in enumerate(shared):
         fault = any(one.cause for one in layers)
-        layers.append(_compare(wanted[name], found[name], constants, None if fault else limit_db))
+        layer = _compare(wanted[name], found[name], constants, None if fault else limit_db)
+        vague = layer.cause.endswith(UNKNOWN) or layer.cause.startswith("output: dead")
+        if vague and (lost := _find_lost(wanted, found, shared[:place])):
+            layer = replace(layer, cause=lost)
+        layers.append(layer)
     return Bisection(tuple(layers), limit_db)
+
+
+def _find_lost(wanted: Trace, found: Trace, before: list[str]) -> str:
+    """The last layer before a bad one that has lost channels, though on the whole it is right."""
+    for name in reversed(before):
+        same = wanted[name].output.shape == found[name].output.shape
+        if same and (lost := find_lost_channels(wanted[name].output, found[name].output)):
+            return f"in the output of {found[name].layer} ({found[name].operator}) before it {lost}"
+    return ""
 
 
 def _compare(

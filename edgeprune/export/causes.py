@@ -15,6 +15,13 @@ SAME_VALUES_DB = 33.0
 """Sorted weights that agree to this are the same weights: 7 bits leave 38 dB, other weights of like spread 30 dB."""
 
 
+UNKNOWN = "noise of no known shape: other weights, another operator, or too few bits"
+LOST_DB = 6.0
+"""A channel with less is noise."""
+LOST_SHARE = 0.1
+"""Of the channels that carry anything: fewer lost ones do not explain a bad layer after them."""
+
+
 def find_cause(reference: np.ndarray, other: np.ndarray, first_axis: int) -> str:
     """The likely reason why `other` differs from `reference`, in words; axes from `first_axis` on may be channels."""
     if reference.shape != other.shape:
@@ -23,7 +30,23 @@ def find_cause(reference: np.ndarray, other: np.ndarray, first_axis: int) -> str
     for find in CAUSES:
         if cause := find(wanted, found, first_axis):
             return cause
-    return "noise of no known shape: other weights, another operator, or too few bits"
+    return UNKNOWN
+
+
+def find_lost_channels(reference: np.ndarray, other: np.ndarray) -> str:
+    """Channels that one scale for a whole tensor cannot hold, as others dwarf them; empty where it is not so."""
+    wanted, error = reference.astype(np.float64), other.astype(np.float64) - reference
+    for axis in range(1, wanted.ndim):
+        others = tuple(i for i in range(wanted.ndim) if i != axis)
+        power, noise = (wanted**2).mean(axis=others), (error**2).mean(axis=others)
+        alive = power > 0
+        lost = alive & (noise * 10 ** (LOST_DB / 10) > power)
+        if alive.any() and LOST_SHARE <= lost.sum() / alive.sum() < 1:
+            ratio = float(np.sqrt(power.max() / np.median(power[lost])))
+            return (
+                f"channel {_list(np.flatnonzero(lost))} of {len(power)} is lost: another is {ratio:.3g} times as large"
+            )
+    return ""
 
 
 def _find_scale(wanted: np.ndarray, found: np.ndarray, _: int) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -28,6 +29,24 @@ def check_program(program: nn.Module, example: Tensor) -> None:
         raise ExportError(f"model: NaN or infinity in {shown}; train it again with a lower learning rate")
     if not np.isfinite(run_torch(program, example.detach())).all():
         raise ExportError("model: NaN or infinity in the output for the example input; check the weights")
+
+
+def check_image(example: Tensor, path: Path) -> None:
+    """Require an input `[1, C, H, W]` whose layout can be told from its shape.
+
+    Raises:
+        ExportError: it is none.
+    """
+    if example.ndim != 4 or example.shape[1:] == channels_last(example.shape)[1:]:
+        raise ExportError(
+            f"{path}: input of shape {list(example.shape)} has no channels that can be told from its height and width; "
+            'leave input_layout = "nchw"'
+        )
+
+
+def channels_last(shape: Sequence[int]) -> tuple[int, ...]:
+    """`[N, C, H, W]` as `[N, H, W, C]`."""
+    return (shape[0], *shape[2:], shape[1])
 
 
 def run_torch(program: nn.Module, inputs: Batch) -> np.ndarray:

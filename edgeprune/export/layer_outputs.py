@@ -11,6 +11,7 @@ import numpy as np
 
 from edgeprune.errors import ExportError
 from edgeprune.export.foreign import foreign
+from edgeprune.export.metadata import pack_tflite, unpack_tflite
 from edgeprune.export.runners import fit_inputs, quantize_input
 
 
@@ -38,19 +39,17 @@ MOVES = {"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsq
 def trace_file(path: Path, inputs: np.ndarray, optimised: bool = False) -> Trace:
     """Every layer's output for `inputs` `[N, ...]`, in reference kernels, row by row.
 
-    `optimised` runs the device's own int8 kernels instead: of ONNX files only, and only what is held in 8 bits is
-    read, since to read anything else would undo the fusion that these kernels come from.
+    `optimised` runs this processor's own kernels instead: of ONNX files only what is held in 8 bits and the net's
+    output are read then, since to read anything else would undo the fusion that these kernels come from.
 
     Raises:
         ExportError: neither an ONNX nor a TFLite file, it does not run, or `inputs` do not fit.
     """
-    tracers = {".onnx": _trace_onnx, ".tflite": _trace_tflite}
+    tracers: dict[str, Callable[[Path, np.ndarray, bool], Trace]] = {".onnx": _trace_onnx, ".tflite": _trace_tflite}
     if path.suffix not in tracers:
         raise ExportError(f"{path}: suffix {path.suffix!r} is none of {', '.join(tracers)}")
-    if optimised and path.suffix != ".onnx":
-        raise ExportError(f"{path}: optimised kernels can be read layer by layer in ONNX Runtime only")
     with foreign("running layer by layer", path):
-        return _trace_onnx(path, inputs, optimised) if optimised else tracers[path.suffix](path, inputs)
+        return tracers[path.suffix](path, fit_inputs(path, inputs), optimised)
 
 
 class _OnnxGraph:
@@ -116,25 +115,29 @@ class _OnnxGraph:
         rows = [[np.atleast_1d(value) for value in session.run(names, {feed: row[None]})] for row in inputs]
         return {name: np.concatenate(values) for name, *values in zip(names, *rows, strict=True)}
 
-    def run_codes(self, inputs: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
-        """The same in optimised kernels, for tensors that are dequantized from 8 bits: read there, scaled here."""
-        codes = self.run(inputs, list(dict.fromkeys(self.codes[name].input[0] for name in names)), optimised=True)
+    def run_fused(self, inputs: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
+        """The same in optimised kernels: tensors that are dequantized from 8 bits are read there and scaled here."""
+        codes = [name for name in names if name in self.codes]
+        sources = {name: str(self.codes[name].input[0]) for name in codes}
+        fetched = dict.fromkeys(sources.get(name, name) for name in names)
+        values = self.run(inputs, list(fetched), optimised=True)
 
         def scale(node: Any) -> np.ndarray:
             step, zero = (self.stored[name].astype(np.float64) for name in node.input[1:3])
-            return np.asarray((codes[node.input[0]] - zero) * step, np.float32)
+            return np.asarray((values[node.input[0]] - zero) * step, np.float32)
 
-        return {name: scale(self.codes[name]) for name in names}
+        return values | {name: scale(self.codes[name]) for name in codes}
 
 
-def _trace_onnx(path: Path, inputs: np.ndarray, optimised: bool = False) -> Trace:
+def _trace_onnx(path: Path, inputs: np.ndarray, optimised: bool) -> Trace:
     graph = _OnnxGraph(path)
     fed = {one.name for one in graph.model.graph.input}
-    points = [(name, held) for name, held in graph.find_points() if not optimised or held in graph.codes]
+    shown = {*graph.codes, *(one.name for one in graph.model.graph.output)} if graph.codes else {}
+    points = [(name, held) for name, held in graph.find_points() if not optimised or held in shown]
     weights = {name: graph.find_constant(name) for node in graph.model.graph.node for name in node.input if name}
     derived = [name for name, stored in weights.items() if stored and name not in graph.stored]
     fetched = [held for _, held in points if held not in fed]
-    values = graph.run_codes(inputs, fetched) if optimised else graph.run(inputs, list(dict.fromkeys(fetched)))
+    values = graph.run_fused(inputs, fetched) if optimised else graph.run(inputs, list(dict.fromkeys(fetched)))
     single = _OnnxGraph(path).run(inputs[:1], list(dict.fromkeys(derived)))
     constants = {
         name: single[name] if name in single else graph.stored[name] for name, stored in weights.items() if stored
@@ -167,23 +170,33 @@ def _unit(name: str) -> str:
     return name.removesuffix(".weight").removesuffix(".bias").removeprefix("node_")
 
 
-def _trace_tflite(path: Path, inputs: np.ndarray) -> Trace:
+def _open_tflite(path: Path, optimised: bool) -> Any:
+    """An interpreter whose tensors can all be read: XNNPACK keeps only those that are outputs."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-    interpreter = Interpreter(
+    if optimised:
+        _, model = unpack_tflite(path.read_bytes())
+        graph = model.subgraphs[0]
+        graph.outputs = sorted({int(index) for one in graph.operators for index in one.outputs})
+        return Interpreter(model_content=pack_tflite(model), num_threads=1)
+    return Interpreter(
         model_content=path.read_bytes(),
         num_threads=1,
         experimental_op_resolver_type=OpResolverType.BUILTIN_REF,
         experimental_preserve_all_tensors=True,
     )
+
+
+def _trace_tflite(path: Path, inputs: np.ndarray, optimised: bool) -> Trace:
+    interpreter = _open_tflite(path, optimised)
     interpreter.allocate_tensors()
     tensors = {one["index"]: one for one in interpreter.get_tensor_details()}
-    operators = interpreter._get_ops_details()
+    operators = [one for one in interpreter._get_ops_details() if one["op_name"] != "DELEGATE"]
     (source,) = interpreter.get_input_details()
     feed = source["index"]
     computed = {int(index) for one in operators for index in one["outputs"]}
     rows: dict[int, list[np.ndarray]] = {index: [] for index in sorted(computed)}
-    for row in fit_inputs(path, inputs):
+    for row in inputs:
         interpreter.set_tensor(feed, quantize_input(row[None], source))
         interpreter.invoke()
         for index, kept in rows.items():

@@ -11,7 +11,7 @@ from torch.fx import GraphModule
 
 from edgeprune.export.bisect import LIMIT_DB, Bisection, bisect_artifacts, bisect_kernels
 from edgeprune.export.bisect_program import bisect_program
-from edgeprune.export.parity import TOLERANCES
+from edgeprune.export.parity import INTEGER_KERNELS, KERNELS, TOLERANCES
 
 Key = tuple[str, str, str]
 """Role, format and precision of a file."""
@@ -34,6 +34,8 @@ def find_bisectors(
         limit_db = TOLERANCES[precision].sqnr_db or LIMIT_DB
         name = f"{role}: {file_format} fp32 -> {file_format} {precision}"
         found[name] = partial(bisect_artifacts, reference, path, limit_db=limit_db)
-    if file_format == "onnx" and precision in ("int8", "mixed"):
-        found[f"{role}: onnx {precision} reference kernels -> optimised kernels"] = partial(bisect_kernels, path)
+    if precision in INTEGER_KERNELS:
+        limit_db = KERNELS[file_format].sqnr_db or LIMIT_DB
+        name = f"{role}: {file_format} {precision} reference kernels -> optimised kernels"
+        found[name] = partial(bisect_kernels, path, limit_db=limit_db)
     return found

@@ -2,37 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import inf, isfinite
 from pathlib import Path
 
-from edgeprune.core.mixed import MixedProblem, QuantizedLayer, choose_floats
+from edgeprune.core.mixed import MixedProblem, choose_floats
 from edgeprune.errors import ExportError
-from edgeprune.export.observe import run_rows
+from edgeprune.export.prices import Pricer, pose_problem
 from edgeprune.export.static import Settings, Trials
 from edgeprune.export.weights import Node, WeightLayer, read_layers, read_nodes
 
 STEP_DB = 3.0
 STEPS = 14
 """Limits on the noise that are tried, one after the other, from that of plain int8 down."""
-CONVERSION = 0.25
-"""What a conversion is taken to cost where no latency is known, as a share of a mean layer in float."""
 
 
 @dataclass(frozen=True)
 class Mixed:
-    """A file with the layers in it that stayed in float; `sqnr_db` is that of the output on held-out rows."""
+    """A file with the layers in it that stayed in float; `sqnr_db` is that of the output on held-out rows.
+
+    `cost` says in words what that costs.
+    """
 
     content: bytes
     floats: tuple[str, ...]
     layers: int
     sqnr_db: float
+    cost: str
 
     def describe(self) -> str:
         """For people: how many layers stay in float, and which."""
         names = f": {', '.join(self.floats)}" if self.floats else ""
-        return f"{len(self.floats)} of {self.layers} layers in float{names} ({self.sqnr_db:.1f} dB on rows held out)"
+        judged = f"{self.sqnr_db:.1f} dB on rows held out"
+        return f"{len(self.floats)} of {self.layers} layers in float{names} ({judged}; {self.cost})"
 
 
 def _label(layer: WeightLayer) -> str:
@@ -41,41 +44,57 @@ def _label(layer: WeightLayer) -> str:
     return "/".join(step.rpartition(".")[2] for step in steps) or layer.weight.removesuffix(".weight")
 
 
-def mix(
-    trials: Trials, settings: Settings, accurate: Callable[[Path], bool], prices: Mapping[str, tuple[float, float]]
-) -> Mixed:
+def mix(trials: Trials, settings: Settings, accurate: Callable[[Path], bool], ask: Pricer) -> Mixed:
     """The cheapest file that is `accurate`: of layers whose noise adds up to less and less, in STEPS, the first.
 
-    `prices` are a layer's latencies in float and in int8, in ms; a conversion then counts as the cheapest layer in
-    int8. Without a price for each, a float layer costs its multiply-accumulates.
+    `ask` prices layers and conversions on the device; a file within its budget is taken where there is one.
 
     Raises:
         ExportError: no choice is accurate, there are too few rows to judge by, or no layer to choose.
     """
-    layers = read_layers(trials.static.source)
+    path = trials.static.source
+    layers = read_layers(path)
     if not layers or not len(trials.judged):
-        raise ExportError(f"{trials.static.source.name}: mixed precision needs layers with weights and 16 rows or more")
-    nodes = read_nodes(trials.static.source)
-    feeds = find_feeds(nodes, [layer.name for layer in layers])
-    costs, conversion = _price(trials, layers, prices)
+        raise ExportError(f"{path.name}: mixed precision needs layers with weights and 16 rows or more")
+    feeds = find_feeds(read_nodes(path), [layer.name for layer in layers])
+    problem = pose_problem(path, trials.judged[0], layers, feeds.links, ask)
     noises = _measure_noises(trials, settings, feeds, len(layers))
-    named = zip([layer.name for layer in layers], noises, costs, strict=True)
-    problem = MixedProblem(tuple(QuantizedLayer(*one) for one in named), feeds.links, conversion)
-    tried = set[tuple[bool, ...]]()
-    for step in range(STEPS):
-        floats = choose_floats(problem, sum(noises) * 10 ** (-STEP_DB * step / 10))
-        if all(floats):
-            break
-        if floats not in tried:
-            content = trials.quantize(settings, feeds.named(floats))
-            if accurate(trials.write("mixed", content)):
-                names = tuple(_label(layer) for layer, one in zip(layers, floats, strict=True) if one)
-                return Mixed(content, names, len(layers), trials.judge(content))
-        tried.add(floats)
+    parts = zip(problem.layers, noises, strict=True)
+    problem = replace(problem, layers=tuple(replace(layer, noise=noise) for layer, noise in parts))
+    for floats in find_choices(problem):
+        content = trials.quantize(settings, feeds.named(floats))
+        if accurate(trials.write("mixed", content)):
+            names = tuple(_label(layer) for layer, one in zip(layers, floats, strict=True) if one)
+            return Mixed(content, names, len(layers), trials.judge(content), describe_cost(problem, floats))
     raise ExportError(
-        f"{trials.static.source.name}: mixed precision: no layer may be int8 for it to be accurate and fast enough; "
-        "ship fp32"
+        f"{path.name}: mixed precision: no layer may be int8 for it to be accurate and fast enough; ship fp32"
     )
+
+
+def find_choices(problem: MixedProblem) -> Iterator[tuple[bool, ...]]:
+    """The cheapest choices of float layers for less and less noise, up to where nothing would be int8.
+
+    Where no choice so quiet is within the budget, the cheapest beyond it.
+    """
+    loudest = problem.noise([False] * len(problem.layers))
+    given = set[tuple[bool, ...]]()
+    for step in range(STEPS):
+        limit = loudest * 10 ** (-STEP_DB * step / 10)
+        floats = choose_floats(problem, limit) or choose_floats(replace(problem, budget=inf), limit)
+        if floats is None or all(floats):
+            return
+        if floats not in given:
+            given.add(floats)
+            yield floats
+
+
+def describe_cost(problem: MixedProblem, floats: Sequence[bool]) -> str:
+    """For people: what a choice is predicted to take, beside all in int8 and all in float."""
+    if not isfinite(problem.budget):
+        return "layers weighed by their multiply-accumulates: what they take on the device is not known"
+    chosen, in_int8, in_float = (problem.cost(one) for one in (floats, [False] * len(floats), [True] * len(floats)))
+    told = f"predicted {chosen:.3g} ms, all in int8 {in_int8:.3g}, all in float {in_float:.3g}"
+    return told if chosen <= problem.budget else f"{told}; no choice as quiet is within {problem.budget:.3g} ms"
 
 
 def _measure_noises(trials: Trials, settings: Settings, feeds: Feeds, count: int) -> list[float]:
@@ -85,20 +104,6 @@ def _measure_noises(trials: Trials, settings: Settings, feeds: Feeds, count: int
         alone = trials.quantize(settings, feeds.named([other != index for other in range(count)]))
         noises.append(float(10 ** (-trials.judge(alone) / 10)))
     return noises
-
-
-def _price(
-    trials: Trials, layers: Sequence[WeightLayer], prices: Mapping[str, tuple[float, float]]
-) -> tuple[list[float], float]:
-    """What each layer costs more in float, and what a conversion costs."""
-    if all(layer.name in prices for layer in layers):
-        known = [prices[layer.name] for layer in layers]
-        return [in_float - in_int8 for in_float, in_int8 in known], min(in_int8 for _, in_int8 in known)
-    path = trials.static.source
-    (values,) = islice(run_rows(path, trials.judged[:1]), 1)
-    written = {node.name: node.outputs[0] for node in read_nodes(path)}
-    macs = [values[written[layer.name]].size * layer.weights[0].size for layer in layers]
-    return [one * len(macs) / sum(macs) for one in macs], CONVERSION
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from edgeprune.errors import ExportError
 from edgeprune.export.foreign import foreign
 
 CONVOLUTIONS = {"Conv": 1, "ConvInteger": 1, "QLinearConv": 3, "FusedConv": 1, "ConvTranspose": 1}
-PRODUCTS = {"Gemm": 1, "MatMul": 1, "MatMulInteger": 1, "QLinearMatMul": 3, "QGemm": 3}
+PRODUCTS = {"Gemm": 1, "FusedGemm": 1, "MatMul": 1, "MatMulInteger": 1, "QLinearMatMul": 3, "QGemm": 3}
 """Operators that are layers, and which of their inputs is the weight."""
 RECURRENT = ("LSTM", "GRU", "RNN", "Attention", "QAttention", "MultiHeadAttention")
 """Operators whose work is not that of one layer; a net with them is refused rather than undercounted."""

@@ -20,6 +20,9 @@ from edgeprune.export.runners import describe_file
 _X86 = {"x86_64", "amd64", "i686", "i386", "x86"}
 _ARM64 = {"aarch64", "arm64"}
 _VNNI = {"avx512_vnni", "avx_vnni"}
+FLOAT_RESULTS = ["Gemm"]
+"""Operators whose integer kernel can give floats: a net's output, which no integer operator reads, is not rounded.
+Where layers stay in float it is: else one that a float layer reads behind a ReLU would be fused to a float operator."""
 _CHOICES = {"activations": ("uint8", "int8"), "weights": ("int8",), "layout": ("qdq", "qoperator")}
 
 
@@ -165,6 +168,7 @@ def quantize_prepared(
                 activation_type=types[scheme.activations],
                 weight_type=types[scheme.weights],
                 nodes_to_exclude=list(floats),
+                extra_options={"OpTypesToExcludeOutputQuantization": [] if floats else FLOAT_RESULTS},
                 calibration_cache_path=cache,
             )
             return quantized.read_bytes()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from edgeprune.core.artifact import Signature
 from edgeprune.errors import ExportError
+from edgeprune.export.checks import channels_last
 from edgeprune.export.foreign import foreign
 
 Signatures = tuple[Signature, ...]
@@ -25,7 +26,8 @@ def run_onnx(path: Path, inputs: np.ndarray, optimised: bool = True, threads: in
     Raises:
         ExportError: the file cannot be loaded or run, or `inputs` do not fit it.
     """
-    signature = _check_inputs(path, inputs)
+    inputs = fit_inputs(path, inputs)
+    ((signature,), _) = describe_file(path)
     with foreign("running in ONNX Runtime", path):
         import onnxruntime
 
@@ -37,17 +39,18 @@ def run_onnx(path: Path, inputs: np.ndarray, optimised: bool = True, threads: in
         return np.concatenate([session.run(None, {signature.name: row[None]})[0] for row in inputs])
 
 
-def run_tflite(path: Path, inputs: np.ndarray, threads: int = 1) -> np.ndarray:
+def run_tflite(path: Path, inputs: np.ndarray, optimised: bool = True, threads: int = 1) -> np.ndarray:
     """Outputs `[N, ...]` of a TFLite file for `inputs` `[N, ...]`, row by row, in LiteRT or else tflite-runtime.
 
     Floats given to a file that takes integers are quantized by its scale, and what it gives becomes float again.
+    `optimised=False` runs its slow reference kernels instead of XNNPACK.
 
     Raises:
         ExportError: no runtime is installed, the file cannot be loaded or run, or `inputs` do not fit it.
     """
     inputs = fit_inputs(path, inputs)
     with foreign("running in LiteRT", path):
-        interpreter = _interpreter(path.read_bytes(), threads)
+        interpreter = _interpreter(path.read_bytes(), threads, optimised)
         source, result = (side[0] for side in _details(interpreter))
 
         def run_row(row: np.ndarray) -> np.ndarray:
@@ -58,8 +61,8 @@ def run_tflite(path: Path, inputs: np.ndarray, threads: int = 1) -> np.ndarray:
         return np.concatenate([run_row(row) for row in inputs])
 
 
-RUNNERS: dict[str, Callable[[Path, np.ndarray], np.ndarray]] = {"onnx": run_onnx, "tflite": run_tflite}
-"""Format to the function that runs a file of it."""
+RUNNERS: dict[str, Callable[..., np.ndarray]] = {"onnx": run_onnx, "tflite": run_tflite}
+"""Format to the function that runs a file of it, given its path, inputs and whether by optimised kernels."""
 
 
 def fit_inputs(path: Path, inputs: np.ndarray) -> np.ndarray:
@@ -74,11 +77,6 @@ def fit_inputs(path: Path, inputs: np.ndarray) -> np.ndarray:
             inputs = np.ascontiguousarray(np.moveaxis(inputs, 1, -1))
     _check_inputs(path, inputs)
     return inputs
-
-
-def channels_last(shape: Sequence[int]) -> tuple[int, ...]:
-    """`[N, C, H, W]` as `[N, H, W, C]`."""
-    return (shape[0], *shape[2:], shape[1])
 
 
 def quantize_input(value: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
@@ -104,7 +102,7 @@ def check_tflite(content: bytes) -> None:
     Raises:
         ExportError: no runtime is installed. What the runtime raises passes through: call within :func:`foreign`.
     """
-    _interpreter(content, threads=1)
+    _interpreter(content)
 
 
 def describe_file(path: Path) -> tuple[Signatures, Signatures]:
@@ -136,7 +134,7 @@ def _describe_onnx(path: Path) -> tuple[Signatures, Signatures]:
 
 
 def _describe_tflite(path: Path) -> tuple[Signatures, Signatures]:
-    interpreter = _interpreter(path.read_bytes(), threads=1)
+    interpreter = _interpreter(path.read_bytes())
     signatures = list(interpreter.get_signature_list().values())
     inputs, outputs = _details(interpreter)
     names = signatures[0] if signatures else {"inputs": [], "outputs": []}
@@ -155,13 +153,14 @@ def _details(interpreter: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any
     return interpreter.get_input_details(), interpreter.get_output_details()
 
 
-def _interpreter(content: bytes, threads: int) -> Any:
+def _interpreter(content: bytes, threads: int = 1, optimised: bool = True) -> Any:
     for module in ("ai_edge_litert.interpreter", "tflite_runtime.interpreter"):
         try:
             runtime = importlib.import_module(module)
         except ImportError:
             continue
-        interpreter = runtime.Interpreter(model_content=content, num_threads=threads)
+        kernels = {} if optimised else {"experimental_op_resolver_type": runtime.OpResolverType.BUILTIN_REF}
+        interpreter = runtime.Interpreter(model_content=content, num_threads=threads, **kernels)
         interpreter.allocate_tensors()
         return interpreter
     raise ExportError("TFLite: neither ai-edge-litert nor tflite-runtime is here; run: pip install 'edgeprune[tflite]'")

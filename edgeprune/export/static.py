@@ -5,6 +5,7 @@ The error is that of the model's output on calibration rows that nothing was fit
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from edgeprune.core.ranges import METHODS, Range, find_range
-from edgeprune.core.rounding import equalising_scales, round_to_nearest, round_weights, shift_of_outputs
+from edgeprune.core.rounding import equalising_steps, raise_by, round_to_nearest, round_weights, shift_of_outputs
 from edgeprune.core.sqnr import measure_sqnr_db
 from edgeprune.export.files import write_file
-from edgeprune.export.metadata import read_metadata
+from edgeprune.export.metadata import embed_metadata, read_metadata
 from edgeprune.export.observe import Observed, count_values, observe
 from edgeprune.export.weights import Changes, WeightLayer, change_weights, read_layers
 
@@ -29,11 +30,10 @@ MOST_VALUES = 300_000_000
 """Of a large net fewer rows are taken: so many values between layers are looked at, for the ranges and each trial."""
 LEAST_ROWS = 16
 """With fewer rows there is nothing to judge by: plain min-max."""
-SWEEPS = 8
-"""Times that all pairs of layers are equalised: in a chain each changes the next."""
-
-
-EQUALISED = "layers equalised"
+EQUALISED = "equalised"
+"""Key of a file's metadata: by how much the channels between layers were raised."""
+Raises = Mapping[str, np.ndarray]
+"""Weight of the layer that writes channels to the steps by which each was raised."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Settings:
     def describe(self) -> str:
         """For people: `percentile 99.99, weights rounded to spare the output`."""
         words = {
-            EQUALISED: self.equalised,
+            "layers equalised": self.equalised,
             "weights rounded to spare the output": self.rounded,
             "biases corrected": self.corrected,
         }
@@ -56,9 +56,8 @@ class Settings:
 
 
 STEPS = (
-    *({name: True} for name in ("rounded", "corrected")),
+    *({name: True} for name in ("rounded", "corrected", "equalised")),
     *({"method": name} for name in METHODS),
-    {"equalised": True},
 )
 """Changes of settings in the order in which they are tried, each on top of what was kept."""
 
@@ -178,9 +177,12 @@ class Trials:
         """The float file, its layers, and what flows through it."""
         if equalised not in self._bases:
             path = self.static.source
-            if equalised:
-                path = self.write("equalised", change_weights(path, equalise(read_layers(path))))
             layers = read_layers(path)
+            if equalised:
+                raises = find_raises(layers, self._base(False)[2].peaks)
+                path = self.write("equalised", change_weights(path, equalise(layers, raises)))
+                embed_metadata(path, {EQUALISED: _write_digits(raises)})
+                layers = read_layers(path)
             self._bases[equalised] = (path, layers, observe(path, self.fitted, layers))
         return self._bases[equalised]
 
@@ -207,28 +209,45 @@ def _prepare_weights(layers: Sequence[WeightLayer], observed: Observed, levels: 
     return changes
 
 
-def equalise(layers: Sequence[WeightLayer]) -> Changes:
-    """New weights and biases that give each channel between two layers the same range in both.
+def find_raises(layers: Sequence[WeightLayer], peaks: Mapping[str, np.ndarray]) -> Raises:
+    """By how much to raise the channels between two layers, from the `peaks` of what the second reads.
 
     Only where the second alone reads what the first writes, with nothing but positively homogeneous operators between
-    them, so that the model computes the same (Nagel et al. 2019, section 4.1).
+    them, so that the model computes the same.
     """
+    return {first.weight: equalising_steps(peaks[second.source]) for first, second in _equalisable(layers)}
+
+
+def equalise(layers: Sequence[WeightLayer], raises: Raises) -> Changes:
+    """Weights and biases that raise channels in one layer, and take it back in the next."""
     state = {layer.weight: layer.weights.copy() for layer in layers}
     state |= {layer.bias: layer.biases.copy() for layer in layers if layer.biases is not None}
+    touched = set()
+    for first, second in _equalisable(layers):
+        if first.weight in raises:
+            factors = raise_by(raises[first.weight])
+            state[first.weight] *= _along_first(factors, first.weights.ndim)
+            if first.bias:
+                state[first.bias] *= factors
+            read = _by_input(second, state[second.weight])
+            read /= _along_first(factors, read.ndim)
+            touched |= {name for name in (first.weight, first.bias, second.weight) if name}
+    return {name: state[name] for name in touched}
+
+
+def _equalisable(layers: Sequence[WeightLayer]) -> list[tuple[WeightLayer, WeightLayer]]:
     shared = Counter(name for layer in layers for name in (layer.weight, layer.bias) if name)
     named = {layer.name: layer for layer in layers}
     pairs = [(layer, named[layer.reads]) for layer in layers if layer.reads]
-    pairs = [pair for pair in pairs if _is_equalisable(*pair, shared)]
-    for _ in range(SWEEPS):
-        for first, second in pairs:
-            factors = equalising_scales(state[first.weight], _by_input(second, state[second.weight]))
-            state[first.weight] /= _along_first(factors, first.weights.ndim)
-            if first.bias:
-                state[first.bias] /= factors
-            read = _by_input(second, state[second.weight])
-            read *= _along_first(factors, read.ndim)
-    touched = {name for first, second in pairs for name in (first.weight, first.bias, second.weight) if name}
-    return {name: state[name] for name in touched}
+    return [pair for pair in pairs if _is_equalisable(*pair, shared)]
+
+
+def _write_digits(raises: Raises) -> str:
+    return json.dumps({name: "".join(map(str, steps)) for name, steps in raises.items()})
+
+
+def _read_digits(text: str) -> Raises:
+    return {name: np.array([int(one) for one in digits]) for name, digits in json.loads(text).items()}
 
 
 def match_equalised(reference: Path, other: Path, folder: Path) -> Path:
@@ -237,10 +256,11 @@ def match_equalised(reference: Path, other: Path, folder: Path) -> Path:
     Raises:
         ExportError: one of the two cannot be read, or the folder cannot be written.
     """
-    if EQUALISED not in read_metadata(other).get("scheme", ""):
+    digits = read_metadata(other).get(EQUALISED)
+    if digits is None:
         return reference
     path = folder / reference.name
-    write_file(path, change_weights(reference, equalise(read_layers(reference))))
+    write_file(path, change_weights(reference, equalise(read_layers(reference), _read_digits(digits))))
     return path
 
 

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from edgeprune.core.artifact import Signature
 from edgeprune.core.ranges import Range
 from edgeprune.errors import ExportError
-from edgeprune.export.checks import Batch, check_program, gather_calibration
+from edgeprune.export.checks import Batch, check_image, check_program, gather_calibration
 from edgeprune.export.files import write_file
 from edgeprune.export.foreign import foreign
 from edgeprune.export.observe import observe_extremes
-from edgeprune.export.runners import channels_last, check_tflite, describe_file
+from edgeprune.export.runners import check_tflite, describe_file
 
 
 @dataclass(frozen=True)
@@ -53,22 +53,13 @@ def export_tflite(program: nn.Module, example: Tensor, path: Path, form: TfliteF
     with foreign("TFLite export", path):
         converter = _import("litert_torch")
         if form.nhwc:
-            _check_image(example, path)
+            check_image(example, path)
             program = converter.to_channel_last_io(program, args=[0])
             program.training = False  # eval() would call that of an exported graph, which has none
             example = example.moveaxis(1, -1).contiguous()
         content = converter.convert(program, (example,)).model_content()
         check_tflite(bytes(content))
     write_file(path, bytes(content))
-
-
-def _check_image(example: Tensor, path: Path) -> None:
-    """Require an input whose layout can be told from its shape."""
-    if example.ndim != 4 or example.shape[1:] == channels_last(example.shape)[1:]:
-        raise ExportError(
-            f"{path}: input of shape {list(example.shape)} has no channels that can be told from its height and width; "
-            'leave input_layout = "nchw"'
-        )
 
 
 def quantize_tflite(

@@ -16,6 +16,10 @@ CHECKPOINT = CHECKPOINTS / "cifar10_resnet8.safetensors"
 MEAN = torch.tensor([0.4914, 0.4822, 0.4465]).view(3, 1, 1)
 STD = torch.tensor([0.2470, 0.2435, 0.2616]).view(3, 1, 1)
 
+labels = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+preprocessing = (
+    "RGB from 0 to 255: (x / 255 - mean) / deviation, mean [0.4914, 0.4822, 0.4465], deviation [0.2470, 0.2435, 0.2616]"
+)
 finetune = {"epochs": 80, "learning_rate": 0.1, "weight_decay": 5e-4, "distillation": 0.7}
 
 

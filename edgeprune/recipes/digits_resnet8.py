@@ -17,6 +17,7 @@ EPOCHS = 12
 PEAK_LEARNING_RATE = 0.1
 LOG = logging.getLogger("edgeprune")
 
+labels = [str(digit) for digit in range(10)]
 finetune = {"epochs": 12, "learning_rate": 0.05}
 
 

@@ -85,6 +85,10 @@ class Recipe:
     finetune: Finetune = Finetune()
     widths: Mapping[str, WidthRule | None] = field(default_factory=dict)
     """Rules for widths by the name of a layer or group; None: it stays whole."""
+    labels: tuple[str, ...] = ()
+    """Names of the classes, in the order of the outputs; exported files state them, and the preprocessing."""
+    preprocessing: str = ""
+    """What is done to raw data to make them inputs, in words."""
 
     @property
     def classifies(self) -> bool:
@@ -198,6 +202,18 @@ def _parse_width_rule(rule: Any, where: str) -> WidthRule | None:
     return WidthRule(**rule)
 
 
+def _parse_labels(given: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(given, tuple | list) or not all(isinstance(one, str) for one in given):
+        raise RecipeError(f"{where}: expected a list of the classes' names, found {given!r}")
+    return tuple(given)
+
+
+def _parse_text(given: Any, where: str) -> str:
+    if not isinstance(given, str):
+        raise RecipeError(f"{where}: expected a text, found {type(given).__name__}")
+    return given
+
+
 def guarded(what: str, source: str, function: Callable[[], Any]) -> Any:
     """Call a user's code; what it raises becomes a RecipeError with the line of the user's file."""
     try:
@@ -253,6 +269,8 @@ def _recipe(name: str, path: Path, content: Mapping[str, Any]) -> Recipe:
         metric=_optional(content, "metric", source) or top1_accuracy_percent,
         finetune=parse_finetune(content.get("finetune", {}), f"{path}: finetune"),
         widths=parse_widths(content.get("widths", {}), f"{path}: widths"),
+        labels=_parse_labels(content.get("labels", ()), f"{path}: labels"),
+        preprocessing=_parse_text(content.get("preprocessing", ""), f"{path}: preprocessing"),
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,32 +15,34 @@ from torch.fx import GraphModule
 
 from edgeprune.core.artifact import Artifact, parse_artifact
 from edgeprune.core.document import Figures
-from edgeprune.core.latency import LatencyTable
 from edgeprune.core.measurement import Measurement, parse_measurement
 from edgeprune.core.shipping import Candidates, accuracy_limits, is_within
-from edgeprune.core.target import AUTO, MIXED, RUNTIMES
+from edgeprune.core.target import AUTO, FORMAT_PRECISIONS, MIXED, RUNTIMES, Target
 from edgeprune.device.energy import add_energy, measure_energy
 from edgeprune.device.measure import ModelFile, evaluate_model, measure_models
-from edgeprune.errors import ExportError, ParityError
-from edgeprune.export.artifacts import ExportRequest, build_artifacts, check_artifact
+from edgeprune.errors import ExportError
+from edgeprune.export.artifacts import FOLDER, ExportRequest, build_artifacts, check_artifact
 from edgeprune.export.files import sha256_of
-from edgeprune.export.links import Bisector, find_bisectors
-from edgeprune.export.parity import TOLERANCES, Parity, check_parity, compare_artifacts, compare_outputs
-from edgeprune.export.quantize_onnx import choose_onnx_scheme
-from edgeprune.export.runners import RUNNERS, fit_inputs
+from edgeprune.export.parity import TOLERANCES, Parity, check_parity, compare_outputs
+from edgeprune.export.runners import RUNNERS, fit_inputs, run_onnx
+from edgeprune.export.schemes import find_scheme
 from edgeprune.export.tflite import TfliteForm
 from edgeprune.graph.storage import load_model
 from edgeprune.run import read_json, write_json
+from edgeprune.stages.chain import Checked, Nets, check_artifacts_, parity_row
 from edgeprune.stages.job import Job
-from edgeprune.stages.table import read_stored_table
+from edgeprune.stages.prices import price_net
 
 FORMAT_RUNTIMES = {file_format: runtime for runtime, file_format in RUNTIMES.items()}
 DEPLOYED = ("fp32", "fp16", "int8")
 """Precisions that are always made and measured; what the target asks for comes on top."""
+PRICED = ("fp32", "int8")
+"""Precisions of the whole net that mixed precision is priced by."""
 PARITY_ROWS = 64
-BISECT_ROWS = 8
 REMOTE_ROWS = 1000
 """Evaluation inputs pushed to a board; this machine takes all."""
+REFERENCE_ROWS = 256
+"""Evaluation inputs that reference kernels run on."""
 
 
 @dataclass(frozen=True)
@@ -54,27 +57,51 @@ class Files:
 
 
 def build(job: Job, program: GraphModule, files: Files) -> tuple[Artifact, ...]:
-    """Export a net, with the int8 scheme that suits the device."""
-    facts = job.facts
+    """Export a net, with the int8 scheme that suits the device.
+
+    Raises:
+        ExportError: it cannot be made in the target's format; another format that cannot be made is left out.
+    """
+    made = list[Artifact]()
+    for file_format in files.formats:
+        try:
+            made += _build_format(job, program, files, file_format)
+        except ExportError as exc:
+            if file_format == job.target.format:
+                raise
+            job.detail(f"no {file_format} files of this net: {exc}")
+    return tuple(made)
+
+
+def _build_format(job: Job, program: GraphModule, files: Files, file_format: str) -> tuple[Artifact, ...]:
+    facts, places = job.facts, {one: _place(files, file_format, one) for one in PRICED}
     request = ExportRequest(
         directory=files.directory,
         role=files.role,
-        formats=files.formats,
-        precisions=files.precisions,
+        formats=(file_format,),
+        precisions=tuple(one for one in files.precisions if one in FORMAT_PRECISIONS[file_format]),
         calibration=_inputs_only(job.recipe.calibration_data()),
-        scheme=choose_onnx_scheme(facts.machine, facts.cpu_flags),
+        scheme=find_scheme(job.target.int8_scheme, facts.machine, facts.cpu_flags),
         origin=_origin(job, files.role),
         tuned=files.tuned,
         form=TfliteForm(nhwc=job.target.input_layout == "nhwc", integers=job.target.io == "integer"),
-        accurate=partial(_is_accurate, job),
-        tables=_read_tables(job) if MIXED in files.precisions else (),
+        accurate=partial(_is_right, job, places["fp32"]),
+        ask=partial(price_net, job, places),
     )
     return build_artifacts(program, job.recipe.example_input(), request)
+
+
+def _place(files: Files, file_format: str, precision: str) -> Path:
+    return files.directory / FOLDER / f"{files.role}.{precision}.{file_format}"
 
 
 def _origin(job: Job, role: str) -> dict[str, str]:
     """What a file says of where it came from; of the plan only where it was pruned by the final one."""
     found = {"recipe": job.recipe.name, "model_sha256": job.run.result("trace")["model_sha256"]}
+    if job.recipe.labels:
+        found["labels"] = json.dumps(job.recipe.labels)
+    if job.recipe.preprocessing:
+        found["preprocessing"] = job.recipe.preprocessing
     if role == "pruned" and job.run.finished("prune"):
         found["plan_sha256"] = sha256_of(job.run.path("plan.json"))
     return found
@@ -93,21 +120,45 @@ def _inputs_only(batches: Iterable[Any]) -> Iterator[Tensor]:
 
 
 def export(job: Job) -> dict[str, Any]:
-    """Every format in the precisions that are measured, each checked against the net it was made from."""
-    program = load_model(job.run.path("recovered.pt2"))
-    inputs, _ = evaluation_rows(job, PARITY_ROWS)
-    originals = read_originals(job)
-    made = _build_all(job, program)
-    same = not job.facts.host_key
-    links = compare_artifacts(job.original, originals, job.run.directory, inputs, same)
-    links += compare_artifacts(program, made, job.run.directory, inputs, same)
-    for link in links:
+    """Every format in the precisions that are measured, each checked against the net it was made from.
+
+    Where int8 is refused or not accurate enough, a file with some layers in float is tried.
+
+    Raises:
+        ExportError: a file that is needed cannot be made.
+        ParityError: a file that is needed computes something else than the net; names the layer.
+    """
+    program, checked = load_model(job.run.path("recovered.pt2")), Checked()
+    originals, made = read_originals(job), _build_all(job, program)
+    nets = Nets(
+        programs={"original": job.original, "pruned": program},
+        directory=job.run.directory,
+        inputs=evaluation_rows(job, PARITY_ROWS)[0],
+        same_processor=not job.facts.host_key,
+        needed=(*find_needed(job.target), f"pruned-{job.target.format}-fp32"),
+    )
+    check_artifacts_(checked, nets, originals)
+    check_artifacts_(checked, nets, made)
+    if job.target.precision == MIXED or not _is_int8_right(job, checked):
+        for mixed in _build_mixed(job, program):
+            floats = [one for one in made if (one.format, one.precision) == (mixed.format, "fp32")]
+            check_artifacts_(checked, nets, [*floats, mixed])
+            made = (*made, mixed)
+    for link in checked.links:
         job.detail(f"{link.describe()}")
-        check_link(link, (*originals, *made), job.run.directory, inputs, {"original": job.original, "pruned": program})
+    for name, reason in checked.refused.items():
+        job.detail(f"{name} is refused: {reason}")
     return {
         "artifacts": [one.to_dict() for one in (*originals, *made)],
-        "parity": [_parity_row(link) for link in links],
+        "parity": [parity_row(link) for link in checked.links],
+        "refused": checked.refused,
     }
+
+
+def find_needed(target: Target) -> tuple[str, str]:
+    """Names of the files without which a run makes no sense: the baseline, and what is asked for."""
+    asked = "fp32" if target.precision == AUTO else target.precision
+    return f"original-{target.format}-fp32", f"pruned-{target.format}-{asked}"
 
 
 def read_originals(job: Job) -> list[Artifact]:
@@ -116,76 +167,59 @@ def read_originals(job: Job) -> list[Artifact]:
 
 
 def _build_all(job: Job, program: GraphModule) -> tuple[Artifact, ...]:
-    """The pruned net in every format and precision that is measured: some layers stay in float where int8 alone is not
-    accurate enough on this machine.
+    """The pruned net in every format and precision that is measured, but mixed."""
+    asked = (*DEPLOYED, job.planned.fitted_precision)
+    files = Files(job.run.directory, "pruned", job.formats, tuple(dict.fromkeys(asked)), tuned=True)
+    return build(job, program, files)
+
+
+def _build_mixed(job: Job, program: GraphModule) -> tuple[Artifact, ...]:
+    """The pruned net in fp32, and with those layers in float that int8 cannot do without; none where there are no such.
+
+    Raises:
+        ExportError: there are none, and the target asks for them.
     """
-    directory, target = job.run.directory, job.target
-    if target.precision == MIXED:
-        precisions = tuple(MIXED if one == "int8" else one for one in DEPLOYED)
-        return build(job, program, Files(directory, "pruned", job.formats, precisions, tuned=True))
-    precisions = tuple(dict.fromkeys((*DEPLOYED, job.planned.fitted_precision)))
-    made = build(job, program, Files(directory, "pruned", job.formats, precisions, tuned=True))
-    quantized = next(one for one in made if (one.format, one.precision) == (target.format, "int8"))
-    if _is_accurate(job, directory / quantized.path):
-        return made
+    files = Files(job.run.directory, "pruned", (job.target.format,), ("fp32", MIXED), tuned=True)
     try:
-        files = Files(directory, "pruned", (target.format,), ("fp32", MIXED), tuned=True)
-        return (*made, build(job, program, files)[-1])
+        return build(job, program, files)[1:]
     except ExportError as exc:
+        if job.target.precision == MIXED:
+            raise
         job.detail(f"{exc}")
-        return made
+        return ()
+
+
+def _is_int8_right(job: Job, checked: Checked) -> bool:
+    files = Files(job.run.directory, "pruned", (), ())
+    refused = f"pruned-{job.target.format}-int8" in checked.refused
+    return not refused and _is_accurate(job, _place(files, job.target.format, "int8"))
+
+
+def _is_right(job: Job, reference: Path, path: Path) -> bool:
+    """Whether a file of mixed precision may ship: it is accurate, and computes what the fp32 file does."""
+    inputs, _ = evaluation_rows(job, PARITY_ROWS)
+    run, _ = _find_judge(job, path)
+    link = compare_outputs("mixed", run(reference, inputs), run(path, inputs), TOLERANCES[MIXED])
+    return link.ok and _is_accurate(job, path)
 
 
 def _is_accurate(job: Job, path: Path) -> bool:
     """Whether a file is within the accuracy limits beside the unpruned net, on some evaluation inputs, here."""
-    inputs, targets = evaluation_rows(job, REMOTE_ROWS)
+    run, rows = _find_judge(job, path)
+    inputs, targets = evaluation_rows(job, rows)
     originals = read_originals(job)
     original = next(job.run.path(one.path) for one in originals if path.suffix == f".{one.format}")
-    run = RUNNERS[path.suffix.removeprefix(".")]
     accuracies = [float(job.recipe.metric(run(one, inputs), targets)) for one in (path, original)]
     return is_within(accuracy_limits(job.target.gates), *accuracies)
 
 
-def _read_tables(job: Job) -> tuple[LatencyTable, ...]:
-    """What layers cost on this device in fp32 and in int8, where both were measured."""
-    found = [read_stored_table(job, precision) for precision in ("fp32", "int8")]
-    return tuple(one for one in found if one is not None) if None not in found else ()
-
-
-def check_link(
-    link: Parity,
-    artifacts: Sequence[Artifact],
-    directory: Path,
-    inputs: np.ndarray,
-    programs: Mapping[str, GraphModule],
-) -> None:
-    """Require a link to be within its tolerance; of a broken one, name the layer. `programs` are the nets by role.
-
-    Raises:
-        ParityError: it is not.
+def _find_judge(job: Job, path: Path) -> tuple[Callable[[Path, np.ndarray], np.ndarray], int]:
+    """What runs a file to judge it here, and on how many inputs: kernels of this machine may saturate where those of
+    another processor do not, so that files for a board are judged in slow reference kernels.
     """
-    try:
-        check_parity(link)
-    except ParityError as exc:
-        files = {(one.role, one.format, one.precision): directory / one.path for one in artifacts}
-        for key in files:
-            bisector = find_bisectors(key, files, programs.__getitem__).get(link.link)
-            if bisector is not None:
-                raise ParityError(f"{exc}; {_name_layer(bisector, inputs[:BISECT_ROWS])}") from exc
-        raise
-
-
-def _name_layer(bisector: Bisector, inputs: np.ndarray) -> str:
-    try:
-        return bisector(inputs).describe()
-    except ExportError as exc:
-        return f"no layer can be named: {exc}"
-
-
-def _parity_row(link: Parity) -> dict[str, Any]:
-    row = asdict(link)
-    row["tolerance"] = link.tolerance.describe()
-    return row
+    if path.suffix == ".onnx" and job.facts.host_key:
+        return partial(run_onnx, optimised=False), REFERENCE_ROWS
+    return RUNNERS[path.suffix.removeprefix(".")], REMOTE_ROWS
 
 
 def evaluation_rows(job: Job, most: int | None) -> tuple[np.ndarray, np.ndarray]:
@@ -203,6 +237,11 @@ def evaluation_rows(job: Job, most: int | None) -> tuple[np.ndarray, np.ndarray]
 def read_artifacts(job: Job) -> list[Artifact]:
     """Every file of this run."""
     return [parse_artifact(row) for row in job.run.result("export")["artifacts"]]
+
+
+def read_refused(job: Job) -> dict[str, str]:
+    """Why files of this run may not ship, by their name: they do not compute what the net computes."""
+    return dict(job.run.result("export").get("refused", {}))
 
 
 def shipped(job: Job) -> str:
@@ -235,7 +274,10 @@ def measure(job: Job) -> dict[str, Any]:
         ParityError: the file that is to ship, or the baseline, computes something else on the device than here.
     """
     runtimes = {runtime for runtime in RUNTIMES if job.device.runtime_version(runtime)}
-    artifacts = [one for one in read_artifacts(job) if FORMAT_RUNTIMES[one.format] in runtimes]
+    refused = read_refused(job)
+    artifacts = [
+        one for one in read_artifacts(job) if FORMAT_RUNTIMES[one.format] in runtimes and one.name not in refused
+    ]
     models = {one.name: _model_file(job, one) for one in artifacts}
     precisions = {one.name: one.precision for one in artifacts}
     remote = bool(job.device.facts.host_key)
@@ -252,12 +294,12 @@ def measure(job: Job) -> dict[str, Any]:
         job.detail(f"{name}: accuracy {accuracy[name]:.2f}, p50 {measured[name].latency.p50_ms:.4g} ms")
         if elsewhere:
             links[name] = _device_link(model, precisions[name], inputs[:PARITY_ROWS], outputs[:PARITY_ROWS])
-    broken = find_broken(links, (baseline_name(job), f"pruned-{job.target.format}-{job.target.fitted_precision}"))
+    broken = find_broken(links, find_needed(job.target))
     skipped = sorted({FORMAT_RUNTIMES[file_format] for file_format in job.formats} - runtimes)
     return {
         "accuracy_percent": accuracy,
         "samples": len(inputs),
-        "parity": [_parity_row(link) for link in links.values()],
+        "parity": [parity_row(link) for link in links.values()],
         "broken": broken,
         "notes": [
             *(f"{runtime} is not installed on the device: its artifacts were not measured" for runtime in skipped),

@@ -14,7 +14,8 @@ from edgeprune.export.files import sha256_of
 from edgeprune.export.links import Key, find_bisectors
 from edgeprune.export.parity import TOLERANCES
 from edgeprune.graph.storage import load_model
-from edgeprune.stages.artifacts import BISECT_ROWS, evaluation_rows
+from edgeprune.stages.artifacts import evaluation_rows
+from edgeprune.stages.chain import BISECT_ROWS
 from edgeprune.stages.job import Job
 
 PROGRAMS = {"original": "original.pt2", "pruned": "recovered.pt2"}

@@ -7,26 +7,31 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
+
 from edgeprune.core.document import Figures, budget_gates, gate_figures
-from edgeprune.core.fleet import (
-    MEASURED_THERE,
-    WORST,
-    BoardLatency,
-    choose_deciding,
-    describe_state,
-    find_unlike,
-    judge_board,
-)
+from edgeprune.core.fleet import WORST, BoardLatency, choose_deciding, describe_state, find_unlike, judge_board
 from edgeprune.core.gate import Gate, GateResult, decide, judge
 from edgeprune.core.measurement import DeviceFacts, Measurement
-from edgeprune.device.connect import open_device
+from edgeprune.device.connect import Device, open_device
+from edgeprune.device.energy import add_energy, check_meter, measure_energy
 from edgeprune.device.fleet import AT_ONCE, Answer, ask_boards
-from edgeprune.device.measure import ModelFile, measure_models
+from edgeprune.device.measure import ModelFile, Progress, evaluate_model, measure_models
+from edgeprune.export.runners import fit_inputs
 from edgeprune.run import write_json
-from edgeprune.stages.artifacts import FORMAT_RUNTIMES, baseline_name, read_figures, shipped
+from edgeprune.stages.artifacts import (
+    FORMAT_RUNTIMES,
+    REMOTE_ROWS,
+    baseline_name,
+    evaluation_rows,
+    read_figures,
+    shipped,
+)
 from edgeprune.stages.job import Job
 
 VERSION = 1
+ENERGY = "energy_mj"
+ACCURACY = ("accuracy_percent", "accuracy_drop_points")
 
 
 @dataclass(frozen=True)
@@ -50,16 +55,17 @@ class Measured:
 def measure_fleet(job: Job, fleet: Fleet) -> dict[str, Any]:
     """Measure the shipped file on every board, interleaved with the unpruned one, and judge by the run's gates.
 
-    Writes `fleet.json`, and the raw samples as `fleet.samples.json`.
+    Energy and accuracy are measured there where a gate asks for them. Writes `fleet.json`, and the raw samples as
+    `fleet.samples.json`.
 
     Raises:
         RunError: the run was not measured yet.
+        TargetError: a gate on energy and a board without a power meter.
     """
     gates = budget_gates(job.target.budget, job.target.gates)
-    judged = [gate for gate in gates if gate.metric in MEASURED_THERE]
-    answers = _ask(job, fleet)
-    results = {one.host: _judge(judged, one) for one in answers}
-    deciding = [choose_deciding(gate, _column(results, i), fleet.percentile) for i, gate in enumerate(judged)]
+    answers = _ask(job, fleet, {gate.metric for gate in gates})
+    results = {one.host: _judge(gates, one) for one in answers}
+    deciding = [choose_deciding(gate, _column(results, i), fleet.percentile) for i, gate in enumerate(gates)]
     document = {
         "version": VERSION,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -68,7 +74,6 @@ def measure_fleet(job: Job, fleet: Fleet) -> dict[str, Any]:
         "percentile": fleet.percentile,
         "verdict": decide([result for _, result in deciding]),
         "gates": [{"host": host, **result.to_dict()} for host, result in deciding],
-        "not_judged": [gate.describe() for gate in gates if gate not in judged],
         "boards": [_describe(one, results[one.host]) for one in answers],
         "unlike": [one.describe() for one in find_unlike(_latencies(answers))],
     }
@@ -76,19 +81,25 @@ def measure_fleet(job: Job, fleet: Fleet) -> dict[str, Any]:
     return document
 
 
-def _ask(job: Job, fleet: Fleet) -> list[Answer[Measured]]:
+def _ask(job: Job, fleet: Fleet, metrics: set[str]) -> list[Answer[Measured]]:
     """What every board says, in the order in which they were named."""
     figures, target = read_figures(job), job.target
     chosen = {"baseline": figures[baseline_name(job)], "result": figures[shipped(job)]}
     models = [_model_file(job, name, one) for name, one in chosen.items()]
+    rows = evaluation_rows(job, REMOTE_ROWS) if metrics & set(ACCURACY) else None
 
     def work(host: str) -> Measured:
         def say(text: str) -> None:
             job.detail(f"{host}: {text}")
 
         with open_device(target, host, say, bool(job.run.request.get("set_governor"))) as device:
+            check_meter(device, target)
             found = measure_models(device, models, target.threads, target.protocol, say)
-            return Measured(device.facts, **{name: _figures(one, found[name]) for name, one in chosen.items()})
+            if ENERGY in metrics:
+                found = add_energy(found, measure_energy(device, models, target, say))
+            accuracy = _evaluate(job, device, models, rows, say) if rows else {}
+            there = {name: _figures(one, found[name], accuracy.get(name)) for name, one in chosen.items()}
+            return Measured(device.facts, **there)
 
     answers = {}
     for answer in ask_boards(fleet.hosts, work, fleet.at_once):
@@ -104,9 +115,18 @@ def _model_file(job: Job, name: str, figures: Figures) -> ModelFile:
     return ModelFile(name, job.run.path(artifact.path), artifact.sha256, FORMAT_RUNTIMES[artifact.format])
 
 
-def _figures(figures: Figures, measurement: Measurement) -> Figures:
-    """A file on another board, where its accuracy was not measured."""
-    return replace(figures, measurement=measurement, accuracy_percent=None)
+def _evaluate(
+    job: Job, device: Device, models: Sequence[ModelFile], rows: tuple[np.ndarray, np.ndarray], say: Progress
+) -> dict[str, float]:
+    """The accuracy of files on a board, in percent, by name."""
+    inputs, targets = rows
+    outputs = {one.name: evaluate_model(device, one, fit_inputs(one.path, inputs), say) for one in models}
+    return {name: float(job.recipe.metric(found, targets)) for name, found in outputs.items()}
+
+
+def _figures(figures: Figures, measurement: Measurement, accuracy_percent: float | None) -> Figures:
+    """A file on another board; its accuracy is None where it was not measured there."""
+    return replace(figures, measurement=measurement, accuracy_percent=accuracy_percent)
 
 
 def _say(answer: Answer[Measured]) -> str:
@@ -156,6 +176,8 @@ def _describe(answer: Answer[Measured], gates: Sequence[GateResult]) -> dict[str
         "init_ms": measurement.init_ms,
         "first_ms": measurement.first_ms,
         "peak_memory_mib": measurement.peak_memory_mib,
+        "accuracy_percent": figures.accuracy_percent,
+        "energy_mj": measurement.energy_mj,
         "conditions": asdict(measurement.conditions),
         "state": describe_state(measurement.conditions),
         "problems": list(measurement.problems),

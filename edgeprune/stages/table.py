@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import chain
 from math import hypot
 from pathlib import Path
@@ -60,12 +59,6 @@ def _table_key(job: Job) -> TableKey:
 def _stored_path(key: TableKey) -> Path:
     name = f"{key.device}-{key.runtime}-{key.runtime_version}-{key.precision}-{key.threads}.json"
     return cache_dir() / "profiles" / name
-
-
-def read_stored_table(job: Job, precision: str) -> LatencyTable | None:
-    """What was measured of this device before, in a precision of layers; None where nothing was."""
-    path = _stored_path(replace(_table_key(job), precision=precision))
-    return parse_table(path.read_text(), str(path)) if path.exists() else None
 
 
 def find_table(job: Job) -> LatencyTable:

@@ -20,6 +20,7 @@ from edgeprune.stages.artifacts import (
     read_candidates,
     read_figures,
     read_measurements,
+    read_refused,
     shipped,
 )
 from edgeprune.stages.job import Job
@@ -104,6 +105,7 @@ def build_report(job: Job) -> dict[str, Any]:
 def _choice_notes(job: Job, candidates: Candidates, result: Figures) -> list[str]:
     """How the file that ships was chosen, where there is something to say."""
     notes = list(candidates.explain(result))
+    notes += [f"refused: {reason}" for name, reason in read_refused(job).items() if f"-{job.target.format}-" in name]
     if job.target.precision == AUTO and candidates.limits == (DEFAULT_LIMIT,):
         notes.append(f"no gate on accuracy: what ships was chosen within {DEFAULT_LIMIT.describe()}")
     return notes
@@ -113,7 +115,7 @@ def _artifact_rows(job: Job, figures: dict[str, Figures], candidates: Candidates
     """Every file; of those that could ship also whether it is accurate enough, and the fastest of these."""
     names = {one.artifact.name for one in candidates.files}
     accurate = {one.artifact.name for one in candidates.accurate}
-    rows, ships = [], shipped(job)
+    rows, ships, refused = [], shipped(job), read_refused(job)
     for artifact in read_artifacts(job):
         name = artifact.name
         row = {field: getattr(artifact, field) for field in ARTIFACT_FIELDS} | {"shipped": name == ships}
@@ -124,6 +126,8 @@ def _artifact_rows(job: Job, figures: dict[str, Figures], candidates: Candidates
                 "latency": found.latency.to_dict(),
                 "origin": "measured",
             }
+        if name in refused:
+            row |= {"refused": refused[name]}
         if name in names:
             row |= {"accurate": name in accurate, "fastest": name == candidates.fastest.artifact.name}
         rows.append(row)

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from edgeprune.recipes.data import Batches
 
 finetune = {"epochs": 2, "learning_rate": 0.01}
+labels = [f"digit {digit}" for digit in range(10)]
+preprocessing = "grey from 0 to 16: x / 16, nearest neighbours from 8x8 to 16x16"
 
 
 def _digits() -> tuple[Tensor, Tensor]:

@@ -15,8 +15,10 @@ import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from edgeprune_agent.errors import AgentError, first_line
+from edgeprune_agent.events import Events
 
 KEEP_S = 3 * 86400
 """Files that no request named for so long are removed."""
@@ -77,6 +79,11 @@ def has_file(name: str) -> bool:
             raise
         return False
     return True
+
+
+def have(request: dict[str, Any], root: str, events: Events) -> None:
+    """Which of the named files are here and whole."""
+    events.emit("result", have=[name for name in request["files"] if has_file(name)])
 
 
 def write_whole(name: str, content: bytes) -> None:

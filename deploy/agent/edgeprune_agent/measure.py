@@ -14,7 +14,7 @@ from typing import Any
 from edgeprune_agent.board import State, read_governor, read_peak_mib, read_state
 from edgeprune_agent.errors import AgentError
 from edgeprune_agent.events import Events
-from edgeprune_agent.files import find_place, has_file, read_archive, read_checked, remove, write_whole
+from edgeprune_agent.files import find_place, read_archive, read_checked, remove, write_whole
 from edgeprune_agent.parsers import describe_throttled
 from edgeprune_agent.prepare import cool_down
 from edgeprune_agent.runtimes import import_runtime, load_model, share_nodes
@@ -63,11 +63,6 @@ def keep_archive(request: dict[str, Any]) -> None:
         for name, content in read_archive(request["archive"], request["sizes"]):
             write_whole(name, content)
         remove(request["archive"])
-
-
-def have(request: dict[str, Any], root: str, events: Events) -> None:
-    """Which of the named files are here and whole."""
-    events.emit("result", have=[name for name in request["files"] if has_file(name)])
 
 
 def cold(request: dict[str, Any], root: str, events: Events) -> None:

@@ -1,0 +1,106 @@
+"""The chain from the net to each of its files, held to its tolerances: what is broken never ships."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.fx import GraphModule
+
+from edgeprune.core.artifact import Artifact
+from edgeprune.errors import EdgepruneError, ExportError, ParityError
+from edgeprune.export.links import Bisector, find_bisectors
+from edgeprune.export.parity import Parity, check_parity, compare_each
+
+BISECT_ROWS = 8
+
+
+@dataclass(frozen=True)
+class Nets:
+    """The nets by role, the run directory with their files, inputs `[N, ...]`; whether the files run on this machine.
+
+    What is broken among the files named in `needed` stops everything.
+    """
+
+    programs: Mapping[str, GraphModule]
+    directory: Path
+    inputs: np.ndarray
+    same_processor: bool
+    needed: Collection[str]
+
+
+@dataclass
+class Checked:
+    """Links in order, and why files were refused, by their name."""
+
+    links: list[Parity] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+
+    def add_(self, link: Parity) -> None:
+        """Add a link, unless it is there already: files of two precisions are made from the same fp32 file."""
+        if all(one.link != link.link for one in self.links):
+            self.links.append(link)
+
+
+def check_artifacts_(checked: Checked, nets: Nets, artifacts: Sequence[Artifact]) -> None:
+    """Add the links of files of one role to what was checked: a file with a broken link is refused, its layer named.
+
+    Raises:
+        EdgepruneError: a file that is needed is broken, or does not run.
+    """
+    files = {one.name: one for one in artifacts}
+    for artifact, found in compare_each(
+        nets.programs[artifacts[0].role], artifacts, nets.directory, nets.inputs, nets.same_processor
+    ):
+        try:
+            if isinstance(found, EdgepruneError):
+                raise found
+            for link in found:
+                checked.add_(link)
+                check_link(link, artifacts, nets.directory, nets.inputs, nets.programs)
+            if (source := f"{artifact.role}-{artifact.format}-fp32") in checked.refused and source in files:
+                raise ParityError(f"made from {source}, which is refused")
+        except EdgepruneError as exc:
+            if artifact.name in nets.needed:
+                raise
+            checked.refused[artifact.name] = str(exc)
+
+
+def check_link(
+    link: Parity,
+    artifacts: Sequence[Artifact],
+    directory: Path,
+    inputs: np.ndarray,
+    programs: Mapping[str, GraphModule],
+) -> None:
+    """Require a link to be within its tolerance; of a broken one, name the layer. `programs` are the nets by role.
+
+    Raises:
+        ParityError: it is not.
+    """
+    try:
+        check_parity(link)
+    except ParityError as exc:
+        files = {(one.role, one.format, one.precision): directory / one.path for one in artifacts}
+        for key in files:
+            bisector = find_bisectors(key, files, programs.__getitem__).get(link.link)
+            if bisector is not None:
+                raise ParityError(f"{exc}; {_name_layer(bisector, inputs[:BISECT_ROWS])}") from exc
+        raise
+
+
+def _name_layer(bisector: Bisector, inputs: np.ndarray) -> str:
+    try:
+        return bisector(inputs).describe()
+    except ExportError as exc:
+        return f"no layer can be named: {exc}"
+
+
+def parity_row(link: Parity) -> dict[str, Any]:
+    """A link as the report has it."""
+    row = asdict(link)
+    row["tolerance"] = link.tolerance.describe()
+    return row

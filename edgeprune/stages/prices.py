@@ -1,0 +1,106 @@
+"""What keeping layers of a net in float costs on the device: layers, conversions and the whole net, measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from edgeprune.core.layers import LayerShape, join_ends
+from edgeprune.core.measurement import Protocol
+from edgeprune.core.mixed import PairCosts
+from edgeprune.core.statistics import SETTLED_PERCENTILE, settle_medians
+from edgeprune.device.measure import ModelFile, ProbeSettings, measure_models, measure_probes
+from edgeprune.errors import ExportError
+from edgeprune.export.prices import NetShapes, Prices
+from edgeprune.export.probes import CONVERSIONS, PRECISIONS, write_probes
+from edgeprune.run import write_json
+from edgeprune.stages.job import Job
+
+PROBES = ProbeSettings(rounds=9, window_s=0.006, budget_s=240.0)
+WHOLE = Protocol(min_samples=60, min_duration_s=0.5, rounds=8, max_warmup_s=0.5)
+EMPTY = LayerShape("linear", 1, 1)
+"""A layer that costs next to nothing: what its model takes is the call."""
+LEAST_MS = 1e-4
+PAIRS = (("int8", "int8-fp32"), ("fp32-int8", "fp32"))
+"""Precisions of a probe of two layers, by whether the first and the second are in float."""
+
+Times = Mapping[tuple[LayerShape, str], float]
+"""Latency in ms by shape and precision."""
+
+
+def price_net(job: Job, files: Mapping[str, Path], shapes: NetShapes) -> Prices | None:
+    """Prices of a net's layers and of conversions between them, all measured now, in turns; `files` are the whole net
+    by precision. None for a net with layers that cannot be measured alone.
+
+    Raises:
+        DeviceError: the device cannot be reached or does not run them.
+    """
+    single = {EMPTY, *shapes.layers, *chain.from_iterable(map(join_ends, shapes.joins))}
+    wanted = {precision: single | set(shapes.joins) for precision in PRECISIONS}
+    try:
+        times = _measure(job, wanted | {key: set(shapes.joins) for key in CONVERSIONS})
+    except ExportError as exc:
+        job.detail(f"layers cannot be priced: {exc}")
+        return None
+    whole_ms = _measure_whole(job, files)
+    layers = tuple((_layer_ms(times, one, "fp32"), _layer_ms(times, one, "int8")) for one in shapes.layers)
+    joins = tuple(_price_join(times, one) for one in shapes.joins)
+    prices = Prices(layers, joins, whole_ms, job.run.result("fit")["plan"]["budget_ms"])
+    _save(job, shapes, prices)
+    return prices
+
+
+def _measure(job: Job, wanted: Mapping[str, set[LayerShape]]) -> Times:
+    """What models of one layer or two take, less what a call takes."""
+    target, folder = job.target, job.run.path("probes")
+    files = {
+        (shape, precision): path
+        for precision, shapes in wanted.items()
+        for shape, path in write_probes(shapes, target.format, precision, folder).items()
+    }
+    models = {key: ModelFile.of(path, target.runtime) for key, path in files.items()}
+    job.detail(f"measuring {len(models)} layers and conversions in float and int8")
+    windows = measure_probes(job.device, list(models.values()), target.threads, PROBES, job.detail)
+    settled = {key: float(np.percentile(windows[model.name], SETTLED_PERCENTILE)) for key, model in models.items()}
+    return {(shape, held): ms - settled[EMPTY, held.rpartition("-")[2]] for (shape, held), ms in settled.items()}
+
+
+def _layer_ms(times: Times, shape: LayerShape, precision: str) -> float:
+    return max(times[shape, precision], LEAST_MS)
+
+
+def _price_join(times: Times, shape: LayerShape) -> PairCosts:
+    """What two layers take together, less what each takes alone, by whether the first and the second are in float."""
+    first, second = join_ends(shape)
+
+    def beside(first_float: int, second_float: int) -> float:
+        alone = times[first, PRECISIONS[1 - first_float]] + times[second, PRECISIONS[1 - second_float]]
+        return times[shape, PAIRS[first_float][second_float]] - alone
+
+    return ((beside(0, 0), beside(0, 1)), (beside(1, 0), beside(1, 1)))
+
+
+def _measure_whole(job: Job, files: Mapping[str, Path]) -> tuple[float, float]:
+    """What the whole net takes in float and in int8."""
+    models = [ModelFile.of(files[precision], job.target.runtime, precision) for precision in PRECISIONS]
+    measured = measure_models(job.device, models, job.target.threads, WHOLE, lambda _: None)
+    settled, _ = settle_medians({name: one.samples_ms for name, one in measured.items()})
+    return settled["fp32"], settled["int8"]
+
+
+def _save(job: Job, shapes: NetShapes, prices: Prices) -> None:
+    """Write the prices into the run directory, for people."""
+
+    def rows(found: Sequence[LayerShape], costs: Sequence[object]) -> list[dict[str, object]]:
+        return [{"shape": one.describe(), "ms": cost} for one, cost in zip(found, costs, strict=True)]
+
+    document = {
+        "layers_float_int8": rows(shapes.layers, prices.layers),
+        "pairs_by_first_and_second_in_float": rows(shapes.joins, prices.joins),
+        "whole_float_int8": prices.whole_ms,
+        "budget_ms": prices.budget_ms,
+    }
+    write_json(job.run.path("mixed_prices.json"), document)
