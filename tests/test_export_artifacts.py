@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from export_nets import ODD_SHAPE, OddNet, normal, seeded, traced
+from parity_chain import compare_artifacts
 from torch import nn
 
 from edgeprune.core.artifact import Artifact, parse_artifact
 from edgeprune.errors import ExportError
 from edgeprune.export.artifacts import ExportRequest, build_artifacts, check_artifact
-from edgeprune.export.parity import compare_artifacts
 from edgeprune.export.quantize_onnx import choose_onnx_scheme
 from edgeprune.recipes.networks import ResNet8
 

@@ -13,6 +13,7 @@ import onnx
 import pytest
 import torch
 from export_nets import ODD_SHAPE, GruNet, OddNet, TinyViT, normal, seeded, traced
+from parity_chain import compare_artifacts
 
 from edgeprune.errors import ExportError, ParityError
 from edgeprune.export.artifacts import ExportRequest, build_artifacts
@@ -22,7 +23,6 @@ from edgeprune.export.files import sha256_of
 from edgeprune.export.half import halve_onnx
 from edgeprune.export.metadata import pack_tflite, unpack_tflite
 from edgeprune.export.onnx import export_onnx
-from edgeprune.export.parity import compare_artifacts
 from edgeprune.export.quantize_onnx import choose_onnx_scheme, quantize_onnx, quantize_onnx_dynamic
 from edgeprune.stages.chain import check_link
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from export_nets import ODD_SHAPE, OddNet, normal, seeded, traced
+from parity_chain import compare_artifacts
 
 from edgeprune.core.artifact import Artifact
 from edgeprune.core.sqnr import measure_sqnr_db
@@ -16,7 +17,6 @@ from edgeprune.errors import ExportError, TargetError
 from edgeprune.export.artifacts import ExportRequest, build_artifacts
 from edgeprune.export.bisect import bisect_artifacts
 from edgeprune.export.metadata import read_metadata
-from edgeprune.export.parity import compare_artifacts
 from edgeprune.export.quantize_onnx import choose_onnx_scheme
 from edgeprune.export.runners import fit_inputs, run_onnx, run_tflite
 from edgeprune.export.schemes import find_scheme

@@ -14,6 +14,7 @@ import torch
 from export_nets import ODD_SHAPE, OddNet, normal, seeded, traced
 from hypothesis import given
 from hypothesis import strategies as st
+from parity_chain import compare_artifacts
 from torch import Tensor, nn
 
 from edgeprune.core.artifact import Artifact
@@ -21,7 +22,7 @@ from edgeprune.errors import ExportError, ParityError
 from edgeprune.export import parity
 from edgeprune.export.artifacts import ExportRequest, build_artifacts
 from edgeprune.export.files import sha256_of
-from edgeprune.export.parity import TOLERANCES, Parity, check_parity, compare_artifacts, compare_outputs
+from edgeprune.export.parity import TOLERANCES, Parity, check_parity, compare_outputs
 from edgeprune.export.quantize_onnx import choose_onnx_scheme, quantize_onnx
 
 INT8 = TOLERANCES["int8"]

@@ -12,6 +12,7 @@ import onnx
 import pytest
 import torch
 from export_nets import ODD_SHAPE, OddNet, normal, seeded
+from parity_chain import compare_artifacts
 from torch.fx import GraphModule
 
 from edgeprune.core.artifact import Artifact
@@ -21,7 +22,7 @@ from edgeprune.export.artifacts import ExportRequest, build_artifacts
 from edgeprune.export.files import sha256_of
 from edgeprune.export.layer_outputs import trace_file
 from edgeprune.export.metadata import embed_metadata, pack_tflite, unpack_tflite
-from edgeprune.export.parity import TOLERANCES, compare_artifacts, compare_outputs
+from edgeprune.export.parity import TOLERANCES, compare_outputs
 from edgeprune.graph.trace import trace_model
 from edgeprune.stages.artifacts import find_broken
 from edgeprune.stages.chain import check_link
@@ -205,6 +206,21 @@ def test_a_fault_in_a_tflite_file_is_stopped_and_its_layer_named(
         check(made)
 
 
+def run_optimised_as(monkeypatch: pytest.MonkeyPatch, faulty: Path) -> None:
+    """Let optimised kernels compute a faulty file in place of the int8 file of its format."""
+    file_format = faulty.suffix.removeprefix(".")
+    run_file = parity.RUNNERS[file_format]
+
+    def run(path: Path, inputs: np.ndarray, optimised: bool = True) -> np.ndarray:
+        return run_file(faulty if optimised and "int8" in path.name else path, inputs, optimised)
+
+    def trace(path: Path, inputs: np.ndarray, optimised: bool = False) -> Any:
+        return trace_file(faulty if optimised else path, inputs, optimised)
+
+    monkeypatch.setitem(parity.RUNNERS, file_format, run)
+    monkeypatch.setattr(bisect, "trace_file", trace)
+
+
 def test_a_saturating_scheme_is_stopped_and_its_layer_named(
     onnx_files: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,16 +230,7 @@ def test_a_saturating_scheme_is_stopped_and_its_layer_named(
     model = onnx.load(tmp_path / made[1][1].path)
     store("body.weight_quantized", lambda v: np.clip(v.astype(np.int64), -30, 30))(model)
     onnx.save(model, saturating)
-    run_onnx = parity.RUNNERS["onnx"]
-
-    def run(path: Path, inputs: np.ndarray, optimised: bool = True) -> np.ndarray:
-        return run_onnx(saturating if optimised and "int8" in path.name else path, inputs, optimised)
-
-    def trace(path: Path, inputs: np.ndarray, optimised: bool = False) -> Any:
-        return trace_file(saturating if optimised else path, inputs, optimised)
-
-    monkeypatch.setitem(parity.RUNNERS, "onnx", run)
-    monkeypatch.setattr(bisect, "trace_file", trace)
+    run_optimised_as(monkeypatch, saturating)
     with pytest.raises(ParityError, match=r"(?s)optimised kernels: .*the int8 kernels saturate.*27 dB: (body|add) \("):
         check(made)
 
@@ -236,16 +243,7 @@ def test_wrong_xnnpack_kernels_are_stopped_and_their_layer_named(
     wrong = tmp_path / "wrong.tflite"
     wrong.write_bytes((tmp_path / made[1][1].path).read_bytes())
     edit_tflite(wrong, clip_tflite)
-    run_tflite = parity.RUNNERS["tflite"]
-
-    def run(path: Path, inputs: np.ndarray, optimised: bool = True) -> np.ndarray:
-        return run_tflite(wrong if optimised and "int8" in path.name else path, inputs, optimised)
-
-    def trace(path: Path, inputs: np.ndarray, optimised: bool = False) -> Any:
-        return trace_file(wrong if optimised else path, inputs, optimised)
-
-    monkeypatch.setitem(parity.RUNNERS, "tflite", run)
-    monkeypatch.setattr(bisect, "trace_file", trace)
+    run_optimised_as(monkeypatch, wrong)
     with pytest.raises(ParityError, match=r"(?s)XNNPACK computes int8 wrong.*20 dB: Conv2d_body .*clipped range"):
         check(made)
 

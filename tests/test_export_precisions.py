@@ -15,6 +15,7 @@ import onnx
 import pytest
 import torch
 from export_nets import ODD_SHAPE, GruNet, OddNet, TinyViT, normal, seeded, traced
+from parity_chain import compare_artifacts
 from torch import nn
 
 from edgeprune.core.artifact import Artifact
@@ -22,7 +23,7 @@ from edgeprune.core.target import FORMAT_PRECISIONS, PRECISIONS
 from edgeprune.errors import ExportError, ParityError
 from edgeprune.export.artifacts import EXPORTERS, ExportRequest, build_artifacts
 from edgeprune.export.metadata import embed_metadata, read_metadata, unpack_tflite
-from edgeprune.export.parity import TOLERANCES, check_parity, compare_artifacts
+from edgeprune.export.parity import TOLERANCES, check_parity
 from edgeprune.export.runners import run_onnx, run_tflite
 
 pytest.importorskip("litert_torch", reason="the extra `edgeprune[tflite]` is not installed")

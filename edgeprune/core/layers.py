@@ -81,6 +81,11 @@ class LayerShape:
         return self.cin == 0 or self.cout == 0
 
     @property
+    def has_weights(self) -> bool:
+        """Whether it is a convolution or a linear layer."""
+        return self.op in ("conv", "linear")
+
+    @property
     def macs(self) -> int:
         """Multiply-accumulates for one input."""
         return self.weights * prod(self.output_size)
@@ -88,12 +93,12 @@ class LayerShape:
     @property
     def weights(self) -> int:
         """Weights, biases left out."""
-        return self.cin * self.cout // self.groups * prod(self.kernel) if self.op in ("conv", "linear") else 0
+        return self.cin * self.cout // self.groups * prod(self.kernel) if self.has_weights else 0
 
     @property
     def values(self) -> int:
         """Activations that a convolution or linear layer reads and writes for one input."""
-        if self.op not in ("conv", "linear"):
+        if not self.has_weights:
             return 0
         return self.cin * prod(self.size) + self.cout * prod(self.output_size)
 

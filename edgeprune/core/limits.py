@@ -95,7 +95,7 @@ class Limits:
 
 def count_layer(layer: Layer, shape: LayerShape, precision: str) -> Costs:
     """What a convolution or linear layer costs; weights that a layer before it holds too are not counted again."""
-    if shape.is_gone or shape.op not in ("conv", "linear"):
+    if shape.is_gone or not shape.has_weights:
         return Costs()
     weights = biases = 0
     if REPEAT not in layer.name:

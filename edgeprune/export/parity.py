@@ -167,27 +167,6 @@ def check_parity(parity: Parity) -> Parity:
     return parity
 
 
-def compare_artifacts(
-    program: nn.Module,
-    artifacts: Sequence[Artifact],
-    directory: Path,
-    inputs: np.ndarray,
-    same_processor: bool = True,
-) -> tuple[Parity, ...]:
-    """The links of :func:`compare_each`.
-
-    Raises:
-        ExportError: a file is missing, stale or does not run.
-        ParityError: outputs that have no figures at all (:func:`compare_outputs`).
-    """
-    links: list[Parity] = []
-    for _, found in compare_each(program, artifacts, directory, inputs, same_processor):
-        if isinstance(found, EdgepruneError):
-            raise found
-        links += found
-    return tuple(links)
-
-
 def compare_each(
     program: nn.Module,
     artifacts: Sequence[Artifact],

@@ -19,13 +19,11 @@ from edgeprune.core.correction import Correction, MeasuredNet, fit_correction
 from edgeprune.core.latency import ESTIMATED, FOREIGN, LatencyTable, describe_net, parse_table, render_table
 from edgeprune.core.limits import count_costs
 from edgeprune.core.loop import AIM, Goal, choose_fitting, describe_tries, fit_to_budget
-from edgeprune.core.measurement import Protocol
 from edgeprune.core.plan import GroupPlan, PruningPlan, parse_plan
 from edgeprune.core.planner import Choice, Problem, choose_widths, predict_ms, trace_front
 from edgeprune.core.shipping import choose_planned
 from edgeprune.core.statistics import settle_medians
 from edgeprune.core.target import AUTO
-from edgeprune.device.measure import ModelFile, measure_models
 from edgeprune.graph.surgery import apply_plan
 from edgeprune.prune.importance import keep_best_by_group
 from edgeprune.report.pictures import draw_front, render_png
@@ -35,11 +33,10 @@ from edgeprune.stages.artifacts import Files, build, build_variant, read_origina
 from edgeprune.stages.job import CHOSEN, Job
 from edgeprune.stages.power import learn_power
 from edgeprune.stages.table import find_table
+from edgeprune.stages.timing import time_nets
 
 VARIANTS = 16
 VARIANT_SEED = 7
-QUICK = Protocol(min_samples=60, min_duration_s=0.5, rounds=8, max_warmup_s=0.5)
-"""Enough to compare nets interleaved; the final figures are taken by the target's own protocol."""
 BUSY = 1.1
 """Ratio of median to 10th percentile above which something else runs on the board; 1.01 to 1.03 are usual."""
 FRONT = 10
@@ -98,9 +95,7 @@ def _choose_precision(job: Job) -> None:
     if target.precision != AUTO or job.run.path(CHOSEN).exists():
         return
     built = build(job, job.original, Files(job.run.directory, "original", (target.format,), ("fp32", "int8")))
-    models = [ModelFile.of(job.run.path(one.path), target.runtime, one.precision) for one in built]
-    measured = measure_models(job.device, models, target.threads, QUICK, lambda _: None)
-    latency_ms, _ = settle_medians({name: one.samples_ms for name, one in measured.items()})
+    latency_ms, _ = settle_medians(time_nets(job, {one.precision: job.run.path(one.path) for one in built}))
     chosen = choose_planned(latency_ms)
     write_json(job.run.path(CHOSEN), {"precision": chosen, "latency_ms": latency_ms})
     told = ", ".join(f"{name} {taken:.4g} ms" for name, taken in latency_ms.items())
@@ -164,12 +159,8 @@ def measure_beside_original(
     job: Job, originals: Sequence[Artifact], files: Mapping[str, Path]
 ) -> dict[str, tuple[float, ...]]:
     """Samples in ms of nets, taken interleaved with the unpruned fp32 one, which is called "baseline"."""
-    target = job.target
-    baseline = next(one for one in originals if one.format == target.format)
-    paths = {"baseline": job.run.path(baseline.path), **files}
-    models = [ModelFile.of(path, target.runtime, name) for name, path in paths.items()]
-    measured = measure_models(job.device, models, target.threads, QUICK, lambda _: None)
-    return {name: one.samples_ms for name, one in measured.items()}
+    baseline = next(one for one in originals if one.format == job.target.format)
+    return time_nets(job, {"baseline": job.run.path(baseline.path), **files})
 
 
 def read_table(job: Job) -> LatencyTable:

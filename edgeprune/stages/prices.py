@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from edgeprune.core.layers import LayerShape, join_ends
-from edgeprune.core.measurement import Protocol
 from edgeprune.core.mixed import PairCosts
 from edgeprune.core.statistics import SETTLED_PERCENTILE, settle_medians
-from edgeprune.device.measure import ModelFile, ProbeSettings, measure_models, measure_probes
+from edgeprune.device.measure import ProbeSettings
 from edgeprune.errors import ExportError
 from edgeprune.export.prices import NetShapes, Prices
 from edgeprune.export.probes import CONVERSIONS, PRECISIONS, write_probes
 from edgeprune.run import write_json
 from edgeprune.stages.job import Job
+from edgeprune.stages.timing import EMPTY, LEAST_MS, shapes_alone, time_nets, time_probes
 
 PROBES = ProbeSettings(rounds=9, window_s=0.006, budget_s=240.0)
-WHOLE = Protocol(min_samples=60, min_duration_s=0.5, rounds=8, max_warmup_s=0.5)
-EMPTY = LayerShape("linear", 1, 1)
-"""A layer that costs next to nothing: what its model takes is the call."""
-LEAST_MS = 1e-4
 PAIRS = (("int8", "int8-fp32"), ("fp32-int8", "fp32"))
 """Precisions of a probe of two layers, by whether the first and the second are in float."""
 
@@ -38,7 +33,7 @@ def price_net(job: Job, files: Mapping[str, Path], shapes: NetShapes) -> Prices 
     Raises:
         DeviceError: the device cannot be reached or does not run them.
     """
-    single = {EMPTY, *shapes.layers, *chain.from_iterable(map(join_ends, shapes.joins))}
+    single = shapes_alone(shapes.layers, shapes.joins)
     wanted = {precision: single | set(shapes.joins) for precision in PRECISIONS}
     try:
         times = _measure(job, wanted | {key: set(shapes.joins) for key in CONVERSIONS})
@@ -55,16 +50,15 @@ def price_net(job: Job, files: Mapping[str, Path], shapes: NetShapes) -> Prices 
 
 def _measure(job: Job, wanted: Mapping[str, set[LayerShape]]) -> Times:
     """What models of one layer or two take, less what a call takes."""
-    target, folder = job.target, job.run.path("probes")
+    folder = job.run.path("probes")
     files = {
         (shape, precision): path
         for precision, shapes in wanted.items()
-        for shape, path in write_probes(shapes, target.format, precision, folder).items()
+        for shape, path in write_probes(shapes, job.target.format, precision, folder).items()
     }
-    models = {key: ModelFile.of(path, target.runtime) for key, path in files.items()}
-    job.detail(f"measuring {len(models)} layers and conversions in float and int8")
-    windows = measure_probes(job.device, list(models.values()), target.threads, PROBES, job.detail)
-    settled = {key: float(np.percentile(windows[model.name], SETTLED_PERCENTILE)) for key, model in models.items()}
+    job.detail(f"measuring {len(files)} layers and conversions in float and int8")
+    windows = time_probes(job, files, PROBES)
+    settled = {key: float(np.percentile(taken, SETTLED_PERCENTILE)) for key, taken in windows.items()}
     return {(shape, held): ms - settled[EMPTY, held.rpartition("-")[2]] for (shape, held), ms in settled.items()}
 
 
@@ -85,9 +79,7 @@ def _price_join(times: Times, shape: LayerShape) -> PairCosts:
 
 def _measure_whole(job: Job, files: Mapping[str, Path]) -> tuple[float, float]:
     """What the whole net takes in float and in int8."""
-    models = [ModelFile.of(files[precision], job.target.runtime, precision) for precision in PRECISIONS]
-    measured = measure_models(job.device, models, job.target.threads, WHOLE, lambda _: None)
-    settled, _ = settle_medians({name: one.samples_ms for name, one in measured.items()})
+    settled, _ = settle_medians(time_nets(job, {precision: files[precision] for precision in PRECISIONS}))
     return settled["fp32"], settled["int8"]
 
 

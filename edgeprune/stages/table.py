@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from math import hypot
 from pathlib import Path
 
@@ -24,12 +23,13 @@ from edgeprune.core.latency import (
 from edgeprune.core.layers import JOIN, LayerShape, join_ends
 from edgeprune.core.refine import Surprises, find_uncertain, note_surprises, predict_uncertainty
 from edgeprune.core.statistics import SETTLED_PERCENTILE
-from edgeprune.device.measure import ModelFile, ProbeSettings, measure_probes
+from edgeprune.device.measure import ProbeSettings
 from edgeprune.errors import ProfileError
 from edgeprune.export.probes import write_probes
 from edgeprune.run import write_atomic
 from edgeprune.shipped import cache_dir
 from edgeprune.stages.job import Job
+from edgeprune.stages.timing import EMPTY, LEAST_MS, shapes_alone, time_probes
 
 FIRST_PROBES = 200
 MORE_PROBES = 300
@@ -40,9 +40,6 @@ ROUNDS, WINDOW_S = 7, 0.004
 """Many shapes for a short time each: the errors of a net's layers cancel, those of widths not measured do not."""
 MINUTES = 10.0
 """Time for layer shapes, unless the user says otherwise."""
-EMPTY = LayerShape("linear", 1, 1)
-"""A layer that costs next to nothing: what its model takes is the call."""
-LEAST_MS = 1e-4
 
 
 def _table_key(job: Job) -> TableKey:
@@ -109,12 +106,10 @@ def _measure_table(job: Job, key: TableKey) -> LatencyTable:
 def _probe(job: Job, shapes: Sequence[LayerShape], seconds: float) -> tuple[LatencyPoint, ...]:
     """Time models of one layer or a join on the device; what a call of the runtime costs by itself is taken off."""
     target, joins = job.target, [shape for shape in shapes if shape.op == JOIN]
-    alone = {EMPTY, *(shape for shape in shapes if shape.op != JOIN), *chain.from_iterable(map(join_ends, joins))}
+    alone = shapes_alone([shape for shape in shapes if shape.op != JOIN], joins)
     files = write_probes({*alone, *joins}, target.format, job.planned.layer_precision, job.run.path("probes"))
-    models = {shape: ModelFile.of(path, target.runtime) for shape, path in files.items()}
     settings = ProbeSettings(rounds=ROUNDS, window_s=WINDOW_S, budget_s=max(0.0, seconds))
-    taken = measure_probes(job.device, list(models.values()), target.threads, settings, job.detail)
-    windows = {shape: taken[model.name] for shape, model in models.items()}
+    windows = time_probes(job, files, settings)
     empty_ms = float(np.percentile(windows[EMPTY], SETTLED_PERCENTILE))
     points = {shape: _point(shape, windows[shape], empty_ms) for shape in alone - {EMPTY}}
     points |= {shape: _join_point(_point(shape, windows[shape], empty_ms), points) for shape in joins}
