@@ -74,7 +74,7 @@ def build(job: Job, program: GraphModule, files: Files) -> tuple[Artifact, ...]:
 
 
 def _build_format(job: Job, program: GraphModule, files: Files, file_format: str) -> tuple[Artifact, ...]:
-    facts, places = job.facts, {one: _place(files, file_format, one) for one in PRICED}
+    facts, places = job.facts, {one: _place(files.directory, files.role, file_format, one) for one in PRICED}
     request = ExportRequest(
         directory=files.directory,
         role=files.role,
@@ -91,8 +91,8 @@ def _build_format(job: Job, program: GraphModule, files: Files, file_format: str
     return build_artifacts(program, job.recipe.example_input(), request)
 
 
-def _place(files: Files, file_format: str, precision: str) -> Path:
-    return files.directory / FOLDER / f"{files.role}.{precision}.{file_format}"
+def _place(directory: Path, role: str, file_format: str, precision: str) -> Path:
+    return directory / FOLDER / f"{role}.{precision}.{file_format}"
 
 
 def _origin(job: Job, role: str) -> dict[str, str]:
@@ -190,9 +190,8 @@ def _build_mixed(job: Job, program: GraphModule) -> tuple[Artifact, ...]:
 
 
 def _is_int8_right(job: Job, checked: Checked) -> bool:
-    files = Files(job.run.directory, "pruned", (), ())
     refused = f"pruned-{job.target.format}-int8" in checked.refused
-    return not refused and _is_accurate(job, _place(files, job.target.format, "int8"))
+    return not refused and _is_accurate(job, _place(job.run.directory, "pruned", job.target.format, "int8"))
 
 
 def _is_right(job: Job, reference: Path, path: Path) -> bool:
