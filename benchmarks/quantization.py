@@ -5,7 +5,9 @@
     .venv/bin/python benchmarks/quantization.py --latency --work DIR [--mlperf DIR]
 
 ResNet-8 has its shipped CIFAR-10 weights; `--run` adds the pruned net of a finished run of that recipe.
-MobileNetV1-0.25 is trained here on CIFAR-10, once: its weights stay in the cache. `--weights` (benchmarks/
+MobileNetV1-0.25 is trained here on CIFAR-10, once: its weights stay in the cache, as do those of the nets that are then
+trained on with the rounding of int8 (`-aware`). Nets as initialised show what random weights make of the noise.
+`--weights` (benchmarks/
 engine_roundtrip.py says where they come from, and needs timm) adds EfficientNet-Lite0 as trained on ImageNet, fed with
 crops of two photographs. The others are untrained, their batch norm calibrated on what they are fed with, noise: of
 them only agreement with float can be told. tflite-runtime 2.14 and tflite-micro are added where
@@ -43,10 +45,12 @@ from edgeprune.export.checks import run_torch
 from edgeprune.export.parity import TOLERANCES, compare_outputs
 from edgeprune.export.quantize_onnx import choose_onnx_scheme
 from edgeprune.export.runners import RUNNERS, run_onnx
-from edgeprune.graph.storage import load_model
-from edgeprune.graph.trace import trace_model
+from edgeprune.graph.storage import load_model, model_sha256
+from edgeprune.graph.trace import copy_program, trace_model
+from edgeprune.prune.quantization_aware import train_quantization_aware
 from edgeprune.prune.recalibrate import recalibrate_
 from edgeprune.prune.recover import recover
+from edgeprune.prune.sensitivity import label_batches
 from edgeprune.recipes.load import Finetune, load_recipe, top1_accuracy_percent
 from edgeprune.run import write_json
 from edgeprune.shipped import cache_dir
@@ -59,6 +63,9 @@ LARGE_ROWS = 16
 SLOW_ROWS = 1000
 """Labelled rows for int16x8, whose kernels are the slow reference ones in LiteRT."""
 EPOCHS, LEARNING_RATE = 8, 0.2
+AWARE_EPOCHS = 4
+AWARE, INITIALISED = "-aware", "-initialised"
+"""Endings of names: trained on with the rounding of int8; not trained at all, batch norm neither."""
 CIFAR10 = ("resnet8", "resnet8-pruned", "mobilenet_v1-0.25")
 CONVOLUTIONAL = (*CIFAR10, "ds_cnn", "efficientnet_lite0")
 
@@ -123,6 +130,32 @@ def mobilenet() -> Case:
     return cifar10(program, f"trained on CIFAR-10 for {EPOCHS} epochs here")
 
 
+def aware(name: str, make: Callable[[], Case]) -> Case:
+    """A net of CIFAR-10 trained on with the rounding of int8, as a recipe asks for it after pruning."""
+    case, recipe = make(), load_recipe("cifar10-resnet8")
+    place = cache_dir() / "benchmarks" / f"{name}{AWARE}_{model_sha256(case.program)[:12]}.safetensors"
+    program = copy_program(case.program)
+    if not place.exists():
+        settings = replace(recipe.finetune, quantization_aware_epochs=AWARE_EPOCHS)
+        batches = label_batches(program, recipe.calibration_data())
+        done = train_quantization_aware(
+            program, case.program, replace(recipe, finetune=settings), batches, lambda text: print(text, flush=True)
+        )
+        place.parent.mkdir(parents=True, exist_ok=True)
+        save_file({key: value.contiguous() for key, value in done.program.state_dict().items()}, place)
+    program.load_state_dict(load_file(place))
+    told = f"{case.weights}, then for {AWARE_EPOCHS} epochs with the rounding of int8"
+    return replace(case, program=program, weights=told)
+
+
+def initialised(make: Callable[[], nn.Module], shape: Sequence[int]) -> Case:
+    """Random weights and batch norm as made, fed with noise `[N, *shape]`."""
+    torch.manual_seed(0)
+    inputs = torch.randn(CALIBRATION_ROWS + ROWS, *shape)
+    program = trace_model(make(), inputs[:1])
+    return Case(program, inputs[:CALIBRATION_ROWS], inputs[CALIBRATION_ROWS:].numpy(), "as initialised")
+
+
 def untrained(make: Callable[[], nn.Module], shape: Sequence[int]) -> Case:
     """Random weights, fed with noise `[N, *shape]`."""
     torch.manual_seed(0)
@@ -151,6 +184,13 @@ def list_cases(run: Path | None, weights: Path | None) -> dict[str, Callable[[],
     found: dict[str, Callable[[], Case]] = {"resnet8": resnet8, "mobilenet_v1-0.25": mobilenet}
     if run is not None:
         found["resnet8-pruned"] = lambda: cifar10(load_model(run / "recovered.pt2"), "pruned and trained on CIFAR-10")
+    found |= {
+        f"{name}{AWARE}": lambda name=name, make=make: aware(name, make)  # type: ignore[misc]
+        for name, make in list(found.items())
+    }
+    for name, key in (("resnet8", "ResNet-8"), ("mobilenet_v1-0.25", "MobileNetV1-0.25")):
+        make, (_, *shape) = NETWORKS[key]
+        found[f"{name}{INITIALISED}"] = lambda make=make, shape=shape: initialised(make, shape)  # type: ignore[misc]
     for name, key in (("ds_cnn", "DS-CNN"), ("small_vit", "SmallViT")):
         make, (_, *shape) = NETWORKS[key]
         found[name] = lambda make=make, shape=shape: untrained(make, shape)  # type: ignore[misc]
@@ -169,7 +209,7 @@ def examine(name: str, case: Case, folder: Path) -> dict[str, Any]:
     artifacts = build_artifacts(
         case.program, case.calibration[:1], request, lambda text: print(f"  {text}", flush=True)
     )
-    wanted = run_torch(case.program, case.inputs)
+    wanted = run_torch(case.program, case.inputs if case.labelled is None else case.labelled[0])
     return {
         "network": name,
         "weights": case.weights,
@@ -196,17 +236,20 @@ def _rows(artifact: Artifact, path: Path, case: Case, wanted: np.ndarray) -> Ite
             "bytes": artifact.bytes,
             "scheme": artifact.scheme,
         }
+        inputs, targets = case.inputs, None
+        if case.labelled is not None and runtime in RUNTIMES.values():
+            most = SLOW_ROWS if artifact.precision == "int16x8" else len(case.labelled[0])
+            inputs, targets = (part[:most] for part in case.labelled)
         try:
-            link = compare_outputs(runtime, wanted, run(path, case.inputs), TOLERANCES["int8"])
+            outputs = run(path, inputs)
         except EdgepruneError as exc:
             yield row | {"error": " ".join(str(exc).split())[-160:]}
             print(f"    {artifact.name} in {runtime}: {exc}", flush=True)
             continue
-        row |= {"sqnr_db": round(link.sqnr_db, 1), "top1_agreement": link.top1_agreement}
-        if case.labelled is not None and runtime in RUNTIMES.values():
-            most = SLOW_ROWS if artifact.precision == "int16x8" else len(case.labelled[0])
-            inputs, targets = (part[:most] for part in case.labelled)
-            row |= {"accuracy_percent": top1_accuracy_percent(run(path, inputs), targets), "samples": most}
+        link = compare_outputs(runtime, wanted[: len(inputs)], outputs, TOLERANCES["int8"])
+        row |= {"samples": len(inputs), "sqnr_db": round(link.sqnr_db, 1), "top1_agreement": link.top1_agreement}
+        if targets is not None:
+            row["accuracy_percent"] = top1_accuracy_percent(outputs, targets)
         print(f"    {row}", flush=True)
         yield row
 
@@ -217,12 +260,18 @@ def cpu_flags() -> list[str]:
     return next((line.split(":")[1].split() for line in lines if line.startswith(("flags", "Features"))), [])
 
 
+def _kind(name: str) -> str:
+    """What a network's SQNR is reported under."""
+    ending = next((one for one in (AWARE, INITIALISED) if name.endswith(one)), "")
+    return ending[1:] or ("convolutional" if name in CONVOLUTIONAL else "other")
+
+
 def summarise(networks: dict[str, Any]) -> dict[str, Any]:
     """The figures that the targets are about."""
     drops, least = [], {}
     for name, found in networks.items():
         rows = [row for row in found["files"] if row["runtime"] in RUNTIMES.values()]
-        kind = "convolutional" if name in CONVOLUTIONAL else "other"
+        kind = _kind(name)
         for file_format in RUNTIMES:
             of_format = {row["precision"]: row for row in rows if row["format"] == file_format}
             key = f"{file_format}_int8_least_sqnr_db_{kind}"

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeprune.core.gate import Gate
-from edgeprune.core.mixed import Link, MixedProblem, QuantizedLayer, choose_floats
+from edgeprune.core.mixed import Merge, MixedProblem, Output, QuantizedLayer, choose_floats
 from edgeprune.core.ranges import BINS, METHODS, Histogram, Range, find_range
 from edgeprune.core.rounding import (
     Moments,
@@ -137,25 +137,36 @@ def test_dead_channels_and_constant_inputs_are_held() -> None:
 
 
 def test_quiet_channels_are_raised_halfway_to_the_loudest_and_four_times_at_most() -> None:
-    steps = equalising_steps(np.array([8.0, 4.0, 2.0, 0.5, 0.0, 1e-12]))
+    steps = equalising_steps(np.array([[8.0, 4.0, 2.0, 0.5, 0.0, 1e-12]]))
     np.testing.assert_allclose(raise_by(steps), [1, 2**0.5, 2, 4, 1, 4])
     assert {len(str(step)) for step in steps} == {1}
-    np.testing.assert_array_equal(equalising_steps(np.zeros(3)), np.zeros(3))
+    np.testing.assert_array_equal(equalising_steps(np.zeros((2, 3))), np.zeros(3))
+
+
+def test_a_channel_is_raised_no_further_than_the_tensor_allows_where_it_is_loudest() -> None:
+    steps = equalising_steps(np.array([[8.0, 2.0, 0.5, 0.0, 0.0], [16.0, 16.0, 4.0, 4.0, 0.0]]))
+    np.testing.assert_allclose(raise_by(steps), [1, 1, 2, 2, 1])
 
 
 def draw_problem(data: st.DataObject) -> MixedProblem:
-    """Some layers and links, with costs of tenths: a link may save something, as two float layers in a row do."""
+    """Some layers, merges and outputs, with costs of tenths: an output may save something, as two float layers do."""
     count = data.draw(st.integers(1, 7))
     tenths = st.integers(0, 20).map(lambda value: value / 10)
     joint = st.integers(-10, 15).map(lambda value: value / 10)
     layers = tuple(
         QuantizedLayer(f"l{index}", data.draw(tenths), data.draw(tenths), data.draw(tenths)) for index in range(count)
     )
-    pair = st.tuples(st.integers(0, count - 1), st.integers(0, count - 1)).filter(lambda two: two[0] < two[1])
-    pairs = data.draw(st.lists(pair, max_size=8, unique=True)) if count > 1 else ()
-    costs = st.tuples(st.tuples(joint, joint), st.tuples(joint, joint))
-    links = tuple(Link(*two, data.draw(costs)) for two in pairs)
-    return MixedProblem(layers, links, data.draw(st.sampled_from([inf, inf, 2.05, 5.05])))
+    some = st.frozensets(st.integers(0, count - 1), min_size=2, max_size=4)
+    merged = data.draw(st.lists(some, max_size=3, unique=True)) if count > 1 else ()
+    merges = tuple(Merge(one, data.draw(joint), data.draw(joint)) for one in merged)
+    parts = range(count + len(merges))
+    outputs = []
+    for writer in data.draw(st.lists(st.sampled_from(parts), max_size=4, unique=True)) if count > 1 else ():
+        others = st.sampled_from([one for one in parts if one != writer])
+        readers = tuple(data.draw(st.lists(others, min_size=1, max_size=3, unique=True)))
+        int8 = tuple((data.draw(joint), data.draw(joint)) for _ in readers)
+        outputs.append(Output(writer, readers, data.draw(joint), data.draw(joint), int8))
+    return MixedProblem(layers, tuple(outputs), data.draw(st.sampled_from([inf, inf, 2.05, 5.05])), merges)
 
 
 @settings(max_examples=60, deadline=None)
@@ -177,9 +188,9 @@ def test_mixed_precision_is_the_cheapest_choice(data: st.DataObject) -> None:
 
 def test_no_noise_is_no_int8_where_each_layer_is_noisy() -> None:
     layers = tuple(QuantizedLayer(name, 1e-9, 5.0) for name in "abc")
-    links = tuple(Link(first, first + 1, ((0.0, 1.0), (1.0, 0.0))) for first in range(2))
-    assert choose_floats(MixedProblem(layers, links), 0.0) == (True, True, True)
-    assert choose_floats(MixedProblem(layers, links), 3e-9) == (False, False, False)
+    outputs = tuple(Output(one, (one + 1,), 0.0, 1.0, ((0.0, 1.0),)) for one in range(2))
+    assert choose_floats(MixedProblem(layers, outputs), 0.0) == (True, True, True)
+    assert choose_floats(MixedProblem(layers, outputs), 3e-9) == (False, False, False)
 
 
 def test_a_conversion_is_saved_by_a_float_layer_between_two() -> None:
@@ -187,11 +198,27 @@ def test_a_conversion_is_saved_by_a_float_layer_between_two() -> None:
     layers = tuple(QuantizedLayer(name, noise, cost) for name, noise, cost in (("a", 1, 1), ("b", 0, 3), ("c", 1, 1)))
 
     def choose(conversion: float) -> tuple[bool, ...] | None:
-        costs = ((0.0, conversion), (conversion, 0.0))
-        return choose_floats(MixedProblem(layers, (Link(0, 1, costs), Link(1, 2, costs))), 0.5)
+        outputs = tuple(Output(one, (one + 1,), 0.0, conversion, ((0.0, conversion),)) for one in range(2))
+        return choose_floats(MixedProblem(layers, outputs), 0.5)
 
     assert choose(1.0) == (True, False, True)
     assert choose(2.0) == (True, True, True)
+
+
+def test_a_sum_of_a_float_and_an_int8_layer_is_in_int8() -> None:
+    """What the float layer gives is rounded for the sum, and what reads the sum in float converts it back."""
+    layers = tuple(QuantizedLayer(name, 0.0) for name in "abc")
+    outputs = tuple(Output(one, (reader,), 0.0, 10.0, ((0.0, 1.0),)) for one, reader in ((0, 3), (1, 3), (3, 2)))
+    problem = MixedProblem(layers, outputs, merges=(Merge(frozenset({0, 1}), 0.5, 0.25),))
+    found = [problem.cost(floats) for floats in product((False, True), repeat=3)]
+    assert found == [0.25, 1.25, 10.25, 11.25, 10.25, 11.25, 10.5, 0.5]
+
+
+def test_what_a_float_part_gives_is_rounded_once() -> None:
+    layers = tuple(QuantizedLayer(name, 0.0) for name in "abc")
+    problem = MixedProblem(layers, (Output(0, (1, 2), -1.0, 3.0, ((0.0, 2.0), (0.0, 2.0))),))
+    found = [problem.cost(floats) for floats in product((False, True), repeat=3)]
+    assert found == [0.0, 2.0, 2.0, 4.0, 3.0, 3.0, 3.0, -1.0]
 
 
 @pytest.mark.parametrize(

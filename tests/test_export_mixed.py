@@ -19,12 +19,13 @@ from edgeprune.core.sqnr import measure_sqnr_db
 from edgeprune.errors import ExportError
 from edgeprune.export.artifacts import ExportRequest, build_artifacts, static_onnx
 from edgeprune.export.bisect import bisect_artifacts
-from edgeprune.export.mixed import find_feeds
+from edgeprune.export.feeds import Merge, find_feeds
+from edgeprune.export.mixed import Wishes
 from edgeprune.export.observe import observe_extremes
 from edgeprune.export.prices import NetShapes, Pricer, Prices, pose_problem
 from edgeprune.export.quantize_onnx import OnnxScheme
 from edgeprune.export.runners import RUNNERS, run_onnx
-from edgeprune.export.weights import Node, read_layers
+from edgeprune.export.weights import Node, read_layers, read_nodes
 
 SHAPE = (3, 8, 8)
 FORMATS = ("onnx", "tflite")
@@ -64,7 +65,12 @@ def request(directory: Path, file_format: str, limit_db: float) -> ExportRequest
         return measure_sqnr_db(wanted, run(path, inputs)) >= limit_db
 
     precisions, rows = ("fp32", "int8", "mixed"), [normal(96, *SHAPE)]
-    return ExportRequest(directory, "pruned", (file_format,), precisions, rows, accurate=accurate)
+    return ExportRequest(directory, "pruned", (file_format,), precisions, rows, wishes=Wishes(accurate))
+
+
+def priced(asked: ExportRequest, ask: Pricer, always: bool = True) -> ExportRequest:
+    """The same, with a device that says what layers cost."""
+    return replace(asked, wishes=replace(asked.wishes, ask=ask, always=always))
 
 
 def run_operators(path: Path, folder: Path) -> list[str]:
@@ -143,8 +149,7 @@ def test_a_device_is_asked_for_the_layers_as_its_tables_have_them(
     if file_format == "tflite":
         pytest.importorskip("litert_torch", reason="the extra `edgeprune[tflite]` is not installed")
     asked: list[NetShapes] = []
-    wanted = replace(request(tmp_path, file_format, 25.0), ask=asked.append)
-    build_artifacts(program, torch.zeros(1, *SHAPE), wanted)
+    build_artifacts(program, torch.zeros(1, *SHAPE), priced(request(tmp_path, file_format, 25.0), asked.append))
     around, none = ((3, 3), (1, 1), 1, (8, 8), (1, 1)), ((1, 1), (1, 1), 1, (8, 8), (0, 0))
     shapes = (("conv", 3, 6, *around), ("conv", 6, 6, *around), ("conv", 6, 6, *none), ("conv", 6, 8, *around))
     assert asked == [NetShapes(tuple(LayerShape(*one) for one in shapes), (LayerShape(JOIN, 6, 6, *none),) * 3)]
@@ -152,16 +157,29 @@ def test_a_device_is_asked_for_the_layers_as_its_tables_have_them(
 
 def test_layers_that_are_faster_in_float_stay_in_float(program: nn.Module, tmp_path: Path) -> None:
     example, rows = torch.zeros(1, *SHAPE), [normal(32, *SHAPE)]
-    asked = ExportRequest(tmp_path / "int8", "pruned", ("onnx",), ("mixed",), rows, ask=price((1.5, 1.0)))
-    (mixed,) = build_artifacts(program, example, asked)
+    asked = ExportRequest(tmp_path, "pruned", ("onnx",), ("mixed",), rows)
+    (mixed,) = build_artifacts(program, example, priced(asked, price((1.5, 1.0))))
     assert "0 of 4 layers in float" in mixed.scheme
     assert "predicted 4 ms, all in int8 4, all in float 6" in mixed.scheme
     with pytest.raises(ExportError, match="ship fp32"):
-        build_artifacts(program, example, replace(asked, directory=tmp_path / "fp32", ask=price((1.0, 1.5))))
+        build_artifacts(program, example, priced(asked, price((1.0, 1.5))))
+
+    def ask(shapes: NetShapes) -> Prices:
+        joins = (((0.0, 0.0), (0.0, 0.0)),) * len(shapes.joins)
+        return Prices(((0.5, 1.0), *[(1.5, 1.0)] * 3), joins, (5.0, 4.0), 100.0)
+
+    (mixed,) = build_artifacts(program, example, priced(asked, ask, always=False))
+    assert "1 of 4 layers in float: first (" in mixed.scheme
+
+
+def test_a_file_without_float_layers_is_made_only_where_it_is_asked_for(program: nn.Module, tmp_path: Path) -> None:
+    asked = ExportRequest(tmp_path, "pruned", ("onnx",), ("mixed",), [normal(32, *SHAPE)])
+    with pytest.raises(ExportError, match="no layer is predicted to be faster in float; ship int8"):
+        build_artifacts(program, torch.zeros(1, *SHAPE), priced(asked, price((1.5, 1.0)), always=False))
 
 
 def test_a_budget_that_no_accurate_choice_is_within_is_told(program: nn.Module, tmp_path: Path) -> None:
-    slow = replace(request(tmp_path, "onnx", 25.0), ask=price((3.0, 1.0), conversion_ms=0.5, budget_ms=4.2))
+    slow = priced(request(tmp_path, "onnx", 25.0), price((3.0, 1.0), conversion_ms=0.5, budget_ms=4.2))
     *_, mixed = build_artifacts(program, torch.zeros(1, *SHAPE), slow)
     assert "no choice as quiet is within 4.2 ms" in mixed.scheme
 
@@ -173,11 +191,13 @@ def test_parts_add_up_to_the_whole_nets_that_were_measured(program: nn.Module, t
     def ask(shapes: NetShapes) -> Prices:
         return Prices(((2.0, 1.0), (2.0, 1.5), (1.0, 1.0), (3.0, 2.0)), together, (15.2, 5.9), 7.0)
 
-    problem = pose_problem(path, normal(1, *SHAPE)[0], read_layers(path), ((0, 1), (1, 2), (2, 3)), ask)
+    layers = read_layers(path)
+    feeds = find_feeds(read_nodes(path), [layer.name for layer in layers])
+    problem = pose_problem(path, normal(1, *SHAPE)[0], layers, feeds, ask)
     assert problem.cost([True] * 4) == pytest.approx(15.2)
     assert problem.cost([False] * 4) == pytest.approx(5.9)
-    scale = (15.2 / 7.4, 5.9 / 5.2)
-    parts = (2.0 * scale[0], 0.2, 1.5 * scale[1], -0.1 * scale[1], 1.0 * scale[1], 0.3, 3.0 * scale[0])
+    rest = ((15.2 - 7.4) / 4, (5.9 - 5.2) / 4)
+    parts = (2.0 + rest[0], 0.2, 1.5 + rest[1], -0.1, 1.0 + rest[1], 0.3, 3.0 + rest[0])
     assert problem.cost([True, False, False, True]) == pytest.approx(sum(parts))
     assert problem.budget == 7.0
 
@@ -192,7 +212,8 @@ def test_operators_follow_the_layers_that_feed_them() -> None:
         Node("c", "Gemm", ["out", "w"], ["yc"], None),
     ]
     feeds = find_feeds(nodes, ["a", "b", "c"])
-    assert feeds.links == ((0, 1), (0, 2), (1, 2))
+    assert feeds.links == ((0, 1), (0, 3), (1, 3), (3, 2))
+    assert feeds.merges == (Merge(frozenset({0, 1}), "sum"),)
     assert set(feeds.named([True, False, False])) == {"move", "a"}
     assert set(feeds.named([True, True, False])) == {"move", "a", "b", "add", "relu"}
     assert set(feeds.named([False, False, True])) == {"c"}

@@ -22,16 +22,16 @@ from edgeprune.export.metadata import embed_metadata
 from edgeprune.export.observe import observe, observe_extremes, read_patches, run_rows
 from edgeprune.export.onnx import export_onnx
 from edgeprune.export.quantize_onnx import OnnxScheme, choose_onnx_scheme, prepare_onnx
-from edgeprune.export.runners import RUNNERS, fit_inputs, run_onnx
-from edgeprune.export.static import Settings, Static, Trials, equalise, find_raises, tune
-from edgeprune.export.weights import WeightLayer, change_weights, read_layers
+from edgeprune.export.runners import fit_inputs, run_onnx
+from edgeprune.export.static import Settings, Static, Trials, tune
+from edgeprune.export.weights import change_weights, read_layers
 
 SCHEME = choose_onnx_scheme("aarch64", {"asimddp"})
 FORMATS = ("onnx", "tflite")
 
 
 class Chain(nn.Module):
-    """What can be equalised: dense, depthwise, pointwise; and what cannot: through ReLU6, or read twice."""
+    """Dense, depthwise, pointwise; through ReLU, and through ReLU6."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +50,6 @@ class Chain(nn.Module):
 
 NETS = {"chain": (Chain, (3, 8, 8)), "odd": (OddNet, ODD_SHAPE)}
 """At most 64 places in each convolution's output: all of them are patches."""
-PAIRS = [("dense", "deep"), ("deep", "point")]
 
 
 @pytest.fixture(scope="module")
@@ -68,61 +67,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Pat
     return made
 
 
-def test_equalisation_leaves_the_function_unchanged_in_double_precision() -> None:
-    net = seeded(Chain).double()
-    inputs = torch.from_numpy(normal(8, *ODD_SHAPE)).double()
-    wanted = net(inputs).detach()
-    modules = {name: one for name, one in net.named_children() if isinstance(one, nn.Conv2d)}
-    reads = dict(PAIRS)
-    layers = [
-        WeightLayer(
-            name,
-            "",
-            f"{name}.weight",
-            f"{name}.bias",
-            one.weight.numpy(force=True),
-            one.bias.numpy(force=True) if one.bias is not None else None,
-            one.groups,
-            None,
-            1,
-            True,
-            reads.get(name, ""),
-        )
-        for name, one in modules.items()
-    ]
-    raises = {"dense.weight": np.array([8, 6, 3, 0, 0, 1]), "deep.weight": np.array([0, 1, 2, 3, 4, 5])}
-    changes = {name: torch.from_numpy(values) for name, values in equalise(layers, raises).items()}
-    assert set(changes) == {f"{name}.{part}" for name in ("dense", "deep") for part in ("weight", "bias")} | {
-        "point.weight"
-    }
-    assert min(float((net.state_dict()[name] - values).abs().max()) for name, values in changes.items()) > 1e-3
-    net.load_state_dict({**net.state_dict(), **changes})
-    torch.testing.assert_close(net(inputs), wanted, rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("file_format", FORMATS)
-def test_equalised_files_compute_the_same(files: dict[tuple[str, str], Path], file_format: str, tmp_path: Path) -> None:
-    source = files["chain", file_format]
-    layers = read_layers(source)
-    order = [layer.name for layer in layers]
-    linked = [(order.index(layer.name), order.index(layer.reads)) for layer in layers if layer.reads]
-    assert linked == [(0, 1), (1, 2)]
-    target = tmp_path / source.name
-    inputs, run = normal(4, *NETS["chain"][1]), RUNNERS[file_format]
-    rows = fit_inputs(source, inputs)
-    raises = find_raises(layers, observe(source, rows, layers).peaks)
-    target.write_bytes(change_weights(source, equalise(layers, raises)))
-    assert any((a.weights != b.weights).any() for a, b in zip(layers, read_layers(target), strict=True))
-    assert measure_sqnr_db(run(source, inputs), run(target, inputs)) > 110
-    peaks = observe(target, rows, read_layers(target)).peaks
-    for _, second in linked:  # halfway, where that is not beyond four times
-        before = observe(source, rows, layers).peaks[layers[second].source]
-        after = peaks[read_layers(target)[second].source]
-        wanted = np.clip(np.sqrt(before.max() / np.maximum(before, 1e-30)), 1, 4)
-        alive = before > 0
-        np.testing.assert_allclose(after[alive] / before[alive], wanted[alive], rtol=0.1)
-
-
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_equalised_files_are_compared_layer_by_layer_with_the_net_equalised_alike(
     files: dict[tuple[str, str], Path], file_format: str, tmp_path: Path
@@ -136,30 +80,6 @@ def test_equalised_files_are_compared_layer_by_layer_with_the_net_equalised_alik
     assert min(one.sqnr_db for one in alike.layers) > 25
     embed_metadata(path, {})
     assert min(one.sqnr_db for one in bisect_artifacts(source, path, rows[:8]).layers) < 12
-
-
-class Uneven(nn.Module):
-    """Channels of very different loudness that count alike."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 4, 1)
-        with torch.no_grad():
-            loudness = torch.logspace(0, -1.5, 8)
-            self.first.weight.mul_(loudness.view(8, 1, 1, 1))
-            self.first.bias.copy_(torch.zeros(8))
-            self.second.weight.div_(loudness.view(1, 8, 1, 1))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.second(torch.relu(self.first(x))).flatten(1)
-
-
-def test_quiet_channels_that_count_are_held_more_finely(tmp_path: Path) -> None:
-    example, path = torch.zeros(1, 3, 8, 8), tmp_path / "uneven.onnx"
-    export_onnx(traced(seeded(Uneven), example), example, path)
-    trials = Trials(static_of(path, tmp_path), normal(64, 3, 8, 8), tmp_path)
-    plain, raised = (trials.judge(trials.quantize(Settings(rounded=True, equalised=one))) for one in (False, True))
-    assert raised > plain + 4
 
 
 def test_the_output_of_the_last_layer_is_not_rounded(files: dict[tuple[str, str], Path], tmp_path: Path) -> None:

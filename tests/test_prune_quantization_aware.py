@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,7 +30,7 @@ from edgeprune.prune.quantization_aware import (
     train_quantization_aware,
 )
 from edgeprune.prune.recalibrate import evaluate, recalibrate_
-from edgeprune.prune.recover import recover
+from edgeprune.prune.recover import noise_share, recover
 from edgeprune.recipes.load import Finetune, parse_finetune
 from edgeprune.stages.model import train_for_int8
 
@@ -190,3 +191,38 @@ def test_it_runs_where_int8_may_ship_and_the_recipe_asks_for_it(
     assert (told is not None) == runs == (tmp_path / "quantization_aware.safetensors").exists()
     if told is not None:
         assert (program is not trained) == told["kept"] == (told["loss_after"] < told["loss_before"])
+
+
+class Cancelling(nn.Module):
+    """Two channels that are nearly the same, with large weights of opposite signs: rounding is all that is left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(32, 8), nn.Linear(8, 3)
+        with torch.no_grad():
+            self.first.weight[1], self.first.bias[1] = self.first.weight[0] * 1.01, self.first.bias[0]
+            self.second.weight[:, 0] += 8
+            self.second.weight[:, 1] -= 8
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(torch.relu(self.first(x.flatten(1))))
+
+
+def test_a_net_learns_to_mind_the_rounding_less() -> None:
+    """The loss says nothing: what changes the net is the noise alone."""
+    torch.manual_seed(0)
+    program, inputs = trace_model(Cancelling(), EXAMPLE), stripes(256, 11)[0]
+    settings = Finetune(epochs=6, learning_rate=0.01, distillation=0.0)
+    recipe = replace(tiny_recipe(settings), loss=lambda outputs, _: 1 + 0 * outputs.sum())
+
+    def keep_db(one: GraphModule) -> float:
+        return measure_sqnr_db(*(net(inputs).detach().numpy() for net in (one, fake_quantize(one))))
+
+    assert keep_db(recover(program, program, recipe, silent, None, fake_quantize)) > keep_db(program) + 5
+
+
+def test_noise_is_a_share_of_the_teachers_power() -> None:
+    plain, taught = torch.full((2, 4), 3.0), torch.ones(2, 4)
+    assert noise_share(plain + 0.1, plain, taught).item() == pytest.approx(0.01, rel=1e-5)
+    assert noise_share(plain + 0.3, plain, None).item() == pytest.approx(0.01, rel=1e-5)
+    assert torch.isfinite(noise_share(taught, taught, torch.zeros(2, 4)))

@@ -8,7 +8,7 @@ mixed-integer program.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
 
@@ -24,9 +24,6 @@ TIE = 1e-2
 INFEASIBLE = 2
 """How the solver says that there is no choice within the limits."""
 
-PairCosts = tuple[tuple[float, float], tuple[float, float]]
-"""By whether the first and the second layer stay in float: `costs[first][second]`."""
-
 
 @dataclass(frozen=True)
 class QuantizedLayer:
@@ -39,27 +36,56 @@ class QuantizedLayer:
 
 
 @dataclass(frozen=True)
-class Link:
-    """Two layers by their place, the second reading from the first, and what the pair costs beside what each costs."""
+class Merge:
+    """Operators that several layers feed together, such as a sum: in float where all of these layers are."""
 
-    first: int
-    second: int
-    costs: PairCosts
+    layers: frozenset[int]
+    float_cost: float = 0.0
+    int8_cost: float = 0.0
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a part gives to those that read it, by their places, and what that costs beside what the parts cost.
+
+    `in_float` where it and all its readers are in float; `rounded` where it is and not all of them are, as what it
+    gives is then rounded once; where it is in int8 two costs for each reader, that of one in int8 and of one in float.
+    """
+
+    writer: int
+    readers: tuple[int, ...]
+    in_float: float
+    rounded: float
+    int8: tuple[tuple[float, float], ...]
+
+    def cost(self, parts: Sequence[bool]) -> float:
+        """The cost where those of the `parts` that are True are in float."""
+        reading = [parts[one] for one in self.readers]
+        if parts[self.writer]:
+            return self.in_float if all(reading) else self.rounded
+        return sum(costs[one] for costs, one in zip(self.int8, reading, strict=True))
 
 
 @dataclass(frozen=True)
 class MixedProblem:
-    """Layers in order and their links; no choice may cost more than `budget`."""
+    """Parts of a net in order, layers before merges, and what they give; no choice may cost more than `budget`."""
 
     layers: tuple[QuantizedLayer, ...]
-    links: tuple[Link, ...]
+    outputs: tuple[Output, ...] = ()
     budget: float = inf
+    merges: tuple[Merge, ...] = ()
+
+    @property
+    def parts(self) -> tuple[QuantizedLayer | Merge, ...]:
+        """In the order of their places."""
+        return (*self.layers, *self.merges)
 
     def cost(self, floats: Sequence[bool]) -> float:
         """What a choice costs; `floats` says for each layer whether it stays in float."""
-        chosen = zip(self.layers, floats, strict=True)
-        layers = sum(layer.float_cost if in_float else layer.int8_cost for layer, in_float in chosen)
-        return layers + sum(link.costs[floats[link.first]][floats[link.second]] for link in self.links)
+        held = (*floats, *(all(floats[one] for one in merge.layers) for merge in self.merges))
+        chosen = zip(self.parts, held, strict=True)
+        own = sum(one.float_cost if in_float else one.int8_cost for one, in_float in chosen)
+        return own + sum(output.cost(held) for output in self.outputs)
 
     def noise(self, floats: Sequence[bool]) -> float:
         """Noise power at the output."""
@@ -83,42 +109,58 @@ def choose_floats(problem: MixedProblem, noise: float) -> tuple[bool, ...] | Non
 
 
 def _solve(problem: MixedProblem, noise: float) -> OptimizeResult:
-    """Variables: for each layer whether it is in float, for each link whether both are."""
-    count, links = len(problem.layers), problem.links
-    costs, base = _linearise(problem)
+    """Variables: whether each layer, each merge, and all of each set of parts that a cost depends on, is in float."""
+    count, (together, costs) = len(problem.layers), _linearise(problem)
+    others = len(costs) - count
+    base = problem.cost([False] * count)
     scale = LARGEST / (np.abs(costs).max() or 1.0)
-    ties = np.array([TIE] * count + [0.0] * len(links))
-    both = np.zeros((3 * len(links), count + len(links)))
-    for row, link in enumerate(links):
-        both[3 * row, [count + row, link.first]] = 1, -1
-        both[3 * row + 1, [count + row, link.second]] = 1, -1
-        both[3 * row + 2, [link.first, link.second, count + row]] = 1, 1, -1
+    ties = np.array([TIE] * count + [0.0] * others)
+    rows = [row for index, parts in enumerate(together, count) for row in _hold_together(index, parts, len(costs))]
     noises = np.array([layer.noise for layer in problem.layers])
     loudest = float(noises.max()) or 1.0
-    kept = np.concatenate([noises / loudest, np.zeros(len(links))])[None]
-    limits = [
-        LinearConstraint(both, ub=np.array([0.0, 0.0, 1.0] * len(links))),
-        LinearConstraint(kept, lb=(noises.sum() - noise) / loudest),
-    ]
+    kept = np.concatenate([noises / loudest, np.zeros(others)])[None]
+    limits = [LinearConstraint(kept, lb=(noises.sum() - noise) / loudest)]
+    if rows:
+        limits.append(LinearConstraint(np.array([row for row, _ in rows]), ub=np.array([most for _, most in rows])))
     if isfinite(problem.budget):
         limits.append(LinearConstraint(costs[None] * scale, ub=(problem.budget - base) * scale))
     return milp(
         costs * scale + ties,
         constraints=limits,
-        integrality=np.array([1] * count + [0] * len(links)),
+        integrality=np.array([1] * count + [0] * others),
         bounds=Bounds(0, 1),
         options={"mip_rel_gap": 0.0},
     )
 
 
-def _linearise(problem: MixedProblem) -> tuple[np.ndarray, float]:
-    """What each variable adds to the cost, and the cost of all in int8."""
-    costs = np.zeros(len(problem.layers) + len(problem.links))
-    for index, layer in enumerate(problem.layers):
-        costs[index] = layer.float_cost - layer.int8_cost
-    for index, link in enumerate(problem.links, len(problem.layers)):
-        (none, second), (first, both) = link.costs
-        costs[link.first] += first - none
-        costs[link.second] += second - none
-        costs[index] = both - first - second + none
-    return costs, problem.cost([False] * len(problem.layers))
+def _linearise(problem: MixedProblem) -> tuple[list[frozenset[int]], np.ndarray]:
+    """Sets of parts that are in float together or not, and what each variable adds to the cost of all in int8.
+
+    The first sets are the merges. A reader in float costs something only where its writer is not in float.
+    """
+    together = [merge.layers for merge in problem.merges]
+    costs = [one.float_cost - one.int8_cost for one in problem.parts]
+
+    def add(parts: frozenset[int], cost: float) -> None:
+        together.append(parts)
+        costs.append(cost)
+
+    for output in problem.outputs:
+        costs[output.writer] += output.rounded - sum(alone for alone, _ in output.int8)
+        add(frozenset({output.writer, *output.readers}), output.in_float - output.rounded)
+        for reader, (alone, converted) in zip(output.readers, output.int8, strict=True):
+            costs[reader] += converted - alone
+            add(frozenset({output.writer, reader}), alone - converted)
+    return together, np.array(costs)
+
+
+def _hold_together(index: int, parts: Collection[int], width: int) -> list[tuple[np.ndarray, float]]:
+    """Rows and what they are at most, so that variable `index` is 1 where all `parts` are, and else 0."""
+    found = []
+    for one in parts:
+        row = np.zeros(width)
+        row[[index, one]] = 1, -1
+        found.append((row, 0.0))
+    last = np.zeros(width)
+    last[list(parts)], last[index] = 1, -1
+    return [*found, (last, len(parts) - 1.0)]

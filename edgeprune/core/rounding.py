@@ -75,16 +75,19 @@ def shift_of_outputs(weights: np.ndarray, rounded: np.ndarray, moments: Moments)
 
 
 def equalising_steps(peaks: np.ndarray) -> np.ndarray:
-    """How far to raise each channel of a tensor, `[C]` integers, from the largest magnitudes seen in them, `[C]`.
+    """How far to raise each channel, `[C]` integers, from the largest magnitudes seen in them, `[tensors, C]`.
 
-    One scale holds the whole tensor, so that a quiet channel is held in few of its values. Halfway (in decibels) to the
-    loudest is best here: further up, what exceeds the values seen is clipped in every channel at once. At most
-    MOST_STEPS, for channels that were hardly ever seen to do anything; a dead channel stays (after Nagel et al. 2019,
-    section 4.1, who level the weights on either side; those have a scale per channel here).
+    One scale holds a whole tensor, so that a quiet channel is held in few of its values. Halfway (in decibels) to the
+    loudest is best here, in the tensor where that is nearest: further up, what exceeds the values seen is clipped in
+    every channel at once. At most MOST_STEPS, for channels that were hardly ever seen to do anything; a dead channel
+    stays (after Nagel et al. 2019, section 4.1, who level the weights on either side; those have a scale per channel
+    here).
     """
-    octaves = np.log2(peaks.astype(np.float64), out=np.full(len(peaks), np.inf), where=peaks > 0)
-    missing = np.max(octaves, where=peaks > 0, initial=-np.inf) - octaves
-    return np.where(peaks > 0, np.clip(np.round(missing / 2 * STEPS_PER_OCTAVE), 0, MOST_STEPS), 0).astype(np.int64)
+    octaves = np.log2(peaks.astype(np.float64), out=np.full(peaks.shape, np.inf), where=peaks > 0)
+    loudest = np.max(octaves, axis=1, where=peaks > 0, initial=-np.inf)
+    missing = np.min(loudest[:, None] - octaves, axis=0, where=peaks > 0, initial=np.inf)
+    steps = np.clip(np.round(missing / 2 * STEPS_PER_OCTAVE), 0, MOST_STEPS)
+    return np.where((peaks > 0).any(axis=0), steps, 0).astype(np.int64)
 
 
 def raise_by(steps: np.ndarray) -> np.ndarray:

@@ -22,9 +22,8 @@ from edgeprune.export.files import sha256_of, write_file
 from edgeprune.export.half import halve_onnx
 from edgeprune.export.keep_float import keep_floats
 from edgeprune.export.metadata import embed_metadata, read_metadata
-from edgeprune.export.mixed import mix
+from edgeprune.export.mixed import Wishes, mix
 from edgeprune.export.onnx import export_onnx
-from edgeprune.export.prices import Pricer, price_nothing
 from edgeprune.export.quantize_onnx import (
     OnnxScheme,
     choose_onnx_scheme,
@@ -56,10 +55,6 @@ TOOLS = {
 """Packages whose versions a file of a format states: those that made it."""
 
 
-def _accept(_: Path) -> bool:
-    return True
-
-
 @dataclass(frozen=True)
 class ExportRequest:
     """What to export: files `artifacts/{role}.{precision}.{format}` within the run `directory`.
@@ -69,8 +64,7 @@ class ExportRequest:
     processor, :func:`choose_onnx_scheme` may give a faster one. `origin` (such as hashes of the model and the plan)
     is written into each file, beside what :func:`describe_origin` adds. `tuned`: static quantization is chosen by
     measured error (:func:`edgeprune.export.static.tune`), some seconds for a small net; else it is plain min-max, which
-    is as fast when it runs. `form` is what files take and give. `accurate` says whether a file of mixed
-    precision is accurate enough, `ask` what its layers cost on the device.
+    is as fast when it runs. `form` is what files take and give, `wishes` what is asked of a file of mixed precision.
     """
 
     directory: Path
@@ -82,8 +76,7 @@ class ExportRequest:
     origin: Mapping[str, str] = field(default_factory=dict)
     tuned: bool = False
     form: TfliteForm = FLOAT_NCHW
-    accurate: Callable[[Path], bool] = _accept
-    ask: Pricer = price_nothing
+    wishes: Wishes = Wishes()
 
 
 @dataclass(frozen=True)
@@ -138,7 +131,7 @@ def _mix(static: Static, source: Source, target: Path) -> str:
     with tempfile.TemporaryDirectory() as folder:
         trials = Trials(static, source.rows, Path(folder))
         tuned = tune(trials)
-        mixed = mix(trials, tuned.settings, source.request.accurate, source.request.ask)
+        mixed = mix(trials, tuned.settings, source.request.wishes)
     write_file(target, mixed.content)
     return f"{tuned.settings.describe()}; {mixed.describe()}"
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import inf, isfinite
 from pathlib import Path
 
 from edgeprune.core.mixed import MixedProblem, choose_floats
 from edgeprune.errors import ExportError
-from edgeprune.export.prices import Pricer, pose_problem
+from edgeprune.export.feeds import Feeds, find_feeds
+from edgeprune.export.prices import Pricer, pose_problem, price_nothing
 from edgeprune.export.static import Settings, Trials
-from edgeprune.export.weights import Node, WeightLayer, read_layers, read_nodes
+from edgeprune.export.weights import WeightLayer, read_layers, read_nodes
 
 STEP_DB = 3.0
 STEPS = 14
@@ -44,26 +45,40 @@ def _label(layer: WeightLayer) -> str:
     return "/".join(step.rpartition(".")[2] for step in steps) or layer.weight.removesuffix(".weight")
 
 
-def mix(trials: Trials, settings: Settings, accurate: Callable[[Path], bool], ask: Pricer) -> Mixed:
-    """The cheapest file that is `accurate`: of layers whose noise adds up to less and less, in STEPS, the first.
+@dataclass(frozen=True)
+class Wishes:
+    """What is asked of a mixed file: that it is `accurate`, at the prices of layers and conversions that `ask` gives.
 
-    `ask` prices layers and conversions on the device; a file within its budget is taken where there is one.
+    `always`: it is made even if it turns out that no layer is better in float.
+    """
+
+    accurate: Callable[[Path], bool] = lambda _: True
+    ask: Pricer = price_nothing
+    always: bool = True
+
+
+def mix(trials: Trials, settings: Settings, wishes: Wishes) -> Mixed:
+    """The cheapest file that is accurate: of layers whose noise adds up to less and less, in STEPS, the first.
+
+    A file within the budget of the prices is taken where there is one.
 
     Raises:
-        ExportError: no choice is accurate, there are too few rows to judge by, or no layer to choose.
+        ExportError: no choice is accurate, there are too few rows to judge by, no layer to choose, or none to keep.
     """
     path = trials.static.source
     layers = read_layers(path)
     if not layers or not len(trials.judged):
         raise ExportError(f"{path.name}: mixed precision needs layers with weights and 16 rows or more")
     feeds = find_feeds(read_nodes(path), [layer.name for layer in layers])
-    problem = pose_problem(path, trials.judged[0], layers, feeds.links, ask)
+    problem = pose_problem(path, trials.judged[0], layers, feeds, wishes.ask)
     noises = _measure_noises(trials, settings, feeds, len(layers))
     parts = zip(problem.layers, noises, strict=True)
     problem = replace(problem, layers=tuple(replace(layer, noise=noise) for layer, noise in parts))
     for floats in find_choices(problem):
+        if not (wishes.always or any(floats)):
+            raise ExportError(f"{path.name}: mixed precision: no layer is predicted to be faster in float; ship int8")
         content = trials.quantize(settings, feeds.named(floats))
-        if accurate(trials.write("mixed", content)):
+        if wishes.accurate(trials.write("mixed", content)):
             names = tuple(_label(layer) for layer, one in zip(layers, floats, strict=True) if one)
             return Mixed(content, names, len(layers), trials.judge(content), describe_cost(problem, floats))
     raise ExportError(
@@ -104,30 +119,3 @@ def _measure_noises(trials: Trials, settings: Settings, feeds: Feeds, count: int
         alone = trials.quantize(settings, feeds.named([other != index for other in range(count)]))
         noises.append(float(10 ** (-trials.judge(alone) / 10)))
     return noises
-
-
-@dataclass(frozen=True)
-class Feeds:
-    """Which layers feed each operator of a file: one that no layer feeds belongs to the first."""
-
-    feeders: Mapping[str, frozenset[int]]
-    links: tuple[tuple[int, int], ...]
-
-    def named(self, floats: Sequence[bool]) -> Collection[str]:
-        """Operators that stay in float where these layers do: those which only such layers feed."""
-        return [name for name, layers in self.feeders.items() if all(floats[one] for one in layers)]
-
-
-def find_feeds(nodes: Sequence[Node], layers: Sequence[str]) -> Feeds:
-    """Follow the values of layers, named in order, through the other operators."""
-    index = {name: position for position, name in enumerate(layers)}
-    carried: dict[str, frozenset[int]] = {}
-    feeders, links = {}, set()
-    for node in nodes:
-        read = frozenset[int]().union(*(carried.get(name, frozenset()) for name in node.inputs))
-        if node.name in index:
-            links |= {(one, index[node.name]) for one in read}
-            read = frozenset({index[node.name]})
-        feeders[node.name] = read or frozenset({0})
-        carried |= dict.fromkeys(node.outputs, read)
-    return Feeds(feeders, tuple(sorted(links)))

@@ -29,11 +29,10 @@ MOST_WEIGHTS = 1536
 
 @dataclass(frozen=True)
 class Observed:
-    """Histograms by tensor; moments by stored weight tensor; largest magnitude in each channel by what is read."""
+    """Histograms by tensor; moments by stored weight tensor."""
 
     histograms: dict[str, Histogram]
     moments: dict[str, Moments]
-    peaks: dict[str, np.ndarray]
 
 
 def observe(path: Path, rows: np.ndarray, layers: Sequence[WeightLayer]) -> Observed:
@@ -46,16 +45,14 @@ def observe(path: Path, rows: np.ndarray, layers: Sequence[WeightLayer]) -> Obse
         extremes = _find_extremes(run_rows(path, rows))
         counters = {name: _Counter(*ends) for name, ends in extremes.items()}
         summed: dict[str, _Sum] = {}
-        peaks: dict[str, np.ndarray] = {}
         for values in run_rows(path, rows):
             for name, counter in counters.items():
                 counter.add(values[name])
             for layer in layers:
-                peaks[layer.source] = np.maximum(peaks.get(layer.source, 0), find_peaks(layer, values[layer.source]))
                 if layer.weights[0].size <= MOST_WEIGHTS:
                     summed.setdefault(layer.weight, _Sum()).add(read_patches(layer, values[layer.source]))
     histograms = {name: counter.histogram for name, counter in counters.items()}
-    return Observed(histograms, {name: one.moments for name, one in summed.items()}, peaks)
+    return Observed(histograms, {name: one.moments for name, one in summed.items()})
 
 
 def observe_extremes(path: Path, rows: np.ndarray) -> dict[str, Range]:
@@ -178,10 +175,10 @@ class _Sum:
         return Moments(self.first / self.count, self.second / self.count)
 
 
-def find_peaks(layer: WeightLayer, value: np.ndarray) -> np.ndarray:
-    """Largest magnitude of each channel of what a layer reads."""
-    axis = layer.axis % value.ndim
-    others = tuple(one for one in range(value.ndim) if one != axis)
+def find_peaks(value: np.ndarray, axis: int) -> np.ndarray:
+    """Largest magnitude of each channel, of a tensor that has them on `axis`; last, where it has two dimensions."""
+    kept = axis % value.ndim if value.ndim > 2 else value.ndim - 1
+    others = tuple(one for one in range(value.ndim) if one != kept)
     return np.asarray(np.maximum(value.max(others), -value.min(others)))
 
 

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from math import prod
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from edgeprune.core.layers import JOIN, LayerShape
-from edgeprune.core.mixed import Link, MixedProblem, PairCosts, QuantizedLayer
+from edgeprune.core.mixed import Merge, MixedProblem, Output, QuantizedLayer
+from edgeprune.export.feeds import Feeds
 from edgeprune.export.foreign import foreign
 from edgeprune.export.observe import Values, run_rows
 from edgeprune.export.weights import WeightLayer, read_nodes
 
+PairCosts = tuple[tuple[float, float], tuple[float, float]]
+"""By whether the first and the second part stay in float: `costs[first][second]`."""
 CONVERSION = 0.25
 """What a conversion is taken to cost where no latency is known, as a share of a mean layer in float."""
 UNIT: PairCosts = ((0.0, CONVERSION), (CONVERSION, 0.0))
 
-Pairs = Sequence[tuple[int, int]]
-"""Layers by their place, the second of which reads what the first writes."""
-
 
 @dataclass(frozen=True)
 class NetShapes:
-    """What a device is asked to price: a net's layers in order, and for each pair the tensor that the second reads."""
+    """What a device is asked to price: the layers in order, and of each link the tensor that its second part reads."""
 
     layers: tuple[LayerShape, ...]
     joins: tuple[LayerShape, ...]
@@ -35,7 +35,7 @@ class NetShapes:
 
 @dataclass(frozen=True)
 class Prices:
-    """Latencies in ms: of each layer in float and in int8, and of each pair what it takes beside its two layers.
+    """Latencies in ms: of each layer in float and in int8, and of each link what it takes beside its two parts.
 
     `whole_ms` is what the whole net takes in float and in int8, `budget_ms` what it may take.
     """
@@ -46,6 +46,7 @@ class Prices:
     budget_ms: float
 
 
+Part = TypeVar("Part", QuantizedLayer, Merge)
 Pricer = Callable[[NetShapes], Prices | None]
 """Asks the device; None where it cannot tell."""
 
@@ -54,12 +55,11 @@ def price_nothing(_: NetShapes) -> None:
     """There is no device to ask."""
 
 
-def pose_problem(path: Path, row: np.ndarray, layers: Sequence[WeightLayer], pairs: Pairs, ask: Pricer) -> MixedProblem:
+def pose_problem(path: Path, row: np.ndarray, layers: Sequence[WeightLayer], feeds: Feeds, ask: Pricer) -> MixedProblem:
     """The problem of a float file without its noises, on what the device says; `row` is one input of the file.
 
-    Parts are scaled to add up to the whole net in its precision. A tensor that several layers write together is
-    converted once: each pair has its share. Where the device says nothing a float layer costs its multiply-accumulates,
-    as a share of a mean layer, and each conversion CONVERSION.
+    What whole nets take beside their priced parts (sums, pooling) is shared out evenly. Where the device says nothing a
+    float layer costs its multiply-accumulates, as a share of a mean layer, and each conversion CONVERSION.
 
     Raises:
         ExportError: the file does not run.
@@ -67,48 +67,60 @@ def pose_problem(path: Path, row: np.ndarray, layers: Sequence[WeightLayer], pai
     with foreign("pricing layers", path):
         (values,) = islice(run_rows(path, row[None]), 1)
     shapes = tuple(read_shape(layer, values) for layer in layers)
-    prices = ask(NetShapes(shapes, tuple(_join(shapes[second]) for _, second in pairs)))
+    merged = (_join_merged(values[one.tensor].shape, layers[min(one.members)].axis) for one in feeds.merges)
+    joins = (*map(_join_read, shapes), *merged)
+    prices = ask(NetShapes(shapes, tuple(joins[second] for _, second in feeds.links)))
     if prices is None:
-        return _build(layers, pairs, _weigh(_count_macs(path, values, layers)), [UNIT] * len(pairs))
-    found = _build(layers, pairs, prices.layers, prices.joins)
-    return _scale(replace(found, budget=prices.budget_ms), prices.whole_ms)
+        return _build(layers, feeds, _weigh(_count_macs(path, values, layers)), [UNIT] * len(feeds.links))
+    found = _build(layers, feeds, prices.layers, prices.joins)
+    return _share_rest(replace(found, budget=prices.budget_ms), prices.whole_ms)
 
 
 def _build(
-    layers: Sequence[WeightLayer], pairs: Pairs, costs: Sequence[tuple[float, float]], joins: Sequence[PairCosts]
+    layers: Sequence[WeightLayer], feeds: Feeds, costs: Sequence[tuple[float, float]], joins: Sequence[PairCosts]
 ) -> MixedProblem:
-    writers = Counter(second for _, second in pairs)
-    priced = (QuantizedLayer(layer.name, 0.0, *both) for layer, both in zip(layers, costs, strict=True))
-    links = (
-        Link(first, second, _times(join, 1 / writers[second]))
-        for (first, second), join in zip(pairs, joins, strict=True)
+    priced = tuple(QuantizedLayer(layer.name, 0.0, *both) for layer, both in zip(layers, costs, strict=True))
+    given: dict[int, dict[int, PairCosts]] = {}
+    for (first, second), join in zip(feeds.links, joins, strict=True):
+        between = join if max(first, second) < len(layers) else _only_conversions(join)
+        given.setdefault(first, {})[second] = between
+    outputs = tuple(_output(writer, pairs) for writer, pairs in given.items())
+    return MixedProblem(priced, outputs, merges=tuple(Merge(one.members) for one in feeds.merges))
+
+
+def _output(writer: int, pairs: Mapping[int, PairCosts]) -> Output:
+    """What a part gives to its readers: two float layers save their changes of layout only if nobody else needs one."""
+    return Output(
+        writer=writer,
+        readers=tuple(pairs),
+        in_float=sum(costs[1][1] for costs in pairs.values()),
+        rounded=max(costs[1][0] for costs in pairs.values()),
+        int8=tuple(costs[0] for costs in pairs.values()),
     )
-    return MixedProblem(tuple(priced), tuple(links))
 
 
-def _scale(problem: MixedProblem, whole_ms: tuple[float, float]) -> MixedProblem:
-    """What is all in float, or all in int8, then takes what was measured."""
+def _only_conversions(costs: PairCosts) -> PairCosts:
+    """Of a merge nothing is known but the conversions around it."""
+    (_, second), (first, _) = costs
+    return (0.0, second), (first, 0.0)
+
+
+def _share_rest(problem: MixedProblem, whole_ms: tuple[float, float]) -> MixedProblem:
+    """What is all in float, or all in int8, then takes what was measured: parts have equal shares of the rest."""
     count = len(problem.layers)
     in_float, in_int8 = (
-        measured / parts if (parts := problem.cost([chosen] * count)) > 0 else 1.0
+        (measured - problem.cost([chosen] * count)) / len(problem.parts)
         for chosen, measured in zip((True, False), whole_ms, strict=True)
     )
-    layers = (
-        replace(one, float_cost=one.float_cost * in_float, int8_cost=one.int8_cost * in_int8) for one in problem.layers
+    return replace(
+        problem,
+        layers=tuple(_add_cost(one, in_float, in_int8) for one in problem.layers),
+        merges=tuple(_add_cost(one, in_float, in_int8) for one in problem.merges),
     )
-    links = (
-        replace(
-            link,
-            costs=((link.costs[0][0] * in_int8, link.costs[0][1]), (link.costs[1][0], link.costs[1][1] * in_float)),
-        )
-        for link in problem.links
-    )
-    return replace(problem, layers=tuple(layers), links=tuple(links))
 
 
-def _times(costs: PairCosts, share: float) -> PairCosts:
-    (none, second), (first, both) = costs
-    return (none * share, second * share), (first * share, both * share)
+def _add_cost(part: Part, in_float: float, in_int8: float) -> Part:
+    return replace(part, float_cost=part.float_cost + in_float, int8_cost=part.int8_cost + in_int8)
 
 
 def read_shape(layer: WeightLayer, values: Values) -> LayerShape:
@@ -123,11 +135,21 @@ def read_shape(layer: WeightLayer, values: Values) -> LayerShape:
     return LayerShape("conv", cin, cout, window.kernel, window.stride, layer.groups, size, window.after)
 
 
-def _join(reader: LayerShape) -> LayerShape:
+def _join_read(reader: LayerShape) -> LayerShape:
     """The tensor that a layer reads; that of a linear one as an image of one place."""
-    size = reader.size or (1, 1)
+    return _join(reader.cin, reader.size)
+
+
+def _join_merged(shape: Sequence[int], axis: int) -> LayerShape:
+    """A tensor `shape` `[1, ...]` with its channels on `axis`, or last where it has two dimensions."""
+    kept = axis % len(shape) if len(shape) > 2 else len(shape) - 1
+    return _join(shape[kept], tuple(one for place, one in enumerate(shape) if place not in (0, kept)))
+
+
+def _join(channels: int, size: tuple[int, ...]) -> LayerShape:
+    size = size or (1, 1)
     ones, none = ((number,) * len(size) for number in (1, 0))
-    return LayerShape(JOIN, reader.cin, reader.cin, ones, ones, 1, size, none)
+    return LayerShape(JOIN, channels, channels, ones, ones, 1, size, none)
 
 
 def _count_macs(path: Path, values: Values, layers: Sequence[WeightLayer]) -> list[int]:

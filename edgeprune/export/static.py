@@ -6,7 +6,6 @@ The error is that of the model's output on calibration rows that nothing was fit
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,11 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from edgeprune.core.ranges import METHODS, Range, find_range
-from edgeprune.core.rounding import equalising_steps, raise_by, round_to_nearest, round_weights, shift_of_outputs
+from edgeprune.core.rounding import round_to_nearest, round_weights, shift_of_outputs
 from edgeprune.core.sqnr import measure_sqnr_db
 from edgeprune.export.files import write_file
 from edgeprune.export.metadata import embed_metadata, read_metadata
 from edgeprune.export.observe import Observed, count_values, observe
+from edgeprune.export.streams import Raises, choose_raises, equalise, find_streams
 from edgeprune.export.weights import Changes, WeightLayer, change_weights, read_layers
 
 GAIN_DB = 0.1
@@ -32,8 +32,6 @@ LEAST_ROWS = 16
 """With fewer rows there is nothing to judge by: plain min-max."""
 EQUALISED = "equalised"
 """Key of a file's metadata: by how much the channels between layers were raised."""
-Raises = Mapping[str, np.ndarray]
-"""Weight of the layer that writes channels to the steps by which each was raised."""
 
 
 @dataclass(frozen=True)
@@ -179,8 +177,9 @@ class Trials:
             path = self.static.source
             layers = read_layers(path)
             if equalised:
-                raises = find_raises(layers, self._base(False)[2].peaks)
-                path = self.write("equalised", change_weights(path, equalise(layers, raises)))
+                streams = find_streams(path)
+                raises = choose_raises(path, streams, self.fitted)
+                path = self.write("equalised", change_weights(path, equalise(streams, raises)))
                 embed_metadata(path, {EQUALISED: _write_digits(raises)})
                 layers = read_layers(path)
             self._bases[equalised] = (path, layers, observe(path, self.fitted, layers))
@@ -209,39 +208,6 @@ def _prepare_weights(layers: Sequence[WeightLayer], observed: Observed, levels: 
     return changes
 
 
-def find_raises(layers: Sequence[WeightLayer], peaks: Mapping[str, np.ndarray]) -> Raises:
-    """By how much to raise the channels between two layers, from the `peaks` of what the second reads.
-
-    Only where the second alone reads what the first writes, with nothing but positively homogeneous operators between
-    them, so that the model computes the same.
-    """
-    return {first.weight: equalising_steps(peaks[second.source]) for first, second in _equalisable(layers)}
-
-
-def equalise(layers: Sequence[WeightLayer], raises: Raises) -> Changes:
-    """Weights and biases that raise channels in one layer, and take it back in the next."""
-    state = {layer.weight: layer.weights.copy() for layer in layers}
-    state |= {layer.bias: layer.biases.copy() for layer in layers if layer.biases is not None}
-    touched = set()
-    for first, second in _equalisable(layers):
-        if first.weight in raises:
-            factors = raise_by(raises[first.weight])
-            state[first.weight] *= _along_first(factors, first.weights.ndim)
-            if first.bias:
-                state[first.bias] *= factors
-            read = _by_input(second, state[second.weight])
-            read /= _along_first(factors, read.ndim)
-            touched |= {name for name in (first.weight, first.bias, second.weight) if name}
-    return {name: state[name] for name in touched}
-
-
-def _equalisable(layers: Sequence[WeightLayer]) -> list[tuple[WeightLayer, WeightLayer]]:
-    shared = Counter(name for layer in layers for name in (layer.weight, layer.bias) if name)
-    named = {layer.name: layer for layer in layers}
-    pairs = [(layer, named[layer.reads]) for layer in layers if layer.reads]
-    return [pair for pair in pairs if _is_equalisable(*pair, shared)]
-
-
 def _write_digits(raises: Raises) -> str:
     return json.dumps({name: "".join(map(str, steps)) for name, steps in raises.items()})
 
@@ -260,23 +226,5 @@ def match_equalised(reference: Path, other: Path, folder: Path) -> Path:
     if digits is None:
         return reference
     path = folder / reference.name
-    write_file(path, change_weights(reference, equalise(read_layers(reference), _read_digits(digits))))
+    write_file(path, change_weights(reference, equalise(find_streams(reference), _read_digits(digits))))
     return path
-
-
-def _is_equalisable(first: WeightLayer, second: WeightLayer, shared: Counter[str]) -> bool:
-    alone = all(shared[name] == 1 for name in (first.weight, first.bias, second.weight) if name)
-    return (
-        alone
-        and second.groups in (1, len(second.weights))
-        and len(_by_input(second, second.weights)) == len(first.weights)
-    )
-
-
-def _by_input(layer: WeightLayer, weights: np.ndarray) -> np.ndarray:
-    """A view of the weights with the channels that they read in front."""
-    return weights if layer.groups > 1 else np.moveaxis(weights, 1, 0)
-
-
-def _along_first(factors: np.ndarray, dimensions: int) -> np.ndarray:
-    return factors.reshape(-1, *[1] * (dimensions - 1))

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgeprune.export.metadata import pack_tflite, unpack_tflite
-
-CHANNELWISE = {"Relu", "MaxPool", "AveragePool", "GlobalAveragePool", "Identity"}
-"""ONNX operators that are positively homogeneous and keep channels apart."""
-CHANNELWISE_TFLITE = {"RELU", "MAX_POOL_2D", "AVERAGE_POOL_2D", "PAD"}
-"""The same of TFLite."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +29,7 @@ class WeightLayer:
     """A layer with stored weights: `weights` is `[O, I / groups, *kernel]` or `[O, I]`, `biases` `[O]`.
 
     It reads the tensor `source`, whose channels are on `axis`. `weight` and `bias` name the stored tensors, which
-    layers may share; `window` is None for a linear layer. `homogeneous`: what is fused into it, if anything, is a
-    ReLU. `reads` is the layer that alone reads what this one writes, through nothing but CHANNELWISE operators; empty
-    where there is none.
+    layers may share; `window` is None for a linear layer.
     """
 
     name: str
@@ -48,19 +41,21 @@ class WeightLayer:
     groups: int = 1
     window: Window | None = None
     axis: int = -1
-    homogeneous: bool = True
-    reads: str = ""
 
 
 @dataclass(frozen=True)
 class Node:
-    """An operator of a file: `name` is unique, `operator` is as the format has it."""
+    """An operator of a file: `name` is unique, `operator` is as the format has it.
+
+    `homogeneous`: what is fused into it, if anything, is a ReLU.
+    """
 
     name: str
     kind: str
     inputs: Sequence[str]
     outputs: Sequence[str]
     operator: Any
+    homogeneous: bool = True
 
 
 Changes = Mapping[str, np.ndarray]
@@ -77,6 +72,14 @@ def read_nodes(path: Path) -> tuple[Node, ...]:
     return tuple({".onnx": _onnx_nodes, ".tflite": _tflite_nodes}[path.suffix](path)[0])
 
 
+def read_outputs(path: Path) -> tuple[str, ...]:
+    """Names of the tensors that a file gives."""
+    if path.suffix == ".onnx":
+        return tuple(one.name for one in _onnx_nodes(path)[1].output)
+    graph = _tflite_nodes(path)[1][1].subgraphs[0]
+    return tuple(_text(graph.tensors[one]) for one in graph.outputs)
+
+
 def change_weights(path: Path, changes: Changes) -> bytes:
     """The file with other content in some of its stored tensors."""
     return {".onnx": _change_onnx, ".tflite": _change_tflite}[path.suffix](path, changes)
@@ -88,7 +91,7 @@ def _read_onnx(path: Path) -> tuple[WeightLayer, ...]:
     nodes, graph = _onnx_nodes(path)
     stored = {one.name: onnx.numpy_helper.to_array(one) for one in graph.initializer}
     found = [layer for node in nodes if (layer := _onnx_layer(node, stored)) is not None]
-    return _link(found, nodes, {one.name for one in graph.output}, CHANNELWISE)
+    return _keep_owned(found, nodes)
 
 
 def _onnx_nodes(path: Path) -> tuple[list[Node], Any]:
@@ -147,9 +150,8 @@ def _change_onnx(path: Path, changes: Changes) -> bytes:
 
 def _read_tflite(path: Path) -> tuple[WeightLayer, ...]:
     nodes, (schema, model) = _tflite_nodes(path)
-    graph = model.subgraphs[0]
     found = [layer for node in nodes if (layer := _tflite_layer(schema, model, node)) is not None]
-    return _link(found, nodes, {_text(graph.tensors[one]) for one in graph.outputs}, CHANNELWISE_TFLITE)
+    return _keep_owned(found, nodes)
 
 
 def _tflite_nodes(path: Path) -> tuple[list[Node], tuple[Any, Any]]:
@@ -161,10 +163,13 @@ def _tflite_nodes(path: Path) -> tuple[list[Node], tuple[Any, Any]]:
     def names(indices: Any) -> list[str]:
         return [_text(graph.tensors[one]) if one >= 0 else "" for one in indices]
 
-    nodes = []
+    nodes, plain = [], (schema.ActivationFunctionType.NONE, schema.ActivationFunctionType.RELU)
     for one in graph.operators:
         kind = kinds[model.operatorCodes[one.opcodeIndex].builtinCode]
-        nodes.append(Node(names(one.outputs)[0], kind, names(one.inputs), names(one.outputs), one))
+        fused = getattr(one.builtinOptions, "fusedActivationFunction", plain[0])
+        nodes.append(
+            Node(names(one.outputs)[0], kind, names(one.inputs), names(one.outputs), one, homogeneous=fused in plain)
+        )
     return nodes, (schema, model)
 
 
@@ -178,12 +183,11 @@ def _tflite_layer(schema: Any, model: Any, node: Node) -> WeightLayer | None:
     if weights is None or (bias and biases is None):
         return None
     options = node.operator.builtinOptions
-    linear = options.fusedActivationFunction in (schema.ActivationFunctionType.NONE, schema.ActivationFunctionType.RELU)
     if node.kind == "FULLY_CONNECTED":
-        return WeightLayer(node.name, source, weight, bias, weights, biases, homogeneous=linear)
+        return WeightLayer(node.name, source, weight, bias, weights, biases)
     weights = np.moveaxis(weights, -1, 0 if node.kind == "DEPTHWISE_CONV_2D" else 1)
     groups, window = int(tensors[0].shape[-1]) // weights.shape[1], _tflite_window(schema, options, tensors[0], weights)
-    return WeightLayer(node.name, source, weight, bias, weights, biases, groups, window, homogeneous=linear)
+    return WeightLayer(node.name, source, weight, bias, weights, biases, groups, window)
 
 
 def _tflite_window(schema: Any, options: Any, source: Any, weights: np.ndarray) -> Window:
@@ -224,30 +228,12 @@ def _change_tflite(path: Path, changes: Changes) -> bytes:
     return pack_tflite(model)
 
 
-def _link(
-    layers: Sequence[WeightLayer], nodes: Sequence[Node], outputs: Collection[str], channelwise: Collection[str]
-) -> tuple[WeightLayer, ...]:
-    """The layers whose weights nothing else uses, each with the layer that alone reads what it writes."""
+def _keep_owned(layers: Sequence[WeightLayer], nodes: Sequence[Node]) -> tuple[WeightLayer, ...]:
+    """The layers whose weights nothing else uses."""
     uses = Counter(name for node in nodes for name in node.inputs)
-    readers = {name: node for node in nodes for name in node.inputs}
-    known = {layer.name: layer for layer in layers}
     owned = Counter(name for layer in layers for name in (layer.weight, layer.bias))
-
-    def find_reader(node: Node) -> str:
-        """Through operators that keep channels apart."""
-        written = node.outputs[0]
-        if len(node.outputs) > 1 or uses[written] != 1 or written in outputs:
-            return ""
-        reader = readers[written]
-        if reader.name in known:
-            return reader.name if reader.inputs[0] == written else ""
-        return find_reader(reader) if reader.kind in channelwise else ""
-
-    makers = {node.name: node for node in nodes}
     return tuple(
-        replace(layer, reads=find_reader(makers[layer.name]) if layer.homogeneous else "")
-        for layer in layers
-        if all(uses[name] == owned[name] for name in (layer.weight, layer.bias) if name)
+        layer for layer in layers if all(uses[name] == owned[name] for name in (layer.weight, layer.bias) if name)
     )
 
 

@@ -23,6 +23,7 @@ from edgeprune.device.measure import ModelFile, evaluate_model, measure_models
 from edgeprune.errors import ExportError
 from edgeprune.export.artifacts import FOLDER, ExportRequest, build_artifacts, check_artifact
 from edgeprune.export.files import sha256_of
+from edgeprune.export.mixed import Wishes
 from edgeprune.export.parity import TOLERANCES, Parity, check_parity, compare_outputs
 from edgeprune.export.runners import RUNNERS, fit_inputs, run_onnx
 from edgeprune.export.schemes import find_scheme
@@ -47,13 +48,17 @@ REFERENCE_ROWS = 256
 
 @dataclass(frozen=True)
 class Files:
-    """Which files to make of a net, and in which folder: the run directory or one inside it."""
+    """Which files to make of a net, and in which folder: the run directory or one inside it.
+
+    `always_mixed`: one of mixed precision is made even if no layer is better in float.
+    """
 
     directory: Path
     role: str
     formats: tuple[str, ...]
     precisions: tuple[str, ...]
     tuned: bool = False
+    always_mixed: bool = True
 
 
 def build(job: Job, program: GraphModule, files: Files) -> tuple[Artifact, ...]:
@@ -85,8 +90,7 @@ def _build_format(job: Job, program: GraphModule, files: Files, file_format: str
         origin=_origin(job, files.role),
         tuned=files.tuned,
         form=TfliteForm(nhwc=job.target.input_layout == "nhwc", integers=job.target.io == "integer"),
-        accurate=partial(_is_right, job, places["fp32"]),
-        ask=partial(price_net, job, places),
+        wishes=Wishes(partial(_is_right, job, places["fp32"]), partial(price_net, job, places), files.always_mixed),
     )
     return build_artifacts(program, job.recipe.example_input(), request)
 
@@ -122,7 +126,8 @@ def _inputs_only(batches: Iterable[Any]) -> Iterator[Tensor]:
 def export(job: Job) -> dict[str, Any]:
     """Every format in the precisions that are measured, each checked against the net it was made from.
 
-    Where int8 is refused or not accurate enough, a file with some layers in float is tried.
+    Where int8 is refused or not accurate enough, a file with some layers in float is tried; where the fastest file
+    ships, also one with those in float that are faster so.
 
     Raises:
         ExportError: a file that is needed cannot be made.
@@ -139,8 +144,9 @@ def export(job: Job) -> dict[str, Any]:
     )
     check_artifacts_(checked, nets, originals)
     check_artifacts_(checked, nets, made)
-    if job.target.precision == MIXED or not _is_int8_right(job, checked):
-        for mixed in _build_mixed(job, program):
+    right = _is_int8_right(job, checked)
+    if job.target.precision in (MIXED, AUTO) or not right:
+        for mixed in _build_mixed(job, program, always=job.target.precision == MIXED or not right):
             floats = [one for one in made if (one.format, one.precision) == (mixed.format, "fp32")]
             check_artifacts_(checked, nets, [*floats, mixed])
             made = (*made, mixed)
@@ -173,13 +179,13 @@ def _build_all(job: Job, program: GraphModule) -> tuple[Artifact, ...]:
     return build(job, program, files)
 
 
-def _build_mixed(job: Job, program: GraphModule) -> tuple[Artifact, ...]:
-    """The pruned net in fp32, and with those layers in float that int8 cannot do without; none where there are no such.
+def _build_mixed(job: Job, program: GraphModule, always: bool) -> tuple[Artifact, ...]:
+    """The pruned net with those layers in float that int8 cannot do without or that are faster so; none without such.
 
     Raises:
         ExportError: there are none, and the target asks for them.
     """
-    files = Files(job.run.directory, "pruned", (job.target.format,), ("fp32", MIXED), tuned=True)
+    files = Files(job.run.directory, "pruned", (job.target.format,), ("fp32", MIXED), tuned=True, always_mixed=always)
     try:
         return build(job, program, files)[1:]
     except ExportError as exc:

@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from edgeprune.core.layers import LayerShape, join_ends
-from edgeprune.core.mixed import PairCosts
 from edgeprune.core.statistics import SETTLED_PERCENTILE, settle_medians
 from edgeprune.device.measure import ProbeSettings
 from edgeprune.errors import ExportError
-from edgeprune.export.prices import NetShapes, Prices
+from edgeprune.export.prices import NetShapes, PairCosts, Prices
 from edgeprune.export.probes import CONVERSIONS, PRECISIONS, write_probes
 from edgeprune.run import write_json
 from edgeprune.stages.job import Job
