@@ -10,9 +10,10 @@ from typing import Any
 
 from edgeprune.device.lookup import resolve_host
 from edgeprune.run import open_run
-from edgeprune.stages.artifacts import export, measure
+from edgeprune.stages.artifacts import export
 from edgeprune.stages.job import Job, check_request
 from edgeprune.stages.latency import fit, plan, profile
+from edgeprune.stages.measure import measure
 from edgeprune.stages.model import prune, recover_accuracy, score, trace
 from edgeprune.stages.verdict import gate, report
 

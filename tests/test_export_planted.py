@@ -24,8 +24,8 @@ from edgeprune.export.layer_outputs import trace_file
 from edgeprune.export.metadata import embed_metadata, pack_tflite, unpack_tflite
 from edgeprune.export.parity import TOLERANCES, compare_outputs
 from edgeprune.graph.trace import trace_model
-from edgeprune.stages.artifacts import find_broken
 from edgeprune.stages.chain import check_link
+from edgeprune.stages.measure import find_broken
 
 EXAMPLE = torch.zeros(1, *ODD_SHAPE)
 STRIPES = np.repeat(normal(80, 3, 16, 1), 16, axis=3) + 0.3 * normal(80, *ODD_SHAPE, seed=1)

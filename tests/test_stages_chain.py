@@ -23,6 +23,7 @@ from edgeprune.export.artifacts import ExportRequest, build_artifacts
 from edgeprune.export.files import sha256_of
 from edgeprune.export.metadata import read_metadata
 from edgeprune.graph.trace import trace_model
+from edgeprune.stages import artifacts
 from edgeprune.stages.artifacts import Files, build, find_needed
 from edgeprune.stages.chain import Checked, Nets, check_artifacts_
 
@@ -139,3 +140,44 @@ def test_a_format_that_cannot_be_made_is_left_out_unless_it_is_the_targets(tmp_p
     assert [line for line in said if line.startswith("no tflite files of this net: ")] == said != []
     with pytest.raises(ExportError, match="tflite"):
         build(job_for("litert", said), program, files)
+
+
+@pytest.mark.parametrize(
+    ("precision", "right", "always"),
+    [
+        ("auto", True, False),
+        ("auto", False, True),
+        ("mixed", True, True),
+        ("int8", False, True),
+        ("int8", True, None),
+        ("fp32", True, None),
+    ],
+)
+def test_mixed_files_are_tried_where_they_may_ship(
+    precision: str, right: bool, always: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None: not at all; False: only if a layer is better in float."""
+    asked: list[Files] = []
+
+    def build_nothing(_: Any, __: Any, files: Files) -> tuple[Any, ...]:
+        asked.append(files)
+        return ()
+
+    monkeypatch.setattr(artifacts, "build", build_nothing)
+    monkeypatch.setattr(artifacts, "load_model", lambda _: None)
+    monkeypatch.setattr(artifacts, "read_originals", lambda _: [])
+    monkeypatch.setattr(artifacts, "evaluation_rows", lambda *_: (FEW.numpy(), None))
+    monkeypatch.setattr(artifacts, "check_artifacts_", lambda *_: None)
+    monkeypatch.setattr(artifacts, "_is_int8_right", lambda *_: right)
+    job: Any = SimpleNamespace(
+        target=Target("board", "a board", precision=precision),
+        facts=SimpleNamespace(host_key=""),
+        run=SimpleNamespace(path=tmp_path.joinpath, directory=tmp_path),
+        original=None,
+        formats=("onnx", "tflite"),
+        planned=SimpleNamespace(fitted_precision="int8"),
+    )
+    artifacts.export(job)
+    mixed = [files for files in asked if "mixed" in files.precisions]
+    assert [files.always_mixed for files in mixed] == ([] if always is None else [always])
+    assert all(files.formats == ("onnx",) for files in mixed)

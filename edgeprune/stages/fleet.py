@@ -19,15 +19,9 @@ from edgeprune.device.fleet import AT_ONCE, Answer, ask_boards
 from edgeprune.device.measure import ModelFile, Progress, evaluate_model, measure_models
 from edgeprune.export.runners import fit_inputs
 from edgeprune.run import write_json
-from edgeprune.stages.artifacts import (
-    FORMAT_RUNTIMES,
-    REMOTE_ROWS,
-    baseline_name,
-    evaluation_rows,
-    read_figures,
-    shipped,
-)
+from edgeprune.stages.artifacts import REMOTE_ROWS, evaluation_rows
 from edgeprune.stages.job import Job
+from edgeprune.stages.measure import FORMAT_RUNTIMES, baseline_name, read_figures, shipped
 
 VERSION = 1
 ENERGY = "energy_mj"

@@ -12,7 +12,7 @@ from edgeprune.core.statistics import SETTLED_PERCENTILE, settle_medians
 from edgeprune.device.measure import ProbeSettings
 from edgeprune.errors import ExportError
 from edgeprune.export.prices import NetShapes, PairCosts, Prices
-from edgeprune.export.probes import CONVERSIONS, PRECISIONS, write_probes
+from edgeprune.export.probes.build import CONVERSIONS, PRECISIONS, write_probes
 from edgeprune.run import write_json
 from edgeprune.stages.job import Job
 from edgeprune.stages.timing import EMPTY, LEAST_MS, shapes_alone, time_nets, time_probes

@@ -14,16 +14,9 @@ from edgeprune.core.target import AUTO
 from edgeprune.report.junit import render_junit
 from edgeprune.report.page import render_page
 from edgeprune.run import read_json, write_atomic, write_json
-from edgeprune.stages.artifacts import (
-    baseline_name,
-    read_artifacts,
-    read_candidates,
-    read_figures,
-    read_measurements,
-    read_refused,
-    shipped,
-)
+from edgeprune.stages.artifacts import read_artifacts, read_refused
 from edgeprune.stages.job import Job
+from edgeprune.stages.measure import baseline_name, read_candidates, read_figures, read_measurements, shipped
 
 ARTIFACT_FIELDS = ("path", "sha256", "format", "precision", "bytes", "role", "scheme")
 

@@ -62,15 +62,15 @@ Layers = Sequence[tuple[LayerShape, bool]]
 
 
 def _build_onnx(layers: Layers) -> bytes:
-    from edgeprune.export.probes_onnx import build_onnx_probe
-    from edgeprune.export.probes_operators import build_onnx_operator
+    from edgeprune.export.probes.onnx import build_onnx_probe
+    from edgeprune.export.probes.operators_onnx import build_onnx_operator
 
     return build_onnx_operator(*layers[0]) if layers[0][0].op in OPERATORS else build_onnx_probe(layers)
 
 
 def _build_tflite(layers: Layers) -> bytes:
-    from edgeprune.export.probes_operators_tflite import build_tflite_operator
-    from edgeprune.export.probes_tflite import build_tflite_probe
+    from edgeprune.export.probes.operators_tflite import build_tflite_operator
+    from edgeprune.export.probes.tflite import build_tflite_probe
 
     return build_tflite_operator(*layers[0]) if layers[0][0].op in OPERATORS else build_tflite_probe(layers)
 

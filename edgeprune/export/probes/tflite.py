@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgeprune.core.layers import LayerShape
 from edgeprune.errors import ExportError
-from edgeprune.export.probes_weights import INPUT_SCALE, OUTPUT_SCALE, ProbeWeights, make_weights
+from edgeprune.export.probes.weights import INPUT_SCALE, OUTPUT_SCALE, ProbeWeights, make_weights
 
 try:
     import flatbuffers  # type: ignore[import-untyped]

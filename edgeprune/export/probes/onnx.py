@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from edgeprune.core.layers import LayerShape
-from edgeprune.export.probes_weights import INPUT_SCALE, OUTPUT_SCALE, ProbeWeights, make_weights
+from edgeprune.export.probes.weights import INPUT_SCALE, OUTPUT_SCALE, ProbeWeights, make_weights
 
 OPSET = 17
 IR_VERSION = 8
