@@ -9,7 +9,8 @@ MobileNetV1-0.25 is trained here on CIFAR-10, once: its weights stay in the cach
 trained on with the rounding of int8 (`-aware`). Nets as initialised show what random weights make of the noise.
 `--weights` (benchmarks/
 engine_roundtrip.py says where they come from, and needs timm) adds EfficientNet-Lite0 as trained on ImageNet, fed with
-crops of two photographs. The others are untrained, their batch norm calibrated on what they are fed with, noise: of
+crops of two photographs. Where int8 misses its target, a file of mixed precision that reaches it is added: what that
+takes. The others are untrained, their batch norm calibrated on what they are fed with, noise: of
 them only agreement with float can be told. tflite-runtime 2.14 and tflite-micro are added where
 deploy/setup/other_runtimes.sh has built them. `--mlperf` compares the reference models of MLPerf Tiny (the folder with
 the .tflite files of mlcommons/tiny) between runtimes. Rows are written as soon as a network is done, its files stay in
@@ -23,7 +24,9 @@ import json
 import platform
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +41,12 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from edgeprune.core.artifact import Artifact
-from edgeprune.core.sqnr import SQNR_LIMIT_DB
+from edgeprune.core.sqnr import SQNR_LIMIT_DB, measure_sqnr_db
+from edgeprune.core.target import MIXED
 from edgeprune.errors import EdgepruneError
 from edgeprune.export.artifacts import ExportRequest, build_artifacts
 from edgeprune.export.checks import run_torch
+from edgeprune.export.mixed import Wishes
 from edgeprune.export.parity import TOLERANCES, compare_outputs
 from edgeprune.export.quantize_onnx import choose_onnx_scheme
 from edgeprune.export.runners import RUNNERS, run_onnx
@@ -66,6 +71,9 @@ EPOCHS, LEARNING_RATE = 8, 0.2
 AWARE_EPOCHS = 4
 AWARE, INITIALISED = "-aware", "-initialised"
 """Endings of names: trained on with the rounding of int8; not trained at all, batch norm neither."""
+TARGETS_DB = {"onnx": 35.0, "tflite": 40.0}
+"""What the int8 output of convolutional nets should keep; of all others OTHER_DB."""
+OTHER_DB = 25.0
 CIFAR10 = ("resnet8", "resnet8-pruned", "mobilenet_v1-0.25")
 CONVOLUTIONAL = (*CIFAR10, "ds_cnn", "efficientnet_lite0")
 
@@ -206,18 +214,41 @@ def examine(name: str, case: Case, folder: Path) -> dict[str, Any]:
         folder, "pruned", ("onnx", "tflite"), PRECISIONS, [case.calibration],
         choose_onnx_scheme(platform.machine(), cpu_flags()), tuned=True,
     )  # fmt: skip
-    artifacts = build_artifacts(
-        case.program, case.calibration[:1], request, lambda text: print(f"  {text}", flush=True)
-    )
     wanted = run_torch(case.program, case.inputs if case.labelled is None else case.labelled[0])
+
+    def rows_of(asked: ExportRequest, *wished: str) -> list[dict[str, Any]]:
+        made = build_artifacts(case.program, case.calibration[:1], asked, lambda text: print(f"  {text}", flush=True))
+        shown = [one for one in made if one.precision in (wished or asked.precisions)]
+        return [row for one in shown for row in _rows(one, folder / one.path, case, wanted)]
+
+    rows = rows_of(request)
+    for form, target_db in TARGETS_DB.items():
+        limit_db = OTHER_DB if _kind(name) == "other" else target_db
+        if _find_row(rows, form, "int8").get("sqnr_db", 0.0) < limit_db:
+            wishes = Wishes(partial(_keeps, case, wanted, limit_db))
+            with suppress(EdgepruneError):
+                rows += rows_of(replace(request, formats=(form,), precisions=("fp32", MIXED), wishes=wishes), MIXED)
     return {
         "network": name,
         "weights": case.weights,
         "parameters": sum(value.numel() for value in case.program.parameters()),
         "inputs": len(case.inputs),
         "tuned": request.tuned,
-        "files": [row for one in artifacts for row in _rows(one, folder / one.path, case, wanted)],
+        "files": rows,
     }
+
+
+def _find_row(rows: Sequence[dict[str, Any]], form: str, precision: str) -> dict[str, Any]:
+    """The row of a file in its format's main runtime."""
+    key = (form, precision, RUNTIMES[form])
+    return next(row for row in rows if (row["format"], row["precision"], row["runtime"]) == key)
+
+
+def _keeps(case: Case, wanted: np.ndarray, limit_db: float, path: Path) -> bool:
+    """Whether a file's outputs keep so many dB."""
+    inputs = case.inputs if case.labelled is None else case.labelled[0][:SLOW_ROWS]
+    found = RUNNERS[path.suffix.removeprefix(".")](path, inputs)
+    return measure_sqnr_db(wanted[: len(inputs)], found) >= limit_db
 
 
 def _rows(artifact: Artifact, path: Path, case: Case, wanted: np.ndarray) -> Iterable[dict[str, Any]]:
