@@ -15,6 +15,7 @@ from torch import nn
 from edgeprune.core.ranges import Range
 from edgeprune.core.rounding import round_weights
 from edgeprune.core.sqnr import measure_sqnr_db
+from edgeprune.errors import ExportError
 from edgeprune.export.artifacts import static_onnx, static_tflite
 from edgeprune.export.bisect import bisect_artifacts
 from edgeprune.export.layer_outputs import trace_file
@@ -151,6 +152,30 @@ def test_rows_that_judge_are_not_fitted_to(files: dict[tuple[str, str], Path], t
     rows[3::4] *= 50
     tune(Trials(replace(static, quantize=quantize), rows, tmp_path))
     assert max(seen) < 10
+
+
+def test_a_trial_that_does_not_run_is_passed_over(files: dict[tuple[str, str], Path], tmp_path: Path) -> None:
+    static, made = static_of(files["odd", "onnx"], tmp_path), list[bytes]()
+
+    def quantize(path: Path, ranges: Mapping[str, Range], floats: Collection[str]) -> bytes:
+        made.append(static.quantize(path, ranges, floats))
+        return made[-1]
+
+    def tune_without(broken: slice) -> bytes:
+        """The best file, where some of those tried do not run."""
+        made.clear()
+
+        def run(path: Path, rows: np.ndarray) -> np.ndarray:
+            if path.read_bytes() in made[broken]:
+                raise ExportError("the runtime cannot prepare it")
+            return static.run(path, rows)
+
+        return tune(Trials(replace(static, quantize=quantize, run=run), normal(64, *ODD_SHAPE), tmp_path)).content
+
+    assert tune_without(slice(1, 3)) not in made[1:3]
+    assert len(made) > 6
+    with pytest.raises(ExportError, match="cannot prepare"):
+        tune_without(slice(0, 1))
 
 
 def test_few_rows_are_all_used_and_nothing_is_claimed(files: dict[tuple[str, str], Path], tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 from edgeprune.core.ranges import METHODS, Range, find_range
 from edgeprune.core.rounding import round_to_nearest, round_weights, shift_of_outputs
 from edgeprune.core.sqnr import measure_sqnr_db
+from edgeprune.errors import ExportError
 from edgeprune.export.files import write_file
 from edgeprune.export.metadata import embed_metadata, read_metadata
 from edgeprune.export.observe import Observed, count_values, observe
@@ -95,10 +97,10 @@ class Tuned:
 
 
 def tune(trials: Trials) -> Tuned:
-    """Choose how to quantize by trying STEPS.
+    """Choose how to quantize by trying STEPS; one whose file does not run in the runtime is passed over.
 
     Raises:
-        ExportError: the file does not run, or cannot be quantized.
+        ExportError: the plain file does not run, or cannot be made.
     """
     chosen = Settings()
     content = trials.quantize(chosen)
@@ -107,8 +109,12 @@ def tune(trials: Trials) -> Tuned:
     sqnr_db = plain_db = trials.judge(content)
     for step in STEPS:
         settings = replace(chosen, **step)  # type: ignore[arg-type]
-        if settings != chosen and (found := trials.judge(tried := trials.quantize(settings))) > sqnr_db + GAIN_DB:
-            chosen, content, sqnr_db = settings, tried, found
+        if settings == chosen:
+            continue
+        with suppress(ExportError):
+            found = trials.judge(tried := trials.quantize(settings))
+            if found > sqnr_db + GAIN_DB:
+                chosen, content, sqnr_db = settings, tried, found
     return Tuned(content, chosen, sqnr_db, plain_db)
 
 
