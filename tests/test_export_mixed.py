@@ -15,12 +15,13 @@ from export_nets import normal, seeded, traced
 from torch import nn
 
 from edgeprune.core.layers import JOIN, LayerShape
+from edgeprune.core.mixed import MixedProblem, QuantizedLayer
 from edgeprune.core.sqnr import measure_sqnr_db
 from edgeprune.errors import ExportError
 from edgeprune.export.artifacts import ExportRequest, build_artifacts, static_onnx
 from edgeprune.export.bisect import bisect_artifacts
 from edgeprune.export.feeds import Merge, find_feeds
-from edgeprune.export.mixed import Wishes
+from edgeprune.export.mixed import Wishes, find_choice
 from edgeprune.export.observe import observe_extremes
 from edgeprune.export.prices import NetShapes, Pricer, Prices, pose_problem
 from edgeprune.export.quantize_onnx import OnnxScheme
@@ -200,6 +201,23 @@ def test_parts_add_up_to_the_whole_nets_that_were_measured(program: nn.Module, t
     parts = (2.0 + rest[0], 0.2, 1.5 + rest[1], -0.1, 1.0 + rest[1], 0.3, 3.0 + rest[0])
     assert problem.cost([True, False, False, True]) == pytest.approx(sum(parts))
     assert problem.budget == 7.0
+
+
+def test_the_limit_on_the_noise_is_found_to_one_decibel() -> None:
+    """Ten layers, each twice as loud as the next, all at the same cost: the fewest that are quiet enough."""
+    layers = tuple(QuantizedLayer(f"l{one}", 2.0**-one, 1.0, 0.0) for one in range(10))
+    problem, asked = MixedProblem(layers), list[tuple[bool, ...]]()
+
+    def is_accurate(floats: tuple[bool, ...]) -> bool:
+        asked.append(floats)
+        return problem.noise(floats) < 0.1
+
+    found = find_choice(problem, is_accurate)
+    assert found is not None
+    assert (sum(found), problem.noise(found) < 0.1) == (5, True)
+    assert len(asked) == len(set(asked)) <= 8
+    assert find_choice(problem, lambda _: False) is None
+    assert find_choice(problem, lambda _: True) == (False,) * 10
 
 
 def test_operators_follow_the_layers_that_feed_them() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import inf, isfinite
 from pathlib import Path
@@ -14,9 +14,9 @@ from edgeprune.export.prices import Pricer, pose_problem, price_nothing
 from edgeprune.export.static import Settings, Trials
 from edgeprune.export.weights import WeightLayer, read_layers, read_nodes
 
-STEP_DB = 3.0
-STEPS = 14
-"""Limits on the noise that are tried, one after the other, from that of plain int8 down."""
+COARSE_DB, FINE_DB, MOST_DB = 3, 1, 42
+"""How far limits on the noise are apart that are tried, from that of plain int8 down: first these, then those between
+the last that was too loud and the first that was not."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Wishes:
 
 
 def mix(trials: Trials, settings: Settings, wishes: Wishes) -> Mixed:
-    """The cheapest file that is accurate: of layers whose noise adds up to less and less, in STEPS, the first.
+    """The cheapest file that is accurate: of layers whose noise adds up to less and less, the first.
 
     A file within the budget of the prices is taken where there is one.
 
@@ -74,33 +74,45 @@ def mix(trials: Trials, settings: Settings, wishes: Wishes) -> Mixed:
     noises = _measure_noises(trials, settings, feeds, len(layers))
     parts = zip(problem.layers, noises, strict=True)
     problem = replace(problem, layers=tuple(replace(layer, noise=noise) for layer, noise in parts))
-    for floats in find_choices(problem):
+    made: dict[tuple[bool, ...], bytes] = {}
+
+    def is_accurate(floats: tuple[bool, ...]) -> bool:
         if not (wishes.always or any(floats)):
             raise ExportError(f"{path.name}: mixed precision: no layer is predicted to be faster in float; ship int8")
-        content = trials.quantize(settings, feeds.named(floats))
-        if wishes.accurate(trials.write("mixed", content)):
-            names = tuple(_label(layer) for layer, one in zip(layers, floats, strict=True) if one)
-            return Mixed(content, names, len(layers), trials.judge(content), describe_cost(problem, floats))
-    raise ExportError(
-        f"{path.name}: mixed precision: no layer may be int8 for it to be accurate and fast enough; ship fp32"
-    )
+        made[floats] = trials.quantize(settings, feeds.named(floats))
+        return wishes.accurate(trials.write("mixed", made[floats]))
+
+    chosen = find_choice(problem, is_accurate)
+    if chosen is None:
+        raise ExportError(
+            f"{path.name}: mixed precision: no layer may be int8 for it to be accurate and fast enough; ship fp32"
+        )
+    names = tuple(_label(layer) for layer, one in zip(layers, chosen, strict=True) if one)
+    return Mixed(made[chosen], names, len(layers), trials.judge(made[chosen]), describe_cost(problem, chosen))
 
 
-def find_choices(problem: MixedProblem) -> Iterator[tuple[bool, ...]]:
-    """The cheapest choices of float layers for less and less noise, up to where nothing would be int8.
+def find_choice(problem: MixedProblem, is_accurate: Callable[[tuple[bool, ...]], bool]) -> tuple[bool, ...] | None:
+    """The cheapest choice of float layers for the loudest limit on the noise that is quiet enough, to FINE_DB.
 
-    Where no choice so quiet is within the budget, the cheapest beyond it.
+    Where no choice so quiet is within the budget, the cheapest beyond it. None where nothing would be int8.
     """
     loudest = problem.noise([False] * len(problem.layers))
-    given = set[tuple[bool, ...]]()
-    for step in range(STEPS):
-        limit = loudest * 10 ** (-STEP_DB * step / 10)
+    known: dict[tuple[bool, ...], bool] = {}
+
+    def try_limit(below_db: float) -> tuple[bool, ...] | None:
+        limit = loudest * 10 ** (-below_db / 10)
         floats = choose_floats(problem, limit) or choose_floats(replace(problem, budget=inf), limit)
         if floats is None or all(floats):
-            return
-        if floats not in given:
-            given.add(floats)
-            yield floats
+            return None
+        if floats not in known:
+            known[floats] = is_accurate(floats)
+        return floats if known[floats] else None
+
+    coarse = next((one for one in range(0, MOST_DB, COARSE_DB) if try_limit(one)), None)
+    if coarse is None:
+        return None
+    finer = range(max(coarse - COARSE_DB, 0), coarse + FINE_DB, FINE_DB)
+    return next(found for one in finer if (found := try_limit(one)))
 
 
 def describe_cost(problem: MixedProblem, floats: Sequence[bool]) -> str:
