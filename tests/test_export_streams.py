@@ -10,7 +10,7 @@ import pytest
 import torch
 from export_nets import normal, seeded, traced
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, relu, relu6, silu
+from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, leaky_relu, max_pool2d, relu, relu6, silu
 
 from edgeprune.core.sqnr import measure_sqnr_db
 from edgeprune.export.artifacts import static_onnx
@@ -156,6 +156,17 @@ def test_what_mixes_or_bends_channels_is_left_alone(name: str, tmp_path: Path) -
     raised, count = raise_channels(path, inputs)
     assert count == 0
     np.testing.assert_array_equal(RUNNERS["onnx"](path, inputs), RUNNERS["onnx"](raised, inputs))
+
+
+def test_channels_are_raised_through_what_keeps_them_apart(tmp_path: Path) -> None:
+    def between(y: Tensor, _: Tensor) -> Tensor:
+        y = avg_pool2d(max_pool2d(leaky_relu(y), 2), 2)
+        return y + relu(y)
+
+    path, inputs = export(seeded(lambda: Blocked(between)), "onnx", tmp_path), normal(4, *SHAPE)
+    raised, count = raise_channels(path, inputs)
+    assert count == 1
+    assert measure_sqnr_db(RUNNERS["onnx"](path, inputs), RUNNERS["onnx"](raised, inputs)) > 110
 
 
 def test_raising_leaves_the_function_unchanged_in_double_precision() -> None:

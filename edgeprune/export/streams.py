@@ -19,8 +19,18 @@ from edgeprune.export.observe import find_peaks, run_rows
 from edgeprune.export.weights import Changes, Node, WeightLayer, read_layers, read_nodes, read_outputs
 
 CHANNELWISE = {
-    *("Relu", "MaxPool", "AveragePool", "GlobalAveragePool", "Identity", "ReduceMean", "Reshape", "Flatten"),
-    *("RELU", "MAX_POOL_2D", "AVERAGE_POOL_2D", "PAD", "MEAN", "RESHAPE"),
+    *(
+        "Relu",
+        "LeakyRelu",
+        "MaxPool",
+        "AveragePool",
+        "GlobalAveragePool",
+        "Identity",
+        "ReduceMean",
+        "Reshape",
+        "Flatten",
+    ),
+    *("RELU", "LEAKY_RELU", "MAX_POOL_2D", "AVERAGE_POOL_2D", "PAD", "MEAN", "RESHAPE"),
 }
 """Operators of both formats that are positively homogeneous and keep channels apart: the last of either only where
 their result still has as many channels."""
