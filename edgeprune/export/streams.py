@@ -19,20 +19,12 @@ from edgeprune.export.observe import find_peaks, run_rows
 from edgeprune.export.weights import Changes, Node, WeightLayer, read_layers, read_nodes, read_outputs
 
 CHANNELWISE = {
-    *(
-        "Relu",
-        "LeakyRelu",
-        "MaxPool",
-        "AveragePool",
-        "GlobalAveragePool",
-        "Identity",
-        "ReduceMean",
-        "Reshape",
-        "Flatten",
-    ),
-    *("RELU", "LEAKY_RELU", "MAX_POOL_2D", "AVERAGE_POOL_2D", "PAD", "MEAN", "RESHAPE"),
+    *("Relu", "LeakyRelu", "Identity", "MaxPool", "AveragePool", "GlobalAveragePool"),
+    *("ReduceMean", "Reshape", "Flatten"),
+    *("RELU", "LEAKY_RELU", "MAX_POOL_2D", "AVERAGE_POOL_2D", "PAD"),
+    *("MEAN", "RESHAPE"),
 }
-"""Operators of both formats that are positively homogeneous and keep channels apart: the last of either only where
+"""Operators of both formats that are positively homogeneous and keep channels apart: means and reshapes only where
 their result still has as many channels."""
 SUMS = {"Add", "ADD"}
 RECTIFIERS = {"Relu"}
