@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from export_nets import ODD_SHAPE, OddNet, normal, seeded, traced
-from torch import nn
+from export_nets import ODD_SHAPE, OddNet, Separable, normal, seeded, traced
 
 from edgeprune.core.ranges import Range
 from edgeprune.core.rounding import round_weights
@@ -31,25 +30,7 @@ SCHEME = choose_onnx_scheme("aarch64", {"asimddp"})
 FORMATS = ("onnx", "tflite")
 
 
-class Chain(nn.Module):
-    """Dense, depthwise, pointwise; through ReLU, and through ReLU6."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.dense, self.deep = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1, groups=6)
-        self.point, self.capped = nn.Conv2d(6, 5, 1), nn.Conv2d(5, 7, 1)
-        self.left, self.right = nn.Conv2d(7, 9, 3, 2, 1), nn.Conv2d(7, 9, 1, 2)
-        with torch.no_grad():
-            self.dense.weight.mul_(torch.logspace(-2, 1, 6).view(6, 1, 1, 1))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = torch.relu(self.deep(torch.relu(self.dense(x))))
-        x = torch.nn.functional.relu6(self.point(x))
-        x = torch.relu(self.capped(x))
-        return (torch.relu(self.left(x)) + self.right(x)).mean((2, 3))
-
-
-NETS = {"chain": (Chain, (3, 8, 8)), "odd": (OddNet, ODD_SHAPE)}
+NETS = {"separable": (Separable, (3, 8, 8)), "odd": (OddNet, ODD_SHAPE)}
 """At most 64 places in each convolution's output: all of them are patches."""
 
 
@@ -72,7 +53,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Pat
 def test_equalised_files_are_compared_layer_by_layer_with_the_net_equalised_alike(
     files: dict[tuple[str, str], Path], file_format: str, tmp_path: Path
 ) -> None:
-    source, rows = files["chain", file_format], normal(40, *NETS["chain"][1])
+    source, rows = files["separable", file_format], normal(40, *NETS["separable"][1])
     static = static_of(source, tmp_path) if file_format == "onnx" else static_tflite(source)
     trials = Trials(static, fit_inputs(source, rows), tmp_path)
     path = tmp_path / f"int8{source.suffix}"
@@ -92,12 +73,12 @@ def test_the_output_of_the_last_layer_is_not_rounded(files: dict[tuple[str, str]
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
-@pytest.mark.parametrize("net", ["chain", "odd"])
+@pytest.mark.parametrize("net", ["separable", "odd"])
 def test_patches_times_weights_are_the_output(files: dict[tuple[str, str], Path], net: str, file_format: str) -> None:
     path = files[net, file_format]
     (values,) = run_rows(path, normal(1, *NETS[net][1]))
     layers = {layer.name: layer for layer in read_layers(path)}
-    assert len(layers) == (6 if net == "chain" else 4)
+    assert len(layers) == (6 if net == "separable" else 4)
     for layer in layers.values():
         patches = read_patches(layer, values[layer.source])
         weights = layer.weights.reshape(layer.groups, -1, patches.shape[2])

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from export_nets import normal, seeded, traced
+from export_nets import Separable, normal, seeded, traced
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, leaky_relu, max_pool2d, relu, relu6, silu
+from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, leaky_relu, max_pool2d, relu, silu
 
 from edgeprune.core.sqnr import measure_sqnr_db
 from edgeprune.export.artifacts import static_onnx
@@ -24,23 +24,6 @@ from edgeprune.export.weights import WeightLayer, change_weights
 
 SHAPE = (3, 8, 8)
 FORMATS = ("onnx", "tflite")
-
-
-class Separable(nn.Module):
-    """Dense, depthwise, pointwise; a ReLU6, which nothing may be raised through; and a tensor that is read twice."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.dense, self.deep = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1, groups=6)
-        self.point, self.capped = nn.Conv2d(6, 5, 1), nn.Conv2d(5, 7, 1)
-        self.left, self.right = nn.Conv2d(7, 9, 3, 2, 1), nn.Conv2d(7, 9, 1, 2)
-        with torch.no_grad():
-            self.dense.weight.mul_(torch.logspace(-2, 1, 6).view(6, 1, 1, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = relu6(self.point(relu(self.deep(relu(self.dense(x))))))
-        x = relu(self.capped(x))
-        return (relu(self.left(x)) + self.right(x)).mean((2, 3))
 
 
 class Shortcut(nn.Module):

@@ -101,7 +101,7 @@ def _onnx_int8(source: Source, target: Path) -> str:
         quantize_onnx(source.float_file, target, [rows], source.request.scheme)
         return f"{source.request.scheme.describe()}; min-max"
     with tempfile.TemporaryDirectory() as folder:
-        prepared = Path(folder) / "prepared.onnx"
+        prepared = Path(folder) / source.float_file.name
         prepare_onnx(source.float_file, prepared)
         tuned = _tune(static_onnx(prepared, source.request.scheme), rows, target)
         return f"{source.request.scheme.describe()}; {tuned}"
@@ -116,7 +116,7 @@ def _tune(static: Static, rows: np.ndarray, target: Path) -> str:
 
 def _onnx_mixed(source: Source, target: Path) -> str:
     with tempfile.TemporaryDirectory() as folder:
-        prepared = Path(folder) / "prepared.onnx"
+        prepared = Path(folder) / source.float_file.name
         prepare_onnx(source.float_file, prepared)
         mixed = _mix(static_onnx(prepared, source.request.scheme), _fitted(source), target)
         return f"{source.request.scheme.describe()}; {mixed}"
