@@ -116,6 +116,7 @@ def test_what_cannot_be_quantized_stays_in_float(program: nn.Module, file_format
     assert measure_sqnr_db(wanted, plain) < 15
     assert measure_sqnr_db(wanted, found) > 24
     assert "of 4 layers in float" in mixed.scheme
+    assert mixed.predicted_ms is None
     found_fault = bisect_artifacts(tmp_path / fp32.path, tmp_path / int8.path, inputs).describe()
     assert re.search(r"below 20 dB: .*wide.* before it channel 1.* is lost: another is [\d.e+]+ times as", found_fault)
     if file_format == "onnx":
@@ -162,6 +163,7 @@ def test_layers_that_are_faster_in_float_stay_in_float(program: nn.Module, tmp_p
     (mixed,) = build_artifacts(program, example, priced(asked, price((1.5, 1.0))))
     assert "0 of 4 layers in float" in mixed.scheme
     assert "predicted 4 ms, all in int8 4, all in float 6" in mixed.scheme
+    assert mixed.predicted_ms == pytest.approx(4.0)
     with pytest.raises(ExportError, match="ship fp32"):
         build_artifacts(program, example, priced(asked, price((1.0, 1.5))))
 

@@ -20,7 +20,8 @@ class Artifact:
     """An exported model file.
 
     `role` is "original" (the unpruned net) or "pruned"; `format` and `precision` are those of
-    `core.target.FORMAT_PRECISIONS`; `path` is relative to the run directory.
+    `core.target.FORMAT_PRECISIONS`; `path` is relative to the run directory; `predicted_ms` is what it is predicted to
+    take on the device, where it was chosen by that.
     """
 
     path: str
@@ -32,6 +33,7 @@ class Artifact:
     inputs: tuple[Signature, ...]
     outputs: tuple[Signature, ...]
     scheme: str = ""
+    predicted_ms: float | None = None
 
     @property
     def name(self) -> str:

@@ -90,21 +90,29 @@ class Source:
     request: ExportRequest
 
 
-def _onnx_fp32(source: Source, target: Path) -> str:
+@dataclass(frozen=True)
+class Made:
+    """How a file holds numbers, in words; and what it is predicted to take, where it was chosen by that."""
+
+    scheme: str
+    predicted_ms: float | None = None
+
+
+def _onnx_fp32(source: Source, target: Path) -> Made:
     export_onnx(source.program, source.example, target, source.request.form.nhwc)
-    return "float32"
+    return Made("float32")
 
 
-def _onnx_int8(source: Source, target: Path) -> str:
+def _onnx_int8(source: Source, target: Path) -> Made:
     rows = _fitted(source).rows
     if not source.request.tuned:
         quantize_onnx(source.float_file, target, [rows], source.request.scheme)
-        return f"{source.request.scheme.describe()}; min-max"
+        return Made(f"{source.request.scheme.describe()}; min-max")
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / source.float_file.name
         prepare_onnx(source.float_file, prepared)
         tuned = _tune(static_onnx(prepared, source.request.scheme), rows, target)
-        return f"{source.request.scheme.describe()}; {tuned}"
+        return Made(f"{source.request.scheme.describe()}; {tuned}")
 
 
 def _tune(static: Static, rows: np.ndarray, target: Path) -> str:
@@ -114,26 +122,26 @@ def _tune(static: Static, rows: np.ndarray, target: Path) -> str:
     return tuned.describe()
 
 
-def _onnx_mixed(source: Source, target: Path) -> str:
+def _onnx_mixed(source: Source, target: Path) -> Made:
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / source.float_file.name
         prepare_onnx(source.float_file, prepared)
-        mixed = _mix(static_onnx(prepared, source.request.scheme), _fitted(source), target)
-        return f"{source.request.scheme.describe()}; {mixed}"
+        scheme = source.request.scheme
+        return _mix(static_onnx(prepared, scheme), scheme.describe(), _fitted(source), target)
 
 
-def _tflite_mixed(source: Source, target: Path) -> str:
-    mixed = _mix(static_tflite(source.float_file), _fitted(source), target)
-    return f"int8 x int8, per channel, static: float32 inputs and outputs; {mixed}"
+def _tflite_mixed(source: Source, target: Path) -> Made:
+    scheme = "int8 x int8, per channel, static: float32 inputs and outputs"
+    return _mix(static_tflite(source.float_file), scheme, _fitted(source), target)
 
 
-def _mix(static: Static, source: Source, target: Path) -> str:
+def _mix(static: Static, scheme: str, source: Source, target: Path) -> Made:
     with tempfile.TemporaryDirectory() as folder:
         trials = Trials(static, source.rows, Path(folder))
         tuned = tune(trials)
         mixed = mix(trials, tuned.settings, source.request.wishes)
     write_file(target, mixed.content)
-    return f"{tuned.settings.describe()}; {mixed.describe()}"
+    return Made(f"{scheme}; {tuned.settings.describe()}; {mixed.describe()}", mixed.predicted_ms)
 
 
 def static_onnx(prepared: Path, scheme: OnnxScheme) -> Static:
@@ -155,33 +163,33 @@ def static_tflite(source: Path, precision: str = "int8", form: TfliteForm = FLOA
     return Static(source, quantize, run_tflite, LEVELS)
 
 
-def _tflite_fp32(source: Source, target: Path) -> str:
+def _tflite_fp32(source: Source, target: Path) -> Made:
     export_tflite(source.program, source.example, target, source.request.form)
-    return "float32"
+    return Made("float32")
 
 
-def _onnx_fp16(source: Source, target: Path) -> str:
+def _onnx_fp16(source: Source, target: Path) -> Made:
     halve_onnx(source.float_file, target)
-    return "float16: float32 inputs and outputs"
+    return Made("float16: float32 inputs and outputs")
 
 
-def _onnx_dynamic(source: Source, target: Path) -> str:
+def _onnx_dynamic(source: Source, target: Path) -> Made:
     quantize_onnx_dynamic(source.float_file, target, source.request.scheme)
     bits = " (7 bits)" if source.request.scheme.reduce_range else ""
-    return f"uint8 x int8{bits}, per channel, ranges found as it runs: {source.request.scheme.reason}"
+    return Made(f"uint8 x int8{bits}, per channel, ranges found as it runs: {source.request.scheme.reason}")
 
 
-def _tflite_quantized(precision: str, scheme: str, source: Source, target: Path) -> str:
+def _tflite_quantized(precision: str, scheme: str, source: Source, target: Path) -> Made:
     if precision not in CALIBRATED:
         quantize_tflite(source.float_file, target, (), precision)
-        return f"{scheme}: float32 inputs and outputs"
+        return Made(f"{scheme}: float32 inputs and outputs")
     scheme = f"{scheme}: {INTEGERS[precision] if source.request.form.integers else 'float32'} inputs and outputs"
     fitted = _fitted(source)
     if source.request.tuned:
         static = static_tflite(source.float_file, precision, source.request.form)
-        return f"{scheme}; {_tune(static, fitted.rows, target)}"
+        return Made(f"{scheme}; {_tune(static, fitted.rows, target)}")
     quantize_tflite(source.float_file, target, [fitted.rows], precision, source.request.form)
-    return f"{scheme}; min-max"
+    return Made(f"{scheme}; min-max")
 
 
 def _fitted(source: Source) -> Source:
@@ -189,7 +197,7 @@ def _fitted(source: Source) -> Source:
     return replace(source, rows=fit_inputs(source.float_file, source.rows))
 
 
-EXPORTERS: dict[tuple[str, str], Callable[[Source, Path], str]] = {
+EXPORTERS: dict[tuple[str, str], Callable[[Source, Path], Made]] = {
     ("onnx", "fp32"): _onnx_fp32,
     ("onnx", "fp16"): _onnx_fp16,
     ("onnx", "int8"): _onnx_int8,
@@ -206,7 +214,7 @@ EXPORTERS: dict[tuple[str, str], Callable[[Source, Path], str]] = {
     ("tflite", "int16x8"): partial(_tflite_quantized, "int16x8", "int16 x int8, per channel, static"),
     ("tflite", "mixed"): _tflite_mixed,
 }
-"""(format, precision) to the function that writes such a file and says its scheme in words."""
+"""(format, precision) to the function that writes such a file and says how."""
 
 
 def build_artifacts(
@@ -284,10 +292,10 @@ def describe_origin(request: ExportRequest, artifact: Artifact) -> dict[str, str
 
 def _export(source: Source, request: ExportRequest, format: str, precision: str) -> Artifact:
     path = source.float_file.with_name(f"{request.role}.{precision}.{format}")
-    scheme = EXPORTERS[format, precision](source, path)
+    made = EXPORTERS[format, precision](source, path)
     inputs, outputs = describe_file(path)
     place = path.relative_to(request.directory).as_posix()
-    artifact = Artifact(place, request.role, format, precision, 0, "", inputs, outputs, scheme)
+    artifact = Artifact(place, request.role, format, precision, 0, "", inputs, outputs, made.scheme, made.predicted_ms)
     embed_metadata(path, {**read_metadata(path), **describe_origin(request, artifact)})
     return replace(artifact, bytes=path.stat().st_size, sha256=sha256_of(path))
 

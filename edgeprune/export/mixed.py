@@ -23,7 +23,7 @@ the last that was too loud and the first that was not."""
 class Mixed:
     """A file with the layers in it that stayed in float; `sqnr_db` is that of the output on held-out rows.
 
-    `cost` says in words what that costs.
+    `cost` says in words what that costs; `predicted_ms` is what the file is predicted to take on the device, if known.
     """
 
     content: bytes
@@ -31,6 +31,7 @@ class Mixed:
     layers: int
     sqnr_db: float
     cost: str
+    predicted_ms: float | None
 
     def describe(self) -> str:
         """For people: how many layers stay in float, and which."""
@@ -88,7 +89,14 @@ def mix(trials: Trials, settings: Settings, wishes: Wishes) -> Mixed:
             f"{path.name}: mixed precision: no layer may be int8 for it to be accurate and fast enough; ship fp32"
         )
     names = tuple(_label(layer) for layer, one in zip(layers, chosen, strict=True) if one)
-    return Mixed(made[chosen], names, len(layers), trials.judge(made[chosen]), describe_cost(problem, chosen))
+    return Mixed(
+        content=made[chosen],
+        floats=names,
+        layers=len(layers),
+        sqnr_db=trials.judge(made[chosen]),
+        cost=describe_cost(problem, chosen),
+        predicted_ms=problem.cost(chosen) if isfinite(problem.budget) else None,
+    )
 
 
 def find_choice(problem: MixedProblem, is_accurate: Callable[[tuple[bool, ...]], bool]) -> tuple[bool, ...] | None:

@@ -140,7 +140,7 @@ def read_figures(job: Job) -> dict[str, Figures]:
             samples=result["samples"],
             parameters=sizes[one.role]["parameters"],
             macs=sizes[one.role]["macs"],
-            predicted_ms=predicted.get(one.name),
+            predicted_ms=predicted.get(one.name, one.predicted_ms),
         )
         for one in read_artifacts(job)
         if one.name in measured
