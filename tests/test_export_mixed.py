@@ -20,7 +20,7 @@ from edgeprune.core.sqnr import measure_sqnr_db
 from edgeprune.errors import ExportError
 from edgeprune.export.artifacts import ExportRequest, build_artifacts, static_onnx
 from edgeprune.export.bisect import bisect_artifacts
-from edgeprune.export.feeds import Merge, find_feeds
+from edgeprune.export.feeds import find_feeds
 from edgeprune.export.mixed import Wishes, find_choice
 from edgeprune.export.observe import observe_extremes
 from edgeprune.export.prices import NetShapes, Pricer, Prices, pose_problem
@@ -233,7 +233,7 @@ def test_operators_follow_the_layers_that_feed_them() -> None:
     ]
     feeds = find_feeds(nodes, ["a", "b", "c"])
     assert feeds.links == ((0, 1), (0, 3), (1, 3), (3, 2))
-    assert feeds.merges == (Merge(frozenset({0, 1}), "sum"),)
+    assert feeds.merges == {frozenset({0, 1}): "sum"}
     assert set(feeds.named([True, False, False])) == {"move", "a"}
     assert set(feeds.named([True, True, False])) == {"move", "a", "b", "add", "relu"}
     assert set(feeds.named([False, False, True])) == {"c"}

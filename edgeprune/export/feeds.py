@@ -9,24 +9,16 @@ from edgeprune.export.weights import Node
 
 
 @dataclass(frozen=True)
-class Merge:
-    """Operators that the same layers (by their place) feed together; `tensor` is what the first of them writes."""
-
-    members: frozenset[int]
-    tensor: str
-
-
-@dataclass(frozen=True)
 class Feeds:
     """Which layers feed each operator of a file: one that no layer feeds belongs to the first.
 
     `links` are pairs of parts, the second of which reads what the first gives: layers by their place, and behind them
-    `merges`.
+    `merges`: layers that feed operators together, and the tensor that the first of these writes.
     """
 
     feeders: Mapping[str, frozenset[int]]
     links: tuple[tuple[int, int], ...]
-    merges: tuple[Merge, ...]
+    merges: Mapping[frozenset[int], str]
 
     def named(self, floats: Sequence[bool]) -> Collection[str]:
         """Operators that stay in float where these layers do: those which only such layers feed."""
@@ -38,7 +30,7 @@ def find_feeds(nodes: Sequence[Node], layers: Sequence[str]) -> Feeds:
     index = {name: position for position, name in enumerate(layers)}
     carried: dict[str, int] = {}
     members = [frozenset({one}) for one in range(len(layers))]
-    feeders, links, tensors = {}, set(), []
+    feeders, links, merges = {}, set(), {}
     for node in nodes:
         read = {carried[name] for name in node.inputs if name in carried}
         part = index.get(node.name)
@@ -46,11 +38,10 @@ def find_feeds(nodes: Sequence[Node], layers: Sequence[str]) -> Feeds:
             together = frozenset[int]().union(*(members[one] for one in read))
             if together not in members:
                 members.append(together)
-                tensors.append(node.outputs[0])
+                merges[together] = node.outputs[0]
             part = members.index(together)
         if part is not None:
             links |= {(one, part) for one in read if one != part}
             carried |= dict.fromkeys(node.outputs, part)
         feeders[node.name] = frozenset({0}) if part is None else members[part]
-    merges = (Merge(*one) for one in zip(members[len(layers) :], tensors, strict=True))
-    return Feeds(feeders, tuple(sorted(links)), tuple(merges))
+    return Feeds(feeders, tuple(sorted(links)), merges)

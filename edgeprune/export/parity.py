@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +44,13 @@ class Tolerance:
         return " and ".join(needs)
 
 
+INT8 = Tolerance(
+    reason="good static int8 keeps 30 to 50 dB; below 20 dB decisions flip, below 15 dB a scale is wrong",
+    remedy="give more typical calibration data, keep the layers that matter in float (--precision mixed), or ship fp32",
+    sqnr_db=20.0,
+    least_sqnr_db=15.0,
+    top1_agreement=0.95,
+)
 TOLERANCES = {
     "fp32": Tolerance(
         reason="converters reorder float32 sums: errors of 1e-7 to 1e-6 of the largest output are usual",
@@ -57,20 +64,11 @@ TOLERANCES = {
         remedy="the model holds values that float16 cannot: ship fp32 or int8",
         sqnr_db=45.0,
     ),
-    "int8": Tolerance(
-        reason="good static int8 keeps 30 to 50 dB; below 20 dB decisions flip, below 15 dB a scale is wrong",
-        remedy="give more typical calibration data, keep the layers that matter in float (--precision mixed), or ship "
-        "fp32",
-        sqnr_db=20.0,
-        least_sqnr_db=15.0,
-        top1_agreement=0.95,
-    ),
-    "mixed": Tolerance(
+    "int8": INT8,
+    "mixed": replace(
+        INT8,
         reason="no layer in it is noisier than in int8, and those that matter most are not rounded at all",
         remedy="give more typical calibration data, or ship fp32",
-        sqnr_db=20.0,
-        least_sqnr_db=15.0,
-        top1_agreement=0.95,
     ),
     "dynamic-int8": Tolerance(
         reason="as static int8, but ranges are found as it runs and never clip: 36 to 47 dB are usual",
@@ -91,12 +89,10 @@ TOLERANCES = {
         remedy="the int8 kernels saturate on this processor: quantize again with OnnxScheme reduce_range=True",
         sqnr_db=27.0,
     ),
-    "xnnpack": Tolerance(
+    "xnnpack": replace(
+        INT8,
         reason="kernels that only round differently lie as far apart as each does from float; wrong ones gave 5 dB",
         remedy="XNNPACK computes int8 wrong on this processor: update ai-edge-litert, or ship fp32",
-        sqnr_db=20.0,
-        least_sqnr_db=15.0,
-        top1_agreement=0.95,
     ),
 }
 """Kind of link to its default limits."""

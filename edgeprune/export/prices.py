@@ -67,7 +67,7 @@ def pose_problem(path: Path, row: np.ndarray, layers: Sequence[WeightLayer], fee
     with foreign("pricing layers", path):
         (values,) = islice(run_rows(path, row[None]), 1)
     shapes = tuple(read_shape(layer, values) for layer in layers)
-    merged = (_join_merged(values[one.tensor].shape, layers[min(one.members)].axis) for one in feeds.merges)
+    merged = (_join_merged(values[tensor].shape, layers[min(fed)].axis) for fed, tensor in feeds.merges.items())
     joins = (*map(_join_read, shapes), *merged)
     prices = ask(NetShapes(shapes, tuple(joins[second] for _, second in feeds.links)))
     if prices is None:
@@ -85,7 +85,7 @@ def _build(
         between = join if max(first, second) < len(layers) else _only_conversions(join)
         given.setdefault(first, {})[second] = between
     outputs = tuple(_output(writer, pairs) for writer, pairs in given.items())
-    return MixedProblem(priced, outputs, merges=tuple(Merge(one.members) for one in feeds.merges))
+    return MixedProblem(priced, outputs, merges=tuple(map(Merge, feeds.merges)))
 
 
 def _output(writer: int, pairs: Mapping[int, PairCosts]) -> Output:

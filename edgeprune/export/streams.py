@@ -59,11 +59,11 @@ def find_streams(path: Path) -> tuple[Stream, ...]:
     """
     nodes, layers = read_nodes(path), {layer.name: layer for layer in read_layers(path)}
     find, blocked = _join_tensors(nodes, layers, read_outputs(path))
-    readers = defaultdict[str, list[Node]](list)
+    kinds = defaultdict[str, set[str]](set)
     for node in nodes:
         for name in node.inputs:
-            readers[name].append(node)
-    fused = {name for name, found in readers.items() if {one.kind for one in found} <= RECTIFIERS}
+            kinds[name].add(node.kind)
+    fused = {name for name, readers in kinds.items() if readers <= RECTIFIERS}
     parts = defaultdict[str, tuple[list[WeightLayer], list[WeightLayer], list[str]]](lambda: ([], [], []))
     for node in nodes:
         written = node.outputs[0]
