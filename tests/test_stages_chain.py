@@ -179,5 +179,5 @@ def test_mixed_files_are_tried_where_they_may_ship(
     )
     artifacts.export(job)
     mixed = [files for files in asked if "mixed" in files.precisions]
-    assert [files.always_mixed for files in mixed] == ([] if always is None else [always])
+    assert [files.wishes.always for files in mixed] == ([] if always is None else [always])
     assert all(files.formats == ("onnx",) for files in mixed)

@@ -38,11 +38,16 @@ class Artifact:
     @property
     def name(self) -> str:
         """Short and unique within a run: `pruned-onnx-int8`."""
-        return f"{self.role}-{self.format}-{self.precision}"
+        return name_artifact(self.role, self.format, self.precision)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return asdict(self)
+
+
+def name_artifact(role: str, file_format: str, precision: str) -> str:
+    """The name of an artifact, within its run."""
+    return f"{role}-{file_format}-{precision}"
 
 
 def parse_artifact(row: dict[str, Any]) -> Artifact:

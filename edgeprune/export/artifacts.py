@@ -65,6 +65,7 @@ class ExportRequest:
     is written into each file, beside what :func:`describe_origin` adds. `tuned`: static quantization is chosen by
     measured error (:func:`edgeprune.export.static.tune`), some seconds for a small net; else it is plain min-max, which
     is as fast when it runs. `form` is what files take and give, `wishes` what is asked of a file of mixed precision.
+    `has_float`: the fp32 files of this program are there, as an earlier request made them.
     """
 
     directory: Path
@@ -77,6 +78,7 @@ class ExportRequest:
     tuned: bool = False
     form: TfliteForm = FLOAT_NCHW
     wishes: Wishes = Wishes()
+    has_float: bool = False
 
 
 @dataclass(frozen=True)
@@ -217,6 +219,11 @@ EXPORTERS: dict[tuple[str, str], Callable[[Source, Path], Made]] = {
 """(format, precision) to the function that writes such a file and says how."""
 
 
+def place_artifact(directory: Path, role: str, file_format: str, precision: str) -> Path:
+    """Where a file goes, given the run directory."""
+    return directory / FOLDER / f"{role}.{precision}.{file_format}"
+
+
 def build_artifacts(
     program: nn.Module, example: Tensor, request: ExportRequest, progress: Callable[[str], None] = lambda _: None
 ) -> tuple[Artifact, ...]:
@@ -228,19 +235,19 @@ def build_artifacts(
         ExportError: unknown names, calibration data that do not fit, or whatever an exporter raises.
     """
     check_request(request)
-    folder = request.directory / FOLDER
     calibrated = set(request.precisions) & {*CALIBRATED, MIXED}
     shape, dtype = tuple(example.shape), example.numpy(force=True).dtype.name
     rows = gather_calibration(request.calibration, shape, dtype) if calibrated else np.empty((0,))
     made = []
     for format in request.formats:
-        float_file = folder / f"{request.role}.fp32.{format}"
+        float_file = place_artifact(request.directory, request.role, format, "fp32")
         source = Source(program, example, float_file, rows, request)
-        for precision in dict.fromkeys(("fp32", *request.precisions)):  # the others are made from its file
+        first = () if request.has_float else ("fp32",)  # the others are made from its file
+        for precision in dict.fromkeys((*first, *request.precisions)):
             if (format, precision) in EXPORTERS:
                 progress(f"{request.role} {format} {precision}")
                 made.append(_export(source, request, format, precision))
-        if "fp32" not in request.precisions:
+        if first and "fp32" not in request.precisions:
             float_file.unlink()
     return tuple(artifact for artifact in made if artifact.precision in request.precisions)
 
@@ -291,7 +298,7 @@ def describe_origin(request: ExportRequest, artifact: Artifact) -> dict[str, str
 
 
 def _export(source: Source, request: ExportRequest, format: str, precision: str) -> Artifact:
-    path = source.float_file.with_name(f"{request.role}.{precision}.{format}")
+    path = place_artifact(request.directory, request.role, format, precision)
     made = EXPORTERS[format, precision](source, path)
     inputs, outputs = describe_file(path)
     place = path.relative_to(request.directory).as_posix()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,11 @@ import numpy as np
 from torch import Tensor
 from torch.fx import GraphModule
 
-from edgeprune.core.artifact import Artifact, parse_artifact
+from edgeprune.core.artifact import Artifact, name_artifact, parse_artifact
 from edgeprune.core.shipping import accuracy_limits, is_within
 from edgeprune.core.target import AUTO, FORMAT_PRECISIONS, MIXED, Target
 from edgeprune.errors import ExportError
-from edgeprune.export.artifacts import FOLDER, ExportRequest, build_artifacts
+from edgeprune.export.artifacts import ExportRequest, build_artifacts, place_artifact
 from edgeprune.export.files import sha256_of
 from edgeprune.export.mixed import Wishes
 from edgeprune.export.parity import TOLERANCES, compare_outputs
@@ -44,7 +44,7 @@ REFERENCE_ROWS = 256
 class Files:
     """Which files to make of a net, and in which folder: the run directory or one inside it.
 
-    `always_mixed`: one of mixed precision is made even if no layer is better in float.
+    `wishes` are what is asked of one of mixed precision; `has_float`: the fp32 files are there, made before.
     """
 
     directory: Path
@@ -52,7 +52,8 @@ class Files:
     formats: tuple[str, ...]
     precisions: tuple[str, ...]
     tuned: bool = False
-    always_mixed: bool = True
+    wishes: Wishes = Wishes()
+    has_float: bool = False
 
 
 def build(job: Job, program: GraphModule, files: Files) -> tuple[Artifact, ...]:
@@ -73,7 +74,7 @@ def build(job: Job, program: GraphModule, files: Files) -> tuple[Artifact, ...]:
 
 
 def _build_format(job: Job, program: GraphModule, files: Files, file_format: str) -> tuple[Artifact, ...]:
-    facts, places = job.facts, {one: _place(files.directory, files.role, file_format, one) for one in PRICED}
+    facts = job.facts
     request = ExportRequest(
         directory=files.directory,
         role=files.role,
@@ -84,13 +85,10 @@ def _build_format(job: Job, program: GraphModule, files: Files, file_format: str
         origin=_origin(job, files.role),
         tuned=files.tuned,
         form=TfliteForm(nhwc=job.target.input_layout == "nhwc", integers=job.target.io == "integer"),
-        wishes=Wishes(partial(_is_right, job, places["fp32"]), partial(price_net, job, places), files.always_mixed),
+        wishes=files.wishes,
+        has_float=files.has_float,
     )
     return build_artifacts(program, job.recipe.example_input(), request)
-
-
-def _place(directory: Path, role: str, file_format: str, precision: str) -> Path:
-    return directory / FOLDER / f"{role}.{precision}.{file_format}"
 
 
 def _origin(job: Job, role: str) -> dict[str, str]:
@@ -134,13 +132,19 @@ def export(job: Job) -> dict[str, Any]:
         directory=job.run.directory,
         inputs=evaluation_rows(job, PARITY_ROWS)[0],
         same_processor=not job.facts.host_key,
-        needed=(*find_needed(job.target), f"pruned-{job.target.format}-fp32"),
+        needed=(*find_needed(job.target), name_artifact("pruned", job.target.format, "fp32")),
     )
     check_artifacts_(checked, nets, originals)
     check_artifacts_(checked, nets, made)
-    right = _is_int8_right(job, checked)
+    is_accurate = make_judge(job)
+    right = _is_int8_right(job, checked, is_accurate)
     if job.target.precision in (MIXED, AUTO) or not right:
-        for mixed in _build_mixed(job, program, always=job.target.precision == MIXED or not right):
+        wishes = Wishes(
+            accurate=partial(_is_right, job, is_accurate),
+            ask=partial(price_net, job, {one: _place(job, one) for one in PRICED}),
+            always=job.target.precision == MIXED or not right,
+        )
+        for mixed in _build_mixed(job, program, wishes):
             floats = [one for one in made if (one.format, one.precision) == (mixed.format, "fp32")]
             check_artifacts_(checked, nets, [*floats, mixed])
             made = (*made, mixed)
@@ -158,7 +162,7 @@ def export(job: Job) -> dict[str, Any]:
 def find_needed(target: Target) -> tuple[str, str]:
     """Names of the files without which a run makes no sense: the baseline, and what is asked for."""
     asked = "fp32" if target.precision == AUTO else target.precision
-    return f"original-{target.format}-fp32", f"pruned-{target.format}-{asked}"
+    return name_artifact("original", target.format, "fp32"), name_artifact("pruned", target.format, asked)
 
 
 def read_originals(job: Job) -> list[Artifact]:
@@ -173,15 +177,16 @@ def _build_all(job: Job, program: GraphModule) -> tuple[Artifact, ...]:
     return build(job, program, files)
 
 
-def _build_mixed(job: Job, program: GraphModule, always: bool) -> tuple[Artifact, ...]:
+def _build_mixed(job: Job, program: GraphModule, wishes: Wishes) -> tuple[Artifact, ...]:
     """The pruned net with those layers in float that int8 cannot do without or that are faster so; none without such.
 
     Raises:
         ExportError: there are none, and the target asks for them.
     """
-    files = Files(job.run.directory, "pruned", (job.target.format,), ("fp32", MIXED), tuned=True, always_mixed=always)
+    formats, precisions = (job.target.format,), (MIXED,)
+    files = Files(job.run.directory, "pruned", formats, precisions, tuned=True, wishes=wishes, has_float=True)
     try:
-        return build(job, program, files)[1:]
+        return build(job, program, files)
     except ExportError as exc:
         if job.target.precision == MIXED:
             raise
@@ -189,36 +194,49 @@ def _build_mixed(job: Job, program: GraphModule, always: bool) -> tuple[Artifact
         return ()
 
 
-def _is_int8_right(job: Job, checked: Checked) -> bool:
-    refused = f"pruned-{job.target.format}-int8" in checked.refused
-    return not refused and _is_accurate(job, _place(job.run.directory, "pruned", job.target.format, "int8"))
+def _place(job: Job, precision: str) -> Path:
+    """The pruned net's file in a precision, in the target's format."""
+    return place_artifact(job.run.directory, "pruned", job.target.format, precision)
 
 
-def _is_right(job: Job, reference: Path, path: Path) -> bool:
+def _is_int8_right(job: Job, checked: Checked, is_accurate: Callable[[Path], bool]) -> bool:
+    refused = name_artifact("pruned", job.target.format, "int8") in checked.refused
+    return not refused and is_accurate(_place(job, "int8"))
+
+
+def _is_right(job: Job, is_accurate: Callable[[Path], bool], path: Path) -> bool:
     """Whether a file of mixed precision may ship: it is accurate, and computes what the fp32 file does."""
     inputs, _ = evaluation_rows(job, PARITY_ROWS)
-    run, _ = _find_judge(job, path)
-    link = compare_outputs("mixed", run(reference, inputs), run(path, inputs), TOLERANCES[MIXED])
-    return link.ok and _is_accurate(job, path)
+    run, _ = _find_judge(job)
+    link = compare_outputs("mixed", run(_place(job, "fp32"), inputs), run(path, inputs), TOLERANCES[MIXED])
+    return link.ok and is_accurate(path)
 
 
-def _is_accurate(job: Job, path: Path) -> bool:
-    """Whether a file is within the accuracy limits beside the unpruned net, on some evaluation inputs, here."""
-    run, rows = _find_judge(job, path)
-    inputs, targets = evaluation_rows(job, rows)
-    originals = read_originals(job)
-    original = next(job.run.path(one.path) for one in originals if path.suffix == f".{one.format}")
-    accuracies = [float(job.recipe.metric(run(one, inputs), targets)) for one in (path, original)]
-    return is_within(accuracy_limits(job.target.gates), *accuracies)
+def make_judge(job: Job) -> Callable[[Path], bool]:
+    """What says whether a file of the target's format is within the accuracy limits beside the unpruned net, on some
+    evaluation inputs, here. The unpruned net is run once.
+    """
+    run, rows = _find_judge(job)
+
+    def measure_accuracy(path: Path) -> float:
+        inputs, targets = evaluation_rows(job, rows)
+        return float(job.recipe.metric(run(path, inputs), targets))
+
+    @cache
+    def baseline() -> float:
+        found = next(one for one in read_originals(job) if one.format == job.target.format)
+        return measure_accuracy(job.run.path(found.path))
+
+    return lambda path: is_within(accuracy_limits(job.target.gates), measure_accuracy(path), baseline())
 
 
-def _find_judge(job: Job, path: Path) -> tuple[Callable[[Path, np.ndarray], np.ndarray], int]:
-    """What runs a file to judge it here, and on how many inputs: kernels of this machine may saturate where those of
+def _find_judge(job: Job) -> tuple[Callable[[Path, np.ndarray], np.ndarray], int]:
+    """What runs files to judge them here, and on how many inputs: kernels of this machine may saturate where those of
     another processor do not, so that files for a board are judged in slow reference kernels.
     """
-    if path.suffix == ".onnx" and job.facts.host_key:
+    if job.target.format == "onnx" and job.facts.host_key:
         return partial(run_onnx, optimised=False), REFERENCE_ROWS
-    return RUNNERS[path.suffix.removeprefix(".")], REMOTE_ROWS
+    return RUNNERS[job.target.format], REMOTE_ROWS
 
 
 def evaluation_rows(job: Job, most: int | None) -> tuple[np.ndarray, np.ndarray]:

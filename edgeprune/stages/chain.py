@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch.fx import GraphModule
 
-from edgeprune.core.artifact import Artifact
+from edgeprune.core.artifact import Artifact, name_artifact
 from edgeprune.errors import EdgepruneError, ExportError, ParityError
 from edgeprune.export.links import Bisector, find_bisectors
 from edgeprune.export.parity import Parity, check_parity, compare_each
@@ -61,7 +61,7 @@ def check_artifacts_(checked: Checked, nets: Nets, artifacts: Sequence[Artifact]
             for link in found:
                 checked.add_(link)
                 check_link(link, artifacts, nets.directory, nets.inputs, nets.programs)
-            if (source := f"{artifact.role}-{artifact.format}-fp32") in checked.refused and source in files:
+            if (source := name_artifact(artifact.role, artifact.format, "fp32")) in checked.refused and source in files:
                 raise ParityError(f"made from {source}, which is refused")
         except EdgepruneError as exc:
             if artifact.name in nets.needed:

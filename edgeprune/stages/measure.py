@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.core.artifact import Artifact
+from edgeprune.core.artifact import Artifact, name_artifact
 from edgeprune.core.document import Figures
 from edgeprune.core.measurement import Measurement, parse_measurement
 from edgeprune.core.shipping import Candidates, accuracy_limits
@@ -36,7 +36,7 @@ def shipped(job: Job) -> str:
     """Name of the artifact that ships: the pruned net in the target's format and precision, or the fastest for AUTO."""
     if job.target.precision == AUTO:
         return read_candidates(job).fastest.artifact.name
-    return f"pruned-{job.target.format}-{job.target.precision}"
+    return name_artifact("pruned", job.target.format, job.target.precision)
 
 
 def read_candidates(job: Job) -> Candidates:
@@ -52,7 +52,7 @@ def _may_ship(job: Job, artifact: Artifact) -> bool:
 
 def baseline_name(job: Job) -> str:
     """Name of the artifact that everything is held against: the unpruned net in fp32, in the target's format."""
-    return f"original-{job.target.format}-fp32"
+    return name_artifact("original", job.target.format, "fp32")
 
 
 def measure(job: Job) -> dict[str, Any]:
@@ -128,9 +128,10 @@ def read_figures(job: Job) -> dict[str, Figures]:
     """Everything measured, by artifact name."""
     result, measured = job.run.result("measure"), read_measurements(job)
     sizes = {"original": job.run.result("trace"), "pruned": job.run.result("prune")}
+    fitted = name_artifact("pruned", job.target.format, job.planned.fitted_precision)
     predicted = {
         baseline_name(job): job.run.result("profile")["baseline_predicted_ms"],
-        f"pruned-{job.target.format}-{job.planned.fitted_precision}": job.run.result("fit")["plan"]["predicted_ms"],
+        fitted: job.run.result("fit")["plan"]["predicted_ms"],
     }
     return {
         one.name: Figures(
