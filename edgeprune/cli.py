@@ -15,13 +15,14 @@ import click
 
 from edgeprune.cli_boards import TARGET_HELP, devices, fleet, release
 from edgeprune.cli_catalog import recipes, targets
-from edgeprune.cli_measure import compare, file_options, governor_option, measure_file
+from edgeprune.cli_measure import busy_option, compare, file_options, governor_option, measure_file
 from edgeprune.core.gate import EXIT_CODES, PASS
 from edgeprune.errors import EdgepruneError, UsageError
 
 REQUEST = (
     *("target", "host", "recipe", "latency_ms", "speedup", "confidence"),
     *("runtime", "precision", "threads", "gates", "minutes", "table", "insist", "estimate", "set_governor"),
+    "allow_busy",
 )
 DEFAULT_RECIPE = "digits-resnet8"
 PRECISIONS = ("fp32", "fp16", "int8", "dynamic-int8", "int16x8", "mixed", "auto")
@@ -71,6 +72,7 @@ def line_options(command: Command) -> Command:
         ),
         *RUNNING,
         governor_option,
+        busy_option,
         click.option("--gates", type=click.Path(exists=True, dir_okay=False), help="TOML file of [[gates]]."),
         click.option(
             "--run", "directory", type=click.Path(path_type=Path), help="Run directory: a new one, or one to resume."
@@ -184,16 +186,21 @@ def _bisect(job: Any, name: str) -> None:
 @line_options
 @file_options
 def measure(
-    model: Path | None, directory: Path | None, sustained: str | None, output: Path | None, **asked: Any
+    model: Path | None,
+    directory: Path | None,
+    sustained: str | None,
+    output: Path | None,
+    shapes: Sequence[str],
+    **asked: Any,
 ) -> None:
     """Measure every exported file of a run on the device, or the ready file MODEL (.onnx, .tflite) alone.
 
     Without MODEL it runs the line as far as that, or resumes the run in --run.
     """
     if model is not None:
-        measure_file(model, asked, sustained, output)
-    elif sustained is not None or output is not None:
-        raise UsageError("--sustained and --output are for a ready file: edgeprune measure MODEL --target ...")
+        measure_file(model, asked, sustained, output, shapes)
+    elif sustained is not None or output is not None or shapes:
+        raise UsageError("--sustained, --output and --shape are for a ready file: edgeprune measure MODEL --target ...")
     else:
         with _open(directory, asked) as job:
             _run_line(job, "measure")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from edgeprune.device.agent import Agent
 
 TARGET_HELP = "Kind of board: a name (`edgeprune targets`) or a .toml file."
+BUSY_HELP = "Go on though others are at work on the board; no latency measured so passes a gate."
 HOST_HELP = "Address of the board: user@host, adb:SERIAL, a name of devices.toml, or a Host of ~/.ssh/config."
 HOSTS_HELP = "Several boards at once: names, groups of devices.toml and addresses, with commas between."
 RUN = click.Path(path_type=Path, exists=True, file_okay=False)
@@ -297,7 +298,8 @@ def prune(target: str, host: str | None, keep: int) -> None:
     show_default=True,
     help="The board that decides, from the best to the worst (nearest rank).",
 )
-def fleet(directory: Path, hosts: str, at_once: int, percentile: int) -> None:
+@click.option("--allow-busy", is_flag=True, default=None, help=BUSY_HELP)
+def fleet(directory: Path, hosts: str, at_once: int, percentile: int, allow_busy: bool | None) -> None:
     """Measure what a run ships on many boards at once; judge by the worst, and name those unlike others of their kind.
 
     Writes fleet.json and fleet.samples.json into the run.
@@ -311,7 +313,7 @@ def fleet(directory: Path, hosts: str, at_once: int, percentile: int) -> None:
 
     boards = resolve_boards(hosts)
     request = read_json(directory / "request.json")
-    with open_job(directory, dict.fromkeys(request), _say) as job:
+    with open_job(directory, {**dict.fromkeys(request), "allow_busy": allow_busy}, _say) as job:
         document = measure_fleet(job, Fleet(boards, percentile, at_once))
     click.echo(render_fleet(document))
     click.echo(f"written to {directory / 'fleet.json'}")

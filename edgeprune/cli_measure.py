@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from edgeprune.cli_boards import HOST_HELP, TARGET_HELP
+from edgeprune.cli_boards import BUSY_HELP, HOST_HELP, TARGET_HELP
 from edgeprune.core.gate import EXIT_CODES, INCONCLUSIVE
 from edgeprune.errors import UsageError
 
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
     from edgeprune.core.target import Target
     from edgeprune.device.measure import ModelFile
 
-COMPARE_ROUNDS = 30
+COMPARE_PROCESSES = 12
 COMPARE_S = 9.0
-"""Least time of each artifact in a comparison: 0.3 s a round."""
+"""Least time of each artifact in a comparison."""
+SHAPE_HELP = "Of a model whose input sizes are open: images=1,3,640,640, or 1,3,640,640 for an only input."
 GOVERNOR_HELP = "Set the frequency governor to performance meanwhile; it is set back, whatever happens."
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -32,8 +34,36 @@ def governor_option(command: Command) -> Command:
     return click.option("--set-governor", is_flag=True, default=None, help=GOVERNOR_HELP)(command)
 
 
+def busy_option(command: Command) -> Command:
+    """The option that lets a run go on though others are at work on the board."""
+    return click.option("--allow-busy", is_flag=True, default=None, help=BUSY_HELP)(command)
+
+
+def shape_option(command: Command) -> Command:
+    """The option that gives the shapes of inputs whose sizes are open."""
+    return click.option("--shape", "shapes", multiple=True, metavar="[NAME=]SIZES", help=SHAPE_HELP)(command)
+
+
+def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Shapes by the name of their input, "" for the only one.
+
+    Raises:
+        UsageError: not such a shape.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for text in texts:
+        name, _, sizes = text.rpartition("=")
+        if not re.fullmatch(r"[1-9][0-9]{0,8}(,[1-9][0-9]{0,8})*", sizes):
+            raise UsageError(f"--shape {text}: expected [NAME=]SIZES, as images=1,3,640,640")
+        if name in shapes:
+            raise UsageError(f"--shape {text}: the shape of {name or 'the input'} is given twice")
+        shapes[name] = tuple(map(int, sizes.split(",")))
+    return shapes
+
+
 def file_options(command: Command) -> Command:
     """The options for a ready file."""
+    command = shape_option(command)
     path = click.Path(path_type=Path, dir_okay=False)
     command = click.option("--output", type=path, help="With MODEL: where to write everything as JSON.")(command)
     return click.option(
@@ -43,11 +73,12 @@ def file_options(command: Command) -> Command:
     )(command)
 
 
-def measure_file(path: Path, asked: Mapping[str, Any], sustained: str | None, output: Path | None) -> None:
+def measure_file(
+    path: Path, asked: Mapping[str, Any], sustained: str | None, output: Path | None, shapes: Sequence[str] = ()
+) -> None:
     """Measure a ready file on a board, or run it for long; `asked` are the options of the line."""
-    from edgeprune.core.measurement import find_heat
-    from edgeprune.core.sustained import render_sustained
-    from edgeprune.device.connect import open_device
+    from edgeprune.core.sustained import find_sustained_problems, render_sustained
+    from edgeprune.device.connect import Session, open_device
     from edgeprune.device.lease import parse_duration
     from edgeprune.device.measure import sustain_model
     from edgeprune.device.phone import measure_files
@@ -59,13 +90,13 @@ def measure_file(path: Path, asked: Mapping[str, Any], sustained: str | None, ou
     duration_s = parse_duration(sustained) if sustained is not None else None
     target = _find_target(asked)
     model = _read_model(path)
-    governor = bool(asked.get("set_governor"))
+    session = Session(bool(asked.get("set_governor")), shapes=parse_shapes(shapes))
     if duration_s is not None:
-        with open_device(target, asked["host"], _say, governor) as device:
+        with open_device(target, asked["host"], _say, session) as device:
             facts, run = device.facts, sustain_model(device, model, target, duration_s, _say)
-        text, found, problems = render_sustained(run), run.to_dict(), tuple(find_heat(run.conditions))
+        text, found, problems = render_sustained(run), run.to_dict(), find_sustained_problems(run)
     else:
-        facts, measured = measure_files(target, asked["host"], [model], governor, _say)
+        facts, measured = measure_files(target, asked["host"], [model], session, _say)
         one = measured[model.name]
         text, found, problems = _render_measurement(one), one.to_dict(), one.problems
     click.echo(f"{facts.host}: {facts.cpu}, {model.path.name} with {target.threads} thread(s)\n{text}")
@@ -83,24 +114,22 @@ def measure_file(path: Path, asked: Mapping[str, Any], sustained: str | None, ou
     "--margin", type=click.FloatRange(0, 50, min_open=True), default=2.0, show_default=True, help="Equivalence, in %."
 )
 @governor_option
+@shape_option
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Where to write everything as JSON.")
-def compare(
-    what: Sequence[Path], target: str | None, host: str | None, margin: float, set_governor: bool | None, output: Any
-) -> None:
+def compare(what: Sequence[Path], target: str | None, margin: float, output: Path | None, **asked: Any) -> None:
     """Show the shipped artifacts of several runs side by side; with --target, measure two files against each other.
 
     A and B are .onnx or .tflite files, or runs, of which it is what they ship. They take turns on the board, so that
     what changes there changes both. Exit code 4 where neither a difference nor equivalence is shown.
     """
     if target is None:
-        if host is not None or output is not None or set_governor:
+        if output is not None or any(asked.values()):
             raise UsageError("--target is needed to measure on a board; without it runs are shown side by side")
         _show_side_by_side(what)
     elif len(what) != 2:
         raise UsageError(f"two files are compared on a board, A and B; found {len(what)}")
     else:
-        asked = {"target": target, "host": host, "set_governor": set_governor}
-        _compare_on_board((what[0], what[1]), asked, margin / 100, output)
+        _compare_on_board((what[0], what[1]), {"target": target, **asked}, margin / 100, output)
 
 
 def _show_side_by_side(runs: Sequence[Path]) -> None:
@@ -114,19 +143,23 @@ def _show_side_by_side(runs: Sequence[Path]) -> None:
 
 
 def _compare_on_board(paths: tuple[Path, Path], asked: Mapping[str, Any], margin: float, output: Path | None) -> None:
-    from edgeprune.core.comparison import compare_rounds, render_comparison
+    from edgeprune.core.comparison import compare_processes, render_comparison
+    from edgeprune.core.windows import fit_common_speed
+    from edgeprune.device.connect import Session
     from edgeprune.device.phone import measure_files
     from edgeprune.run import write_json
 
     target = _find_target(asked)
     protocol = target.protocol
     least_s = max(COMPARE_S, protocol.min_duration_s)
-    protocol = replace(protocol, rounds=max(COMPARE_ROUNDS, protocol.rounds), min_duration_s=least_s)
+    processes = max(COMPARE_PROCESSES, protocol.processes)
+    protocol = replace(protocol, processes=processes, min_duration_s=least_s)
     models = [replace(_read_model(path), name=name) for name, path in zip("AB", paths, strict=True)]
     chosen = replace(target, protocol=protocol)
-    facts, measured = measure_files(chosen, asked["host"], models, bool(asked["set_governor"]), _say)
-    first, second = measured["A"], measured["B"]
-    found = compare_rounds(first.samples_by_round, second.samples_by_round, margin)
+    session = Session(bool(asked["set_governor"]), shapes=parse_shapes(asked["shapes"]))
+    facts, measured = measure_files(chosen, asked["host"], models, session, _say)
+    steady = fit_common_speed({name: one.windows for name, one in measured.items()})
+    found = compare_processes(steady["A"].by_process_ms, steady["B"].by_process_ms, margin)
     click.echo(f"{facts.host}: {facts.cpu}, {target.threads} thread(s)")
     click.echo(render_comparison((str(paths[0]), str(paths[1])), found))
     problems = [f"{name}: {text}" for name, one in measured.items() for text in one.problems]
@@ -173,7 +206,9 @@ def _render_measurement(one: Measurement) -> str:
     if one.peak_memory_mib is not None:
         rows.append(f"peak memory {one.peak_memory_mib:.1f} MiB")
     rows += [f"{100 * share:.1f} % of the nodes ran on {name}" for name, share in sorted(one.providers.items())]
-    return "\n".join([*rows, f"conditions: {conditions.describe()}"])
+    shapes = ", ".join(f"{name} {list(shape)}" for name, shape in one.inputs.items())
+    rows += [f"inputs: {shapes}"] if shapes else []
+    return "\n".join([*rows, f"conditions: {conditions.describe()}", f"processor: {one.describe_processor()}"])
 
 
 def _end(problems: Sequence[str]) -> None:

@@ -20,6 +20,9 @@ from typing import Any
 
 from edgeprune.errors import RunError
 
+CHANGEABLE = ("allow_busy",)
+"""What of a request may be another one when a run is resumed: it changes no result, only whether to wait for one."""
+
 
 def write_atomic(path: Path, data: str | bytes) -> None:
     """Write a file whole or not at all.
@@ -129,7 +132,7 @@ def _settle_request(directory: Path, request: dict[str, Any]) -> dict[str, Any]:
     stored = directory / "request.json"
     known: dict[str, Any] = read_json(stored) if stored.exists() else {}
     for key, value in request.items():
-        if value is not None and key in known and known[key] != value:
+        if value is not None and key in known and known[key] != value and key not in CHANGEABLE:
             raise RunError(
                 f"{directory}: was made with {key} = {known[key]!r}, not {value!r}; "
                 f"name another --run, or leave {key} out"

@@ -12,7 +12,7 @@ from edgeprune.export.probes.build import build_probe
 CONV = LayerShape("conv", 3, 8, (3, 3), (1, 1), 1, (16, 16), (1, 1))
 LINEAR = LayerShape("linear", 24, 5)
 FORMATS = {"onnxruntime": "onnx", "litert": "tflite"}
-QUICK = Protocol(min_samples=20, min_duration_s=0.02, rounds=4, max_warmup_s=0.1)
+QUICK = Protocol(min_samples=20, min_duration_s=0.02, rounds=4, processes=2, max_warmup_s=0.1)
 
 
 def make_model(folder: Path, runtime: str, shape: LayerShape = CONV, precision: str = "fp32") -> ModelFile:

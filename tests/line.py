@@ -26,7 +26,9 @@ def environment(cache: Path, **changes: str) -> dict[str, str]:
 
 def deploy(run: Path, cache: Path, *options: object, host: str = "local", **changes: str) -> tuple[dict[str, Any], str]:
     """Run the line; its report and what it printed. The verdict must agree with the exit code."""
-    arguments = command("deploy", "--target", QUICK, "--host", host, "--recipe", TINY, "--run", run, *options)
+    arguments = command(
+        "deploy", "--target", QUICK, "--host", host, "--recipe", TINY, "--allow-busy", "--run", run, *options
+    )
     done = subprocess.run(
         arguments, capture_output=True, text=True, env=environment(cache, **changes), timeout=600, check=False
     )

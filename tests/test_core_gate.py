@@ -144,23 +144,30 @@ def measurement(samples: list[float], throttled: tuple[str, ...] = ()) -> Measur
     return Measurement("a", "0" * 64, "onnxruntime", "1.0", "f", conditions, 1.0, 1.0, 10, tuple(samples), 5.0)
 
 
+SHORT = Protocol(min_duration_s=0.14)
+
+
 @pytest.mark.parametrize(
     ("samples", "throttled", "problem"),
     [
         ([], (), "no samples"),
-        ([1.0] * 20, (), "too short"),
+        ([1.0] * 20, (), "too short: 20 samples in 0.02 s; 100 samples and 0.14 s are asked for"),
+        ([1.0] * 139, (), "too short"),
+        ([50.0] * 99, (), "too short"),
+        ([1.0] * 180 + [2.1] * 20, (), "unstable: p95 is 2.1 times the median"),
+        ([1.0] * 195 + [4.1] * 5, (), "unstable: p99 is 4.1 times the median"),
         ([1.0, 3.0] * 100, (), "unstable: spread"),
         ([1.0] * 100 + [1.4] * 200, (), "unstable: the last third"),
         ([1.0] * 200, ("under-voltage",), "throttled: under-voltage"),
     ],
 )
 def test_invalid_runs_say_why(samples: list[float], throttled: tuple[str, ...], problem: str) -> None:
-    assert any(problem in text for text in find_problems(measurement(samples, throttled), Protocol()))
+    assert any(problem in text for text in find_problems(measurement(samples, throttled), SHORT))
 
 
 def test_steady_run_is_valid_and_survives_json() -> None:
     import json
 
     steady = measurement([1.0, 1.01, 0.99] * 50)
-    assert find_problems(steady, Protocol()) == ()
+    assert find_problems(steady, SHORT) == ()
     assert parse_measurement(json.loads(json.dumps(steady.to_dict()))) == steady

@@ -26,9 +26,10 @@ def make_row(seconds: int, slowing: float = 0.0, throttled: dict[int, list[str]]
                 "mhz": 1000.0 if late else 1500.0,
                 "temperature_c": 80.0 if late else 55.0,
                 "throttled": (throttled or {}).get(at, []),
+                "waited_share": 0.0,
             }
         )
-    return {"name": "net", "windows": windows, "conditions": CONDITIONS}
+    return {"name": "net", "inputs": {"x": [1, 3, 8, 8]}, "windows": windows, "conditions": CONDITIONS}
 
 
 def test_the_last_minute_is_held_against_the_first() -> None:
@@ -67,7 +68,7 @@ def test_a_board_that_tells_nothing_of_itself_is_shown_by_its_latency() -> None:
 def test_a_run_that_is_not_whole_is_no_run() -> None:
     with pytest.raises(ValueError, match="5 windows in 5 s"):
         parse_sustained(make_row(5), 5)
-    for key in ("windows", "conditions"):
+    for key in ("windows", "conditions", "inputs"):
         with pytest.raises(KeyError):
             parse_sustained({name: value for name, value in make_row(12).items() if name != key}, 12)
 

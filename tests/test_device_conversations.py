@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeprune.cli_measure import _render_measurement
-from edgeprune.core.comparison import compare_rounds
 from edgeprune.core.release import Release, find_release, render_releases
 from edgeprune.core.sustained import render_sustained
 from edgeprune.core.target import PowerSource, Target
+from edgeprune.core.windows import fit_common_speed
 from edgeprune.device.agent import Agent
 from edgeprune.device.connect import Device, _gather
 from edgeprune.device.energy import add_energy, check_meter, measure_energy
@@ -50,14 +50,20 @@ OUTPUTS = sha256(PACKED.getvalue()).hexdigest() + ".npy"
 CONDITIONS = {
     "threads": 1, "affinity": [0, 1], "governor": "ondemand", "frequency_mhz": [600.0, 1500.0],
     "temperature_c": [48.2], "throttled": [], "load_average": [0.1, 0.2], "clock_resolution_ns": 1, "overhead_us": 0.1,
-    "too_warm_c": None,
+    "too_warm_c": None, "cores": 4, "others_cores": 0.02, "stolen_cores": None, "stalled_share": 0.0,
+    "arithmetic_us": [70.0, 71.0],
 }  # fmt: skip
 MEASURED = {
     "name": "model", "init_ms": 3.1, "first_ms": 1.2, "peak_memory_mib": 30.5, "providers": {}, "warmup_runs": 9,
-    "samples_ns": [1000, 1010, 990, 1005] * 8, "rounds": [4] * 8, "conditions": CONDITIONS,
+    "samples_ns": [1000, 1010, 990, 1005] * 8, "conditions": CONDITIONS, "inputs": {"x": [1, 3, 8, 8]},
+    "cold_starts_ms": [[3.1, 1.2], [3.0, 1.3]], "windows": [
+        {"process": at // 4, "at_ns": at, "count": 4, "wall_ns": 4010, "cpu_ns": 4000, "waited_ns": 9, "switches": 0}
+        for at in range(8)
+    ],
 }  # fmt: skip
 WINDOW = {
     "at_s": 1.0, "count": 9, "latency_ns": [1, 2, 3, 4], "mhz": 1500.0, "temperature_c": 50.1, "throttled": [],
+    "waited_share": 0.01,
 }  # fmt: skip
 METER = {"name": "rapl", "kind": "rapl", "unit": "J", "poll_s": 0.1, "fresh": True, "step": 1e-6, "window_s": 1.0}
 WINDOWS = [
@@ -136,8 +142,8 @@ def use_measurement(device: Device) -> None:
     assert _render_measurement(one)
     assert len(one.problems) < 9
     json.dumps(one.to_dict(), allow_nan=False)
-    if min(len(one.samples_by_round), 8) == 8:
-        compare_rounds(one.samples_by_round, one.samples_by_round, 0.02)
+    assert one.describe_processor()
+    fit_common_speed({"model": one.windows})
 
 
 def use_sustained(device: Device) -> None:
@@ -149,7 +155,7 @@ def use_sustained(device: Device) -> None:
 
 def use_probes(device: Device) -> None:
     found = measure_probes(device, [MODEL], 1, QUICK_PROBES, ignore)
-    assert min(found["model"]) > 0
+    assert fit_common_speed(found)["model"].latency_ms > 0
 
 
 def use_energy(device: Device) -> None:
@@ -186,8 +192,16 @@ CASES: dict[str, tuple[str, dict[str, Any], Callable[[Device], Any]]] = {
     ),
     "have": ("have", HAVE, lambda device: push_models(device, [MODEL, OTHER])),
     "measure": ("measure", MEASURED, use_measurement),
-    "sustain": ("sustain", {"name": "model", "windows": [WINDOW] * 7, "conditions": CONDITIONS}, use_sustained),
-    "probe": ("probe", {"windows_ms": {"model": [0.1, 0.2]}, "canary_ms": [[0.1]]}, use_probes),
+    "sustain": (
+        "sustain",
+        {"name": "model", "inputs": {"x": [1, 4]}, "windows": [WINDOW] * 7, "conditions": CONDITIONS},
+        use_sustained,
+    ),
+    "probe": (
+        "probe",
+        {"windows": {"model": [[0, 1.0, 0.1, 0.0], [1, 2.0, 0.2, 0.1]]}, "others_cores": 0.1},
+        use_probes,
+    ),
     "evaluate": (
         "evaluate",
         {"outputs": OUTPUTS, "rows": 2},

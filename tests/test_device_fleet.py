@@ -262,7 +262,7 @@ def test_a_fleet_is_measured_and_judged_by_the_board_that_was_named(
         reserve(agent, "soak test", 3600)
 
     def call(*words: str) -> tuple[dict[str, dict[str, object]], dict[str, object], str]:
-        done = CliRunner().invoke(fleet_command, ["--run", str(run), "--hosts", "lab,gone", *words])
+        done = CliRunner().invoke(fleet_command, ["--run", str(run), "--hosts", "lab,gone", "--allow-busy", *words])
         assert done.exit_code in (0, 3, 4), done.output
         assert not isinstance(done.exception, EdgepruneError)
         document = json.loads((run / "fleet.json").read_text())

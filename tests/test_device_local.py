@@ -83,17 +83,24 @@ def test_a_measurement_keeps_to_its_protocol(device: Device, runtime: str, tmp_p
     said: list[str] = []
     measured = measure_models(device, models, 1, QUICK, said.append)
     assert list(measured) == [model.name for model in models]
-    for model in models:
+    for model, expected in zip(models, [(CONV.cin, *CONV.size), (LINEAR.cin,)], strict=True):
         one = measured[model.name]
         assert (one.sha256, one.runtime, one.device) == (model.sha256, runtime, device.facts.fingerprint)
         assert len(one.samples_ms) >= QUICK.min_samples
         assert sum(one.samples_ms) >= 1e3 * QUICK.min_duration_s or len(one.samples_ms) > 10000
+        assert [len({window.process for window in one.windows}), sum(window.count for window in one.windows)] == [
+            QUICK.processes,
+            len(one.samples_ms),
+        ]
         assert min(one.init_ms, one.first_ms, one.warmup_runs, one.peak_memory_mib or 0) > 0
+        assert len(one.cold_starts_ms) == 3
+        assert sorted(init_ms for init_ms, _ in one.cold_starts_ms)[1] == one.init_ms
+        assert [sorted(shape) for shape in one.inputs.values()] == [sorted((1, *expected))]
         assert one.conditions.threads == 1
         assert one.conditions.overhead_us is not None
         assert one.power == "no power sensor"
         assert one.energy_mj is None
-    assert f"round {QUICK.rounds} of {QUICK.rounds}" in said
+    assert f"process {QUICK.processes} of {QUICK.processes}: loading 2 models" in said
 
 
 def test_a_model_is_pushed_once(device: Device, tmp_path: Path) -> None:
@@ -124,18 +131,22 @@ def test_two_runtimes_are_measured_side_by_side(device: Device, tmp_path: Path) 
 def test_more_probes_than_a_batch_are_all_measured(device: Device, tmp_path: Path) -> None:
     shapes = [LayerShape("linear", 4, width) for width in range(1, 71)]
     models = [make_model(tmp_path, "onnxruntime", shape) for shape in shapes]
-    settings = ProbeSettings(rounds=3, window_s=0.0002, budget_s=60)
+    settings = ProbeSettings(rounds=4, window_s=0.0002, budget_s=60, references=(models[3].name,))
     windows = measure_probes(device, models, 1, settings, ignore)
     assert set(windows) == {model.name for model in models}
-    assert all(len(values) == 3 and min(values) > 0 for values in windows.values())
+    assert all(len(of_model) >= 4 and min(window.p50_ms for window in of_model) > 0 for of_model in windows.values())
+    processes = {name: {window.process for window in of_model} for name, of_model in windows.items()}
+    assert processes.pop(models[3].name) == {0, 1, 2, 3}
+    assert {frozenset(of_model) for of_model in processes.values()} == {frozenset({0, 1}), frozenset({2, 3})}
     assert measure_probes(device, [], 1, settings, ignore) == {}
 
 
-def test_probes_without_time_still_get_three_rounds(device: Device, tmp_path: Path) -> None:
+def test_probes_without_time_still_get_two_rounds_in_each_process(device: Device, tmp_path: Path) -> None:
     settings = ProbeSettings(rounds=50, window_s=0.0001, budget_s=0.001)
     model = make_model(tmp_path, "litert")
     windows = measure_probes(device, [model], 1, settings, ignore)
-    assert len(windows[model.name]) == 3
+    undisturbed = [window for window in windows[model.name] if not window.is_disturbed]
+    assert len(undisturbed) <= 2 * settings.processes <= len(windows[model.name])
 
 
 @both_runtimes
@@ -170,8 +181,8 @@ def _quantization(model: ModelFile) -> tuple[float, int, float, int]:
 @pytest.mark.parametrize(
     ("inputs", "said"),
     [
-        (np.zeros((2, 3, 8, 8), np.float32), r"\[2, 3, 8, 8\] do not fit a model that takes \[1, 3, 16, 16\]"),
-        (np.zeros((0, 3, 16, 16), np.float32), "do not fit"),
+        (np.zeros((2, 3, 8, 8), np.float32), r"shape of \w+: \[1, 3, 8, 8\] does not fit \[1, 3, 16, 16\]"),
+        (np.zeros((0, 3, 16, 16), np.float32), "there are no inputs"),
         (np.zeros((2, 3, 16, 16), np.int64), "inputs are int64, but the model takes float32"),
     ],
 )

@@ -25,7 +25,7 @@ from edgeprune.core.target import Target
 from edgeprune.device import adb
 from edgeprune.device.adb import AdbTransport, call_adb, connect_adb, explain
 from edgeprune.device.address import AdbAddress, Address, parse_host
-from edgeprune.device.connect import open_device
+from edgeprune.device.connect import Session, open_device
 from edgeprune.device.lookup import add_device, resolve_host
 from edgeprune.device.measure import evaluate_model, measure_models
 from edgeprune.device.phone import cool_down, measure_files
@@ -37,6 +37,7 @@ TEXTS = {
     record["phone"]: record["output"][0]
     for record in json.loads((Path(__file__).parent / "device_records" / "phones.json").read_text())
 }
+CALLS = 2 * QUICK.processes
 TARGET = Target("pixel8", "a phone of the tests", runtime="litert", protocol=QUICK)
 device = pytest.mark.device
 
@@ -263,18 +264,18 @@ def test_a_phone_without_python_is_measured_by_benchmark_model(
     lend_benchmark(phone, TEXTS["TensorFlow 2.17"])
     models = [make_model(tmp_path, "litert", precision=precision) for precision in ("fp32", "int8")]
     core = max(os.sched_getaffinity(0))
-    facts, measured = measure_files(replace(TARGET, cores=(core,)), phone.host, models, False, ignore)
+    facts, measured = measure_files(replace(TARGET, cores=(core,)), phone.host, models, Session(), ignore)
     assert (facts.model, facts.cpu, facts.python) == ("Pixel 8", "Tensor G3", "")
     one = measured[models[0].name]
     assert (one.init_ms, one.first_ms, one.peak_memory_mib) == (12.75, 14.744, 18.7227)
-    assert one.samples_ms == (13.5202,) * QUICK.rounds
-    assert one.samples_by_round == ((13.5202,),) * QUICK.rounds
+    assert one.samples_ms == (13.5202,) * CALLS
+    assert one.samples_by_process == dict.fromkeys(range(CALLS), (13.5202,))
     assert (one.problems, one.conditions.affinity) == ((), (core,))
     assert "a sample is the mean of 74 runs" in one.conditions.notes
     calls = (phone.tmp / "called").read_text().splitlines()
     graphs = [word for line in calls for word in line.split() if word.startswith("--graph=")]
     first, second = (f"--graph=edgeprune/{model.file}" for model in models)
-    assert graphs == [first, second, second, first] * (QUICK.rounds // 2)
+    assert graphs == [first, second, second, first] * (CALLS // 2)
     masks = {int(line.split()[1].replace(",", ""), 16) for line in calls if "allowed" in line.lower()}
     assert masks == {1 << core}
 
@@ -285,7 +286,7 @@ def test_a_hot_phone_makes_the_run_invalid(phone: Phone, tmp_path: Path, monkeyp
     lend_benchmark(phone, TEXTS["TensorFlow 2.3, Android"])
     (phone.bin / "thermalservice").write_text(TEXTS["the same layout, hot"])
     model = make_model(tmp_path, "litert")
-    _, measured = measure_files(TARGET, phone.host, [model], False, ignore)
+    _, measured = measure_files(TARGET, phone.host, [model], Session(), ignore)
     assert measured[model.name].problems == ("throttled: thermal status moderate",)
     assert measured[model.name].conditions.temperature_c == (91.4, 91.4)
 
@@ -306,9 +307,9 @@ def test_what_a_phone_lacks_is_told(
     if text is not None:
         lend_benchmark(phone, text)
     with pytest.raises(kind, match=said):
-        measure_files(TARGET, phone.host, [make_model(tmp_path, "litert")], False, ignore)
+        measure_files(TARGET, phone.host, [make_model(tmp_path, "litert")], Session(), ignore)
     with pytest.raises(RemoteError, match=r"without Python only \.tflite files run there"):
-        measure_files(TARGET, phone.host, [make_model(tmp_path, "onnxruntime")], False, ignore)
+        measure_files(TARGET, phone.host, [make_model(tmp_path, "onnxruntime")], Session(), ignore)
 
 
 @device

@@ -80,7 +80,8 @@ class Board:
 
 def measure_request(model: ModelFile, **more: Any) -> dict[str, Any]:
     request = {"command": "measure", "models": [model.to_request()], "archive": None, "sizes": {}, "threads": 1}
-    return {**request, "rounds": 4, "min_samples": 20, "min_duration_s": 0.02, "max_warmup_s": 0.1, **more}
+    protocol = {"rounds": 4, "processes": 2, "min_samples": 20, "min_duration_s": 0.02, "max_warmup_s": 0.1}
+    return {**request, **protocol, **more}
 
 
 def wait_for(true: Callable[[], bool]) -> None:

@@ -33,7 +33,9 @@ def test_line_over_ssh_is_refused_while_somebody_else_has_the_board(board: SshSe
     lease.parent.mkdir(parents=True)
     lease.write_text(json.dumps(RESERVED))
     begun = time.time()
-    words = command("deploy", "--target", QUICK, "--host", "board", "--recipe", TINY, "--run", tmp_path / "run")
+    words = command(
+        "deploy", "--target", QUICK, "--host", "board", "--recipe", TINY, "--allow-busy", "--run", tmp_path / "run"
+    )
     done = subprocess.run(
         words, capture_output=True, text=True, env=environment(tmp_path / "cache", HOME=str(board.home)), check=False
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import exp, log1p, sqrt
 from typing import Any
@@ -79,6 +79,18 @@ def compare_rounds(first: Rounds, second: Rounds, margin: float = MARGIN) -> Com
     )
 
 
+def compare_processes(
+    first_ms: Mapping[int, float], second_ms: Mapping[int, float], margin: float = MARGIN
+) -> Comparison:
+    """Compare what two artifacts took in each of the processes that timed both, at the common speed of the board.
+
+    Raises:
+        UsageError: as for :func:`compare_rounds`, of processes.
+    """
+    both = sorted(first_ms.keys() & second_ms.keys())
+    return compare_rounds([[first_ms[number]] for number in both], [[second_ms[number]] for number in both], margin)
+
+
 def mean_interval(values: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Bootstrap interval of the mean of independent values, right for as few as eight of them.
 
@@ -123,7 +135,7 @@ def render_comparison(names: tuple[str, str], found: Comparison) -> str:
             f"A {first}: {found.first_ms:.4g} ms",
             f"B {second}: {found.second_ms:.4g} ms",
             f"B / A: {found.ratio:.4f} ({change:+.2f} %), 95 % interval {found.low:.4f} to {found.high:.4f}, "
-            f"{found.rounds} interleaved rounds",
+            f"{found.rounds} processes that took turns",
             f"equivalence within {100 * found.margin:g} %: p = {found.p_equivalent:.3g} (two one-sided tests)",
             said[found.verdict],
         ]

@@ -87,8 +87,8 @@ class MeasuredNet:
     megavalues: float = 0.0
 
 
-def fit_correction(nets: Sequence[MeasuredNet]) -> Correction:
-    """Learn a correction from whole nets.
+def fit_correction(nets: Sequence[MeasuredNet], twin_gap: float = 0.0) -> Correction:
+    """Learn a correction from whole nets; `twin_gap` is how far the same net, measured twice, was apart (a fraction).
 
     Relative errors are minimised by Huber's loss, which a disturbed measurement hardly moves, with normal priors on the
     parts (Bayesian linear regression), so that a few nets are enough. The error is leave-one-out: each net is predicted
@@ -99,9 +99,9 @@ def fit_correction(nets: Sequence[MeasuredNet]) -> Correction:
     """
     if len(nets) < 2:
         raise ValueError("a correction needs two measured nets or more")
-    plain = _correct(nets, inf)
+    plain = _correct(nets, inf, twin_gap)
     knots = [float(knot) for knot in np.quantile([net.megavalues for net in nets], KNOTS)]
-    bent = _correct(nets, min(knots, key=lambda knot: _misfit(nets, knot)))
+    bent = _correct(nets, min(knots, key=lambda knot: _misfit(nets, knot)), twin_gap)
     believed = bent.per_megavalue_ms > 0 and (bent.error or 0.0) < WORTH * (plain.error or 0.0)
     return bent if believed else plain
 
@@ -116,7 +116,7 @@ def _misfit(nets: Sequence[MeasuredNet], knot: float) -> float:
     return float(np.mean(np.abs(columns @ _fit(columns, measured)[0] / measured - 1)))
 
 
-def _correct(nets: Sequence[MeasuredNet], knot: float) -> Correction:
+def _correct(nets: Sequence[MeasuredNet], knot: float, twin_gap: float) -> Correction:
     """The correction if the caches hold so many millions of values."""
     columns, measured = _columns(nets, knot)
     found, parameters = _fit(columns, measured)
@@ -135,7 +135,7 @@ def _correct(nets: Sequence[MeasuredNet], knot: float) -> Correction:
         cached_megavalues=knot if isfinite(knot) else 0.0,
         variants=len(nets),
         error=float(np.mean(np.abs(left_out))) if left_out else None,
-        sigma=hypot(sqrt(variance), SESSION) if known else None,
+        sigma=hypot(sqrt(variance), SESSION, twin_gap) if known else None,
         freedom=float(freedom) if known else 0.0,
     )
 

@@ -9,8 +9,8 @@ from typing import Any
 from edgeprune.core.artifact import Artifact
 from edgeprune.core.energy import Energy
 from edgeprune.core.gate import Figure, Gate
-from edgeprune.core.measurement import Measurement
-from edgeprune.core.statistics import LatencySummary, ratio_interval
+from edgeprune.core.measurement import Measurement, find_ratio
+from edgeprune.core.statistics import LatencySummary
 from edgeprune.core.target import Budget
 
 REPORT_VERSION = 1
@@ -56,6 +56,9 @@ class Figures:
             "power": measurement.power,
             "energy": asdict(measurement.energy) if measurement.energy else None,
             "providers": dict(measurement.providers),
+            "inputs": {name: list(shape) for name, shape in measurement.inputs.items()},
+            "processor": measurement.processor,
+            "cold_starts_ms": [list(pair) for pair in measurement.cold_starts_ms],
             "origin": "measured",
             "problems": list(measurement.problems),
         }
@@ -101,7 +104,7 @@ def _energy(energy: Energy) -> Figure:
 
 def _speedup(figures: Figures, baseline: Figures, problem: str) -> Figure:
     problem = problem or "; ".join(f"baseline: {text}" for text in baseline.measurement.problems)
-    speedup, low, high = ratio_interval(baseline.measurement.samples_ms, figures.measurement.samples_ms)
+    speedup, low, high = find_ratio(baseline.measurement, figures.measurement)
     return Figure(speedup, low, high, problem=problem)
 
 

@@ -14,7 +14,8 @@ from edgeprune.core.correction import Correction, MeasuredNet
 from edgeprune.core.layers import JOIN, Layer, LayerShape
 from edgeprune.errors import ProfileError
 
-TABLE_VERSION = 1
+TABLE_VERSION = 2
+"""1 held lower percentiles of windows; 2 holds latencies at the common speed of the board."""
 MEASURED, INTERPOLATED, ESTIMATED = "measured", "interpolated", "estimated"
 FOREIGN = "foreign"
 """The condition that marks a table that was made for something else."""

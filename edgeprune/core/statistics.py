@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import exp, sqrt
 
 import numpy as np
 
@@ -19,7 +20,8 @@ class LatencySummary:
     """What is said of a set of latency samples; all in milliseconds.
 
     `mad_ms` is the median absolute deviation; `median_low_ms` and `median_high_ms` bound the median with
-    95 % confidence (percentile bootstrap, Efron 1979).
+    95 % confidence: by how the medians of several processes differ (Student's t of their logarithms), or, of samples of
+    one process, by the percentile bootstrap (Efron 1979).
     """
 
     count: int
@@ -37,8 +39,8 @@ class LatencySummary:
         return asdict(self)
 
 
-def summarise(samples_ms: Sequence[float]) -> LatencySummary:
-    """Describe at least one sample.
+def summarise(samples_ms: Sequence[float], by_process_ms: Sequence[float] = ()) -> LatencySummary:
+    """Describe at least one sample; of several processes also each one's median.
 
     Raises:
         ValueError: no samples, or one that is not finite and positive.
@@ -47,7 +49,11 @@ def summarise(samples_ms: Sequence[float]) -> LatencySummary:
     if samples.size == 0 or not np.all(np.isfinite(samples)) or np.any(samples <= 0):
         raise ValueError("latency samples must be finite, positive and at least one")
     p50, p90, p95, p99 = (float(value) for value in np.percentile(samples, [50, 90, 95, 99]))
-    low, high = median_interval(samples)
+    if len(by_process_ms) > 1:
+        mean, *ends = student_interval(np.log(by_process_ms))
+        low, high = (p50 * exp(end - mean) for end in ends)
+    else:
+        low, high = median_interval(samples)
     mad = float(np.median(np.abs(samples - p50)))
     return LatencySummary(int(samples.size), float(samples.min()), p50, p90, p95, p99, mad, low, high)
 
@@ -65,6 +71,20 @@ def settle_medians(
     )
     found = float(np.median([middle[name] / low[name] for name in low])) if ratio is None else ratio
     return {name: found * value for name, value in low.items()}, found
+
+
+def student_interval(
+    values: Sequence[float] | np.ndarray, confidence: float = CONFIDENCE
+) -> tuple[float, float, float]:
+    """The mean of independent values, two or more, and its interval by Student's t."""
+    from scipy.special import stdtrit
+
+    count = len(values)
+    if count < 2:
+        raise ValueError(f"an interval needs two values or more, found {count}")
+    mean = float(np.mean(values))
+    reach = float(stdtrit(count - 1, (1 + confidence) / 2)) * float(np.std(values, ddof=1)) / sqrt(count)
+    return mean, mean - reach, mean + reach
 
 
 def median_interval(samples: Sequence[float] | np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float]:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
-from edgeprune.core.answers import count, each, number, optional, positive, text
+from edgeprune.core.answers import count, each, named, number, optional, positive, text
 from edgeprune.core.comparison import mean_interval
-from edgeprune.core.measurement import Conditions, parse_conditions
+from edgeprune.core.measurement import (
+    DISTURBED_LIMIT,
+    Conditions,
+    find_heat,
+    find_neighbours,
+    parse_conditions,
+)
+from edgeprune.core.windows import DISTURBED
 
 MINUTE_S = 60.0
 SHORTEST = 3
@@ -35,6 +42,7 @@ class Window:
     mhz: float | None
     temperature_c: float | None
     throttled: tuple[str, ...]
+    waited_share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,7 @@ class SustainedRun:
     duration_s: float
     windows: tuple[Window, ...]
     conditions: Conditions
+    inputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, with what it shows."""
@@ -76,14 +85,26 @@ def parse_sustained(row: Mapping[str, Any], duration_s: float) -> SustainedRun:
     windows = tuple(_parse_window(one) for one in row["windows"])
     if len(windows) < 2 * LEAST_WINDOWS:
         raise ValueError(f"{len(windows)} windows in {duration_s:g} s; a sustained run needs {2 * LEAST_WINDOWS}")
-    return SustainedRun(text(row["name"]), duration_s, windows, parse_conditions(row["conditions"]))
+    inputs = named(each(count))(row["inputs"])
+    return SustainedRun(text(row["name"]), duration_s, windows, parse_conditions(row["conditions"]), inputs)
 
 
 def _parse_window(row: Mapping[str, Any]) -> Window:
     low, middle, high, most = (latency / 1e6 for latency in each(positive)(row["latency_ns"]))
     mhz, temperature_c = (optional(number)(row[name]) for name in ("mhz", "temperature_c"))
     at_s, runs, throttled = number(row["at_s"]), count(row["count"]), each(text)(row["throttled"])
-    return Window(at_s, runs, low, middle, high, most, mhz, temperature_c, throttled)
+    waited_share = optional(number)(row["waited_share"])
+    return Window(at_s, runs, low, middle, high, most, mhz, temperature_c, throttled, waited_share)
+
+
+def find_sustained_problems(run: SustainedRun) -> tuple[str, ...]:
+    """Why a sustained run says nothing of its model: begun too warm, or not alone on the board."""
+    waits = [window.waited_share for window in run.windows if window.waited_share is not None]
+    disturbed = sum(share > DISTURBED for share in waits)
+    problems = [*find_heat(run.conditions), *find_neighbours(run.conditions)]
+    if disturbed > DISTURBED_LIMIT * len(run.windows):
+        problems.append(f"the processor was not this run's own in {disturbed} of {len(run.windows)} windows")
+    return tuple(problems)
 
 
 def compare_ends(run: SustainedRun) -> Change:

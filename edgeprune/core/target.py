@@ -268,7 +268,8 @@ def _parse_budget(table: Any, where: str) -> Budget:
 
 def _parse_protocol(table: Any, where: str) -> Protocol:
     number = (int, float)
-    kinds: dict[str, Any] = {"min_samples": int, "rounds": int, "min_duration_s": number, "max_warmup_s": number}
+    kinds: dict[str, Any] = dict.fromkeys(("min_samples", "rounds", "processes"), int)
+    kinds |= {"min_duration_s": number, "max_warmup_s": number}
     kinds |= {"start_temperature_c": number, "max_cooldown_s": number}
     _check_table(table, set(kinds), where)
     for key in table:

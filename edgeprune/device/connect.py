@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from edgeprune.core.answers import read_fields
@@ -71,13 +71,24 @@ class Device:
         raise RuntimeMissing(f"{self.facts.host}: {package} is not installed for {self.python}; run: {remedy}")
 
 
+@dataclass(frozen=True)
+class Session:
+    """How a board is used while it is held.
+
+    With `set_governor` whatever is timed there is timed under the governor "performance", set back afterwards. A board
+    that others are at work on is waited for, up to `quiet_wait_s`. `shapes` are those of inputs whose sizes are open.
+    """
+
+    set_governor: bool = False
+    quiet_wait_s: float = 0.0
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+
 @contextmanager
 def open_device(
-    target: Target, host: str | None, say: Callable[[str], None] = ignore, set_governor: bool = False
+    target: Target, host: str | None, say: Callable[[str], None] = ignore, session: Session = Session()
 ) -> Iterator[Device]:
     """Connect, push the agent where it is missing, take the board's lease, and gather the board's facts.
-
-    With `set_governor` whatever is timed there is timed under the governor "performance", set back afterwards.
 
     Raises:
         TargetError: no address is known for the target.
@@ -85,7 +96,7 @@ def open_device(
     """
     with open_agent(target.name, host, target.python) as agent, hold_lease(agent, f"target {target.name}", say):
         settings = {"cores": target.cores, "provider": target.provider, "allow_fallback": target.allow_fallback}
-        yield _gather(replace(agent, settings=settings | {"set_governor": set_governor}), target)
+        yield _gather(replace(agent, settings=settings | asdict(session)), target)
 
 
 @contextmanager

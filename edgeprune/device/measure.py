@@ -6,18 +6,19 @@ import io
 import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgeprune.core.answers import each, named, positive, text
+from edgeprune.core.answers import each, named, number, text
 from edgeprune.core.measurement import Measurement, Protocol, find_problems, parse_figures
 from edgeprune.core.phone import PhoneState
 from edgeprune.core.sustained import SustainedRun, parse_sustained
 from edgeprune.core.target import RUNTIMES, Target
+from edgeprune.core.windows import Window, parse_probe_window
 from edgeprune.device.agent import ask_agent, call_agent, put_bytes, understood
 from edgeprune.device.connect import Device
 from edgeprune.device.phone_state import read_state
@@ -54,11 +55,17 @@ class ModelFile:
 
 @dataclass(frozen=True)
 class ProbeSettings:
-    """`rounds` windows of `window_s` of each probe; no round begins after `budget_s` in all (but three always do)."""
+    """`rounds` windows of `window_s` of each probe, in several processes; no round begins after `budget_s` in all.
 
-    rounds: int = 9
+    Two rounds of each process always do. `references` are names of probes that run beside all others, so that it is
+    known how fast the board was at any time.
+    """
+
+    rounds: int = 10
+    processes: int = 2
     window_s: float = 0.008
     budget_s: float = 300.0
+    references: tuple[str, ...] = ()
 
 
 def measure_models(
@@ -75,6 +82,7 @@ def measure_models(
         **push_models(device, models),
         "threads": threads,
         "rounds": protocol.rounds,
+        "processes": protocol.processes,
         "min_samples": protocol.min_samples,
         "min_duration_s": protocol.min_duration_s,
         "max_warmup_s": protocol.max_warmup_s,
@@ -118,8 +126,8 @@ def sustain_model(
 
 def measure_probes(
     device: Device, models: Sequence[ModelFile], threads: int, settings: ProbeSettings, progress: Progress
-) -> dict[str, tuple[float, ...]]:
-    """Median of each short window in ms, by model name; for hundreds of tiny models, pushed as one archive.
+) -> dict[str, tuple[Window, ...]]:
+    """Short windows by model name; for hundreds of tiny models, pushed as one archive.
 
     Raises:
         RuntimeMissing: the board lacks a runtime.
@@ -128,17 +136,13 @@ def measure_probes(
     if not models:
         return {}
     _check(device, models)
-    request = {
-        "command": "probe",
-        **_push_archive(device, models, {model.file for model in models}),
-        "threads": threads,
-        "rounds": settings.rounds,
-        "window_s": settings.window_s,
-        "budget_s": settings.budget_s,
-    }
-    row = ask_agent(device.agent, request, progress)
+    pushed = _push_archive(device, models, {model.file for model in models})
+    row = ask_agent(device.agent, {"command": "probe", **pushed, "threads": threads, **asdict(settings)}, progress)
     with understood(device.facts.host, "the times of layers"):
-        windows = named(each(positive))(row["windows_ms"])
+        windows = {
+            name: tuple(map(parse_probe_window, rows))
+            for name, rows in named(each(each(number)))(row["windows"]).items()
+        }
     missing = [model.name for model in models if not windows.get(model.name)]
     if missing:
         raise RemoteError(f"{device.facts.host}: the agent gave no times of {', '.join(missing[:3])}")

@@ -12,9 +12,10 @@ from dataclasses import replace
 from edgeprune.core.measurement import Conditions, DeviceFacts, Measurement, Protocol, find_problems
 from edgeprune.core.phone import Benchmark, core_mask, parse_benchmark, parse_phone, pick_fastest
 from edgeprune.core.target import FASTEST, Target
+from edgeprune.core.windows import Window
 from edgeprune.device.adb import HOME
 from edgeprune.device.address import AdbAddress
-from edgeprune.device.connect import open_device, open_transport
+from edgeprune.device.connect import Session, open_device, open_transport
 from edgeprune.device.lookup import resolve_host
 from edgeprune.device.measure import ModelFile, measure_models
 from edgeprune.device.phone_state import Sections, collect, read_state
@@ -24,6 +25,7 @@ from edgeprune.errors import RemoteError, RuntimeMissing, UsageError
 BENCHMARK = "benchmark_model"
 """In adb's home, where the user has put it."""
 RUNTIME = "benchmark_model (TFLite)"
+CALLS = 2
 SHORT_S = 60.0
 SILENCE_S = 180.0
 COOLING_POLL_S = 5.0
@@ -62,7 +64,7 @@ def _clocks(told: Sections) -> dict[int, int]:
 
 
 def measure_files(
-    target: Target, host: str | None, models: Sequence[ModelFile], set_governor: bool, progress: Progress
+    target: Target, host: str | None, models: Sequence[ModelFile], session: Session, progress: Progress
 ) -> tuple[DeviceFacts, dict[str, Measurement]]:
     """Latency of ready files by name, on a board or a phone; on a phone without Python in its `benchmark_model`.
 
@@ -75,10 +77,11 @@ def measure_files(
     if isinstance(resolve_host(target.name, host), AdbAddress):
         with closing(open_transport(target.name, host)) as transport:
             if not has_python(transport, target):
-                if set_governor:
-                    raise UsageError(f"{transport.host}: --set-governor needs Python there; leave it out")
+                if session.set_governor or session.shapes:
+                    option = "--set-governor" if session.set_governor else "--shape"
+                    raise UsageError(f"{transport.host}: {option} needs Python there; leave it out")
                 return describe_phone(transport), measure_native(transport, models, target, progress)
-    with open_device(target, host, progress, set_governor) as device:
+    with open_device(target, host, progress, session) as device:
         return device.facts, measure_models(device, models, target.threads, target.protocol, progress)
 
 
@@ -106,10 +109,11 @@ def measure_native(
     commands = {model.name: _command(transport, model, target, before) for model in models}
     taken: dict[str, list[Benchmark]] = {name: [] for name in commands}
     too_warm_c = cool_down(transport, target.protocol, progress)
-    for turn in range(target.protocol.rounds):
+    calls = _count_calls(target.protocol)
+    for turn in range(calls):
         for name, command in list(commands.items())[:: -1 if turn % 2 else 1]:
             taken[name].append(_run(transport, command))
-        progress(f"round {turn + 1} of {target.protocol.rounds}")
+        progress(f"round {turn + 1} of {calls}")
     conditions = replace(_conditions(target, before, collect(transport)), too_warm_c=too_warm_c)
     device = describe_phone(transport).fingerprint
     return {model.name: _describe(model, taken[model.name], target, conditions, device) for model in models}
@@ -152,9 +156,20 @@ def _describe(
         warmup_runs=0,
         samples_ms=tuple(one.inference_us / 1e3 for one in taken),
         peak_memory_mib=max((one.peak_mib for one in taken if one.peak_mib), default=None),
-        rounds=(1,) * len(taken),
+        windows=tuple(_window(number, benchmark) for number, benchmark in enumerate(taken)),
     )
     return replace(one, problems=find_problems(one, replace(target.protocol, min_samples=len(taken))))
+
+
+def _count_calls(protocol: Protocol) -> int:
+    """How often `benchmark_model` is called for each file: each call is a process of its own, and gives one sample."""
+    return CALLS * protocol.processes
+
+
+def _window(number: int, benchmark: Benchmark) -> Window:
+    """One call of `benchmark_model`, which is a process of its own."""
+    wall_ms = benchmark.inference_us * benchmark.count / 1e3
+    return Window(number, float(number), benchmark.inference_us / 1e3, wall_ms=wall_ms)
 
 
 def find_cores(target: Target, told: Sections) -> tuple[int, ...]:
@@ -186,8 +201,8 @@ def _command(transport: Transport, model: ModelFile, target: Target, told: Secti
         f"./{BENCHMARK}",
         f"--graph={remote}",
         f"--num_threads={target.threads}",
-        f"--num_runs={-(-protocol.min_samples // protocol.rounds)}",
-        f"--min_secs={protocol.min_duration_s / protocol.rounds:g}",
+        f"--num_runs={-(-protocol.min_samples // _count_calls(protocol))}",
+        f"--min_secs={protocol.min_duration_s / _count_calls(protocol):g}",
         f"--warmup_min_secs={min(0.5, protocol.max_warmup_s):g}",
         "--report_peak_memory_footprint=true",
     ]

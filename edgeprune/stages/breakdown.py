@@ -7,7 +7,6 @@ from pathlib import Path
 
 from edgeprune.core.breakdown import OTHERS, LayerTime, NodeTime, break_down
 from edgeprune.core.layers import Layer
-from edgeprune.core.statistics import settle_medians
 from edgeprune.device.measure import ModelFile
 from edgeprune.device.nodes import profile_nodes
 from edgeprune.errors import TargetError
@@ -29,12 +28,12 @@ def break_down_net(job: Job) -> tuple[list[LayerTime], float]:
             f"target {job.target.name}: {job.target.runtime} runs a net as one node, onnxruntime does not"
         )
     path = unpruned_file(job)
-    settled, _ = settle_medians(measure_beside_original(job, read_originals(job), {"net": path}))
+    times = measure_beside_original(job, read_originals(job), {"net": path})
     model = ModelFile.of(path, job.target.runtime)
     nodes = profile_nodes(job.device, model, job.target.threads, job.detail)
     widths = {group: offered[-1] for group, offered in job.widths.items()}
     sorted_nodes = sort_nodes(path, nodes, job.analysis.layers)
-    return break_down(job.layers, widths, read_table(job), read_correction(job), sorted_nodes), settled["net"]
+    return break_down(job.layers, widths, read_table(job), read_correction(job), sorted_nodes), times.latency_ms["net"]
 
 
 def sort_nodes(path: Path, nodes: Sequence[NodeTime], layers: Sequence[Layer]) -> Mapping[str, list[NodeTime]]:

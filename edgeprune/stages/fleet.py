@@ -86,7 +86,7 @@ def _ask(job: Job, fleet: Fleet, metrics: set[str]) -> list[Answer[Measured]]:
         def say(text: str) -> None:
             job.detail(f"{host}: {text}")
 
-        with open_device(target, host, say, bool(job.run.request.get("set_governor"))) as device:
+        with open_device(target, host, say, job.session) as device:
             check_meter(device, target)
             found = measure_models(device, models, target.threads, target.protocol, say)
             if ENERGY in metrics:

@@ -17,7 +17,7 @@ from edgeprune.core.limits import Limits, read_limits
 from edgeprune.core.measurement import DeviceFacts, parse_device_facts
 from edgeprune.core.runtime_faults import check_runtime
 from edgeprune.core.target import AUTO, Target, suggest
-from edgeprune.device.connect import Device, open_device
+from edgeprune.device.connect import Device, Session, open_device
 from edgeprune.device.energy import check_meter
 from edgeprune.errors import DeviceError, RecipeError, RunError, TargetError
 from edgeprune.graph.groups import Analysis, find_groups
@@ -28,6 +28,8 @@ from edgeprune.shipped import load_gates, load_target
 
 CHOSEN = "precision.json"
 """Where a run keeps the precision that it plans for, if its target leaves it open."""
+QUIET_WAIT_S = 300.0
+"""How long the line waits for a board on which others are at work."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,8 @@ class Job:
             RunError: the run is planned on an estimate, so no board belongs to it.
         """
         self.require_measured()
-        request, governor = self.run.request, bool(self.run.request.get("set_governor"))
-        device = self.stack.enter_context(open_device(self.target, request["host"], self.detail, governor))
+        request = self.run.request
+        device = self.stack.enter_context(open_device(self.target, request["host"], self.detail, self.session))
         self.detail(f"{device.facts.host}: {device.facts.cpu}, {device.facts.os}")
         check_meter(device, self.target)
         check_runtime(self.target, device.facts.runtimes)
@@ -105,6 +107,17 @@ class Job:
                     "name another --run"
                 )
         return device
+
+    @property
+    def allows_busy(self) -> bool:
+        """Whether the run goes on though others are at work on the board."""
+        return bool(self.run.request.get("allow_busy"))
+
+    @property
+    def session(self) -> Session:
+        """How boards are used in this run."""
+        wait_s = 0.0 if self.allows_busy else QUIET_WAIT_S
+        return Session(bool(self.run.request.get("set_governor")), wait_s)
 
     def require_measured(self) -> None:
         """Refuse whatever comes after planning in a run that was planned on an estimate.

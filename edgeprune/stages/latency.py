@@ -22,7 +22,6 @@ from edgeprune.core.loop import AIM, Goal, choose_fitting, describe_tries, fit_t
 from edgeprune.core.plan import GroupPlan, PruningPlan, parse_plan
 from edgeprune.core.planner import Choice, Problem, choose_widths, predict_ms, trace_front
 from edgeprune.core.shipping import choose_planned
-from edgeprune.core.statistics import settle_medians
 from edgeprune.core.target import AUTO
 from edgeprune.graph.surgery import apply_plan
 from edgeprune.prune.importance import keep_best_by_group
@@ -33,12 +32,10 @@ from edgeprune.stages.artifacts import Files, build, build_variant, read_origina
 from edgeprune.stages.job import CHOSEN, Job
 from edgeprune.stages.power import learn_power
 from edgeprune.stages.table import find_table
-from edgeprune.stages.timing import time_nets
+from edgeprune.stages.timing import NetTimes, time_nets
 
 VARIANTS = 16
 VARIANT_SEED = 7
-BUSY = 1.1
-"""Ratio of median to 10th percentile above which something else runs on the board; 1.01 to 1.03 are usual."""
 FRONT = 10
 """Budgets at which the front of loss against latency is looked at."""
 NOT_MEASURED = "estimated: no board was measured; this plan serves to look ahead and never passes a gate"
@@ -61,24 +58,24 @@ def profile(job: Job) -> dict[str, Any]:
     begun = time.monotonic()
     measured = measure_beside_original(job, originals, files)
     nets_s = time.monotonic() - begun
-    settled, ratio = settle_medians(measured)
-    if ratio > BUSY:
-        job.detail(f"the board is busy with something else: nets take {ratio:.2f} times as long as when it is quiet")
+    settled = measured.latency_ms
     nets = [
         describe_net(table, job.layers, widths, settled[name]) for name, widths in zip(files, variants, strict=True)
     ]
-    correction = fit_correction(nets)
+    correction = fit_correction(nets, measured.twin_gap)
     whole = count_costs(job.analysis.layers, variants[0], job.planned.fitted_precision)
     write_atomic(job.run.path("latency_table.json"), render_table(table))
     baseline_ms = settled["baseline"]
     job.detail(
         f"unpruned fp32 {baseline_ms:.4g} ms; {len(table.points)} layer shapes; whole nets predicted "
-        f"with a mean error of {correction.error or 0:.1%} (leave one out)"
+        f"with a mean error of {correction.error or 0:.1%} (leave one out); the same net twice: "
+        f"{measured.twin_gap:.1%} apart"
     )
     return {
         "device": job.device.facts.to_dict(),
         "baseline_ms": baseline_ms,
-        "p50_over_p10": ratio,
+        "twin_gap": measured.twin_gap,
+        "problems": list(measured.problems),
         "correction": asdict(correction),
         "baseline_predicted_ms": _predict_full(job, table, correction),
         "power_w": learn_power(job, files, settled),
@@ -95,7 +92,7 @@ def _choose_precision(job: Job) -> None:
     if target.precision != AUTO or job.run.path(CHOSEN).exists():
         return
     built = build(job, job.original, Files(job.run.directory, "original", (target.format,), ("fp32", "int8")))
-    latency_ms, _ = settle_medians(time_nets(job, {one.precision: job.run.path(one.path) for one in built}))
+    latency_ms = time_nets(job, {one.precision: job.run.path(one.path) for one in built}).latency_ms
     chosen = choose_planned(latency_ms)
     write_json(job.run.path(CHOSEN), {"precision": chosen, "latency_ms": latency_ms})
     told = ", ".join(f"{name} {taken:.4g} ms" for name, taken in latency_ms.items())
@@ -155,10 +152,8 @@ def unpruned_file(job: Job) -> Path:
     return job.run.path(f"variants/variant0/artifacts/pruned.{job.planned.fitted_precision}.{target.format}")
 
 
-def measure_beside_original(
-    job: Job, originals: Sequence[Artifact], files: Mapping[str, Path]
-) -> dict[str, tuple[float, ...]]:
-    """Samples in ms of nets, taken interleaved with the unpruned fp32 one, which is called "baseline"."""
+def measure_beside_original(job: Job, originals: Sequence[Artifact], files: Mapping[str, Path]) -> NetTimes:
+    """Latency of nets that take turns with the unpruned fp32 one, which is called "baseline"."""
     baseline = next(one for one in originals if one.format == job.target.format)
     return time_nets(job, {"baseline": job.run.path(baseline.path), **files})
 
@@ -281,7 +276,7 @@ def _measure_try(job: Job, choice: Choice, name: str) -> float:
     """Latency in ms of a cut net, as it would have been when the net was profiled."""
     limit = budget_ms(job, job.run.result("profile")["baseline_ms"])
     path = build_variant(job, name, cut_net(job, choice.widths))
-    settled, _ = settle_medians(measure_beside_original(job, read_originals(job), {name: path}))
+    settled = measure_beside_original(job, read_originals(job), {name: path}).latency_ms
     share = settled[name] / budget_ms(job, settled["baseline"])
     job.detail(f"measured {settled[name]:.4g} ms untrained, {share:.1%} of the budget")
     return share * limit

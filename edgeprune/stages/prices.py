@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from edgeprune.core.layers import LayerShape, join_ends
-from edgeprune.core.statistics import SETTLED_PERCENTILE, settle_medians
 from edgeprune.device.measure import ProbeSettings
 from edgeprune.errors import ExportError
 from edgeprune.export.prices import NetShapes, PairCosts, Prices
 from edgeprune.export.probes.build import CONVERSIONS, PRECISIONS, write_probes
 from edgeprune.run import write_json
 from edgeprune.stages.job import Job
-from edgeprune.stages.timing import EMPTY, LEAST_MS, shapes_alone, time_nets, time_probes
+from edgeprune.stages.timing import EMPTY, LEAST_MS, choose_references, shapes_alone, time_nets, time_probes
 
-PROBES = ProbeSettings(rounds=9, window_s=0.006, budget_s=240.0)
+PROBES = ProbeSettings(rounds=10, window_s=0.006, budget_s=240.0)
 PAIRS = (("int8", "int8-fp32"), ("fp32-int8", "fp32"))
 """Precisions of a probe of two layers, by whether the first and the second are in float."""
 
@@ -56,9 +53,9 @@ def _measure(job: Job, wanted: Mapping[str, set[LayerShape]]) -> Times:
         for shape, path in write_probes(shapes, job.target.format, precision, folder).items()
     }
     job.detail(f"measuring {len(files)} layers and conversions in float and int8")
-    windows = time_probes(job, files, PROBES)
-    settled = {key: float(np.percentile(taken, SETTLED_PERCENTILE)) for key, taken in windows.items()}
-    return {(shape, held): ms - settled[EMPTY, held.rpartition("-")[2]] for (shape, held), ms in settled.items()}
+    references = [(shape, PRECISIONS[0]) for shape in choose_references(wanted[PRECISIONS[0]])]
+    latency_ms = {key: steady.latency_ms for key, steady in time_probes(job, files, PROBES, references).items()}
+    return {(shape, held): ms - latency_ms[EMPTY, held.rpartition("-")[2]] for (shape, held), ms in latency_ms.items()}
 
 
 def _layer_ms(times: Times, shape: LayerShape, precision: str) -> float:
@@ -78,8 +75,8 @@ def _price_join(times: Times, shape: LayerShape) -> PairCosts:
 
 def _measure_whole(job: Job, files: Mapping[str, Path]) -> tuple[float, float]:
     """What the whole net takes in float and in int8."""
-    settled, _ = settle_medians(time_nets(job, {precision: files[precision] for precision in PRECISIONS}))
-    return settled["fp32"], settled["int8"]
+    latency_ms = time_nets(job, {precision: files[precision] for precision in PRECISIONS}).latency_ms
+    return latency_ms["fp32"], latency_ms["int8"]
 
 
 def _save(job: Job, shapes: NetShapes, prices: Prices) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from edgeprune.core.candidates import probe_shapes
 from edgeprune.core.latency import (
     FOREIGN,
+    TABLE_VERSION,
     LatencyPoint,
     LatencyTable,
     TableKey,
@@ -22,21 +23,21 @@ from edgeprune.core.latency import (
 )
 from edgeprune.core.layers import JOIN, LayerShape, join_ends
 from edgeprune.core.refine import Surprises, find_uncertain, note_surprises, predict_uncertainty
-from edgeprune.core.statistics import SETTLED_PERCENTILE
+from edgeprune.core.windows import SteadyLatency
 from edgeprune.device.measure import ProbeSettings
 from edgeprune.errors import ProfileError
 from edgeprune.export.probes.build import write_probes
 from edgeprune.run import write_atomic
 from edgeprune.shipped import cache_dir
 from edgeprune.stages.job import Job
-from edgeprune.stages.timing import EMPTY, LEAST_MS, shapes_alone, time_probes
+from edgeprune.stages.timing import EMPTY, LEAST_MS, choose_references, shapes_alone, time_probes
 
 FIRST_PROBES = 200
 MORE_PROBES = 300
 """Layer shapes measured at first, and in each step after it."""
 TOLERANCE = 0.01
 """Measuring ends when widths between measured ones leave no more than this share of the net uncertain."""
-ROUNDS, WINDOW_S = 7, 0.004
+ROUNDS, WINDOW_S = 8, 0.004
 """Many shapes for a short time each: the errors of a net's layers cancel, those of widths not measured do not."""
 MINUTES = 10.0
 """Time for layer shapes, unless the user says otherwise."""
@@ -54,7 +55,7 @@ def _table_key(job: Job) -> TableKey:
 
 
 def _stored_path(key: TableKey) -> Path:
-    name = f"{key.device}-{key.runtime}-{key.runtime_version}-{key.precision}-{key.threads}.json"
+    name = f"{key.device}-{key.runtime}-{key.runtime_version}-{key.precision}-{key.threads}-v{TABLE_VERSION}.json"
     return cache_dir() / "profiles" / name
 
 
@@ -109,18 +110,19 @@ def _probe(job: Job, shapes: Sequence[LayerShape], seconds: float) -> tuple[Late
     alone = shapes_alone([shape for shape in shapes if shape.op != JOIN], joins)
     files = write_probes({*alone, *joins}, target.format, job.planned.layer_precision, job.run.path("probes"))
     settings = ProbeSettings(rounds=ROUNDS, window_s=WINDOW_S, budget_s=max(0.0, seconds))
-    windows = time_probes(job, files, settings)
-    empty_ms = float(np.percentile(windows[EMPTY], SETTLED_PERCENTILE))
-    points = {shape: _point(shape, windows[shape], empty_ms) for shape in alone - {EMPTY}}
-    points |= {shape: _join_point(_point(shape, windows[shape], empty_ms), points) for shape in joins}
+    steady = time_probes(job, files, settings, choose_references(alone))
+    empty_ms = steady[EMPTY].latency_ms
+    points = {shape: _point(shape, steady[shape], empty_ms) for shape in alone - {EMPTY}}
+    points |= {shape: _join_point(_point(shape, steady[shape], empty_ms), points) for shape in joins}
     return tuple(points[shape] for shape in sorted(points))
 
 
-def _point(shape: LayerShape, windows_ms: Sequence[float], empty_ms: float) -> LatencyPoint:
-    """What is told of windows: the 10th percentile, which a neighbour's work hardly moves, the least and the median."""
-    low, settled, high = (float(value) - empty_ms for value in np.percentile(windows_ms, [0, SETTLED_PERCENTILE, 50]))
-    kept = tuple(round(window, 6) for window in windows_ms)
-    return LatencyPoint(shape, max(settled, LEAST_MS), max(low, LEAST_MS), max(high, LEAST_MS), kept)
+def _point(shape: LayerShape, steady: SteadyLatency, empty_ms: float) -> LatencyPoint:
+    """What is told of a probe: its latency, and how far its windows lie apart, both without the call."""
+    low, high = (float(value) for value in np.percentile(steady.windows_ms, [10, 90]))
+    latency_ms, low_ms, high_ms = (max(value - empty_ms, LEAST_MS) for value in (steady.latency_ms, low, high))
+    kept = tuple(round(window_ms, 6) for window_ms in steady.windows_ms)
+    return LatencyPoint(shape, latency_ms, min(low_ms, latency_ms), max(high_ms, latency_ms), kept)
 
 
 def _join_point(both: LatencyPoint, alone: Mapping[LayerShape, LatencyPoint]) -> LatencyPoint:

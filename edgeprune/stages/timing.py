@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
 from edgeprune.core.layers import LayerShape, join_ends
-from edgeprune.core.measurement import Protocol
+from edgeprune.core.measurement import Measurement, Protocol, find_neighbours
+from edgeprune.core.windows import SteadyLatency, Window, fit_common_speed
 from edgeprune.device.measure import ModelFile, ProbeSettings, measure_models, measure_probes
+from edgeprune.errors import ProfileError
 from edgeprune.stages.job import Job
 
-QUICK = Protocol(min_samples=60, min_duration_s=0.5, rounds=8, max_warmup_s=0.5)
-"""Enough to compare nets interleaved; the final figures are taken by the target's own protocol."""
+QUICK = Protocol(min_samples=60, min_duration_s=0.5, rounds=60, processes=4, max_warmup_s=0.5)
+"""Enough to compare nets that take turns; the final figures are taken by the target's own protocol."""
+TWIN = "twin"
+"""The first of the nets once more: what it seems to take more or less is how far figures may be off."""
+TWIN_TOLERANCE = 0.02
+SESSIONS = 3
+"""Nets are measured in so many sessions at most, until the twins agree."""
 EMPTY = LayerShape("linear", 1, 1)
 """A layer that costs next to nothing: what its model takes is the call."""
 LEAST_MS = 1e-4
@@ -22,26 +30,72 @@ LEAST_MS = 1e-4
 Key = TypeVar("Key")
 
 
-def time_nets(job: Job, files: Mapping[str, Path]) -> dict[str, tuple[float, ...]]:
-    """Samples in ms of whole nets by name.
+@dataclass(frozen=True)
+class NetTimes:
+    """What nets that took turns were found to take.
+
+    `twin_gap` is how far apart two measurements of the first net lie, as a fraction. `problems` say what else than the
+    nets may have taken time.
+    """
+
+    latency_ms: Mapping[str, float]
+    twin_gap: float
+    problems: tuple[str, ...] = ()
+
+
+def time_nets(job: Job, files: Mapping[str, Path]) -> NetTimes:
+    """Latency in ms of whole nets by name, of untrained ones too; the first is measured twice.
 
     Raises:
         DeviceError: the device cannot be reached or does not run them.
+        ProfileError: the same net, measured twice, is not the same, and the run does not allow a busy board.
     """
     models = [ModelFile.of(path, job.target.runtime, name) for name, path in files.items()]
-    measured = measure_models(job.device, models, job.target.threads, QUICK, lambda _: None)
-    return {name: one.samples_ms for name, one in measured.items()}
+    models.append(replace(models[0], name=TWIN))
+    windows: dict[str, tuple[Window, ...]] = {model.name: () for model in models}
+    problems: tuple[str, ...] = ()
+    for number in range(SESSIONS):
+        measured = measure_models(job.device, models, job.target.threads, QUICK, lambda _: None)
+        windows = {name: windows[name] + _number(measured[name], number) for name in windows}
+        problems += tuple(find_neighbours(measured[TWIN].conditions))
+        steady = fit_common_speed(windows)
+        gap = abs(steady[TWIN].latency_ms / steady[models[0].name].latency_ms - 1)
+        if gap <= TWIN_TOLERANCE:
+            break
+        job.detail(f"the same net twice in turn: {gap:.1%} apart; measuring on")
+    if gap > TWIN_TOLERANCE and not job.allows_busy:
+        raise ProfileError(
+            f"{job.device.facts.host}: the same net, measured twice in turn, is {gap:.1%} apart after {SESSIONS} "
+            f"sessions ({TWIN_TOLERANCE:.0%} at most): something else works on the board; stop it and run the same "
+            "command again, or add --allow-busy"
+        )
+    return NetTimes({name: steady[name].latency_ms for name in files}, gap, tuple(dict.fromkeys(problems)))
 
 
-def time_probes(job: Job, files: Mapping[Key, Path], settings: ProbeSettings) -> dict[Key, tuple[float, ...]]:
-    """Medians in ms of each window of each probe.
+def _number(measurement: Measurement, session: int) -> tuple[Window, ...]:
+    """The windows of a session, their processes numbered on from those of the sessions before."""
+    return tuple(replace(window, process=window.process + session * QUICK.processes) for window in measurement.windows)
+
+
+def time_probes(
+    job: Job, files: Mapping[Key, Path], settings: ProbeSettings, references: Sequence[Key]
+) -> dict[Key, SteadyLatency]:
+    """Latency of each probe at the common speed of the board, which the references, timed beside all, tell.
 
     Raises:
         DeviceError: the device cannot be reached or does not run them.
     """
     models = {key: ModelFile.of(path, job.target.runtime) for key, path in files.items()}
-    windows = measure_probes(job.device, list(models.values()), job.target.threads, settings, job.detail)
-    return {key: windows[model.name] for key, model in models.items()}
+    named = replace(settings, references=tuple({models[key].name for key in references}))
+    windows = measure_probes(job.device, list(models.values()), job.target.threads, named, job.detail)
+    steady = fit_common_speed(windows)
+    return {key: steady[model.name] for key, model in models.items()}
+
+
+def choose_references(shapes: Collection[LayerShape]) -> tuple[LayerShape, ...]:
+    """Layers that are timed beside all others: the call alone, and one of middling work."""
+    by_work = sorted((shape for shape in shapes if shape.macs), key=lambda shape: (shape.macs, shape))
+    return (EMPTY, by_work[len(by_work) // 2]) if by_work else (EMPTY,)
 
 
 def shapes_alone(layers: Collection[LayerShape], joins: Collection[LayerShape]) -> set[LayerShape]:

@@ -8,8 +8,8 @@ from typing import Any
 
 from edgeprune.core.document import REPORT_VERSION, Figures, budget_gates, describe_conditions, gate_figures
 from edgeprune.core.gate import decide, judge
+from edgeprune.core.measurement import find_ratio
 from edgeprune.core.shipping import DEFAULT_LIMIT, Candidates
-from edgeprune.core.statistics import ratio_interval
 from edgeprune.core.target import AUTO
 from edgeprune.report.junit import render_junit
 from edgeprune.report.page import render_page
@@ -49,7 +49,7 @@ def build_report(job: Job) -> dict[str, Any]:
     figures, judged, profiled = read_figures(job), job.run.result("gate"), job.run.result("profile")
     candidates = read_candidates(job)
     baseline, result = candidates.baseline, figures[shipped(job)]
-    speedup = ratio_interval(baseline.measurement.samples_ms, result.measurement.samples_ms)
+    speedup = find_ratio(baseline.measurement, result.measurement)
     fitted, budget = job.run.result("fit"), job.target.budget
     return {
         "version": REPORT_VERSION,

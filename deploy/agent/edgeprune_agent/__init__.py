@@ -11,6 +11,8 @@ output:
     {"event": "error", "kind": ..., "message": ...}
     {"event": "end"}                                    always last; without it the connection or the agent was lost
 
-Commands: facts, have, measure, sustain, meter, energy, probe, evaluate, lease, release; and cold, which measure runs
-in fresh processes.
+Commands: facts, have, measure, sustain, meter, energy, probe, nodes, evaluate, lease, release, trust; and cold and
+turns, which measure and probe run in fresh processes:
+
+    {"event": "window", "model": ..., "samples_ns": ...}    of turns, one a window
 """

@@ -24,6 +24,7 @@ COMMANDS = {
     "probe": "probe",
     "nodes": "nodes",
     "sustain": "sustain",
+    "turns": "turns",
     "evaluate": "evaluate",
     "cold": "measure",
     "lease": "lease",

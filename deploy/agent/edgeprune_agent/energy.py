@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeprune_agent.errors import AgentError, first_line
 from edgeprune_agent.events import Events
 from edgeprune_agent.files import read_checked
-from edgeprune_agent.measure import Run, keep_archive, load_all
+from edgeprune_agent.measure import keep_archive
 from edgeprune_agent.meter import Meter
 from edgeprune_agent.power import choose_meter, following, sampling
 from edgeprune_agent.timing import quiet
+from edgeprune_agent.turns import load_all
+
+if TYPE_CHECKING:
+    from edgeprune_agent.turns import Run
 
 MARGIN_S = 0.3
 """Before and after each window the board does the same as in it: meters and clocks settle, no edge is averaged in."""
@@ -47,7 +51,8 @@ def energy(request: dict[str, Any], root: str, events: Events) -> None:
         found = choose_meter(root, request["meter"], request["sensor"])
         if found is None:
             raise AgentError("meter", f"no power sensor ({request['meter']})")
-    runs = load_all(request["models"], request, events)
+    loaded = load_all({**request, "archive": None}, events)
+    runs = {name: model.run for name, model in loaded.items()}
     pace = set_pace(request, found)
     readings = following(request["run"]) if request["meter"] == COMMAND else sampling(found)
     with quiet(), readings as log:

@@ -12,6 +12,7 @@ from edgeprune_agent.events import Events
 from edgeprune_agent.files import find_place, read_checked, write_whole
 from edgeprune_agent.measure import keep_archive
 from edgeprune_agent.runtimes import load_model
+from edgeprune_agent.shapes import ONLY
 
 SIGN_OF_LIFE_S = 2.0
 
@@ -25,8 +26,9 @@ def evaluate(request: dict[str, Any], root: str, events: Events) -> None:
     read_checked(model["file"])
     read_checked(request["inputs"])
     inputs = numpy.load(find_place(request["inputs"]), mmap_mode="r", allow_pickle=False)
-    loaded = load_model(model["runtime"], str(find_place(model["file"])), request)
-    check_shape(inputs.shape, loaded.input_shape)
+    loaded = load_model(
+        model["runtime"], str(find_place(model["file"])), {**request, "shapes": row_shape(inputs.shape)}
+    )
     packed = io.BytesIO()
     numpy.save(packed, run_rows(loaded.predict, inputs, model["name"], events), allow_pickle=False)
     name = hashlib.sha256(packed.getvalue()).hexdigest() + ".npy"
@@ -34,14 +36,15 @@ def evaluate(request: dict[str, Any], root: str, events: Events) -> None:
     events.emit("result", outputs=name, rows=len(inputs))
 
 
-def check_shape(inputs: tuple[int, ...], takes: tuple[int, ...]) -> None:
-    """Require rows that fit a model of batch 1.
+def row_shape(inputs: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """The shape in which a model takes one of the inputs, as a request gives it.
 
     Raises:
-        AgentError: they do not.
+        AgentError: there are none.
     """
-    if not inputs or inputs[0] == 0 or (1, *inputs[1:]) != takes:
-        raise AgentError("request", f"inputs of shape {list(inputs)} do not fit a model that takes {list(takes)}")
+    if not inputs or inputs[0] == 0:
+        raise AgentError("request", f"there are no inputs: their shape is {list(inputs)}")
+    return {ONLY: (1, *inputs[1:])}
 
 
 def run_rows(predict: Any, inputs: Any, name: str, events: Events) -> Any:

@@ -18,6 +18,7 @@ def claim_stdout() -> TextIO:
 
 
 ALIVE_S = 5.0
+SAY_S = 10.0
 
 
 class Events:
@@ -25,7 +26,7 @@ class Events:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._last = time.monotonic()
+        self._last = self._told = time.monotonic()
 
     def emit(self, event: str, **fields: Any) -> None:
         """Write one event."""
@@ -36,6 +37,12 @@ class Events:
     def progress(self, text: str) -> None:
         """Say what is going on."""
         self.emit("progress", text=text)
+        self._told = time.monotonic()
+
+    def progress_slowly(self, text: str) -> None:
+        """Say what is going on, where nothing was said of it for long."""
+        if time.monotonic() - self._told > SAY_S:
+            self.progress(text)
 
     def alive(self) -> None:
         """Give a sign of life where nothing was written for a while."""

@@ -1,60 +1,93 @@
-"""Measuring models: cold start in a process of its own, steady state interleaved. Energy is a run of its own."""
+"""Measuring models: cold starts in processes of their own, steady state in several that take turns.
+
+Energy is a run of its own.
+"""
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import subprocess
-import sys
+import statistics
 import time
-from collections.abc import Callable
 from typing import Any
 
 from edgeprune_agent.board import State, read_governor, read_peak_mib, read_state
 from edgeprune_agent.errors import AgentError
 from edgeprune_agent.events import Events
 from edgeprune_agent.files import find_place, read_archive, read_checked, remove, write_whole
+from edgeprune_agent.occupancy import await_quiet, share_load
 from edgeprune_agent.parsers import describe_throttled
 from edgeprune_agent.prepare import cool_down
 from edgeprune_agent.runtimes import import_runtime, load_model, share_nodes
-from edgeprune_agent.timing import measure_overhead_us, quiet, settle, time_runs, warm_up
+from edgeprune_agent.timing import measure_overhead_us
+from edgeprune_agent.turns import ARITHMETIC, call_process, take_turns
 
+COLD_STARTS = 3
 COLD_TIMEOUT_S = 100
-COLD_FIELDS = ("init_ms", "first_ms", "peak_memory_mib", "providers")
 MAX_SAMPLES = 20000
 """More samples of a model than these, which only one far below 1 ms takes, are thinned evenly."""
-
-Run = Callable[[], Any]
+WINDOW_FIELDS = ("process", "at_ns", "wall_ns", "cpu_ns", "waited_ns", "switches")
 
 
 def measure(request: dict[str, Any], root: str, events: Events) -> None:
     """Measure every model of the request; one result each, with the conditions they share."""
     keep_archive(request)
-    models, threads = request["models"], request["threads"]
+    models = request["models"]
     for model in models:
         read_checked(model["file"])
-    cold = {}
-    for model in models:
-        events.progress(f"cold start of {model['name']}")
-        cold[model["name"]] = run_cold(model, request)
-    runs = load_all(models, request, events)
+    cold_starts = {model["name"]: start_cold(model, request, events) for model in models}
     too_warm_c = cool_down(request, root, events)
+    await_quiet(request, root, events)
     states = [read_state(root)]
-    with quiet():
-        warm = warm_all(runs, request["max_warmup_s"], events)
-        samples = run_rounds(runs, request, events, lambda: states.append(read_state(root)))
-    conditions = {**describe_conditions(states, threads, root), "too_warm_c": too_warm_c}
-    for name, taken in samples.items():
+    pace = set_pace(request)
+    windows, processes = take_turns({**request, "archive": None}, pace, events, lambda: states.append(read_state(root)))
+    conditions = {**describe_conditions(states, request["threads"], root), "too_warm_c": too_warm_c}
+    conditions.update(describe_work(windows, processes))
+    for model in models:
+        name = model["name"]
+        taken = [window for window in windows if window["model"] == name]
         events.emit(
             "result",
             name=name,
-            **cold[name],
-            warmup_runs=warm[name],
-            samples_ns=[one for window in taken for one in window],
-            rounds=[len(window) for window in taken],
+            **cold_starts[name],
+            warmup_runs=sum(row["warmups"][name] for row in processes),
+            inputs=processes[0]["shapes"][name],
+            samples_ns=[sample for window in taken for sample in window["samples_ns"]],
+            windows=[describe_window(window) for window in taken],
             conditions=conditions,
         )
+
+
+def describe_window(window: dict[str, Any]) -> dict[str, Any]:
+    """A window beside the samples of all: how many are its own, and what became of the processor meanwhile."""
+    return {"count": len(window["samples_ns"]), **{field: window[field] for field in WINDOW_FIELDS}}
+
+
+def describe_work(windows: list[dict[str, Any]], processes: list[dict[str, Any]]) -> dict[str, Any]:
+    """What others did on the board while processes took turns; and the median time of a fixed loop in each."""
+    loops: list[list[int]] = [[] for _ in processes]
+    for window in windows:
+        if window["model"] == ARITHMETIC:
+            loops[window["process"]] += window["samples_ns"]
+    shares = share_load([row["load"] for row in processes])
+    return {**shares, "arithmetic_us": [statistics.median(samples) / 1e3 for samples in loops]}
+
+
+def set_pace(request: dict[str, Any]) -> dict[str, Any]:
+    """How the processes go about it, so that all together keep to the protocol."""
+    processes = request["processes"]
+    rounds = math.ceil(request["rounds"] / processes)
+    windows = rounds * processes
+    return {
+        "processes": processes,
+        "rounds": rounds,
+        "least_rounds": rounds,
+        "budget_s": 0.0,
+        "window_s": request["min_duration_s"] / windows,
+        "at_least": math.ceil(request["min_samples"] / windows),
+        "most": MAX_SAMPLES // windows,
+        "warmup_s": request["max_warmup_s"],
+    }
 
 
 def keep_archive(request: dict[str, Any]) -> None:
@@ -84,72 +117,40 @@ def cold(request: dict[str, Any], root: str, events: Events) -> None:
     )
 
 
+def start_cold(model: dict[str, Any], request: dict[str, Any], events: Events) -> dict[str, Any]:
+    """Init, first inference and peak memory of a model in fresh processes: each of COLD_STARTS, and what to tell first.
+
+    The middle one of the times is told beside all; of memory the most.
+
+    Raises:
+        AgentError: what such a process said, or how it ended.
+    """
+    starts = []
+    for number in range(COLD_STARTS):
+        events.progress_slowly(f"cold start {number + 1} of {model['name']}")
+        starts.append(run_cold(model, request))
+    times = {name: [start[name] for start in starts] for name in ("init_ms", "first_ms")}
+    peaks = [start["peak_memory_mib"] for start in starts if start["peak_memory_mib"] is not None]
+    return {
+        **{name: statistics.median(values) for name, values in times.items()},
+        "cold_starts_ms": [list(pair) for pair in zip(times["init_ms"], times["first_ms"])],  # noqa: B905  Python 3.8
+        "peak_memory_mib": max(peaks, default=None),
+        "providers": starts[0]["providers"],
+    }
+
+
 def run_cold(model: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
-    """Init, first inference and peak memory of a model, from a fresh process.
+    """One cold start, in a fresh process.
 
     Raises:
         AgentError: what that process said, or how it ended.
     """
-    wanted: dict[str, Any] = {name: asked[name] for name in ("threads", "provider", "allow_fallback") if name in asked}
-    request = {"command": "cold", "file": model["file"], "runtime": model["runtime"], **wanted}
-    command = [sys.executable, "-I", "-B", sys.argv[0]]
+    request = {"command": "cold", "file": model["file"], "runtime": model["runtime"]}
     try:
-        done = subprocess.run(
-            command, input=json.dumps(request), capture_output=True, text=True, timeout=COLD_TIMEOUT_S, check=False
-        )
-    except subprocess.TimeoutExpired as exc:
-        raise AgentError("model", f"{model['name']}: no first inference within {COLD_TIMEOUT_S} s") from exc
-    answers = [json.loads(line) for line in done.stdout.splitlines()]
-    for answer in answers:
-        if answer["event"] == "error":
-            raise AgentError(answer["kind"], f"{model['name']}: {answer['message']}")
-    if done.returncode != 0 or not answers:
-        cause = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
-        raise AgentError("model", f"{model['name']}: its process ended by {cause} (out of memory?)")
-    return {key: answers[0][key] for key in COLD_FIELDS}
-
-
-def load_all(models: list[dict[str, Any]], request: dict[str, Any], events: Events) -> dict[str, Run]:
-    """Load every model; gives its inference by name."""
-    runs = {}
-    for model in models:
-        runs[model["name"]] = load_model(model["runtime"], str(find_place(model["file"])), request).run
-        events.alive()
-    return runs
-
-
-def warm_all(runs: dict[str, Run], limit_s: float, events: Events) -> dict[str, int]:
-    """Warm every model up; gives its number of runs by name."""
-    counts = {}
-    for name, run in runs.items():
-        counts[name] = warm_up(run, limit_s)
-        events.alive()
-    return counts
-
-
-def run_rounds(
-    runs: dict[str, Run], request: dict[str, Any], events: Events, between: Callable[[], None]
-) -> dict[str, list[list[int]]]:
-    """Samples in ns by round: in each a window of every model, so that what changes over time changes all alike.
-
-    Every other round goes backwards, so that none is always the one that follows the other.
-    """
-    rounds = request["rounds"]
-    window_s, least = request["min_duration_s"] / rounds, math.ceil(request["min_samples"] / rounds)
-    samples: dict[str, list[list[int]]] = {name: [] for name in runs}
-    for turn in range(rounds):
-        for name, run in list(runs.items())[:: -1 if turn % 2 else 1]:
-            settle(run, request["threads"])
-            samples[name].append(thin(time_runs(run, window_s, least), max(least, MAX_SAMPLES // rounds)))
-            events.alive()
-        between()
-        events.progress(f"round {turn + 1} of {rounds}")
-    return samples
-
-
-def thin(samples: list[int], most: int) -> list[int]:
-    """Every n-th sample, so that at most so many are kept."""
-    return samples[:: math.ceil(len(samples) / most)]
+        (answer,) = [event for event in call_process(request, asked, COLD_TIMEOUT_S) if event["event"] == "result"]
+    except AgentError as exc:
+        raise AgentError(exc.kind, f"{model['name']}: {exc}") from exc
+    return answer
 
 
 def describe_conditions(states: list[State], threads: int, root: str) -> dict[str, Any]:
@@ -161,6 +162,7 @@ def describe_conditions(states: list[State], threads: int, root: str) -> dict[st
     return {
         "threads": threads,
         "affinity": sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [],
+        "cores": os.cpu_count() or 0,
         "governor": read_governor(root),
         "frequency_mhz": [state.mhz for state in states if state.mhz is not None],
         "temperature_c": [state.temperature_c for state in states if state.temperature_c is not None],

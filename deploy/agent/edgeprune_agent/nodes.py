@@ -34,7 +34,7 @@ def nodes(request: dict[str, Any], root: str, events: Events) -> None:
     ort = import_runtime(model["runtime"])
     with tempfile.TemporaryDirectory() as folder:
         session = make_session(ort, str(find_place(model["file"])), request, str(Path(folder) / "profile"))
-        feed, end, runs = make_feed(session), time.monotonic() + request["seconds"], 0
+        feed, end, runs = make_feed(session, request), time.monotonic() + request["seconds"], 0
         while runs < 3 or (time.monotonic() < end and runs < MOST_RUNS):
             session.run(None, feed)
             runs += 1

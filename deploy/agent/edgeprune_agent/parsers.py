@@ -51,6 +51,33 @@ def parse_load(text: str) -> float | None:
     return float(match.group()) if match else None
 
 
+def parse_busy_ticks(text: str) -> tuple[int | None, int | None]:
+    """Ticks that all cores together were at work, and those that a hypervisor took, from /proc/stat (proc(5)).
+
+    The columns are user, nice, system, idle, iowait, irq, softirq, steal, guest and guest_nice; guests are in user.
+    """
+    match = re.match(r"cpu ((?: [0-9]{1,18}){7,10})(?:\n|$)", text)
+    if match is None:
+        return None, None
+    ticks = [int(word) for word in match.group(1).split()]
+    stolen = ticks[7] if len(ticks) > 7 else 0
+    return sum(ticks[:3]) + sum(ticks[5:7]) + stolen, stolen
+
+
+def parse_stall_us(text: str) -> int | None:
+    """Microseconds in which some task waited for a core, from /proc/pressure/cpu (kernel.org, accounting/psi)."""
+    match = re.search(r"^some .*total=([0-9]{1,18})$", text, re.MULTILINE)
+    return int(match.group(1)) if match else None
+
+
+def parse_process_ticks(text: str) -> tuple[int, str, int] | None:
+    """Number, name and ticks of processor time of a process, from /proc/PID/stat, whose name may hold anything."""
+    match = re.match(r"([0-9]{1,9}) \((.*)\) \S(?: -?[0-9]{1,20}){10} ([0-9]{1,18}) ([0-9]{1,18}) ", text, re.DOTALL)
+    if match is None:
+        return None
+    return int(match.group(1)), match.group(2), int(match.group(3)) + int(match.group(4))
+
+
 def parse_throttled(text: str) -> int | None:
     """The bits of `vcgencmd get_throttled`: 0 to 3 say what is now, 16 to 19 what was since boot."""
     match = re.search(r"throttled=0x([0-9a-fA-F]{1,8})\b", text)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from edgeprune_agent.errors import AgentError, first_line
 from edgeprune_agent.providers import find_shares, make_session
+from edgeprune_agent.shapes import settle_shapes
 
 PROVIDERS = {"onnxruntime": ("onnxruntime",), "litert": ("ai-edge-litert", "tflite-runtime")}
 """Packages that provide a runtime, the preferred one first."""
@@ -23,12 +24,13 @@ MODULES = {
 class Loaded(NamedTuple):
     """A model in its runtime.
 
-    `run` infers on inputs that are in place; `predict` maps one input `[1, ...]` to the first output.
+    `run` infers on inputs that are in place; `predict` maps one input `[1, ...]` to the first output. `shapes` are the
+    inputs' by name, first the one that `predict` takes.
     """
 
     run: Callable[[], Any]
     predict: Callable[[Any], Any]
-    input_shape: tuple[int, ...]
+    shapes: dict[str, tuple[int, ...]]
 
 
 def find_runtimes() -> dict[str, str]:
@@ -64,7 +66,7 @@ def load_model(runtime: str, model: str | bytes, request: dict[str, Any]) -> Loa
     """Load a model from its file or its content, with repeatable inputs in place, as a request wants it run.
 
     Raises:
-        AgentError: the runtime is missing or refuses the model.
+        AgentError: the runtime is missing or refuses the model, or sizes of its inputs are open.
     """
     module = import_runtime(runtime)
     load = load_onnx if runtime == "onnxruntime" else load_litert
@@ -81,8 +83,8 @@ def load_model(runtime: str, model: str | bytes, request: dict[str, Any]) -> Loa
 def load_onnx(ort: Any, model: str | bytes, request: dict[str, Any]) -> Loaded:
     """ONNX Runtime, one operator after the other, inputs and outputs bound."""
     session = make_session(ort, model, request)
-    binding = session.io_binding()
-    for name, array in make_feed(session).items():
+    binding, feed = session.io_binding(), make_feed(session, request)
+    for name, array in feed.items():
         binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
     for value in session.get_outputs():
         binding.bind_output(value.name)
@@ -92,12 +94,19 @@ def load_onnx(ort: Any, model: str | bytes, request: dict[str, Any]) -> Loaded:
     def predict(row: Any) -> Any:
         return session.run([result], {source.name: quantize(row, detail)})[0]
 
-    return Loaded(lambda: session.run_with_iobinding(binding), predict, fixed_shape(source.shape))
+    shapes = {name: tuple(array.shape) for name, array in feed.items()}
+    return Loaded(lambda: session.run_with_iobinding(binding), predict, shapes)
 
 
-def make_feed(session: Any) -> dict[str, Any]:
-    """Repeatable inputs of an ONNX Runtime session, by name."""
-    return {value.name: make_input(fixed_shape(value.shape), onnx_dtype(value.type)) for value in session.get_inputs()}
+def make_feed(session: Any, request: dict[str, Any]) -> dict[str, Any]:
+    """Repeatable inputs of an ONNX Runtime session by name, of the shapes that a request gives where they are open.
+
+    Raises:
+        AgentError: an open size that nothing says, or a shape that does not fit.
+    """
+    inputs = session.get_inputs()
+    shapes = settle_shapes({value.name: value.shape for value in inputs}, request.get("shapes") or {})
+    return {value.name: make_input(shapes[value.name], onnx_dtype(value.type)) for value in inputs}
 
 
 def share_nodes(model: str, request: dict[str, Any]) -> dict[str, float]:
@@ -109,7 +118,7 @@ def share_nodes(model: str, request: dict[str, Any]) -> dict[str, float]:
     if request["runtime"] != "onnxruntime" or request.get("provider", "cpu") == "cpu":
         return {}
     ort = import_runtime(request["runtime"])
-    return find_shares(ort, model, request, make_feed(make_session(ort, model, request)))
+    return find_shares(ort, model, request, make_feed(make_session(ort, model, request), request))
 
 
 def onnx_dtype(kind: str) -> str:
@@ -118,15 +127,15 @@ def onnx_dtype(kind: str) -> str:
     return {"float": "float32", "double": "float64"}.get(name, name)
 
 
-def fixed_shape(shape: Any) -> tuple[int, ...]:
-    """A shape with 1 for every size that is not fixed."""
-    return tuple(size if isinstance(size, int) and size > 0 else 1 for size in shape)
-
-
 def load_litert(module: Any, model: str | bytes, request: dict[str, Any]) -> Loaded:
     """LiteRT, or tflite-runtime, with its default delegate (XNNPACK)."""
     source = {"model_content": model} if isinstance(model, bytes) else {"model_path": model}
     interpreter = module.Interpreter(num_threads=request["threads"], **source)
+    declared = {detail["name"]: declared_sizes(detail) for detail in interpreter.get_input_details()}
+    shapes = settle_shapes(declared, request.get("shapes") or {})
+    for detail in interpreter.get_input_details():
+        if tuple(detail["shape"]) != shapes[detail["name"]]:
+            interpreter.resize_tensor_input(detail["index"], shapes[detail["name"]])
     interpreter.allocate_tensors()
     inputs, output = interpreter.get_input_details(), interpreter.get_output_details()[0]
     for detail in inputs:
@@ -137,7 +146,14 @@ def load_litert(module: Any, model: str | bytes, request: dict[str, Any]) -> Loa
         interpreter.invoke()
         return dequantize(interpreter.get_tensor(output["index"]), output, row.dtype)
 
-    return Loaded(interpreter.invoke, predict, tuple(int(size) for size in inputs[0]["shape"]))
+    return Loaded(interpreter.invoke, predict, shapes)
+
+
+def declared_sizes(detail: dict[str, Any]) -> list[int | None]:
+    """The sizes of a TFLite input, open ones as None: its shape has 1 for these, its signature -1."""
+    signature = detail.get("shape_signature")
+    sizes = detail["shape"] if signature is None or len(signature) == 0 else signature
+    return [int(size) if size > 0 else None for size in sizes]
 
 
 def quantize(row: Any, detail: dict[str, Any]) -> Any:

@@ -9,10 +9,11 @@ from edgeprune_agent.board import State, read_state
 from edgeprune_agent.events import Events
 from edgeprune_agent.files import find_place, read_checked
 from edgeprune_agent.measure import describe_conditions, keep_archive
+from edgeprune_agent.occupancy import describe_load, read_load, share_load
 from edgeprune_agent.parsers import describe_throttled
 from edgeprune_agent.prepare import cool_down
 from edgeprune_agent.runtimes import load_model
-from edgeprune_agent.timing import quiet, time_runs
+from edgeprune_agent.timing import Window, quiet, take_window
 
 MOST_WINDOWS = 600
 LEAST_WINDOW_S = 0.5
@@ -25,32 +26,35 @@ def sustain(request: dict[str, Any], root: str, events: Events) -> None:
     keep_archive(request)
     (model,) = request["models"]
     read_checked(model["file"])
-    run = load_model(model["runtime"], str(find_place(model["file"])), request).run
+    loaded = load_model(model["runtime"], str(find_place(model["file"])), request)
+    run = loaded.run
     too_warm_c = cool_down(request, root, events)
     window_s = max(LEAST_WINDOW_S, request["duration_s"] / MOST_WINDOWS)
-    states, rows = [read_state(root)], []
+    states, rows, load = [read_state(root)], [], read_load(root)
     with quiet():
         begun = said = time.monotonic()
         while time.monotonic() - begun < request["duration_s"]:
-            samples = time_runs(run, window_s, 1)
+            window = take_window(run, window_s, 1, request["threads"])
             states.append(read_state(root))
-            rows.append(describe_window(time.monotonic() - begun, samples, states[-2], states[-1]))
+            rows.append(describe_window(time.monotonic() - begun, window, states[-2], states[-1]))
             if time.monotonic() - said > SAY_S:
                 said = time.monotonic()
                 events.progress(describe_row(model["name"], rows[-1], request["duration_s"]))
-    conditions = describe_conditions(states, request["threads"], root)
-    events.emit("result", name=model["name"], windows=rows, conditions={**conditions, "too_warm_c": too_warm_c})
+    conditions = {**describe_conditions(states, request["threads"], root), "too_warm_c": too_warm_c}
+    conditions.update(share_load([describe_load(load, read_load(root))]))
+    events.emit("result", name=model["name"], inputs=loaded.shapes, windows=rows, conditions=conditions)
 
 
-def describe_window(at_s: float, samples: list[int], before: State, after: State) -> dict[str, Any]:
+def describe_window(at_s: float, window: Window, before: State, after: State) -> dict[str, Any]:
     """One window that ended `at_s` after the beginning: latencies in ns and the board at its end."""
-    ordered = sorted(samples)
+    ordered = sorted(window.samples_ns)
     throttled = describe_throttled(before.throttle_bits, after.throttle_bits)
     if after.throttle_events > before.throttle_events:
         throttled.append("thermal throttling")
     return {
         "at_s": at_s,
-        "count": len(samples),
+        "count": len(ordered),
+        "waited_share": None if window.waited_ns is None else window.waited_ns / window.wall_ns,
         "latency_ns": [ordered[percent * (len(ordered) - 1) // 100] for percent in PERCENTILES],
         "mhz": after.mhz,
         "temperature_c": after.temperature_c,
