@@ -256,6 +256,8 @@ def show_profile(directory: Path | None, table: Path | None, output: Path | None
     path = table or Path(directory or ".") / "latency_table.json"
     if not path.exists():
         raise UsageError(f"{path}: no latency table there yet; `edgeprune profile --run {directory}` measures one")
+    if directory is not None:
+        look_at_run(directory).file(path.name)
     shown = parse_table(path.read_text(errors="replace"), str(path))
     staircases = find_staircases(shown)
     if not staircases:

@@ -122,9 +122,11 @@ class Run:
         """A file that a stage has made, proven to be what it was then.
 
         Raises:
-            RunError: it is gone, was changed, or was never made; says which stage to run again.
+            RunError: it is gone, was changed, was never made or lies elsewhere; says which stage to run again.
         """
         path = self.directory / name
+        if not path.resolve().is_relative_to(self.directory.resolve()):
+            raise RunError(f"{self.directory}: {name!r} is named as a file of it, and lies outside of the run")
         if name not in self._made and name not in self._proven:
             self._prove(name, self._find_maker(name))
         return path

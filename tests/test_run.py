@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from edgeprune.errors import RunError
-from edgeprune.run import open_run, write_atomic
+from edgeprune.run import look_at_run, open_run, write_atomic
 
 REQUEST = {"target": "local", "host": None}
 
@@ -26,8 +26,8 @@ def test_stage_that_raises_is_not_finished(tmp_path: Path) -> None:
 
 
 def test_run_of_another_request_is_refused(tmp_path: Path) -> None:
-    with open_run(tmp_path, REQUEST):
-        pass
+    with open_run(tmp_path, REQUEST) as run:
+        run.begin()
     with (
         pytest.raises(RunError, match="made with target = 'local', not 'rpi4'"),
         open_run(tmp_path, {"target": "rpi4"}),
@@ -36,8 +36,8 @@ def test_run_of_another_request_is_refused(tmp_path: Path) -> None:
 
 
 def test_request_is_taken_from_the_run_when_resumed(tmp_path: Path) -> None:
-    with open_run(tmp_path, {"target": "local", "speedup": 2.0}):
-        pass
+    with open_run(tmp_path, {"target": "local", "speedup": 2.0}) as run:
+        run.begin()
     with open_run(tmp_path, {"target": None, "speedup": None}) as run:
         assert run.request == {"target": "local", "speedup": 2.0}
 
@@ -64,10 +64,11 @@ def test_second_process_is_refused(tmp_path: Path) -> None:
 
 def test_damaged_stage_names_its_file(tmp_path: Path) -> None:
     with open_run(tmp_path, REQUEST) as run:
+        run.begin()
         run.stage("trace", dict)
         (tmp_path / "stages" / "trace.json").write_text('{"half')
-        with pytest.raises(RunError, match=r"trace\.json: cannot be read"):
-            run.result("trace")
+        with pytest.raises(RunError, match=r"trace\.json: is not what it was"):
+            look_at_run(tmp_path).result("trace")
 
 
 def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

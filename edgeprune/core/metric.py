@@ -20,7 +20,7 @@ class Metric:
     read back from a report has none. `unit` is "" for a figure without one.
 
     Raises:
-        RecipeError: no name, a direction that is neither "higher" nor "lower", or a unit that is no text.
+        ValueError: no name, a direction that is neither "higher" nor "lower", or a unit that is no text.
     """
 
     name: str
@@ -31,11 +31,11 @@ class Metric:
     def __post_init__(self) -> None:
         """Reject what cannot be meant."""
         if not isinstance(self.name, str) or not self.name.strip() or not self.name.isprintable():
-            raise RecipeError(f'Metric: name: expected a text such as "F1", found {self.name!r}')
+            raise ValueError(f'Metric: name: expected a text such as "F1", found {self.name!r}')
         if self.better not in (HIGHER, LOWER):
-            raise RecipeError(f'Metric {self.name}: better: expected "higher" or "lower", found {self.better!r}')
+            raise ValueError(f'Metric {self.name}: better: expected "higher" or "lower", found {self.better!r}')
         if not isinstance(self.unit, str) or not self.unit.isprintable():
-            raise RecipeError(f'Metric {self.name}: unit: expected a text such as "K", found {self.unit!r}')
+            raise ValueError(f'Metric {self.name}: unit: expected a text such as "K", found {self.unit!r}')
 
     def __call__(self, outputs: Any, targets: Any) -> Any:
         """What `compute` gives."""

@@ -66,14 +66,10 @@ def read_release(directory: Path, target: Target) -> tuple[Release, bytes]:
     except (KeyError, TypeError, StopIteration) as exc:
         remedy = f"`edgeprune report --run {directory}` writes it anew"
         raise RunError(f"{directory}: its report is not whole: {exc!r}; {remedy}") from exc
-    run.file(path)
-    return release, _read_model(directory, path, artifact.sha256)
+    return release, _read_model(run.file(path), artifact.sha256)
 
 
-def _read_model(directory: Path, path: str, sha256: str) -> bytes:
-    place = (directory / path).resolve()
-    if not place.is_relative_to(directory.resolve()):
-        raise RunError(f"{directory}: its report names {path!r}, which lies outside of the run")
+def _read_model(place: Path, sha256: str) -> bytes:
     try:
         content = place.read_bytes()
     except OSError as exc:

@@ -102,6 +102,10 @@ def top1_accuracy_percent(outputs: np.ndarray, targets: np.ndarray) -> float:
     return float(100 * np.mean(outputs.argmax(1) == targets))
 
 
+TOP1_ACCURACY = replace(TOP1, compute=top1_accuracy_percent)
+"""The metric of a recipe that has none of its own."""
+
+
 def load_recipe(name_or_path: str) -> Recipe:
     """Load a built-in recipe by name, or a Python file by path.
 
@@ -285,7 +289,7 @@ def _loss(given: Any, source: str) -> Callable[..., Any] | None:
 
 def _metric(given: Any, source: str) -> Metric:
     if given is None:
-        return replace(TOP1, compute=top1_accuracy_percent)
+        return TOP1_ACCURACY
     if not isinstance(given, Metric) or given.compute is None:
         name = getattr(given, "__name__", "function")
         raise RecipeError(

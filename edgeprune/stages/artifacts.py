@@ -153,12 +153,12 @@ def export(job: Job) -> dict[str, Any]:
     check_artifacts_(checked, nets, originals)
     check_artifacts_(checked, nets, made)
     is_accurate = make_judge(job)
-    right = _is_int8_right(job, checked, is_accurate)
-    if job.target.precision in (MIXED, AUTO) or not right:
+    always = wants_mixed(job.target.precision, _is_int8_right(job, checked, is_accurate))
+    if always is not None:
         wishes = Wishes(
             accurate=partial(_is_right, job, is_accurate),
             ask=partial(price_net, job, {one: _place(job, one) for one in PRICED}),
-            always=job.target.precision == MIXED or not right,
+            always=always,
             **_sizes_allowed(job, made),
         )
         for mixed in _build_mixed(job, program, wishes):
@@ -175,6 +175,13 @@ def export(job: Job) -> dict[str, Any]:
         "parity": [parity_row(link) for link in checked.links],
         "refused": checked.refused,
     }
+
+
+def wants_mixed(precision: str, is_int8_right: bool) -> bool | None:
+    """Whether a file with some layers in float is made: None: it is not; False: only if some are better in float."""
+    if precision == MIXED or not is_int8_right:
+        return True
+    return False if precision == AUTO else None
 
 
 def _count(job: Job, program: GraphModule, artifacts: Iterable[Artifact]) -> dict[str, Costs]:
