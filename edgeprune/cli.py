@@ -325,7 +325,7 @@ def deploy(directory: Path | None, dry_run: bool, first: str | None, **asked: An
 
     Repeat with --run DIR to resume after an interruption.
     """
-    from edgeprune.pipeline import forget_from
+    from edgeprune.pipeline import restart_from
 
     if first is not None and (directory is None or not (directory / "request.json").exists()):
         raise UsageError(f"--from {first}: there is no run yet to make it anew in; give the --run that was begun")
@@ -334,7 +334,7 @@ def deploy(directory: Path | None, dry_run: bool, first: str | None, **asked: An
         return
     with _open(directory, asked) as job:
         if first is not None:
-            forget_from(job, first)
+            restart_from(job, first)
         _run_line(job, "report")
         _finish(job)
 

@@ -7,13 +7,13 @@ from functools import partial
 from typing import Any
 
 from edgeprune.stages.artifacts import export
-from edgeprune.stages.job import Job, find_address, open_job
+from edgeprune.stages.job import CHOSEN, Job, find_address, open_job
 from edgeprune.stages.latency import fit, plan, profile
 from edgeprune.stages.measure import measure
 from edgeprune.stages.model import prune, recover_accuracy, score, trace
 from edgeprune.stages.verdict import gate, report
 
-__all__ = ["LINE", "PLANNING", "deploy", "forget_from", "open_job"]
+__all__ = ["LINE", "PLANNING", "deploy", "open_job", "restart_from"]
 
 LINE: dict[str, Callable[[Job], Any]] = {
     "trace": trace,
@@ -34,7 +34,8 @@ PLANNING = ("trace", "profile", "score", "plan", "fit")
 
 
 def deploy(job: Job, until: str = "report") -> None:
-    """The whole line; each stage's result is saved before the next begins, and a saved one is not made again.
+    """The whole line; each stage's result is saved before the next begins, and a saved one is not made again, unless
+    one before it is.
 
     Raises:
         EdgepruneError: a stage cannot be done; a board that nothing says the address of, before any is begun; a file
@@ -46,6 +47,8 @@ def deploy(job: Job, until: str = "report") -> None:
         job.say(f"[{index}/{len(LINE)}] {name}{' (done before)' if done else ''}")
         if done:
             job.run.check(name)
+        else:
+            _forget_from(job, name)
         if name not in PLANNING:
             job.require_measured()
         job.run.stage(name, partial(stage, job))
@@ -53,7 +56,13 @@ def deploy(job: Job, until: str = "report") -> None:
             break
 
 
-def forget_from(job: Job, stage: str) -> None:
-    """Drop a stage's result and those of all after it, so that the line makes them anew."""
+def restart_from(job: Job, stage: str) -> None:
+    """Drop what a stage and all after it have made, also what an interrupted one has chosen."""
+    _forget_from(job, stage)
+    if not job.run.finished("profile"):
+        job.run.path(CHOSEN).unlink(missing_ok=True)
+
+
+def _forget_from(job: Job, stage: str) -> None:
     names = list(LINE)
     job.run.forget(*names[names.index(stage) :])

@@ -153,7 +153,7 @@ class Run:
         """
         if not self.finished(stage):
             raise RunError(
-                f"{self.directory}: stage {stage!r} has not run yet; run `edgeprune deploy --run` with it first"
+                f"{self.directory}: stage {stage!r} has not run yet; `edgeprune deploy --run {self.directory}` runs it"
             )
         return read_json(self.file(f"stages/{stage}.json"))
 
@@ -245,6 +245,7 @@ def open_run(directory: Path, request: dict[str, Any]) -> Iterator[Run]:
     Raises:
         RunError: another process is at work in it, or it was made for a different request.
     """
+    _check_place(directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         lock = (directory / ".lock").open("a")
@@ -262,11 +263,7 @@ def preview_run(directory: Path, request: dict[str, Any]) -> Iterator[Run]:
     Raises:
         RunError: another process is at work in it, it was made for a different request, or cannot be made.
     """
-    existing = next(place for place in (directory, *directory.absolute().parents) if place.exists())
-    if not existing.is_dir():
-        raise RunError(f"{directory}: cannot be used as a run directory: {existing} is a file")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise RunError(f"{directory}: cannot be used as a run directory: {existing} cannot be written")
+    _check_place(directory)
     lock = directory / ".lock"
     if not lock.exists():
         yield Run(directory, settle_request(directory, request))
@@ -320,6 +317,15 @@ def settle_request(directory: Path, request: dict[str, Any]) -> dict[str, Any]:
     return {**known, **{key: known.get(key) if value is None else value for key, value in request.items()}}
 
 
+def _check_place(directory: Path) -> None:
+    """Require a folder that can be written, or a place where one can be made."""
+    existing = next(place for place in (directory, *directory.absolute().parents) if _exists(place))
+    if not existing.is_dir():
+        raise RunError(f"{directory}: cannot be used as a run directory: {existing} is a file")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise RunError(f"{directory}: cannot be used as a run directory: {existing} cannot be written")
+
+
 def _take(lock: int, directory: Path) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -339,6 +345,8 @@ def _remove(path: Path) -> None:
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
+    except NotADirectoryError:
+        return False
     except OSError as exc:
         raise RunError(f"{path}: cannot be looked at: {exc.strerror}") from exc
 

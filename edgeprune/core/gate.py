@@ -63,9 +63,9 @@ class Gate:
         """For people: `latency_p95_ms at_most 12`, `quality_drop at_most 0.1 K (RMSE)`."""
         kind, limit = self.limit
         if self.of is None or self.metric not in (QUALITY, QUALITY_DROP):
-            return f"{self.metric} {kind} {limit:g}"
+            return f"{self.metric} {kind} {show_number(limit)}"
         unit = self.of.unit if self.metric == QUALITY else self.of.drop_unit
-        shown = f"{limit:g} {unit}".rstrip() if kind != "max_regression" else f"{limit:g}"
+        shown = show_number(limit) if kind == "max_regression" else f"{show_number(limit)} {unit}".rstrip()
         return f"{self.metric} {kind} {shown} ({self.of.name})"
 
     def to_dict(self) -> dict[str, Any]:
@@ -153,6 +153,11 @@ def check_direction(gate: Gate, better: str, where: str) -> None:
         raise TargetError(f"{where}: {kind} would pass the worst; write {LIMITS[better]}")
 
 
+def show_number(value: float) -> str:
+    """A number as people write it: counts to the last digit, all else to six digits."""
+    return f"{value:.0f}" if value == round(value) else f"{value:g}"
+
+
 def judge(gate: Gate, figures: Mapping[str, Figure], baseline: Mapping[str, Figure]) -> GateResult:
     """Hold one gate against the figures.
 
@@ -196,12 +201,12 @@ def _compare(figure: Figure, value: float, limit: float, below: bool) -> tuple[s
     best, worst = (low, high) if below else (-high, -low)
     bound = (limit if below else -limit) + ROUNDING * abs(limit)
     sign = "<=" if below else ">="
-    shown = f"{value:.4g}" + (f" [{low:.4g}, {high:.4g}]" if high > low else "")
+    shown = show_number(value) + (f" [{low:.4g}, {high:.4g}]" if high > low else "")
     if worst <= bound:
-        return PASS, value, f"{shown} {sign} {limit:.4g}"
+        return PASS, value, f"{shown} {sign} {show_number(limit)}"
     if best > bound:
-        return FAIL, value, f"{shown} is not {sign} {limit:.4g}"
-    return INCONCLUSIVE, value, f"the interval of {shown} holds the limit {limit:.4g}"
+        return FAIL, value, f"{shown} is not {sign} {show_number(limit)}"
+    return INCONCLUSIVE, value, f"the interval of {shown} holds the limit {show_number(limit)}"
 
 
 def decide(results: Sequence[GateResult]) -> str:
