@@ -28,15 +28,17 @@ from edgeprune.errors import InfeasibleBudget
 from edgeprune.graph.surgery import apply_plan
 from edgeprune.pipeline import deploy, open_job
 from edgeprune.run import read_json, write_json
-from edgeprune.stages.artifacts import build_variant, read_originals
+from edgeprune.stages.artifacts import build_variant
 from edgeprune.stages.job import Job
 from edgeprune.stages.latency import budget_ms, measure_beside_original
 from edgeprune.stages.model import read_plan
+from edgeprune.stages.record import read_originals
 
 RESULTS = Path(__file__).parent / "results" / "budget_hits.json"
 SHARES = (0.35, 0.5, 0.6, 0.75, 0.9)
 WITHIN = (0.93, 1.0)
-PROFILED = ("original.pt2", "latency_table.json", "artifacts", "stages/trace.json", "stages/profile.json")
+RECORDED = [f"{folder}/{stage}.json" for folder in ("stages", "record") for stage in ("trace", "profile")]
+PROFILED = ("original.pt2", "latency_table.json", "artifacts", "variants/variant0", *RECORDED)
 
 
 def write_scores(job: Job) -> None:
@@ -60,7 +62,8 @@ def hit(profiled: Path, name: str, share: float) -> dict[str, Any]:
     """Plan and fit one budget in a run of its own that takes over the net's profile."""
     folder = profiled.with_name(f"{profiled.name}-{share:g}")
     shutil.rmtree(folder, ignore_errors=True)
-    (folder / "stages").mkdir(parents=True)
+    for part in ("stages", "record", "variants"):
+        (folder / part).mkdir(parents=True)
     for part in PROFILED:
         source = profiled / part
         (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / part)

@@ -6,6 +6,7 @@ import json
 import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import onnxruntime
 import pytest
 from click.testing import CliRunner
 from device_models import QUICK, make_model
+from recorded import record_run
 from release_board import make_run
 from ssh_server import SshServer, why_not
 
@@ -21,6 +23,8 @@ from edgeprune.cli_boards import fleet as fleet_command
 from edgeprune.cli_boards import release as release_command
 from edgeprune.core.artifact import Artifact
 from edgeprune.core.layers import LayerShape
+from edgeprune.core.limits import Costs
+from edgeprune.core.metric import TOP1
 from edgeprune.core.target import Target
 from edgeprune.device import lease as leases
 from edgeprune.device.connect import open_agent, open_device
@@ -195,7 +199,6 @@ def test_a_board_is_named_once(boards: dict[str, SshServer], tmp_path: Path) -> 
 def measured_run(folder: Path) -> Path:
     """A run directory as the line leaves it once it has measured, of a wide layer and a narrow one."""
     (folder / "artifacts").mkdir(parents=True)
-    (folder / "stages").mkdir()
     models, rows = [], []
     for role, width in (("original", 96), ("pruned", 8)):
         made = make_model(folder / "artifacts", "onnxruntime", LayerShape("linear", 24, width))
@@ -215,17 +218,16 @@ def measured_run(folder: Path) -> Path:
         "recipe": str(folder / "recipe.py"), "runtime": None, "precision": None, "threads": None,
         "gates": str(gates),
     }  # fmt: skip
-    size = {"parameters": 1, "macs": 1}
+    costs = asdict(Costs(1, 4, 1, 4))
     stages = {
-        "trace": size, "prune": size, "profile": {"baseline_predicted_ms": 1.0, "device": facts},
-        "fit": {"plan": {"predicted_ms": 1.0}}, "export": {"artifacts": rows},
-        "measure": {"accuracy_percent": {one.name: 90.0 for one in models}, "samples": 10},
+        "trace": {"metric": TOP1.to_dict()}, "profile": {"baseline_predicted_ms": 1.0, "device": facts},
+        "fit": {"plan": {"predicted_ms": 1.0}},
+        "export": {"artifacts": rows, "costs": {one.name: costs for one in models}},
+        "measure": {"quality": {one.name: 90.0 for one in models}, "samples": 10},
     }  # fmt: skip
-    (folder / "request.json").write_text(json.dumps(request))
     (folder / "measurements.json").write_text(json.dumps({name: one.to_dict() for name, one in measured.items()}))
-    for name, stage in stages.items():
-        (folder / "stages" / f"{name}.json").write_text(json.dumps(stage))
-    return folder
+    made = {"measure": ["measurements.json"], "export": [row["path"] for row in rows]}
+    return record_run(folder, request, stages, made)
 
 
 def top1_percent(model: Path) -> float:
@@ -280,7 +282,7 @@ def test_a_fleet_is_measured_and_judged_by_the_board_that_was_named(
     assert "refused" in str(rows["gone"]["error"])
     size = gates["file_bytes at_most 100000"]
     assert (size["host"], size["outcome"]) == ("b2", "pass")  # type: ignore[index]
-    assert {name: rows[name]["accuracy_percent"] for name in ("b1", "b2")} == dict.fromkeys(("b1", "b2"), accuracy)
+    assert {name: rows[name]["quality"] for name in ("b1", "b2")} == dict.fromkeys(("b1", "b2"), accuracy)
     assert gates["accuracy_percent at_least 1"]["outcome"] == "pass"  # type: ignore[index]
     assert "pass         accuracy_percent at_least 1" in printed
     _, gates, printed = call()

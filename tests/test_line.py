@@ -60,10 +60,10 @@ def test_the_shipped_file_is_smaller_and_what_the_plan_says(run: tuple[Path, dic
 
 def test_accuracy_comes_from_the_runtime(run: tuple[Path, dict[str, Any], str]) -> None:
     _, report, _ = run
-    measured = {row["path"]: row["accuracy_percent"] for row in report["artifacts"]}
+    measured = {row["path"]: row["quality"] for row in report["artifacts"]}
     assert len(measured) == 8
-    assert abs(measured["artifacts/original.fp32.onnx"] - report["torch_accuracy_percent"]["original"]) < 0.5
-    assert report["result"]["accuracy_samples"] == 300
+    assert abs(measured["artifacts/original.fp32.onnx"] - report["torch_quality"]["original"]) < 0.5
+    assert report["result"]["quality_samples"] == 300
 
 
 def test_every_figure_of_the_table_is_in_the_report(run: tuple[Path, dict[str, Any], str]) -> None:
@@ -72,18 +72,24 @@ def test_every_figure_of_the_table_is_in_the_report(run: tuple[Path, dict[str, A
         figures = report[side]
         for value in (figures["latency"]["p50_ms"], figures["latency"]["p95_ms"]):
             assert f"{value:.4g} ms" in printed
-        assert f"{figures['accuracy_percent']:.2f} %" in printed
+        assert f"{figures['quality']:.2f} %" in printed
     assert f"verdict: {report['verdict']}" in printed
     assert "no power sensor" in printed or report["result"]["energy_mj"] is not None
 
 
 def test_the_fastest_accurate_file_is_told(run: tuple[Path, dict[str, Any], str]) -> None:
     _, report, printed = run
-    rows = [row for row in report["artifacts"] if (row["role"], row["format"]) == ("pruned", "onnx")]
-    fastest = min((row for row in rows if row["accurate"]), key=lambda row: row["latency"]["p50_ms"])
+    rows = [row for row in report["artifacts"] if row["role"] == "pruned"]
+    sound = [row for row in rows if row["accurate"] and not row["problems"]]
+    fastest = min(sound, key=lambda row: row["latency"]["p50_ms"])
     assert [row["path"] for row in rows if row["fastest"]] == [fastest["path"]]
-    assert [row["precision"] for row in report["artifacts"] if row["shipped"]] == ["fp32"]
+    (ships,) = (row for row in report["artifacts"] if row["shipped"])
+    assert (ships["format"], ships["precision"]) == ("onnx", "fp32")
     assert any("fastest" in line and fastest["path"] in line for line in printed.splitlines())
+    told = [note for note in report["notes"] if note.startswith("onnx fp32 is slower than")]
+    assert bool(told) == (ships["latency"]["median_low_ms"] > fastest["latency"]["median_high_ms"])
+    if told and fastest["format"] == "tflite":
+        assert "--runtime litert" in told[0]
 
 
 def test_files_name_the_plan_that_they_were_pruned_by(run: tuple[Path, dict[str, Any], str]) -> None:
@@ -148,9 +154,12 @@ def test_budget_that_cannot_be_met_is_proven(run: tuple[Path, dict[str, Any], st
     cache = environment(directory.parent / "cache")
     done = subprocess.run(command(*arguments), capture_output=True, text=True, env=cache, timeout=300, check=False)
     assert done.returncode == 1
-    assert (
-        "no widths meet 0.0001 ms" in done.stderr.splitlines()[-1] or "no widths meet" in done.stderr.splitlines()[-1]
-    )
+    said = done.stderr.splitlines()[-1]
+    assert "no widths meet 0.0001 ms: the narrowest net is predicted at" in said
+    best_ms = float(said.split("--latency-ms ")[1].split()[0])
+    assert 0.0001 < best_ms < run[1]["baseline"]["latency"]["p50_ms"]
+    assert "sensitivity" not in done.stderr  # told before anything was scored
+    assert not (tmp_path / "run" / "stages" / "score.json").exists()
     assert "Traceback" not in done.stderr
 
 

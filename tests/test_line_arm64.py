@@ -16,4 +16,4 @@ def test_line_into_arm64(arm64_server: SshServer, tmp_path: Path) -> None:
     links = {row["link"]: row for row in report["parity"] if "on the device" in row["link"]}
     assert len(links) == len(report["artifacts"])
     assert all(row["ok"] for row in links.values())
-    assert all(row["accuracy_percent"] is not None for row in report["artifacts"])
+    assert all(row["quality"] is not None for row in report["artifacts"])

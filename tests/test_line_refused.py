@@ -15,7 +15,7 @@ def test_a_refused_file_never_ships_and_does_not_stop_the_others(tmp_path: Path)
         refused = rows["pruned", file_format, "int8"]
         assert "20 dB: " in refused["refused"]
         assert "is lost: another is" in refused["refused"]
-        assert not {"latency", "accuracy_percent"} & set(refused)
+        assert not {"latency", "quality"} & set(refused)
     (shipped,) = (row for row in rows.values() if row["shipped"])
     assert (shipped["role"], shipped["format"]) == ("pruned", "onnx")
     assert shipped["precision"] != "int8"

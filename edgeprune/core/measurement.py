@@ -12,7 +12,7 @@ import numpy as np
 
 from edgeprune.core.answers import Reader, count, each, named, number, optional, positive, read_fields, text
 from edgeprune.core.energy import Energy
-from edgeprune.core.statistics import LatencySummary, drift, ratio_interval, summarise
+from edgeprune.core.statistics import CONFIDENCE, LatencySummary, bound_median, drift, ratio_interval, summarise
 from edgeprune.core.windows import Window, fit_common_speed, keep_undisturbed
 
 NO_POWER_SENSOR = "no power sensor"
@@ -207,23 +207,32 @@ class Measurement:
     @cached_property
     def latency(self) -> LatencySummary:
         """Percentiles, spread and interval of the steady state."""
-        return summarise(self.steady_ms, [float(np.median(samples)) for samples in self.samples_by_process.values()])
+        return summarise(self.steady_ms, self.by_process_ms)
+
+    @property
+    def by_process_ms(self) -> tuple[float, ...]:
+        """The median of each process."""
+        return tuple(float(np.median(samples)) for samples in self.samples_by_process.values())
+
+    def bound_median(self, confidence: float) -> tuple[float, float]:
+        """The interval in ms that holds the median with this probability."""
+        return bound_median(self.steady_ms, self.by_process_ms, confidence)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; raw samples included, and what is made of the windows."""
         return {**asdict(self), "processor": self.processor}
 
 
-def find_ratio(above: Measurement, below: Measurement) -> tuple[float, float, float]:
-    """The latency of one artifact by that of another, measured in turns with it, and its 95 % interval.
+def find_ratio(above: Measurement, below: Measurement, confidence: float = CONFIDENCE) -> tuple[float, float, float]:
+    """The latency of one artifact by that of another, measured in turns with it, and its interval.
 
     The common speed of the board is taken off, and the interval is that over the processes which timed both; without
     several such it is a bootstrap over all samples.
     """
     if len({window.process for one in (above, below) for window in one.steady_windows}) < LEAST_PROCESSES:
-        return ratio_interval(above.samples_ms, below.samples_ms)
+        return ratio_interval(above.samples_ms, below.samples_ms, confidence)
     steady = fit_common_speed({"above": above.windows, "below": below.windows})
-    return steady["above"].ratio_to(steady["below"])
+    return steady["above"].ratio_to(steady["below"], confidence)
 
 
 @dataclass(frozen=True)

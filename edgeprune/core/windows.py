@@ -12,7 +12,7 @@ from scipy.sparse import csr_matrix, diags, hstack
 from scipy.sparse.linalg import spsolve
 
 from edgeprune.core.answers import positive
-from edgeprune.core.statistics import student_interval
+from edgeprune.core.statistics import CONFIDENCE, student_interval
 
 DISTURBED = 0.05
 """A window whose threads waited for a core for more than this share of it was not the process's own."""
@@ -72,14 +72,14 @@ class SteadyLatency:
             for process in sorted({window.process for window in self.windows})
         }
 
-    def ratio_to(self, other: SteadyLatency) -> tuple[float, float, float]:
-        """This latency by another of the same session, and its 95 % interval over the processes that timed both.
+    def ratio_to(self, other: SteadyLatency, confidence: float = CONFIDENCE) -> tuple[float, float, float]:
+        """This latency by another of the same session, and its interval over the processes that timed both.
 
         Fewer than two such processes are a ValueError.
         """
         mine, others = self.by_process_ms, other.by_process_ms
         logs = [log(mine[process] / others[process]) for process in mine if process in others]
-        ratio, low, high = map(exp, student_interval(logs))
+        ratio, low, high = map(exp, student_interval(logs, confidence))
         return ratio, low, high
 
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from edgeprune.core.layers import LayerShape, join_ends
 from edgeprune.core.measurement import Measurement, Protocol, find_neighbours
+from edgeprune.core.shipping import FORMAT_RUNTIMES
 from edgeprune.core.windows import SteadyLatency, Window, fit_common_speed
 from edgeprune.device.measure import ModelFile, ProbeSettings, measure_models, measure_probes
 from edgeprune.errors import ProfileError
@@ -50,7 +51,7 @@ def time_nets(job: Job, files: Mapping[str, Path]) -> NetTimes:
         DeviceError: the device cannot be reached or does not run them.
         ProfileError: the same net, measured twice, is not the same, and the run does not allow a busy board.
     """
-    models = [ModelFile.of(path, job.target.runtime, name) for name, path in files.items()]
+    models = [ModelFile.of(path, FORMAT_RUNTIMES[path.suffix[1:]], name) for name, path in files.items()]
     models.append(replace(models[0], name=TWIN))
     windows: dict[str, tuple[Window, ...]] = {model.name: () for model in models}
     problems: tuple[str, ...] = ()
@@ -85,7 +86,7 @@ def time_probes(
     Raises:
         DeviceError: the device cannot be reached or does not run them.
     """
-    models = {key: ModelFile.of(path, job.target.runtime) for key, path in files.items()}
+    models = {key: ModelFile.of(path, FORMAT_RUNTIMES[path.suffix[1:]]) for key, path in files.items()}
     named = replace(settings, references=tuple({models[key].name for key in references}))
     windows = measure_probes(job.device, list(models.values()), job.target.threads, named, job.detail)
     steady = fit_common_speed(windows)
