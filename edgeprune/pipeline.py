@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from edgeprune.stages.artifacts import export
+from edgeprune.stages.confirm import confirm
 from edgeprune.stages.job import CHOSEN, Job, find_address, open_job
 from edgeprune.stages.latency import fit, plan, profile
 from edgeprune.stages.measure import measure
@@ -25,6 +26,7 @@ LINE: dict[str, Callable[[Job], Any]] = {
     "recover": recover_accuracy,
     "export": export,
     "measure": measure,
+    "confirm": confirm,
     "gate": gate,
     "report": report,
 }

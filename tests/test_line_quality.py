@@ -33,7 +33,7 @@ def deploy(folder: Path, figures: dict[str, str], *options: object) -> tuple[Pat
     (folder / "gates.toml").write_text(STRICT)
     words = ("--target", TARGET, "--host", "local", "--recipe", RECIPE, "--gates", folder / "gates.toml")
     done = subprocess.run(
-        command("deploy", *words, "--run", folder / "run", *options),
+        command("deploy", *words, "--allow-busy", "--run", folder / "run", *options),
         capture_output=True, text=True, env=environment(folder / "cache", **figures), timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 3, done.stderr

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate, chain
 from typing import Any
@@ -233,6 +233,32 @@ def find_ratio(above: Measurement, below: Measurement, confidence: float = CONFI
         return ratio_interval(above.samples_ms, below.samples_ms, confidence)
     steady = fit_common_speed({"above": above.windows, "below": below.windows})
     return steady["above"].ratio_to(steady["below"], confidence)
+
+
+def pool_measurements(first: Measurement, second: Measurement) -> Measurement:
+    """Two measurements of one artifact on one board as one: the windows and the conditions of both."""
+    before = max((window.process for window in first.windows), default=-1) + 1
+    later = tuple(replace(window, process=window.process + before) for window in second.windows)
+    return replace(
+        first,
+        samples_ms=first.samples_ms + second.samples_ms,
+        windows=first.windows + later,
+        warmup_runs=first.warmup_runs + second.warmup_runs,
+        conditions=_pool_conditions(first.conditions, second.conditions),
+        problems=(),
+    )
+
+
+def _pool_conditions(first: Conditions, second: Conditions) -> Conditions:
+    """Conditions of both, the worse where only one figure can stand."""
+    lists = ("frequency_mhz", "temperature_c", "load_average", "arithmetic_us")
+    pooled: dict[str, Any] = {name: getattr(first, name) + getattr(second, name) for name in lists}
+    for name in ("others_cores", "stolen_cores", "stalled_share", "too_warm_c"):
+        known = [value for value in (getattr(first, name), getattr(second, name)) if value is not None]
+        pooled[name] = max(known, default=None)
+    for name in ("throttled", "notes"):
+        pooled[name] = tuple(dict.fromkeys(getattr(first, name) + getattr(second, name)))
+    return replace(first, **pooled)
 
 
 @dataclass(frozen=True)

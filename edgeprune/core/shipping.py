@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from edgeprune.core.document import Figures, gate_figures, quality_figures
@@ -26,13 +26,14 @@ class Candidates:
     """Files of the pruned net that the board runs, measured; `baseline` is the unpruned fp32 file.
 
     `gates` are those that what ships is judged by, settled, with intervals of `confidence`; `open` names the files
-    among which the device decides.
+    among which the device decides. What was measured `again`, by name, is what is judged; it changes no choice.
     """
 
     files: tuple[Figures, ...]
     baseline: Figures
     gates: tuple[Gate, ...]
     open: Collection[str] = ()
+    again: Mapping[str, Figures] = field(default_factory=dict)
     confidence: float = CONFIDENCE
 
     @property
@@ -65,13 +66,26 @@ class Candidates:
         order = (PASS, INCONCLUSIVE, FAIL)
         return min(
             accurate,
-            key=lambda one: (not one.measurement.valid, order.index(decide(self.judge(one))), one.latency.p50_ms),
+            key=lambda one: (
+                not one.measurement.valid,
+                order.index(decide(self._judge(one, self.baseline))),
+                one.latency.p50_ms,
+            ),
         )
 
+    def find_last(self, figures: Figures) -> tuple[Figures, Figures]:
+        """A file and the baseline, as they were measured last in turns with each other."""
+        names = figures.artifact.name, self.baseline.artifact.name
+        result, baseline = (self.again.get(name) for name in names)
+        return (result, baseline) if result and baseline else (figures, self.baseline)
+
     def judge(self, figures: Figures) -> tuple[GateResult, ...]:
-        """What each gate says of a file; where none asks for its quality, that must be a number at least."""
-        looked_at = gate_figures(figures, self.baseline, self.confidence)
-        beside = gate_figures(self.baseline, confidence=self.confidence)
+        """What each gate says of a file, as it was measured last; its quality must be a number at least."""
+        return self._judge(*self.find_last(figures))
+
+    def _judge(self, figures: Figures, baseline: Figures) -> tuple[GateResult, ...]:
+        looked_at = gate_figures(figures, baseline, self.confidence)
+        beside = gate_figures(baseline, confidence=self.confidence)
         judged = tuple(judge(gate, looked_at, beside) for gate in self.gates)
         if figures.shown_quality is not None or any(gate.metric in QUALITY_METRICS for gate in self.gates):
             return judged
@@ -97,7 +111,7 @@ class Candidates:
     def _say_why(self, shipped: Figures, fastest: Figures) -> str:
         """Why the faster file does not ship, and what to do if it should."""
         if fastest.artifact.name in self.open:
-            missed = [one.gate for one in self.judge(fastest) if one.outcome != PASS]
+            missed = [one.gate for one in self._judge(fastest, self.baseline) if one.outcome != PASS]
             return f"it does not pass {', '.join(missed)}"
         asked = {
             "runtime": (FORMAT_RUNTIMES[shipped.artifact.format], FORMAT_RUNTIMES[fastest.artifact.format]),

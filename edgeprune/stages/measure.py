@@ -34,7 +34,7 @@ def measure(job: Job) -> dict[str, Any]:
     artifacts = [
         one for one in read_artifacts(job) if FORMAT_RUNTIMES[one.format] in runtimes and one.name not in refused
     ]
-    models = {one.name: _model_file(job, one) for one in artifacts}
+    models = {one.name: model_file(job, one) for one in artifacts}
     precisions = {one.name: one.precision for one in artifacts}
     remote = bool(job.device.facts.host_key)
     elsewhere = remote or bool(job.target.python)
@@ -79,7 +79,12 @@ def find_broken(links: Mapping[str, Parity], needed: Sequence[str]) -> list[str]
     return [name for name, link in links.items() if not link.ok]
 
 
-def _model_file(job: Job, artifact: Artifact) -> ModelFile:
+def model_file(job: Job, artifact: Artifact) -> ModelFile:
+    """A file of the run, for a board.
+
+    Raises:
+        RunError: it is gone, or was changed since it was exported.
+    """
     job.run.file(artifact.path)
     path = check_artifact(artifact, job.run.directory)
     return ModelFile(artifact.name, path, artifact.sha256, FORMAT_RUNTIMES[artifact.format])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from edgeprune.core.artifact import Artifact, name_artifact, parse_artifact
@@ -17,6 +18,9 @@ from edgeprune.core.shipping import Candidates
 from edgeprune.core.target import AUTO
 from edgeprune.run import read_json
 from edgeprune.stages.job import Job
+
+CONFIRMED = "confirmed.json"
+"""What was measured of the file that ships, and of the unpruned one, in sessions of their own."""
 
 
 def read_originals(job: Job) -> list[Artifact]:
@@ -57,11 +61,26 @@ def find_candidates(job: Job, figures: Mapping[str, Figures]) -> Candidates:
     broken = job.run.result("measure").get("broken", ())
     files = [one for one in figures.values() if one.artifact.role == "pruned" and one.artifact.name not in broken]
     choice = {one.artifact.name for one in files if is_open(job, one.artifact)}
-    return Candidates(tuple(files), figures[baseline_name(job)], job.gates, choice, job.target.budget.gate_confidence)
+    return Candidates(
+        files=tuple(files),
+        baseline=figures[baseline_name(job)],
+        gates=job.gates,
+        open=choice,
+        again=_read_again(job, figures),
+        confidence=job.target.budget.gate_confidence,
+    )
+
+
+def _read_again(job: Job, figures: Mapping[str, Figures]) -> dict[str, Figures]:
+    """What the stage `confirm` has measured again, once it has."""
+    if not job.run.finished("confirm"):
+        return {}
+    rows = read_json(job.run.file(CONFIRMED))
+    return {name: replace(figures[name], measurement=parse_measurement(row)) for name, row in rows.items()}
 
 
 def read_measurements(job: Job) -> dict[str, Measurement]:
-    """The final measurements by artifact name."""
+    """The measurements of all files, which took turns, by artifact name."""
     return {name: parse_measurement(row) for name, row in read_json(job.run.file("measurements.json")).items()}
 
 

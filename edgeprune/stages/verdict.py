@@ -57,7 +57,8 @@ def report(job: Job) -> dict[str, Any]:
     result = candidates.choose()
     _check_files(job, result, candidates.baseline)
     document = build_report(job, figures, candidates)
-    samples = {"before": candidates.baseline.measurement.samples_ms, "after": result.measurement.samples_ms}
+    last, baseline = candidates.find_last(result)
+    samples = {"before": baseline.measurement.samples_ms, "after": last.measurement.samples_ms}
     write_json(job.run.product("report.json"), document)
     write_atomic(job.run.product("gates.junit.xml"), render_junit(document))
     write_atomic(job.run.product("report.html"), render_page(document, samples))
@@ -67,8 +68,8 @@ def report(job: Job) -> dict[str, Any]:
 def build_report(job: Job, figures: Mapping[str, Figures], candidates: Candidates) -> dict[str, Any]:
     """The report document; its fields are described in docs/report.md."""
     judged, profiled = job.run.result("gate"), job.run.result("profile")
-    baseline, result = candidates.baseline, candidates.choose()
-    speedup = find_ratio(baseline.measurement, result.measurement)
+    result, baseline = candidates.find_last(candidates.choose())
+    speedup = find_ratio(baseline.measurement, result.measurement, candidates.confidence)
     fitted = job.run.result("fit")
     return {
         "version": REPORT_VERSION,

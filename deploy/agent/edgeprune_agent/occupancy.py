@@ -15,7 +15,7 @@ from edgeprune_agent.parsers import parse_busy_ticks, parse_process_ticks, parse
 
 LEAST_CORES, CORES_SHARE = 0.2, 0.03
 """A board is busy where others take more than so many cores, or, of a large one, this share of all."""
-LOOK_S = 1.0
+LOOK_S = 0.5
 QUIET_LOOKS = 2
 """So many looks in a row must find the board quiet."""
 
@@ -106,7 +106,7 @@ def await_quiet(request: dict[str, Any], root: str, events: Events, sleep: Calla
         AgentError: it is still busy then; says with what.
     """
     wait_s = request.get("quiet_wait_s") or 0.0
-    end, quiet, told = time.monotonic() + wait_s, 0, ""
+    end, quiet, say = time.monotonic() + wait_s, 0, events.progress
     while wait_s and quiet < QUIET_LOOKS:
         before, ticks = read_load(root), read_process_ticks(root)
         sleep(LOOK_S)
@@ -119,7 +119,8 @@ def await_quiet(request: dict[str, Any], root: str, events: Events, sleep: Calla
         told += f" ({workers})" if workers else ""
         if time.monotonic() >= end:
             raise AgentError("busy", f"{told}; stop them, or add --allow-busy: then no figure of latency passes a gate")
-        events.progress(f"waiting for a quiet board: {told}")
+        say(f"waiting for a quiet board: {told}")
+        say = events.progress_slowly
 
 
 def is_busy(work: dict[str, float | None], cores: int) -> bool:
