@@ -23,7 +23,6 @@ from machine import describe_machine
 from planner import channel_norms, synthetic_loss
 from planner_networks import NETWORKS
 
-from edgeprune.core.statistics import settle_medians
 from edgeprune.errors import InfeasibleBudget
 from edgeprune.graph.surgery import apply_plan
 from edgeprune.pipeline import deploy, open_job
@@ -54,8 +53,8 @@ def measure_again(job: Job) -> float:
     """The chosen net's latency as a share of the budget, beside the unpruned net."""
     path = build_variant(job, "final", apply_plan(job.original, job.analysis, read_plan(job).keep))
     originals = read_originals(job)
-    found, _ = settle_medians(measure_beside_original(job, originals, {"final": path}))
-    return found["final"] / budget_ms(job, found["baseline"])
+    latency_ms = measure_beside_original(job, originals, {"final": path}).latency_ms
+    return latency_ms["final"] / budget_ms(job, latency_ms["baseline"])
 
 
 def hit(profiled: Path, name: str, share: float) -> dict[str, Any]:

@@ -17,6 +17,13 @@ LITE0 = (
     *((6, 112, 3, 1, 5), (6, 192, 4, 2, 5), (6, 320, 1, 1, 3)),
 )
 """The same and the kernel, of EfficientNet-B0's stages (Tan and Le 2019, table 1)."""
+SMALL = (
+    *((3, 16, 16, True, False, 2), (3, 72, 24, False, False, 2), (3, 88, 24, False, False, 1)),
+    *((5, 96, 40, True, True, 2), (5, 240, 40, True, True, 1), (5, 240, 40, True, True, 1)),
+    *((5, 120, 48, True, True, 1), (5, 144, 48, True, True, 1), (5, 288, 96, True, True, 2)),
+    *((5, 576, 96, True, True, 1), (5, 576, 96, True, True, 1)),
+)
+"""Kernel, hidden and outer channels, squeeze-and-excitation, hard-swish, stride of MobileNetV3-Small's blocks."""
 SEPARABLE = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1))
 """Channels and stride of MobileNet's separable layers (Howard et al. 2017, table 1)."""
 
@@ -90,6 +97,96 @@ def mobilenet_v2() -> nn.Module:
 def efficientnet_lite0() -> nn.Module:
     """EfficientNet-Lite0: B0 without squeeze-and-excitation, stem and head unscaled (Tan and Le 2019; Liu 2020)."""
     return _inverted(LITE0)
+
+
+class SqueezeExcite(nn.Module):
+    """Channels weighed by what their means say (Hu et al. 2018), with a hard sigmoid (Howard et al. 2019)."""
+
+    def __init__(self, channels: int, squeezed: int) -> None:
+        super().__init__()
+        layers = [
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(channels, squeezed, 1),
+            nn.ReLU(),
+            nn.Conv2d(squeezed, channels, 1),
+        ]
+        self.gate = nn.Sequential(*layers, nn.Hardsigmoid())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[N, channels, H, W]` to the same."""
+        y: Tensor = x * self.gate(x)
+        return y
+
+
+class MobileBlock(nn.Module):
+    """An inverted residual of MobileNetV3 (Howard et al. 2019)."""
+
+    def __init__(self, cin: int, row: tuple[int, int, int, bool, bool, int]) -> None:
+        super().__init__()
+        kernel, hidden, cout, squeezes, hard, stride = row
+        active = nn.Hardswish if hard else nn.ReLU
+        layers = [*_conv(cin, hidden, 1), active()] if hidden != cin else []
+        layers += [*_conv(hidden, hidden, kernel, stride, hidden)]
+        layers += [SqueezeExcite(hidden, max(8, hidden // 32 * 8))] if squeezes else []
+        self.layers = nn.Sequential(*layers, active(), *_conv(hidden, cout, 1))
+        self.has_shortcut = stride == 1 and cin == cout
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[N, cin, H, W]` to `[N, cout, H/stride, W/stride]`."""
+        y: Tensor = self.layers(x)
+        return x + y if self.has_shortcut else y
+
+
+def mobilenet_v3_small() -> nn.Module:
+    """MobileNetV3-Small (Howard et al. 2019, table 2)."""
+    cin, layers = 16, [*_conv(3, 16, 3, 2), nn.Hardswish()]
+    for row in SMALL:
+        layers.append(MobileBlock(cin, row))
+        cin = row[2]
+    last = [*_conv(96, 576, 1), nn.Hardswish(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return nn.Sequential(*layers, *last, nn.Linear(576, 1024), nn.Hardswish(), nn.Linear(1024, 1000))
+
+
+class RegNetBlock(nn.Module):
+    """A bottleneck of ratio 1 with a grouped convolution (Radosavovic et al. 2020)."""
+
+    def __init__(self, cin: int, cout: int, stride: int, group: int) -> None:
+        super().__init__()
+        grouped = _active(cout, cout, 3, stride, cout // group)
+        self.layers = nn.Sequential(*_active(cin, cout, 1), *grouped, *_conv(cout, cout, 1))
+        self.shortcut = nn.Sequential(*(_conv(cin, cout, 1, stride) if stride > 1 or cin != cout else []))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[N, cin, H, W]` to `[N, cout, H/stride, W/stride]`."""
+        return torch.relu(self.shortcut(x) + self.layers(x))
+
+
+def regnet_x_002() -> nn.Module:
+    """RegNetX-200MF: depths, widths and group width from table 6 of Radosavovic et al. 2020."""
+    cin, layers = 32, _active(3, 32, 3, 2)
+    for depth, cout in zip((1, 1, 4, 7), (24, 56, 152, 368), strict=True):
+        for turn in range(depth):
+            layers.append(RegNetBlock(cin, cout, 1 if turn else 2, 8))
+            cin = cout
+    return nn.Sequential(*layers, *_head(368, 1000))
+
+
+def vgg_chain() -> nn.Module:
+    """A plain chain of eight convolutions in VGG's manner for 32x32 images (Simonyan and Zisserman 2015)."""
+    cin, layers = 3, []
+    for cout in (32, 64, 128, 256):
+        layers += [*_active(cin, cout), *_active(cout, cout), nn.MaxPool2d(2)]
+        cin = cout
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(1024, 128), nn.ReLU(), nn.Linear(128, 10))
+
+
+def signal_cnn() -> nn.Module:
+    """A small net for six signals over 128 steps: three convolutions, a mean, a linear layer."""
+    cin, layers = 6, list[nn.Module]()
+    for cout, stride in ((32, 1), (48, 2), (64, 2)):
+        layers += [nn.Conv1d(cin, cout, 5, stride, 2, bias=False), nn.BatchNorm1d(cout), nn.ReLU()]
+        cin = cout
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(64, 7))
 
 
 def ds_cnn() -> nn.Module:
@@ -173,5 +270,9 @@ NETWORKS = {
     "U-Net": (UNet, (1, 3, 64, 64)),
     "SmallViT": (SmallViT, (1, 3, 64, 64)),
     "EfficientNet-Lite0": (efficientnet_lite0, (1, 3, 224, 224)),
+    "SignalCNN": (signal_cnn, (1, 6, 128)),
+    "VGG-chain": (vgg_chain, (1, 3, 32, 32)),
+    "MobileNetV3-Small": (mobilenet_v3_small, (1, 3, 160, 160)),
+    "RegNetX-002": (regnet_x_002, (1, 3, 224, 224)),
 }
 """A constructor and the input's shape, by name."""

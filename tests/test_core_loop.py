@@ -75,7 +75,7 @@ def test_a_net_within_the_budget_is_found_whatever_the_board_does(
     assert 1 <= len(tried) <= TRIES
     assert best.fits
     assert best.measured_ms == board.take_ms(best.choice.widths) <= ACCEPTED[1] * budget_ms
-    assert best.share > 0.85
+    assert best.share > 0.8
     assert all(one.choice.loss_increase >= best.choice.loss_increase for one in tried if one.fits)
 
 

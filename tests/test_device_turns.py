@@ -103,6 +103,8 @@ class Said:
     def progress(self, text: str) -> None:
         self.texts.append(text)
 
+    progress_slowly = progress
+
 
 class Kernel:
     """A recorded board on which others work for so many looks, each a second of one core."""

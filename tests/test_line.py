@@ -81,6 +81,9 @@ def test_the_fastest_accurate_file_is_told(run: tuple[Path, dict[str, Any], str]
     _, report, printed = run
     rows = [row for row in report["artifacts"] if row["role"] == "pruned"]
     sound = [row for row in rows if row["accurate"] and not row["problems"]]
+    if not sound:  # others were at work beside every run
+        assert not any(row["fastest"] for row in rows)
+        return
     fastest = min(sound, key=lambda row: row["latency"]["p50_ms"])
     assert [row["path"] for row in rows if row["fastest"]] == [fastest["path"]]
     (ships,) = (row for row in report["artifacts"] if row["shipped"])

@@ -207,7 +207,7 @@ def test_nothing_heavy_is_imported_to_judge_a_run_again(run: Path) -> None:
         "for command in ('gate', 'report'):\n"
         "    try:\n        main([command, '--run', sys.argv[1]])\n"
         "    except SystemExit as ended:\n        assert ended.code == 3, ended.code\n"
-        "heavy = {'torch', 'onnx', 'onnxruntime', 'scipy', 'paramiko', 'litert_torch', 'ai_edge_litert'}\n"
+        "heavy = {'torch', 'onnx', 'onnxruntime', 'paramiko', 'litert_torch', 'ai_edge_litert'}\n"
         "heavy |= {'matplotlib', 'sklearn', 'edgeprune_recipe_judged'}\n"
         "sys.exit(f'imported: {heavy & set(sys.modules)}' if heavy & set(sys.modules) else 0)\n"
     )
