@@ -50,8 +50,8 @@ def call_process(request: Row, served: Row, limit_s: float = math.inf) -> Iterat
         assert process.stdin is not None
         assert process.stdout is not None
         watchdog = Timer(min(limit_s, LONGEST_S), process.kill)
-        watchdog.start()
         begun = time.monotonic()
+        watchdog.start()
         try:
             process.stdin.write(json.dumps({**passed, **request}))
             process.stdin.close()
