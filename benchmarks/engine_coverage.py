@@ -295,11 +295,12 @@ def do_in_process(name: str, shape: tuple[int, ...]) -> dict[str, Any]:
 
 def do_one(name: str, shape: tuple[int, ...]) -> dict[str, Any]:
     """Our half of a row, or what went wrong."""
+    example = torch.randn(1, *shape)
     try:
         count = sum(value.numel() for value in build_model(name).parameters())
         if count > MOST_PARAMETERS:
             return {"ok": False, "reason": f"too large for this machine: {count:,} parameters"}
-        return prune_ours(name, torch.randn(1, *shape), with_onnx=True)
+        return prune_ours(name, example, with_onnx=True)
     except Exception as exc:  # a row that says what went wrong
         return {"ok": False, "reason": f"{type(exc).__name__}: {exc}".splitlines()[0][:300]}
 
