@@ -286,7 +286,7 @@ CASES = [
         {"b": 6},
         a=A8,
         **TAIL,
-        frozen={"a": "no rule for aten.slice"},
+        frozen={"a": "no rule for this form of aten.slice"},
     ),
     image("normed_weight", weight_normed, {"stem": 8, "conv": 6}, stem=A8, conv=B8, head=lambda: head(6)),
     image(

@@ -185,10 +185,11 @@ def cut_slice(node: Node, walk: Walk) -> Value:
     """`x[start:end:step]` along one axis."""
     dims = list(walk.dims(arg(node, 0)))
     axis = int(arg(node, 1, "dim", 0)) % len(dims)
-    dim = dims[axis]
+    dim, bounds = dims[axis], (arg(node, 2, "start"), arg(node, 3, "end"), arg(node, 4, "step", 1))
+    if dim is not None and any(isinstance(bound, Node) for bound in bounds):  # an open size
+        return freeze_all(node, walk)
     if dim is not None:
-        part = dim[slice(arg(node, 2, "start"), arg(node, 3, "end"), arg(node, 4, "step", 1))]
-        dims[axis] = _several(node, walk, part)
+        dims[axis] = _several(node, walk, dim[slice(*bounds)])
     return tuple(dims)
 
 
