@@ -17,6 +17,7 @@ from graph_nets import (
     head,
     image,
     last,
+    mixing_by_convolution,
     multiscale_attention,
     padded_shortcut,
     pooled,
@@ -372,6 +373,20 @@ CASES = [
     Case(
         "token_mixing_on_channels",
         lambda: Net(token_mixing, stem=nn.Linear(6, 8), up=nn.Linear(7, 10), down=nn.Linear(10, 7), head=head(8)),
+        (7, 6),
+        {"stem": 8, "up": 10},
+        {"down": "no channels"},
+    ),
+    Case(
+        "token_mixing_by_convolution",
+        lambda: Net(
+            mixing_by_convolution,
+            stem=nn.Linear(6, 8),
+            up=nn.Conv1d(7, 10, 1),
+            down=nn.Conv1d(10, 7, 1),
+            last=nn.Conv1d(3, 1, 1),
+            head=head(8),
+        ),
         (7, 6),
         {"stem": 8, "up": 10},
         {"down": "no channels"},

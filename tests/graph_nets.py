@@ -115,6 +115,13 @@ def token_mixing(net: Net, x: Tensor) -> Tensor:
     return net.head(x + net.down(F.gelu(net.up(x.transpose(1, 2)))).transpose(1, 2)).mean(1)
 
 
+def mixing_by_convolution(net: Net, x: Tensor) -> Tensor:
+    """A convolution of one place mixes tokens, its channels, at each place, a channel (CoaT, Xu et al. 2021)."""
+    x = net.stem(x)
+    x = x + net.down(F.gelu(net.up(x)))
+    return net.head(net.last(torch.stack((x.mean(1), x.amax(1), x[:, 0]), 1)).squeeze(1))
+
+
 def weight_normed(net: Net, x: Tensor) -> Tensor:
     norms = net.conv.weight.detach().square().sum((0, 2, 3), keepdim=True).sqrt()
     return pooled(net, F.conv2d(net.stem(x), torch._weight_norm(net.conv.weight, norms, 1), padding=1))

@@ -85,7 +85,7 @@ def test_a_layer_on_the_token_axis_works_on_as_many_vectors_as_there_are_channel
     )
     assert layers["up"].at({"stem": 1, "up": 4, "up:branch": 1}) == LayerShape("linear", 7, 4)
     assert layers["up"].kinds == {"stem"}
-    assert layers["stem"].tokens is None
+    assert layers["stem"].space == ()
     assert count_macs(analysis, {"stem": 3, "up": 4}) == 7 * 6 * 3 + 3 * 7 * 4 + 3 * 4 * 7 + 7 * 3 * 5
 
 

@@ -247,8 +247,8 @@ def _layers(
         name = use.weight.removesuffix(".weight") + (f"@{turn}" if turn > 1 else "")
         around = tuple(name for name, one in branches.items() if use.node in one.nodes or use.node == one.add)
         cin, cout = extent(use.shape.cin, use.cin).within(around), extent(use.shape.cout, use.cout).within(around)
-        tokens = None if use.tokens is None else extent(prod(use.shape.size), use.tokens)
-        yield Layer(name, use.shape, cin, cout, extent(use.shape.groups, use.groups), tokens)
+        space = tuple(map(extent, use.shape.size, use.space)) if any(dim is not None for dim in use.space) else ()
+        yield Layer(name, use.shape, cin, cout, extent(use.shape.groups, use.groups), space)
 
 
 def _notes(walk: Walk, frozen: Mapping[str, str]) -> tuple[str, ...]:

@@ -68,8 +68,9 @@ def _describe(operator: Operator, walk: Walk, layers: Mapping[str, LayerUse], no
     name = operator.step.name
     if operator.layer:
         name = f"{layers[operator.layer].weight.removesuffix('.weight')}:{operator.shape.op}"
-    places = (operator.cin, operator.cout, operator.groups, operator.places)
-    return LayerUse(operator.step.name, name, operator.shape, *(_labels(place, walk, nodes) for place in places))
+    cin, cout, groups = (_labels(place, walk, nodes) for place in (operator.cin, operator.cout, operator.groups))
+    space = (_labels(operator.places, walk, nodes),) if operator.places[1] else ()
+    return LayerUse(operator.step.name, name, operator.shape, cin, cout, groups, space)
 
 
 def _labels(place: Place, walk: Walk, nodes: Mapping[str, Node]) -> Dim:

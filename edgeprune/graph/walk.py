@@ -33,8 +33,8 @@ class Use:
 class LayerUse:
     """An operator that takes time, as it was met: its shape, and the labels that its channel counts follow.
 
-    `weight` is what it is named by. `tokens` are the labels of all vectors that a linear layer works on, at the batch
-    that the sizes are for.
+    `weight` is what it is named by, `space` the labels of its places, for each axis of the shape's size. Labels may be
+    those of all inputs of the batch that the sizes are for.
     """
 
     node: str
@@ -43,7 +43,7 @@ class LayerUse:
     cin: Dim
     cout: Dim
     groups: Dim = None
-    tokens: Dim = None
+    space: tuple[Dim, ...] = ()
 
 
 @dataclass(frozen=True)
