@@ -25,6 +25,7 @@ from graph_nets import (
     simple,
     standardised,
     token_mixing,
+    unevenly_padded,
     weight_normed,
 )
 from torch import nn
@@ -281,6 +282,14 @@ CASES = [
         head=lambda: head(8),
     ),
     image("standardised_weight", standardised, {"stem": 8, "conv": 6}, stem=A8, conv=B8, head=lambda: head(6)),
+    image(
+        "padded_unevenly",
+        unevenly_padded,
+        {"a": 8, "b": 6},
+        a=A8,
+        b=lambda: conv(8, 14),
+        head=lambda: head(14),
+    ),
     image(
         "slice_of_open_size",
         simple(lambda net, x: x + x[:, : x.shape[0]].mean(1, True)),

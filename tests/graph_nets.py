@@ -105,6 +105,12 @@ def padded_shortcut(net: Net, x: Tensor) -> Tensor:
     return pooled(net, F.relu(net.b(x) + F.pad(x, (0, 0, 0, 0, 4, 4))))
 
 
+def unevenly_padded(net: Net, x: Tensor) -> Tensor:
+    """As in pyramidal nets (Han et al. 2017), but with zeros before the channels too, and not as many."""
+    x = net.a(x)
+    return pooled(net, F.relu(net.b(x) + F.pad(x, (0, 0, 0, 0, 2, 4))))
+
+
 def last(net: Net, x: Tensor) -> Tensor:
     return net.head(net.cell(net.embed(x))[0][:, -1])
 
