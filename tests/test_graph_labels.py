@@ -112,6 +112,18 @@ def test_a_slice_tied_to_its_own_part_collapses_instead_of_running_in_circles() 
     assert atoms_of(labels, outer) == [first, others[0]]
 
 
+@pytest.mark.parametrize("length", [2, 3])
+def test_slices_that_are_parts_of_one_another_in_a_circle_are_one(length: int) -> None:
+    labels = Labels()
+    ring, beside = [[fresh(labels, 2) for _ in range(length)] for _ in range(2)]
+    for place, (whole, other) in enumerate(zip(ring, beside, strict=True)):
+        labels.bind(whole, [ring[place - 1], other])
+    wanted = atoms_of(labels, ring[0])
+    assert [len(one) for one in wanted] == [1, 1]
+    assert len(set(wanted)) == 2
+    assert all(atoms_of(labels, dim) == wanted for dim in (*ring, *beside))
+
+
 def test_a_whole_made_of_frozen_parts_is_frozen_for_the_reason_of_a_part() -> None:
     labels = Labels()
     whole, free = fresh(labels, 6), fresh(labels, 6)
