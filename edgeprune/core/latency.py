@@ -10,12 +10,13 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from edgeprune.core.correction import Correction, MeasuredNet
-from edgeprune.core.layers import JOIN, Layer, LayerShape
+from edgeprune.core.correction import Correction, MeasuredNet, find_kind
+from edgeprune.core.layers import BESIDE, JOIN, Layer, LayerShape
 from edgeprune.errors import ProfileError
 
 TABLE_VERSION = 2
-"""1 held lower percentiles of windows; 2 holds latencies at the common speed of the board."""
+"""1 held lower percentiles of windows, and knew neither dilation nor output size; 2 holds latencies at the common speed
+of the board."""
 MEASURED, INTERPOLATED, ESTIMATED = "measured", "interpolated", "estimated"
 FOREIGN = "foreign"
 """The condition that marks a table that was made for something else."""
@@ -86,12 +87,13 @@ class LatencyTable:
         return frozenset(point.shape for point in self.points)
 
     def predict(self, shape: LayerShape) -> Prediction:
-        """Latency of a layer: measured, or interpolated between measured channel counts; none if it is cut.
+        """Latency of a layer: measured, or interpolated between measured channel counts; none if it is cut, or for what
+        is beside the layers, which measured nets alone put a price on.
 
         Raises:
             ProfileError: the shape lies outside what was measured; names the nearest point.
         """
-        if shape.is_gone:
+        if shape.is_gone or shape.op == BESIDE:
             return Prediction(0.0, 0.0, 0.0, self.origin)
         rows = self._families.get(find_family(shape), {})
         if shape.cout in rows.get(shape.cin, {}):
@@ -135,11 +137,14 @@ def describe_net(
     table: LatencyTable, layers: Iterable[Layer], widths: Mapping[str, int], measured_ms: float
 ) -> MeasuredNet:
     """A measured net of these widths, as a correction learns from it."""
-    alone_ms, shapes = {True: 0.0, False: 0.0}, [layer.at(widths) for layer in layers]
+    shapes, alone_ms = [layer.at(widths) for layer in layers], dict[str, float]()
     for shape in shapes:
-        alone_ms[shape.op == JOIN] += table.predict(shape).latency_ms
+        kind = JOIN if shape.op == JOIN else find_kind(shape)
+        alone_ms[kind] = alone_ms.get(kind, 0.0) + table.predict(shape).latency_ms
+    joins_ms = alone_ms.pop(JOIN, 0.0)
     weights, megavalues = sum(shape.weights for shape in shapes), sum(shape.megavalues for shape in shapes)
-    return MeasuredNet(alone_ms[False], alone_ms[True], weights / 1e6, measured_ms, megavalues)
+    beside = sum(shape.beside_values for shape in shapes)
+    return MeasuredNet(sum(alone_ms.values()), joins_ms, weights / 1e6, measured_ms, megavalues, beside / 1e6, alone_ms)
 
 
 def find_family(shape: LayerShape) -> LayerShape:
@@ -228,7 +233,10 @@ def parse_table(text: str, where: str) -> LatencyTable:
     try:
         document = json.loads(text)
         if document["version"] != TABLE_VERSION:
-            raise ProfileError(f"{where}: version {document['version']}; this edgeprune reads version {TABLE_VERSION}")
+            raise ProfileError(
+                f"{where}: version {document['version']}; this edgeprune reads version {TABLE_VERSION}: leave it out, "
+                "and measure here"
+            )
         points = tuple(_parse_point(row) for row in document["points"])
         return LatencyTable(TableKey(**document["key"]), points, document["origin"], document["conditions"])
     except (ValueError, KeyError, TypeError) as exc:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
+TRANSPOSED = "transposed"
+"""A transposed convolution: it reads the small side, `size`, and writes the large one."""
+WEIGHTED = ("conv", TRANSPOSED, "linear")
+"""Operators with weights."""
 JOIN = "join"
 """In place of an operator: two layers one behind the other, and what they cost less (or more) than each alone."""
 ATTENTION = "attention"
 """Products of queries, keys and values with the softmax between them, and how these are laid out in heads."""
 ACTIVATIONS = ("gelu", "silu", "hardswish")
 """Activations that runtimes compute after a layer, not within it as ReLU."""
+PROBED = (ATTENTION, *ACTIVATIONS)
+"""Operators without weights that are timed alone, as layers are."""
+BESIDE = "beside"
+"""In place of an operator: all that read the same channels and are timed nowhere alone (pools, sums, products ...); its
+`size` is how many values they read and write for each channel."""
+SUMMANDS = 2
+"""What a sum or a product reads for each value that it writes."""
 JOIN_ENDS = 16
 """Channels at the outer ends of the two layers that a join is measured by: a whole block of every kernel known."""
 
@@ -34,6 +45,10 @@ class Extent:
             KeyError: a group of this extent has no width.
         """
         return self.constant + sum(factor * prod(widths[name] for name in names) for factor, names in self.terms)
+
+    def share(self, parts: int) -> Extent:
+        """The count of each of so many equal parts."""
+        return Extent(self.constant // parts, tuple((factor // parts, names) for factor, names in self.terms))
 
     def within(self, branches: tuple[str, ...]) -> Extent:
         """The count inside residual branches: none once one of them is cut."""
@@ -60,10 +75,14 @@ class Extent:
 class LayerShape:
     """One layer as a runtime executes it, activation and batch norm fused into it.
 
-    `op` is one of "conv", "linear", "pool", "add", JOIN, ATTENTION or an activation; `kernel` and `stride` are one
-    number per spatial axis; `size` is the spatial input size, `()` for a linear layer. 1-D layers have one axis. Of
-    attention, `cin` and `cout` are channels of the keys and of the values in all heads, `groups` the heads, `size` the
-    queries and the keys. Of an activation, `size` is the values of each channel.
+    `op` is one of WEIGHTED, "pool", "add", JOIN, ATTENTION or an activation; `kernel`, `stride`, `padding` (alike at
+    both ends) and `dilation` are one number per spatial axis; `size` is the spatial input size, `()` for a linear
+    layer. 1-D layers have one axis. Of attention, `cin` and `cout` are channels of the keys and of the values in all
+    heads,
+    `groups` the heads, `size` the queries and the keys. Of an activation, `size` is the values of each channel.
+
+    `dilation` is `()` where no axis is dilated, and `output` where the window says what comes out; both are brought to
+    that form, so that equal layers are equal. Read `output_size`, which is always there.
     """
 
     op: str
@@ -74,6 +93,16 @@ class LayerShape:
     groups: int = 1
     size: tuple[int, ...] = ()
     padding: tuple[int, ...] = ()
+    dilation: tuple[int, ...] = ()
+    output: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Leave out what says nothing new: a window of one place is not dilated, either."""
+        if len(self.dilation) == len(self.kernel):
+            steps = tuple(step if width > 1 else 1 for step, width in zip(self.dilation, self.kernel, strict=True))
+            object.__setattr__(self, "dilation", steps if set(steps) - {1} else ())
+        if self.output and self.output == self._usual_output:
+            object.__setattr__(self, "output", ())
 
     @property
     def is_gone(self) -> bool:
@@ -83,12 +112,12 @@ class LayerShape:
     @property
     def has_weights(self) -> bool:
         """Whether it is a convolution or a linear layer."""
-        return self.op in ("conv", "linear")
+        return self.op in WEIGHTED
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates for one input."""
-        return self.weights * prod(self.output_size)
+        """Multiply-accumulates for one input; of a transposed convolution, those that its border cuts off included."""
+        return self.weights * prod(self.size if self.op == TRANSPOSED else self.output_size)
 
     @property
     def weights(self) -> int:
@@ -103,14 +132,31 @@ class LayerShape:
         return self.cin * prod(self.size) + self.cout * prod(self.output_size)
 
     @property
+    def beside_values(self) -> int:
+        """Activations that operators beside the layers read and write for one input."""
+        return self.cin * prod(self.size) if self.op == BESIDE else 0
+
+    @property
     def megavalues(self) -> float:
         """Weights and activations that a convolution or linear layer moves for one input, in millions."""
         return (self.weights + self.values) / 1e6
 
     @property
+    def ends(self) -> tuple[tuple[int, int], ...]:
+        """Padding at both ends of each axis; of a transposed convolution what is cut off, below zero what is added."""
+        if not self.output:
+            return tuple((pad, pad) for pad in self.padding)
+        axes = zip(self.size, self.output, self.kernel, self.stride, self.steps, strict=True)
+        if self.op == TRANSPOSED:
+            total = [(size - 1) * stride + (width - 1) * step + 1 - out for size, out, width, stride, step in axes]
+        else:
+            total = [(out - 1) * stride + (width - 1) * step + 1 - size for size, out, width, stride, step in axes]
+        return tuple((pad, whole - pad) for pad, whole in zip(self.padding, total, strict=True))
+
+    @property
     def is_depthwise(self) -> bool:
         """Whether each input channel has filters of its own; a single input channel is an ordinary convolution."""
-        return self.op == "conv" and self.groups == self.cin > 1
+        return self.op in ("conv", TRANSPOSED) and self.groups == self.cin > 1
 
     @property
     def has_one_count(self) -> bool:
@@ -119,47 +165,151 @@ class LayerShape:
         return same or self.is_depthwise or self.op == JOIN or self.op in ACTIVATIONS
 
     @property
+    def steps(self) -> tuple[int, ...]:
+        """Dilation by axis, ones included."""
+        return self.dilation or (1,) * len(self.kernel)
+
+    @property
     def output_size(self) -> tuple[int, ...]:
-        """Spatial output size (dilation 1)."""
-        axes = zip(self.size, self.kernel, self.stride, self.padding, strict=True)
-        return tuple((size + 2 * pad - kernel) // stride + 1 for size, kernel, stride, pad in axes)
+        """Spatial output size."""
+        return self.output or self._usual_output
+
+    @property
+    def _usual_output(self) -> tuple[int, ...]:
+        """What comes out of the window; of an operator without one, as much as goes in."""
+        axes = zip(self.size, self.kernel, self.stride, self.padding, self.steps, strict=bool(self.kernel))
+        if not self.kernel:
+            return self.size
+        if self.op == TRANSPOSED:
+            return tuple(
+                (size - 1) * stride + (width - 1) * step + 1 - 2 * pad for size, width, stride, pad, step in axes
+            )
+        return tuple((size + 2 * pad - (width - 1) * step - 1) // stride + 1 for size, width, stride, pad, step in axes)
 
     def describe(self) -> str:
         """For people: `conv 3x3/2 16->32 @ 32x32`."""
         kernel = "x".join(map(str, self.kernel))
         stride = f"/{self.stride[0]}" if self.stride and self.stride[0] > 1 else ""
+        dilation = f" dilated {'x'.join(map(str, dict.fromkeys(self.dilation)))}" if self.dilation else ""
         groups = f" groups {self.groups}" if self.groups > 1 else ""
         size = f" @ {'x'.join(map(str, self.size))}" if self.size else ""
-        return f"{self.op} {kernel}{stride} {self.cin}->{self.cout}{groups}{size}".replace("  ", " ")
+        output = f" to {'x'.join(map(str, self.output_size))}" if self.output or self.op == TRANSPOSED else ""
+        text = f"{self.op} {kernel}{stride}{dilation} {self.cin}->{self.cout}{groups}{size}{output}"
+        return text.replace("  ", " ")
+
+
+@dataclass(frozen=True)
+class Window:
+    """What slides over space, one number for each axis, and how many groups of channels are kept apart."""
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...] = ()
+    groups: int = 1
+
+
+def describe_window(
+    op: str, channels: tuple[int, int], sizes: tuple[tuple[int, ...], tuple[int, ...]], window: Window
+) -> LayerShape:
+    """A convolution or a pool by its channels and its spatial sizes, each of input and output.
+
+    Graphs and files say padding in ways of their own, or keep it in an operator before the layer. So it is read off the
+    sizes: the least that, alike at both ends, gives (of a transposed convolution: takes off) what comes out. Where that
+    is off by an odd one, the output says so.
+    """
+    size, output = sizes
+    plain = LayerShape(
+        op, *channels, window.kernel, window.stride, window.groups, size, (0,) * len(size), window.dilation
+    )
+    spans = tuple((width - 1) * step + 1 for width, step in zip(window.kernel, plain.steps, strict=True))
+    if op == TRANSPOSED:
+        whole = zip(plain.output_size, output, strict=True)
+        padding = tuple(max(0, full - made + 1) // 2 for full, made in whole)
+    else:
+        axes = zip(size, output, window.stride, spans, strict=True)
+        padding = tuple(max(0, (made - 1) * stride + span - read + 1) // 2 for read, made, stride, span in axes)
+    return replace(plain, padding=padding, output=output)
+
+
+def describe_linear(cin: int, cout: int, tokens: int) -> LayerShape:
+    """A linear layer on so many vectors; on one it has no axis."""
+    if tokens == 1:
+        return LayerShape("linear", cin, cout)
+    return LayerShape("linear", cin, cout, (1,), (1,), 1, (tokens,), (0,))
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer of one net: its shape at full width, and how its channel counts follow the group widths."""
+    """A layer of one net: its shape at full width, and how its channel counts follow the group widths.
+
+    `space` is there where places that it works on may be channels, as those of a layer on the token axis are: a count
+    for each axis of the shape's size.
+    """
 
     name: str
     shape: LayerShape
     cin: Extent
     cout: Extent
     groups: Extent = Extent(1)
+    space: tuple[Extent, ...] = ()
 
     def at(self, widths: Mapping[str, int]) -> LayerShape:
         """The shape when each group has the given width."""
-        return replace(self.shape, cin=self.cin.at(widths), cout=self.cout.at(widths), groups=self.groups.at(widths))
+        return self.with_input(self.cin.at(widths), widths)
+
+    def with_input(self, cin: int, widths: Mapping[str, int]) -> LayerShape:
+        """The shape with so many input channels, when each group of the other counts has the given width."""
+        shape = replace(self.shape, cin=cin, cout=self.cout.at(widths), groups=self.groups.at(widths))
+        if not self.space:
+            return shape
+        size = tuple(extent.at(widths) for extent in self.space)
+        if shape.op == "linear":
+            return describe_linear(cin, shape.cout, prod(size))
+        axes = zip(size, self.space, shape.output_size, strict=True)
+        output = tuple(length if extent.groups else out for length, extent, out in axes)
+        return replace(shape, size=size, output=output)
 
     def bind(self, known: Mapping[str, int]) -> Layer:
         """The layer as it follows the other groups' widths."""
-        return replace(self, cin=self.cin.bind(known), cout=self.cout.bind(known), groups=self.groups.bind(known))
+        space = tuple(extent.bind(known) for extent in self.space)
+        cin, cout, groups = self.cin.bind(known), self.cout.bind(known), self.groups.bind(known)
+        return replace(self, cin=cin, cout=cout, groups=groups, space=space)
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The groups whose widths make it another kind of layer, as they count heads, filter groups or places."""
+        places = frozenset[str]().union(*(extent.groups for extent in self.space))
+        return places if self.shape.is_depthwise else places | self.groups.groups
+
+    @property
+    def sides(self) -> frozenset[str]:
+        """The groups whose widths change more of it than its input channels."""
+        return self.kinds | self.groups.groups | self.cout.groups
 
     @property
     def depends_on(self) -> frozenset[str]:
         """The groups whose widths change this layer's cost."""
-        return self.cin.groups | self.cout.groups | self.groups.groups
+        return self.cin.groups | self.sides
 
 
 def join_ends(shape: LayerShape) -> tuple[LayerShape, LayerShape]:
     """The layers that a join is measured by: convolutions with a 1x1 kernel that write and read the joined tensor."""
     return replace(shape, op="conv", cin=JOIN_ENDS), replace(shape, op="conv", cout=JOIN_ENDS)
+
+
+def gather_beside(operators: Iterable[Layer]) -> tuple[Layer, ...]:
+    """What is not timed alone, as one layer for all operators that read the same channels."""
+    values: dict[Extent, int] = {}
+    channels: dict[Extent, int] = {}
+    for operator in operators:
+        shape = operator.shape
+        reads = SUMMANDS if shape.op in ("add", "mul") else 1
+        channels[operator.cin] = shape.cin
+        values[operator.cin] = values.get(operator.cin, 0) + reads * prod(shape.size) + prod(shape.output_size)
+    return tuple(
+        Layer(f"{BESIDE} {number}", LayerShape(BESIDE, channels[cin], channels[cin], size=(count,)), cin, cin)
+        for number, (cin, count) in enumerate(values.items())
+    )
 
 
 def find_joins(layers: Sequence[Layer]) -> tuple[Layer, ...]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.fx import GraphModule
 
-from edgeprune.core.layers import Extent, Layer, LayerShape
+from edgeprune.core.layers import Extent, Layer
 from edgeprune.core.plan import BRANCH, ChannelGroup, Member
 from edgeprune.graph import rules_layers, rules_shapes, rules_values
 from edgeprune.graph.branches import Branch, find_branches
@@ -28,13 +28,14 @@ RULES: dict[str, Rule] = {**rules_layers.RULES, **rules_shapes.RULES, **rules_va
 class Analysis:
     """What can be pruned in a graph, and what that does to its layers.
 
-    `notes` names operators without a rule and what was frozen for which reason. The rest is for surgery.
+    `notes` names operators without a rule and what was frozen for which reason, `faults` (among the notes) what failed
+    in the analysis itself. The rest is for surgery.
     """
 
     groups: tuple[ChannelGroup, ...]
     layers: tuple[Layer, ...]
     operators: tuple[Layer, ...]
-    """What takes time beside the layers: attention products, activations that no runtime computes within a layer."""
+    """What takes time beside the layers (:mod:`edgeprune.core.steps`)."""
     notes: tuple[str, ...]
     atoms: dict[str, Array] = field(repr=False, compare=False)
     """The atoms of each group, in the order of its channels."""
@@ -44,6 +45,7 @@ class Analysis:
     inner: dict[str, Dim] = field(repr=False, compare=False)
     shuffles: dict[str, Shuffle] = field(repr=False, compare=False)
     branches: dict[str, Branch] = field(default_factory=dict, repr=False, compare=False)
+    faults: tuple[str, ...] = ()
 
     @property
     def channel_groups(self) -> tuple[ChannelGroup, ...]:
@@ -76,7 +78,7 @@ def find_groups(program: GraphModule, ignore: Collection[str] = ()) -> Analysis:
     is listed with the reason in `frozen`.
     """
     walk = walk_graph(program, RULES, ignore)
-    operators = list(find_operators(walk))
+    layers, operators = find_operators(walk)
     solution = solve(walk.labels)
     found = _gather(walk, solution)
     frozen = {name: _reason(atoms, solution) for name, atoms in found.items()}
@@ -84,7 +86,7 @@ def find_groups(program: GraphModule, ignore: Collection[str] = ()) -> Analysis:
     extent = partial(_extent, _free_owners(found, frozen, solution), list(found.items()), solution)
     return Analysis(
         groups=(*_describe(walk, solution, found, frozen), *_describe_branches(walk, branches, ignore)),
-        layers=tuple(_layers(walk.layers, extent, branches)),
+        layers=tuple(_layers(layers, extent, branches)),
         operators=tuple(_layers(operators, extent, branches)),
         notes=_notes(walk, frozen),
         atoms=found,
@@ -94,6 +96,7 @@ def find_groups(program: GraphModule, ignore: Collection[str] = ()) -> Analysis:
         inner=walk.inner,
         shuffles={node.name: shuffle for node, shuffle in walk.shuffles.items()},
         branches=branches,
+        faults=tuple(walk.faults),
     )
 
 
@@ -215,9 +218,11 @@ def _free_owners(found: Mapping[str, Array], frozen: Mapping[str, str], solution
     return owner
 
 
-def _extent(owner: Array, groups: Sequence[tuple[str, Array]], solution: Solution, channels: tuple[int, Dim]) -> Extent:
-    """A channel count as it follows the widths of the groups."""
-    size, dim = channels
+def _extent(owner: Array, groups: Sequence[tuple[str, Array]], solution: Solution, size: int, dim: Dim) -> Extent:
+    """A count of slices as it follows the widths of the groups; without labels it is fixed at `size`.
+
+    Labels may be of as many inputs as the batch has.
+    """
     if dim is None:
         return Extent(size)
     row = np.sort(owner[solution.atoms[dim]], axis=1)
@@ -229,30 +234,31 @@ def _extent(owner: Array, groups: Sequence[tuple[str, Array]], solution: Solutio
             terms.append((int(count) // prod(len(atoms) for _, atoms in own), tuple(name for name, _ in own)))
         else:
             constant += int(count)
-    return Extent(constant, tuple(terms))
+    return Extent(constant, tuple(terms)).share(len(dim) // size)
 
 
 def _layers(
-    uses: Iterable[LayerUse], extent: Callable[[tuple[int, Dim]], Extent], branches: Mapping[str, Branch]
+    uses: Iterable[LayerUse], extent: Callable[[int, Dim], Extent], branches: Mapping[str, Branch]
 ) -> Iterator[Layer]:
     times: Counter[str] = Counter()
     for use in uses:
         times[use.weight] += 1
-        around = tuple(name for name, branch in branches.items() if use.node in branch.nodes)
-        channels = (extent(use.cin).within(around), extent(use.cout).within(around))
-        yield _layer(use, times[use.weight], (*channels, extent(use.groups)))
-
-
-def _layer(use: LayerUse, turn: int, extents: tuple[Extent, Extent, Extent]) -> Layer:
-    name = use.weight.removesuffix(".weight") + (f"@{turn}" if turn > 1 else "")
-    shape = LayerShape(use.op, use.cin[0], use.cout[0], use.kernel, use.stride, use.groups[0], use.size, use.padding)
-    return Layer(name, shape, *extents)
+        turn = times[use.weight]
+        name = use.weight.removesuffix(".weight") + (f"@{turn}" if turn > 1 else "")
+        around = tuple(name for name, one in branches.items() if use.node in one.nodes or use.node == one.add)
+        cin, cout = extent(use.shape.cin, use.cin).within(around), extent(use.shape.cout, use.cout).within(around)
+        space = tuple(map(extent, use.shape.size, use.space)) if any(dim is not None for dim in use.space) else ()
+        yield Layer(name, use.shape, cin, cout, extent(use.shape.groups, use.groups), space)
 
 
 def _notes(walk: Walk, frozen: Mapping[str, str]) -> tuple[str, ...]:
-    unknown = [f"no rule for {operator}: what meets it stays whole" for operator in walk.unknown]
+    unknown = [f"{what}: what meets it stays whole" for what in walk.unknown]
     reasons = Counter(reason for reason in frozen.values() if reason)
-    return (*unknown, *(f"{count} group{'s' * (count > 1)} frozen: {reason}" for reason, count in reasons.items()))
+    return (
+        *walk.faults,
+        *unknown,
+        *(f"{count} group{'s' * (count > 1)} frozen: {reason}" for reason, count in reasons.items()),
+    )
 
 
 def alive_mask(analysis: Analysis, keep: Mapping[str, Sequence[int]]) -> Mask:

@@ -9,9 +9,19 @@ from typing import Any
 import numpy as np
 from torch.fx import Node
 
+from edgeprune.core.layers import TRANSPOSED, LayerShape, Window, describe_linear, describe_window
 from edgeprune.core.plan import HEADS
 from edgeprune.graph.labels import Dim, join
+from edgeprune.graph.trace import operator_of, sizes_of
 from edgeprune.graph.walk import Dims, LayerUse, Rule, Value, Walk, arg, freeze_all, untracked
+
+PADS = ("aten.pad", "aten.constant_pad_nd")
+DILATION = {
+    **{f"aten.conv{rank}d": 5 for rank in (1, 2, 3)},
+    **{f"aten.conv_transpose{rank}d": 7 for rank in (1, 2, 3)},
+    "aten.convolution": 5,
+}
+"""Position of a convolution's dilation."""
 
 
 def convolution(node: Node, walk: Walk) -> Value:
@@ -49,22 +59,33 @@ def _convolve(node: Node, walk: Walk, groups: int, transposed: bool) -> Value:
     walk.use(weight, read, "in")
     if groups > 1:
         walk.inner[node.name] = inner
-    channels = (walk.sizes(source)[axis], dims[axis]), (walk.sizes(node)[axis], cout)
-    walk.layers.append(_layer(node, walk, channels, (groups, inner), transposed))
+    if source in walk.fed:
+        shape = _shape(node, walk, axis, groups, transposed)
+        name, places = weight_name(weight) or node.name, _passed(node, walk, dims[axis + 1 :])
+        walk.layers.append(LayerUse(node.name, name, shape, dims[axis], cout, inner, places))
     return (*dims[:axis], cout, *space)
 
 
 def _space(node: Node, walk: Walk, dims: Dims, is_image: bool) -> Dims:
-    """Labels of the axes that a window slides along.
+    """Labels of the axes that a window slides along; a window of one place leaves an axis as it is.
 
     The channels of an image laid out along such an axis, as efficient channel attention does (Wang et al. 2020), keep
     their labels if the size stays: surgery then puts what stays back in its old place before the convolution.
     """
+    passed = _passed(node, walk, dims)
     before, after = (walk.sizes(one)[-len(dims) :] for one in (arg(node, 0), node))
     if is_image or before != after:
-        walk.freeze(node, dims, f"{node.name} (convolution) slides along it")
-        return (None,) * len(dims)
+        slid = [dim for dim, kept in zip(dims, passed, strict=True) if dim is not kept]
+        walk.freeze(node, slid, f"{node.name} (convolution) slides along it")
+        return passed
     return dims
+
+
+def _passed(node: Node, walk: Walk, dims: Dims) -> Dims:
+    """Labels of the axes of space along which nothing is mixed; None for the others."""
+    sizes = (walk.sizes(one)[-len(dims) :] for one in (arg(node, 0), node, arg(node, 1)))
+    axes = zip(dims, *sizes, strict=True)
+    return tuple(dim if before == after and width == 1 else None for dim, before, after, width in axes)
 
 
 def _grouped(
@@ -86,24 +107,30 @@ def _grouped(
     return outer, inner, walk.labels.merge((outer, part), (groups, sizes[1]))
 
 
-def _layer(
-    node: Node, walk: Walk, channels: tuple[tuple[int, Dim], tuple[int, Dim]], groups: tuple[int, Dim], transposed: bool
-) -> LayerUse:
-    sizes, out = walk.sizes(arg(node, 0)), walk.sizes(node)
+def _shape(node: Node, walk: Walk, axis: int, groups: int, transposed: bool) -> LayerShape:
+    """The convolution's shape; zeros that are put around its input in space are its own padding, as in files."""
+    sizes, out = walk.sizes(_unpadded(arg(node, 0), axis)), walk.sizes(node)
     kernel = walk.sizes(arg(node, 1))[2:]
-    size, out_size = sizes[len(sizes) - len(kernel) :], out[len(out) - len(kernel) :]
-    stride = _each_axis(arg(node, 3, "stride", 1), len(kernel))
-    if transposed:  # as many products as a convolution of stride 1 over the input
-        stride, out_size = (1,) * len(kernel), size
-    padding = tuple(
-        -((size_in - (size_out - 1) * step - width) // 2)
-        for size_in, size_out, step, width in zip(size, out_size, stride, kernel, strict=True)
-    )
-    name = weight_name(arg(node, 1)) or node.name
-    return LayerUse(node.name, name, "conv", *channels, groups, kernel, stride, padding, size)
+    if transposed:
+        sizes = walk.sizes(arg(node, 0))
+    dilation = arg(node, DILATION[operator_of(node)], "dilation", 1)
+    stride, dilation = (each_axis(one, len(kernel)) for one in (arg(node, 3, "stride", 1), dilation))
+    op, window = TRANSPOSED if transposed else "conv", Window(kernel, stride, dilation, groups)
+    return describe_window(op, (sizes[axis], out[axis]), (sizes[axis + 1 :], out[axis + 1 :]), window)
 
 
-def _each_axis(value: Any, rank: int) -> tuple[int, ...]:
+def _unpadded(source: Any, axis: int) -> Any:
+    """What a convolution's input is before zeros are put around it in space."""
+    if not isinstance(source, Node) or operator_of(source) not in PADS:
+        return source
+    rank = len(sizes_of(source.meta["val"])) - axis - 1
+    amounts, zeros = arg(source, 1), not arg(source, 3 if operator_of(source) == "aten.pad" else 2, "value", 0)
+    is_plain = operator_of(source) != "aten.pad" or arg(source, 2, "mode", "constant") == "constant"
+    return arg(source, 0) if is_plain and zeros and len(amounts) <= 2 * rank and min(amounts) >= 0 else source
+
+
+def each_axis(value: Any, rank: int) -> tuple[int, ...]:
+    """One number for each axis, of a list of them or of a single number for all."""
     values = tuple(value) if isinstance(value, (list, tuple)) else (value,)
     return tuple(int(one) for one in (values * rank if len(values) == 1 else values))
 
@@ -124,19 +151,29 @@ def linear(node: Node, walk: Walk) -> Value:
         walk.tie(node, walk.dims(bias)[0], kernel[0])
     walk.use(weight, 0, "out")
     walk.use(weight, 1, "in")
-    sizes = walk.sizes(source)
-    tokens = prod(sizes[:-1]) // walk.batch
-    window = ((1,), (1,), (0,), (tokens,)) if tokens > 1 else ((), (), (), ())
-    channels = (sizes[-1], dims[-1]), (walk.sizes(weight)[0], kernel[0])
-    walk.layers.append(LayerUse(node.name, weight_name(weight) or node.name, "linear", *channels, (1, None), *window))
+    _note_linear(node, walk, (source, weight), -1, kernel[0])
     return (*dims[:-1], kernel[0])
+
+
+def _note_linear(node: Node, walk: Walk, operands: tuple[Any, Any], axis: int, cout: Dim) -> None:
+    """A layer that multiplies a dimension of its input by a weight, alike at all places of the others.
+
+    What is the same for all inputs, exporters compute beforehand.
+    """
+    source, weight = operands
+    if source not in walk.fed:
+        return
+    dims, sizes = list(walk.dims(source)), list(walk.sizes(source))
+    cin, width = dims.pop(axis), sizes.pop(axis)
+    shape = describe_linear(width, walk.sizes(node)[axis], prod(sizes) // walk.batch)
+    space = (walk.labels.merge(dims, sizes),) if shape.size else ()
+    walk.layers.append(LayerUse(node.name, weight_name(weight) or node.name, shape, cin, cout, space=space))
 
 
 def affine_product(node: Node, walk: Walk) -> Value:
     """`addmm(b, x, w)`: a product of matrices plus a bias along its last dimension."""
     dims = multiply(walk, node, walk.dims(arg(node, 1)), walk.dims(arg(node, 2)))
-    walk.use(arg(node, 2), 1, "out")
-    walk.use(arg(node, 2), 0, "in")
+    _multiply_weight(node, walk, (arg(node, 1), arg(node, 2)), dims)
     bias = walk.dims(arg(node, 0))
     if bias:
         walk.tie(node, bias[-1], dims[-1])
@@ -146,10 +183,19 @@ def affine_product(node: Node, walk: Walk) -> Value:
 def product(node: Node, walk: Walk) -> Value:
     """`matmul`, `bmm`, `mm`: the contracted dimensions are one, leading dimensions broadcast."""
     left, right = arg(node, 0), arg(node, 1)
-    if len(walk.sizes(right)) == 2:
-        walk.use(right, 1, "out")
-        walk.use(right, 0, "in")
-    return multiply(walk, node, walk.dims(left), walk.dims(right))
+    dims = multiply(walk, node, walk.dims(left), walk.dims(right))
+    _multiply_weight(node, walk, (left, right), dims)
+    return dims
+
+
+def _multiply_weight(node: Node, walk: Walk, operands: tuple[Any, Any], dims: Dims) -> None:
+    """A product with a matrix: where it is a weight, a linear layer on the last dimension or on the one before."""
+    for source, weight, axis in ((*operands, -1), (*reversed(operands), -2)):
+        if len(walk.sizes(weight)) == 2 and len(walk.sizes(source)) > 1:
+            walk.use(weight, axis % 2, "out")
+            walk.use(weight, 1 - axis % 2, "in")
+            if weight not in walk.fed:
+                _note_linear(node, walk, (source, weight), axis, dims[axis])
 
 
 def multiply(walk: Walk, node: Node, left: Dims, right: Dims) -> Dims:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from edgeprune.core.candidates import WidthRule, candidate_widths, is_joint
 from edgeprune.core.document import budget_gates
 from edgeprune.core.gate import Gate, settle_gates
-from edgeprune.core.layers import Layer, find_joins
+from edgeprune.core.layers import PROBED, Layer, find_joins, gather_beside
 from edgeprune.core.limits import Limits, read_limits
 from edgeprune.core.measurement import DeviceFacts, parse_device_facts
 from edgeprune.core.metric import Metric, parse_metric
@@ -233,8 +233,10 @@ class Job:
         layers = self.analysis.layers
         if self.estimated:
             return layers
-        operators = (one for one in self.analysis.operators if is_joint(one, self.widths))
-        return (*layers, *operators, *find_joins(layers))
+        operators = [operator for operator in self.analysis.operators if is_joint(operator, self.widths)]
+        probed = [operator for operator in operators if operator.shape.op in PROBED]
+        beside = gather_beside(operator for operator in operators if operator not in probed)
+        return (*layers, *probed, *beside, *find_joins(layers))
 
     @cached_property
     def widths(self) -> dict[str, tuple[int, ...]]:

@@ -37,7 +37,7 @@ from edgeprune.stages.record import read_originals
 from edgeprune.stages.table import find_table
 from edgeprune.stages.timing import NetTimes, time_nets
 
-VARIANTS = 16
+VARIANTS = 24
 VARIANT_SEED = 7
 FRONT = 10
 """Budgets at which the front of loss against latency is looked at."""
