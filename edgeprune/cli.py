@@ -37,7 +37,7 @@ STEPS = {
     "prune": "cut the channels, prove the cut",
     "recover": "fine-tune with distillation from the original",
     "export": "ONNX and TFLite, fp32 and int8, each checked",
-    "measure": "push, measure latency and accuracy on the board",
+    "measure": "push, measure latency and quality on the board",
     "gate": "judge by the gates",
     "report": "report.json, report.html, gates.junit.xml",
 }
@@ -148,7 +148,7 @@ for _name, _until, _text in (
     (
         "plan",
         "fit",
-        "Choose the widths that keep most accuracy within the budget, and try them on the device. "
+        "Choose the widths of least loss within the budget, and try them on the device. "
         "Where no address of a board is known, plan on its estimated profile.",
     ),
     ("prune", "recover", "Cut the net by the plan and fine-tune it."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from release_board import make_run
 from edgeprune import cli_measure
 from edgeprune.cli import main
 from edgeprune.core.layers import LayerShape
+from edgeprune.core.measurement import Conditions, DeviceFacts, Measurement
+from edgeprune.device import phone
 
 LARGE = LayerShape("conv", 64, 64, (3, 3), (1, 1), 1, (16, 16), (1, 1))
 TARGET = """
@@ -97,6 +100,29 @@ def test_a_file_against_itself_is_neither_faster_nor_slower_than_its_margin(call
     found = json.loads(output.read_text())["comparison"]
     assert (found["margin"], code in (0, 4)) == (0.5, True)
     assert (code == 4) == (found["verdict"] == "inconclusive")
+
+
+@pytest.mark.parametrize(("problems", "verdict"), [((), "slower"), (("throttled: under-voltage",), "inconclusive")])
+def test_nothing_follows_from_a_run_that_is_not_valid(
+    problems: tuple[str, ...], verdict: str, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(target: Any, host: Any, models: Any, *_: Any) -> tuple[DeviceFacts, dict[str, Measurement]]:
+        facts = DeviceFacts("board", "aarch64", "", "a CPU", 4, (), 1000, "", "", "", {})
+        taken = {
+            name: Measurement(
+                name, "", "onnxruntime", "1", "", Conditions(1), 1.0, 1.0, 1, (ms,) * 30, None, rounds=(1,) * 30
+            )
+            for name, ms in (("A", 1.0), ("B", 2.0))
+        }
+        return facts, taken | {"B": replace(taken["B"], problems=problems)}
+
+    monkeypatch.setattr(phone, "measure_files", measure)
+    model, output = make_model(tmp_path, "onnxruntime"), tmp_path / "compared.json"
+    code, said, _ = call("compare", model.path, model.path, "--output", output)
+    found = json.loads(output.read_text())["comparison"]
+    assert (code, found["verdict"]) == (4 if problems else 0, verdict)
+    assert ("is slower than" in said) == (not problems)
+    assert [line for line in said.splitlines() if "not valid: " in line] == [f"not valid: B: {one}" for one in problems]
 
 
 def test_a_run_that_did_not_pass_is_not_compared(call: Call, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom, norm
 
 from edgeprune.core.document import quality_figures
-from edgeprune.core.gate import FAIL, INCONCLUSIVE, METRICS, PASS, Figure, Gate, decide, judge, settle_gates
+from edgeprune.core.gate import EXIT_CODES, FAIL, INCONCLUSIVE, METRICS, PASS, Figure, Gate, decide, judge, settle_gates
 from edgeprune.core.measurement import Conditions, Measurement, Protocol, find_problems, parse_measurement
 from edgeprune.core.metric import TOP1, Metric, parse_metric
 from edgeprune.core.statistics import drift, median_interval, ratio_interval, summarise
@@ -435,3 +435,46 @@ def test_a_metric_survives_json_without_its_function(metric: Metric) -> None:
 def test_a_metric_that_cannot_be_meant_is_refused(words: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="Metric"):
         Metric(**words)
+
+
+# what is said
+
+
+@pytest.mark.parametrize(
+    ("gate", "figure", "reason"),
+    [
+        (AT_MOST, Figure(9.0, 8.8, 9.3), "9 [8.8, 9.3] <= 10"),
+        (AT_MOST, Figure(9.12345), "9.123 <= 10"),
+        (AT_MOST, Figure(9.0, 9.0, 9.0), "9 <= 10"),
+        (AT_MOST, Figure(11.0, 10.5, 11.2), "11 [10.5, 11.2] is not <= 10"),
+        (AT_MOST, Figure(9.9, 9.5, 10.4), "the interval of 9.9 [9.5, 10.4] holds the limit 10"),
+        (Gate("speedup", at_least=2.0), Figure(2.5), "2.5 >= 2"),
+        (Gate("speedup", at_least=2.0), Figure(1.5), "1.5 is not >= 2"),
+        (Gate("file_bytes", at_most=300_000), Figure(1_234_567), "1234567 is not <= 300000"),
+        (AT_MOST, Figure(12345.6), "12346 is not <= 10"),
+        (AT_MOST, Figure(None, problem="no meter"), "no meter"),
+        (AT_MOST, Figure(None), "latency_p50_ms was not measured"),
+        (AT_MOST, Figure(9.0, origin="estimated"), "estimated, not measured"),
+    ],
+)
+def test_a_result_says_why(gate: Gate, figure: Figure, reason: str) -> None:
+    assert judge(gate, {gate.metric: figure}, {}).reason == reason
+
+
+def test_limits_are_shown_as_they_were_written() -> None:
+    shown = {"latency_p50_ms at_most 12.3456": 12.3456, "latency_p50_ms at_most 1e-06": 1e-6}
+    for text, limit in shown.items():
+        assert Gate("latency_p50_ms", at_most=limit).describe() == text
+    assert Gate("macs", at_most=10_000_000).describe() == "macs at_most 10000000"
+
+
+def test_the_exit_code_tells_the_verdict() -> None:
+    assert EXIT_CODES == {PASS: 0, FAIL: 3, INCONCLUSIVE: 4}
+
+
+def test_metrics_with_other_functions_are_the_same_metric() -> None:
+    assert Metric("F1", max, better="higher") == F1
+    assert Metric("F1", max, better="higher")(1, 2) == 2
+    assert F1.unit == ""
+    assert F1.label == "F1"
+    assert RMSE.label == "RMSE in K"

@@ -12,7 +12,7 @@ from edgeprune.core import candidates
 from edgeprune.core.candidates import probe_shapes
 from edgeprune.core.latency import LatencyPoint, LatencyTable, TableKey
 from edgeprune.core.layers import Extent, Layer, LayerShape
-from edgeprune.core.limits import SIZES, UNITS, Costs, Limits, count_costs, read_limits
+from edgeprune.core.limits import SIZES, UNITS, Costs, Limits, count_costs, read_limits, stated_bytes
 from edgeprune.core.planner import Problem, choose_widths, find_fastest, predict_ms
 from edgeprune.core.target import Budget, parse_target
 from edgeprune.errors import InfeasibleBudget, PlanError, TargetError
@@ -167,7 +167,9 @@ def test_latency_that_other_limits_forbid_is_named_with_them() -> None:
     limited = replace(problem, limits=Limits(parameters=parameters // 4))
     best = find_fastest(limited).latency_ms
     assert best > 1.5 * fastest.latency_ms
-    with pytest.raises(InfeasibleBudget, match=rf"within {parameters // 4:,} parameters is predicted at {best:.4g} ms"):
+    with pytest.raises(
+        InfeasibleBudget, match=rf"within {parameters // 4:,} parameters in layers is predicted at {best:.4g} ms"
+    ):
         choose_widths(limited, 1.1 * fastest.latency_ms)
 
 
@@ -216,6 +218,22 @@ def test_file_budget_is_what_weights_may_take_beside_the_graph() -> None:
     assert found.given == {"parameters": 5000, "weight_bytes": 17_000, "macs": 10**6}
     with pytest.raises(InfeasibleBudget, match=r"20,000 bytes: 20,000 of them are not weights"):
         read_limits(budget, "int8", 20_000)
+
+
+def test_parameters_that_no_layer_counts_are_taken_off_the_budget() -> None:
+    assert read_limits(Budget(parameters=5000), "fp32", 0, 300).given == {"parameters": 4700}
+    assert read_limits(Budget(macs=5), "fp32", 0, 300).given == {"macs": 5}
+    assert read_limits(Budget(parameters=301), "fp32", 0, 300).given == {"parameters": 1}
+    with pytest.raises(InfeasibleBudget, match=r"300 parameters: 300 of them belong to norms, embeddings"):
+        read_limits(Budget(parameters=300), "fp32", 0, 300)
+
+
+@pytest.mark.parametrize(("precision", "stated"), [("fp32", 512), ("fp16", 512), ("int8", 512 + 24), ("mixed", 536)])
+def test_a_file_may_state_its_plan_and_in_int8_a_digit_for_each_channel(precision: str, stated: int) -> None:
+    layers = [
+        Layer(name, LayerShape("linear", 4, cout), Extent(4), Extent(cout)) for name, cout in (("a", 8), ("b", 16))
+    ]
+    assert stated_bytes(layers, precision) == stated
 
 
 def test_budgets_of_a_target_are_read_together() -> None:

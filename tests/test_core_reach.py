@@ -45,7 +45,7 @@ def test_the_best_that_can_be_reached_is_told_and_can_be_reached() -> None:
 
 def test_other_limits_of_the_budget_are_named() -> None:
     said = refusal(replace(FP32, limits=Limits(parameters=70_000, macs=10**6)))
-    assert "the narrowest net within 70,000 parameters, 1,000,000 multiply-accumulates is predicted" in said
+    assert "the narrowest net within 70,000 parameters in layers, 1,000,000 multiply-accumulates is predicted" in said
     assert "raise the other limits of the budget" in said
 
 

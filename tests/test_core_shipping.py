@@ -87,6 +87,8 @@ def test_a_number_is_asked_for_even_where_no_gate_asks_for_quality() -> None:
     fast = Gate("speedup", at_least=1.5)
     found = candidates(figures("fp32", 0.06, float("nan")), gates=(fast,))
     assert decide(found.judge(found.files[0])) == FAIL
+    asked = candidates(figures("fp32", 0.06, float("nan")), gates=(fast, DROP))
+    assert [one.outcome for one in asked.judge(asked.files[0])] == [PASS, FAIL]
     assert decide(candidates(figures("fp32", 0.06, 10.0), gates=(fast,)).judge(figures("fp32", 0.06, 10.0))) == PASS
 
 
@@ -239,7 +241,10 @@ ORT = "onnxruntime"
     [
         ({(ORT, "fp32"): 1.0, (ORT, "int8"): 0.5}, ("fp32", "int8"), (ORT, "int8")),
         ({(ORT, "fp32"): 1.0, (ORT, "int8"): 0.97}, ("fp32", "int8"), (ORT, "int8")),
-        ({(ORT, "fp32"): 1.0, (ORT, "int8"): 0.99}, ("fp32", "int8"), (ORT, "fp32")),
+        ({(ORT, "fp32"): 2.0, (ORT, "int8"): 1.95}, ("fp32", "int8"), (ORT, "int8")),
+        ({(ORT, "fp32"): 2.0, (ORT, "int8"): 1.97}, ("fp32", "int8"), (ORT, "fp32")),
+        ({(ORT, "fp32"): 1.0, (ORT, "int8"): 0.98}, ("fp32", "int8"), (ORT, "fp32")),
+        ({(ORT, "fp32"): 1.0}, ("fp32", "int8"), (ORT, "fp32")),
         ({(ORT, "fp32"): 1.0, (ORT, "int8"): 1.5}, ("fp32", "int8"), (ORT, "fp32")),
         ({(ORT, "fp32"): 1.0, ("litert", "fp32"): 0.9}, ("fp32",), ("litert", "fp32")),
         ({(ORT, "fp32"): 1.0, ("litert", "fp32"): 0.9, (ORT, "int8"): 0.8}, ("int8",), (ORT, "int8")),

@@ -63,9 +63,9 @@ class Gate:
         """For people: `latency_p95_ms at_most 12`, `quality_drop at_most 0.1 K (RMSE)`."""
         kind, limit = self.limit
         if self.of is None or self.metric not in (QUALITY, QUALITY_DROP):
-            return f"{self.metric} {kind} {show_number(limit)}"
+            return f"{self.metric} {kind} {show_number(limit, 6)}"
         unit = self.of.unit if self.metric == QUALITY else self.of.drop_unit
-        shown = show_number(limit) if kind == "max_regression" else f"{show_number(limit)} {unit}".rstrip()
+        shown = f"{show_number(limit, 6)} {'' if kind == 'max_regression' else unit}".rstrip()
         return f"{self.metric} {kind} {shown} ({self.of.name})"
 
     def to_dict(self) -> dict[str, Any]:
@@ -153,9 +153,10 @@ def check_direction(gate: Gate, better: str, where: str) -> None:
         raise TargetError(f"{where}: {kind} would pass the worst; write {LIMITS[better]}")
 
 
-def show_number(value: float) -> str:
-    """A number as people write it: counts to the last digit, all else to six digits."""
-    return f"{value:.0f}" if value == round(value) else f"{value:g}"
+def show_number(value: float, digits: int = 4) -> str:
+    """A number as people write it: counts to the last digit, all else to so many digits and never as 1e+04."""
+    whole = value == round(value) or abs(value) >= 10**digits
+    return f"{value:.0f}" if whole else f"{value:.{digits}g}"
 
 
 def judge(gate: Gate, figures: Mapping[str, Figure], baseline: Mapping[str, Figure]) -> GateResult:

@@ -12,7 +12,7 @@ from edgeprune.errors import InfeasibleBudget, PlanError
 TOTALS = ("parameters", "weight_bytes", "macs")
 """Figures that add up over the layers; activation bytes do not."""
 UNITS = {
-    "parameters": "parameters",
+    "parameters": "parameters in layers",
     "weight_bytes": "bytes of weights",
     "macs": "multiply-accumulates",
     "activation_bytes": "bytes of activations",

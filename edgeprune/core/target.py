@@ -141,8 +141,8 @@ class Target:
         """
         if self.provider != "cpu" and self.runtime != "onnxruntime":
             raise TargetError(
-                f"target {self.name}: provider: {self.provider!r} is ONNX Runtime's; {self.runtime} uses its own "
-                "delegate XNNPACK; leave provider out"
+                f"target {self.name}: provider: {self.provider!r} is ONNX Runtime's; litert uses its own delegate "
+                'XNNPACK; leave provider out, or write runtime = "onnxruntime"'
             )
         if self.io != "float32" and self.runtime != "litert":
             raise TargetError(

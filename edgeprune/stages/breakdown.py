@@ -27,7 +27,7 @@ def break_down_net(job: Job) -> tuple[list[LayerTime], float]:
         raise TargetError(
             f"target {job.target.name}: {job.planned.runtime} runs a net as one node, onnxruntime does not"
         )
-    path = unpruned_file(job)
+    path = job.run.file(unpruned_file(job))
     times = measure_beside_original(job, read_originals(job), {"net": path})
     model = ModelFile.of(path, job.planned.runtime)
     nodes = profile_nodes(job.device, model, job.target.threads, job.detail)

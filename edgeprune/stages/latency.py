@@ -68,7 +68,7 @@ def profile(job: Job) -> dict[str, Any]:
     correction = fit_correction(nets, measured.twin_gap)
     whole = count_costs(job.analysis.layers, variants[0], job.planned.fitted_precision)
     write_atomic(job.run.product("latency_table.json"), render_table(table))
-    job.run.product(str(unpruned_file(job).relative_to(job.run.directory)))
+    job.run.product(unpruned_file(job))
     if job.chosen:
         job.run.product(CHOSEN)
     baseline_ms = settled["baseline"]
@@ -186,10 +186,13 @@ def cut_net(job: Job, widths: Mapping[str, int]) -> GraphModule:
     return apply_plan(job.original, job.analysis, {group: range(width) for group, width in widths.items()})
 
 
-def unpruned_file(job: Job) -> Path:
-    """The unpruned net in the precision that is planned for: the first of the nets that the profile measured."""
+def unpruned_file(job: Job) -> str:
+    """The unpruned net in the precision that is planned for: the first of the nets that the profile measured.
+
+    Its name within the run.
+    """
     planned = job.planned
-    return job.run.directory / f"variants/variant0/artifacts/pruned.{planned.fitted_precision}.{planned.format}"
+    return f"variants/variant0/artifacts/pruned.{planned.fitted_precision}.{planned.format}"
 
 
 def measure_beside_original(job: Job, originals: Sequence[Artifact], files: Mapping[str, Path]) -> NetTimes:

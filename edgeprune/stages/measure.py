@@ -13,7 +13,6 @@ from edgeprune.core.shipping import FORMAT_RUNTIMES
 from edgeprune.core.target import RUNTIMES
 from edgeprune.device.energy import add_energy, measure_energy
 from edgeprune.device.measure import ModelFile, evaluate_model, measure_models
-from edgeprune.export.artifacts import check_artifact
 from edgeprune.export.parity import TOLERANCES, Parity, check_parity, compare_outputs
 from edgeprune.export.runners import RUNNERS, fit_inputs
 from edgeprune.run import write_json
@@ -85,9 +84,7 @@ def model_file(job: Job, artifact: Artifact) -> ModelFile:
     Raises:
         RunError: it is gone, or was changed since it was exported.
     """
-    job.run.file(artifact.path)
-    path = check_artifact(artifact, job.run.directory)
-    return ModelFile(artifact.name, path, artifact.sha256, FORMAT_RUNTIMES[artifact.format])
+    return ModelFile(artifact.name, job.run.file(artifact.path), artifact.sha256, FORMAT_RUNTIMES[artifact.format])
 
 
 def _device_link(model: ModelFile, precision: str, inputs: np.ndarray, outputs: np.ndarray) -> Parity:
