@@ -21,6 +21,7 @@ from graph_nets import (
     shuffled_halves,
     simple,
     standardised,
+    token_mixing,
     weight_normed,
 )
 from torch import nn
@@ -364,6 +365,13 @@ CASES = [
         ),
         (7, 6),
         {"up": 10},
+        {"down": "no channels"},
+    ),
+    Case(
+        "token_mixing_on_channels",
+        lambda: Net(token_mixing, stem=nn.Linear(6, 8), up=nn.Linear(7, 10), down=nn.Linear(10, 7), head=head(8)),
+        (7, 6),
+        {"stem": 8, "up": 10},
         {"down": "no channels"},
     ),
     attention_case("attention_by_matmul", by_matmul),

@@ -109,6 +109,12 @@ def last(net: Net, x: Tensor) -> Tensor:
     return net.head(net.cell(net.embed(x))[0][:, -1])
 
 
+def token_mixing(net: Net, x: Tensor) -> Tensor:
+    """A layer on the token axis works on as many vectors as there are channels (Tolstikhin et al. 2021)."""
+    x = net.stem(x)
+    return net.head(x + net.down(F.gelu(net.up(x.transpose(1, 2)))).transpose(1, 2)).mean(1)
+
+
 def weight_normed(net: Net, x: Tensor) -> Tensor:
     norms = net.conv.weight.detach().square().sum((0, 2, 3), keepdim=True).sqrt()
     return pooled(net, F.conv2d(net.stem(x), torch._weight_norm(net.conv.weight, norms, 1), padding=1))

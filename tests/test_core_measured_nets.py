@@ -90,7 +90,11 @@ def test_bad_row_names_its_line_and_what_is_expected(text: str, message: str) ->
         ({"kernel": [3]}, "one number an axis each"),
         ({"padding": [-1, 1]}, "padding is"),
         ({"kernel": [12, 12]}, "larger than the padded input"),
-        ({"dilation": [2, 2]}, "unknown key 'dilation'"),
+        ({"dilation": [2]}, "dilation of conv needs one number an axis"),
+        ({"dilation": [0, 1]}, "dilation is"),
+        ({"dilation": [6, 6]}, "larger than the padded input"),
+        ({"output": [9, 9]}, "output is"),
+        ({"dilatation": [2, 2]}, "unknown key 'dilatation'"),
         ({"kernel": [], "stride": [], "size": [], "padding": []}, "one number an axis each"),
     ],
 )
@@ -102,8 +106,12 @@ def test_bad_layer_is_named_by_number(change: dict[str, object], message: str) -
 def test_layers_of_every_operator() -> None:
     add = {"op": "add", "cin": 4, "cout": 4, "size": [8, 8]}
     tokens = {"op": "linear", "cin": 4, "cout": 8, "kernel": [1], "stride": [1], "size": [197], "padding": [0]}
-    found = parse_layers(json.dumps([CONV, LINEAR, add, tokens]), "net.json")
+    up = {"op": "transposed", "cin": 3, "cout": 8, "kernel": [3], "stride": [2], "size": [9], "padding": [1]}
+    dilated = {**CONV, "dilation": [2, 3], "output": [4, 3]}
+    found = parse_layers(json.dumps([CONV, LINEAR, add, tokens, {**up, "output": [18]}, dilated]), "net.json")
     assert found[0] == SHAPE
+    assert [shape.output_size for shape in found[4:]] == [(18,), (4, 3)]
+    assert found[5].macs == 3 * 8 * 9 * 4 * 3
     assert found[2] == LayerShape("add", 4, 4, size=(8, 8))
     assert found[3].size == (197,)
 

@@ -1,5 +1,6 @@
 """Layers read from ONNX files: the same as the graph engine reads from the network itself."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +8,12 @@ import onnx
 import pytest
 import torch
 from export_nets import traced
+from layer_nets import WINDOWS
 from onnx import TensorProto, helper
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from edgeprune.core.layers import LayerShape
+from edgeprune.core.layers import TRANSPOSED, LayerShape, Window, describe_window
 from edgeprune.errors import ExportError
 from edgeprune.export.onnx import export_onnx
 from edgeprune.export.onnx_layers import read_onnx_layers
@@ -46,15 +49,55 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def key(shape: LayerShape) -> tuple[object, ...]:
-    return (shape.op, shape.cin, shape.cout, shape.kernel, shape.stride, shape.groups, shape.size, shape.padding)
-
-
 def test_as_the_graph_engine_reads_them(file: Path) -> None:
     program = trace_model(Mixed(), torch.zeros(2, 3, 17, 16))
     wanted = [layer.shape for layer in find_groups(program).layers]
-    assert sorted(map(key, read_onnx_layers(file)), key=str) == sorted(map(key, wanted), key=str)
+    assert sorted(read_onnx_layers(file)) == sorted(wanted)
     assert len(wanted) == 7
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_graph_and_file_describe_a_convolution_alike(name: str, tmp_path: Path) -> None:
+    build, shape = WINDOWS[name]
+    example = torch.zeros(1, *shape)
+    program = trace_model(build(), example)
+    export_onnx(program, example, tmp_path / "net.onnx")
+    assert sorted(read_onnx_layers(tmp_path / "net.onnx")) == sorted(one.shape for one in find_groups(program).layers)
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_a_described_convolution_writes_and_multiplies_what_torch_does(name: str) -> None:
+    build, shape = WINDOWS[name]
+    example, written = torch.zeros(1, *shape), dict[str, tuple[int, ...]]()
+    net = build()
+    layers = find_groups(trace_model(net, example)).layers
+    for key, module in net.named_modules():
+        module.register_forward_hook(lambda _, __, out, key=key: written.update({key: tuple(out.shape[2:])}))
+    with FlopCounterMode(display=False) as counter:
+        net(example)
+    assert {layer.name: layer.shape.output_size for layer in layers}.items() <= written.items()
+    assert 2 * sum(layer.shape.macs for layer in layers) == counter.get_total_flops()
+
+
+def test_what_a_window_describes() -> None:
+    same = Window((3, 3), (1, 1), (2, 2))
+    assert describe_window("conv", (3, 8), ((17, 16), (17, 16)), same).padding == (2, 2)
+    beyond = describe_window("conv", (3, 8), ((14, 14), (3, 3)), Window((3, 3), (4, 4)))
+    assert (beyond.padding, beyond.output_size, beyond.output) == ((0, 0), (3, 3), ())
+    even = describe_window("conv", (3, 8), ((16,), (16,)), Window((2,), (1,)))
+    assert (even.padding, even.ends, even.output_size) == ((1,), ((1, 0),), (16,))
+    up = describe_window(TRANSPOSED, (3, 16), ((16, 16), (32, 32)), Window((3, 3), (2, 2)))
+    assert (up.ends, up.values, up.macs) == (((1, 0), (1, 0)), 3 * 16**2 + 16 * 32**2, 3 * 16 * 9 * 16**2)
+    wider = describe_window(TRANSPOSED, (3, 16), ((16,), (33,)), Window((2,), (2,)))
+    assert (wider.padding, wider.ends) == ((0,), ((0, -1),))
+
+
+def test_equal_layers_are_equal_however_they_are_written() -> None:
+    plain = LayerShape("conv", 3, 8, (3, 1), (2, 1), 1, (9, 9), (1, 0))
+    assert plain == replace(plain, dilation=(1, 4), output=(5, 9))
+    assert plain != replace(plain, dilation=(2, 1)) != replace(plain, output=(4, 9))
+    assert LayerShape("add", 4, 4, size=(8, 8), output=(8, 8)) == LayerShape("add", 4, 4, size=(8, 8))
+    assert LayerShape("add", 4, 4, size=(8, 8)).output_size == (8, 8)
 
 
 @pytest.mark.parametrize("layout", ["qdq", "qoperator"])
@@ -62,7 +105,7 @@ def test_quantized_files_have_the_layers_of_the_float_one(file: Path, tmp_path: 
     samples = np.random.default_rng(0).standard_normal((4, 3, 17, 16)).astype(np.float32)
     quantized = tmp_path / "int8.onnx"
     quantize_onnx(file, quantized, [samples], OnnxScheme("uint8", "int8", False, layout, "test"))
-    assert sorted(map(key, read_onnx_layers(quantized)), key=str) == sorted(map(key, read_onnx_layers(file)), key=str)
+    assert read_onnx_layers(quantized) == read_onnx_layers(file)
 
 
 def write(path: Path, nodes: list[onnx.NodeProto], sizes: list[int | str], weight: tuple[int, ...]) -> Path:

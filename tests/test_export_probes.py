@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgeprune.core.layers import JOIN, LayerShape, join_ends
+from edgeprune.core.layers import JOIN, TRANSPOSED, LayerShape, Window, describe_window, join_ends
 from edgeprune.errors import ExportError
 from edgeprune.export.probes.build import CONVERSIONS, build_probe, write_probes
 from edgeprune.export.probes.weights import INPUT_SCALE, OUTPUT_SCALE, make_weights
@@ -33,8 +33,24 @@ LAYERS = [
     LayerShape("conv", 1, 8, (3, 3), (1, 1), 1, (14, 14), (1, 1)),
     LayerShape("conv", 6, 48, (7,), (2,), 1, (100,), (3,)),
     LayerShape("conv", 48, 48, (5,), (1,), 48, (50,), (2,)),
+    LayerShape("conv", 3, 16, (3, 3), (1, 1), 1, (20, 20), (2, 2), (2, 2)),
+    LayerShape("conv", 8, 12, (3, 3), (1, 2), 1, (21, 18), (0, 0), (3, 2)),
+    LayerShape("conv", 8, 16, (3, 5), (2, 1), 8, (21, 18), (2, 4), (2, 2)),
+    LayerShape("conv", 6, 10, (3,), (1,), 1, (50,), (4,), (4,)),
+    LayerShape("conv", 3, 16, (2, 4), (1, 1), 1, (16, 16), (1, 2), output=(16, 16)),
+    LayerShape("conv", 6, 10, (2,), (1,), 1, (30,), (2,), (3,), (30,)),
     LayerShape("linear", 64, 10),
     LayerShape("linear", 24, 40, (1,), (1,), 1, (50,), (0,)),
+]
+TURNED = [
+    LayerShape(TRANSPOSED, 3, 16, (3, 3), (2, 2), 1, (16, 16), (1, 1), output=(32, 32)),
+    LayerShape(TRANSPOSED, 12, 6, (2, 2), (2, 2), 1, (9, 8), (0, 0)),
+    LayerShape(TRANSPOSED, 4, 7, (5, 4), (2, 3), 1, (7, 6), (2, 0)),
+    LayerShape(TRANSPOSED, 4, 7, (5, 5), (2, 2), 1, (7, 6), (2, 2), output=(11, 10)),
+    LayerShape(TRANSPOSED, 3, 5, (3, 3), (1, 1), 1, (9, 8), (1, 1), (2, 2)),
+    LayerShape(TRANSPOSED, 6, 4, (3, 3), (2, 2), 2, (9, 8), (1, 1)),
+    LayerShape(TRANSPOSED, 6, 6, (2, 2), (2, 2), 6, (9, 8), (0, 0)),
+    LayerShape(TRANSPOSED, 3, 8, (4,), (2,), 1, (16,), (1,)),
 ]
 by_layer = pytest.mark.parametrize("shape", LAYERS, ids=LayerShape.describe)
 both_precisions = pytest.mark.parametrize("precision", ["fp32", "int8"])
@@ -51,8 +67,15 @@ def run_reference(shape: LayerShape, steps: np.ndarray) -> np.ndarray:
     weight, bias = torch.from_numpy(weights.weights), torch.from_numpy(weights.bias)
     if shape.op == "linear":
         return functional.linear(x.movedim(1, -1), weight, bias).relu().movedim(-1, 1).numpy()
-    convolve = functional.conv1d if len(shape.size) == 1 else functional.conv2d
-    return convolve(x, weight, bias, shape.stride, shape.padding, 1, shape.groups).relu().numpy()
+    sides = [end for ends in reversed(shape.ends) for end in ends]
+    if shape.op != TRANSPOSED:
+        convolve = (functional.conv1d, functional.conv2d, functional.conv3d)[len(shape.size) - 1]
+        padded = functional.pad(x, sides)
+        return convolve(padded, weight, bias, shape.stride, 0, shape.steps, shape.groups).relu().numpy()
+    convolve = (functional.conv_transpose1d, functional.conv_transpose2d)[len(shape.size) - 1]
+    groups = weight.reshape(shape.groups, -1, *weight.shape[1:]).transpose(1, 2).flatten(0, 1)
+    whole = convolve(x, groups, None, shape.stride, 0, 0, shape.groups, shape.steps)
+    return (functional.pad(whole, [-end for end in sides]) + bias.reshape(-1, *[1] * len(shape.size))).relu().numpy()
 
 
 def open_onnx(model: bytes, optimized: Path | None = None) -> Any:
@@ -73,7 +96,7 @@ def open_tflite(model: bytes) -> Any:
 
 def run_probe(shape: LayerShape, file_format: str, precision: str, steps: np.ndarray) -> np.ndarray:
     """Real outputs, `[1, cout, *output_size]`, whatever the probe's own layout and numbers are."""
-    channels_last = shape.op == "linear" or (file_format, precision) != ("onnx", "fp32")
+    channels_last = file_format == "tflite" or shape.op == "linear" or (precision == "int8" and shape.op == "conv")
     x = np.moveaxis(steps, 1, -1) if channels_last else steps
     if precision == "fp32":
         x = x.astype(np.float32) * np.float32(INPUT_SCALE)
@@ -99,7 +122,7 @@ def run_tflite(model: bytes, x: np.ndarray) -> np.ndarray:
     return interpreter.get_tensor(output["index"])
 
 
-@by_layer
+@pytest.mark.parametrize("shape", [*LAYERS, *TURNED], ids=LayerShape.describe)
 @both_formats
 @both_precisions
 def test_a_probe_computes_its_layer(shape: LayerShape, file_format: str, precision: str) -> None:
@@ -109,7 +132,9 @@ def test_a_probe_computes_its_layer(shape: LayerShape, file_format: str, precisi
     if precision == "fp32":
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
     else:
-        np.testing.assert_allclose(found, expected.clip(max=255 * OUTPUT_SCALE), atol=0.51 * OUTPUT_SCALE)
+        rounded_by_runtime = shape.op == TRANSPOSED and shape.groups > 1 and file_format == "onnx"
+        steps_off = 1.5 if rounded_by_runtime else 0.51  # ONNX Runtime rounds float weights between rounded tensors
+        np.testing.assert_allclose(found, expected.clip(max=255 * OUTPUT_SCALE), atol=steps_off * OUTPUT_SCALE)
 
 
 @both_formats
@@ -163,7 +188,15 @@ def convolutions(draw: st.DrawFn) -> LayerShape:
     axes = draw(st.integers(1, 2))
     several = [tuple(draw(st.integers(low, high)) for _ in range(axes)) for low, high in ((1, 5), (1, 3), (5, 12))]
     padding = tuple(draw(st.integers(0, kernel - 1)) for kernel in several[0])
-    return LayerShape("conv", cin, cout, several[0], several[1], groups, several[2], padding)
+    dilation = tuple(
+        draw(st.integers(1, 1 + (size + 2 * pad - 1) // max(1, kernel - 1) - 1))
+        for size, pad, kernel in zip(several[2], padding, several[0], strict=True)
+    )
+    shape = LayerShape("conv", cin, cout, several[0], several[1], groups, several[2], padding, dilation)
+    if draw(st.booleans()):
+        return shape
+    window = Window(*several[:2], dilation, groups)
+    return describe_window("conv", (cin, cout), (several[2], shape.output_size), window)
 
 
 @given(shape=convolutions(), precision=st.sampled_from(["fp32", "int8"]))
@@ -287,7 +320,12 @@ def test_written_probes_are_the_same_each_time_and_never_share_a_file(
         (LAYERS[0], "onnx", "fp16", "unknown precision 'fp16'; expected fp32 or int8"),
         (LayerShape("pool", 4, 4, (2, 2), (2, 2), 1, (8, 8), (0, 0)), "onnx", "fp32", "no probe for op 'pool'"),
         (LayerShape("conv", 4, 6, (3, 3), (1, 1), 4, (8, 8), (1, 1)), "onnx", "fp32", "groups must divide"),
-        (LayerShape("conv", 4, 6, (3, 3), (1, 1), 1, (8, 8), (1,)), "onnx", "fp32", "need 1 or 2 numbers each"),
+        (LayerShape("conv", 4, 6, (3, 3), (1, 1), 1, (8, 8), (1,)), "onnx", "fp32", "need 1 or 2 or 3 numbers each"),
+        (LayerShape("conv", 4, 6, (3,) * 3, (1,) * 3, 1, (8,) * 3, (1,) * 3), "tflite", "fp32", "need 1 or 2 numbers"),
+        (LayerShape("conv", 4, 6, (3,), (1,), 1, (8,), (1,), (2, 2)), "onnx", "fp32", "need 1 or 2 or 3 numbers each"),
+        (LayerShape("conv", 4, 6, (3,), (1,), 1, (8,), (0,), (4,)), "onnx", "fp32", "larger than the padded input"),
+        (LayerShape("conv", 4, 6, (3,), (1,), 1, (8,), (2,), output=(4,)), "onnx", "fp32", "less comes out"),
+        (LayerShape(TRANSPOSED, 4, 6, (3,), (2,), 1, (8,), (1,), (2,)), "tflite", "fp32", "with stride and dilation"),
         (LayerShape("linear", 4, 6, size=(7,)), "onnx", "fp32", "need 0 or 1 numbers each"),
         (LayerShape("conv", 4, 0, (3,), (1,), 1, (8,), (1,)), "tflite", "int8", "begin at 1"),
         (LayerShape("conv", 4, 4, (5,), (1,), 1, (2,), (1,)), "tflite", "int8", "larger than the padded input"),

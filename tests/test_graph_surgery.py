@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from graph_nets import Net, token_mixing
 from torch import nn
 
+from edgeprune.core.layers import LayerShape
 from edgeprune.errors import GraphError, PlanError
 from edgeprune.graph.costs import count_macs, count_parameters, full_widths
 from edgeprune.graph.groups import Analysis, find_groups
@@ -71,6 +73,20 @@ def test_a_linear_layer_counts_every_token_and_no_batch(fold: bool) -> None:
             return self.layer(x.reshape(-1, 6) if fold else x)
 
     assert count_macs(find_groups(trace_model(Tokens(), torch.randn(3, 7, 6))), {}) == 7 * 6 * 4
+
+
+def test_a_layer_on_the_token_axis_works_on_as_many_vectors_as_there_are_channels() -> None:
+    net = Net(token_mixing, stem=nn.Linear(6, 8), up=nn.Linear(7, 10), down=nn.Linear(10, 7), head=nn.Linear(8, 5))
+    analysis = find_groups(trace_model(net, torch.randn(2, 7, 6)))
+    layers = {layer.name: layer for layer in analysis.layers}
+    assert layers["up"].shape == LayerShape("linear", 7, 10, (1,), (1,), 1, (8,), (0,))
+    assert layers["up"].at({"stem": 3, "up": 4, "up:branch": 1}) == LayerShape(
+        "linear", 7, 4, (1,), (1,), 1, (3,), (0,)
+    )
+    assert layers["up"].at({"stem": 1, "up": 4, "up:branch": 1}) == LayerShape("linear", 7, 4)
+    assert layers["up"].kinds == {"stem"}
+    assert layers["stem"].tokens is None
+    assert count_macs(analysis, {"stem": 3, "up": 4}) == 7 * 6 * 3 + 3 * 7 * 4 + 3 * 4 * 7 + 7 * 3 * 5
 
 
 def test_macs_at_given_widths_are_those_of_the_pruned_net(traced: tuple[torch.fx.GraphModule, Analysis]) -> None:

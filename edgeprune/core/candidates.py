@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from math import inf, prod
 from types import MappingProxyType
@@ -102,13 +102,13 @@ def input_knots(layer: Layer, widths: Widths) -> list[int]:
 
 def output_choices(layer: Layer, widths: Widths) -> list[dict[str, int]]:
     """Widths of the groups on a layer's output side."""
-    groups = sorted(layer.cout.groups | layer.groups.groups)
+    groups = sorted(layer.sides)
     return [dict(zip(groups, chosen, strict=True)) for chosen in product(*(widths[group] for group in groups))]
 
 
 def shape_at_knot(layer: Layer, cin: int, output: Mapping[str, int]) -> LayerShape:
     """The layer with `cin` input channels in total and the given output side."""
-    return replace(layer.shape, cin=cin, cout=layer.cout.at(output), groups=layer.groups.at(output))
+    return layer.with_input(cin, output)
 
 
 def layer_shapes(layer: Layer, widths: Widths) -> set[LayerShape]:
@@ -124,11 +124,11 @@ def layer_shapes(layer: Layer, widths: Widths) -> set[LayerShape]:
 def probe_shapes(layers: Iterable[Layer], widths: Widths, most: float = inf) -> set[LayerShape]:
     """Shapes to measure: all that the planner needs, or every second, third, ... width so that at most `most` remain.
 
-    The ends of each range stay, so that whatever is left out lies between two measured widths; and all numbers of heads
-    or of filter groups, as layers that differ in these are different kinds.
+    The ends of each range stay, so that whatever is left out lies between two measured widths; and all numbers of
+    heads, of filter groups or of tokens, as layers that differ in these are different kinds.
     """
     every = list(layers)
-    kinds = frozenset[str]().union(*(layer.groups.groups for layer in every if not layer.shape.is_depthwise))
+    kinds = frozenset[str]().union(*(layer.kinds for layer in every))
     for jump in range(1, MAX_CHOICES + 1):
         thinned = {
             group: values if group in kinds else sorted({*values[::jump], values[-1]})

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune.core.latency import ESTIMATED, LatencyPoint, LatencyTable, Prediction, TableKey
-from edgeprune.core.layers import LayerShape
+from edgeprune.core.layers import TRANSPOSED, LayerShape
 from edgeprune.errors import ProfileError
 
 KERNELS = ("conv3x3", "conv", "pointwise", "depthwise", "linear")
@@ -173,6 +173,7 @@ def _count(shape: LayerShape, profile: EstimatedProfile) -> tuple[int, float, fl
     if shape.op == "add":
         return 0, 0.0, 0.0, 0.0, 2.0 * read + shape.cout * prod(shape.size)
     written = shape.cout * prod(shape.output_size)
+    places = prod(shape.size if shape.op == TRANSPOSED else shape.output_size)
     if shape.op == "pool":
         return 0, 0.0, 0.0, 0.0, float(read + written)
     kernel = KERNELS.index(find_kernel(shape, profile.key.describe()))
@@ -180,7 +181,7 @@ def _count(shape: LayerShape, profile: EstimatedProfile) -> tuple[int, float, fl
     channels = shape.cout if shape.groups == shape.cin else shape.cout // shape.groups
     padded = -(-channels // TILE) * TILE * shape.cout // channels
     short = {"conv3x3": prod(shape.kernel), "depthwise": 0.0}.get(KERNELS[kernel], SHORT_SUM)
-    sums = float(padded * prod(shape.output_size))
+    sums = float(padded * places)
     return kernel, summed * sums, short * sums, float(summed * shape.cout), float(read + written)
 
 
@@ -192,16 +193,17 @@ def find_kernel(shape: LayerShape, where: str) -> str:
     """
     if shape.op == "linear":
         return "linear" if prod(shape.size) == 1 else "pointwise"
-    if shape.op != "conv":
+    if shape.op not in ("conv", TRANSPOSED):
         raise ProfileError(
             f"estimated profile ({where}): operator {shape.op!r} of {shape.describe()!r} is unknown; "
-            "known are add, conv, linear, pool; measure this layer on the board instead"
+            "known are add, conv, linear, pool, transposed; measure this layer on the board instead"
         )
     if shape.groups > 1 and shape.groups == shape.cin:
         return "depthwise"
     if prod(shape.kernel) == 1:
         return "pointwise"
-    return "conv3x3" if set(shape.kernel) == {3} and set(shape.stride) == {1} else "conv"
+    winograd = shape.op == "conv" and set(shape.kernel) == {3} and set(shape.stride) == {1} and not shape.dilation
+    return "conv3x3" if winograd else "conv"
 
 
 def times_ms(work: Work, logs: Array, profile: EstimatedProfile) -> Array:

@@ -14,7 +14,10 @@ from edgeprune.core.correction import Correction, MeasuredNet
 from edgeprune.core.layers import JOIN, Layer, LayerShape
 from edgeprune.errors import ProfileError
 
-TABLE_VERSION = 1
+TABLE_VERSION = 2
+READ_VERSIONS = (1, TABLE_VERSION)
+"""Version 1 knew no dilation and no output size: what it measured was neither dilated nor transposed, whatever the net
+that it was measured for."""
 MEASURED, INTERPOLATED, ESTIMATED = "measured", "interpolated", "estimated"
 FOREIGN = "foreign"
 """The condition that marks a table that was made for something else."""
@@ -226,8 +229,9 @@ def parse_table(text: str, where: str) -> LatencyTable:
     """
     try:
         document = json.loads(text)
-        if document["version"] != TABLE_VERSION:
-            raise ProfileError(f"{where}: version {document['version']}; this edgeprune reads version {TABLE_VERSION}")
+        if document["version"] not in READ_VERSIONS:
+            known = " and ".join(map(str, READ_VERSIONS))
+            raise ProfileError(f"{where}: version {document['version']}; this edgeprune reads versions {known}")
         points = tuple(_parse_point(row) for row in document["points"])
         return LatencyTable(TableKey(**document["key"]), points, document["origin"], document["conditions"])
     except (ValueError, KeyError, TypeError) as exc:

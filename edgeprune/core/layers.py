@@ -6,6 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
+TRANSPOSED = "transposed"
+"""A transposed convolution: it reads the small side, `size`, and writes the large one."""
+WEIGHTED = ("conv", TRANSPOSED, "linear")
+"""Operators with weights."""
 JOIN = "join"
 """In place of an operator: two layers one behind the other, and what they cost less (or more) than each alone."""
 ATTENTION = "attention"
@@ -35,6 +39,10 @@ class Extent:
         """
         return self.constant + sum(factor * prod(widths[name] for name in names) for factor, names in self.terms)
 
+    def share(self, parts: int) -> Extent:
+        """The count of each of so many equal parts."""
+        return Extent(self.constant // parts, tuple((factor // parts, names) for factor, names in self.terms))
+
     def within(self, branches: tuple[str, ...]) -> Extent:
         """The count inside residual branches: none once one of them is cut."""
         terms = ((self.constant, ()), *self.terms) if self.constant else self.terms
@@ -60,10 +68,14 @@ class Extent:
 class LayerShape:
     """One layer as a runtime executes it, activation and batch norm fused into it.
 
-    `op` is one of "conv", "linear", "pool", "add", JOIN, ATTENTION or an activation; `kernel` and `stride` are one
-    number per spatial axis; `size` is the spatial input size, `()` for a linear layer. 1-D layers have one axis. Of
-    attention, `cin` and `cout` are channels of the keys and of the values in all heads, `groups` the heads, `size` the
-    queries and the keys. Of an activation, `size` is the values of each channel.
+    `op` is one of WEIGHTED, "pool", "add", JOIN, ATTENTION or an activation; `kernel`, `stride`, `padding` (alike at
+    both ends) and `dilation` are one number per spatial axis; `size` is the spatial input size, `()` for a linear
+    layer. 1-D layers have one axis. Of attention, `cin` and `cout` are channels of the keys and of the values in all
+    heads,
+    `groups` the heads, `size` the queries and the keys. Of an activation, `size` is the values of each channel.
+
+    `dilation` is `()` where no axis is dilated, and `output` where the window says what comes out; both are brought to
+    that form, so that equal layers are equal. Read `output_size`, which is always there.
     """
 
     op: str
@@ -74,6 +86,16 @@ class LayerShape:
     groups: int = 1
     size: tuple[int, ...] = ()
     padding: tuple[int, ...] = ()
+    dilation: tuple[int, ...] = ()
+    output: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Leave out what says nothing new: a window of one place is not dilated, either."""
+        if len(self.dilation) == len(self.kernel):
+            steps = tuple(step if width > 1 else 1 for step, width in zip(self.dilation, self.kernel, strict=True))
+            object.__setattr__(self, "dilation", steps if set(steps) - {1} else ())
+        if self.output and self.output == self._usual_output:
+            object.__setattr__(self, "output", ())
 
     @property
     def is_gone(self) -> bool:
@@ -83,12 +105,12 @@ class LayerShape:
     @property
     def has_weights(self) -> bool:
         """Whether it is a convolution or a linear layer."""
-        return self.op in ("conv", "linear")
+        return self.op in WEIGHTED
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates for one input."""
-        return self.weights * prod(self.output_size)
+        """Multiply-accumulates for one input; of a transposed convolution, those that its border cuts off included."""
+        return self.weights * prod(self.size if self.op == TRANSPOSED else self.output_size)
 
     @property
     def weights(self) -> int:
@@ -108,9 +130,21 @@ class LayerShape:
         return (self.weights + self.values) / 1e6
 
     @property
+    def ends(self) -> tuple[tuple[int, int], ...]:
+        """Padding at both ends of each axis; of a transposed convolution what is cut off, below zero what is added."""
+        if not self.output:
+            return tuple((pad, pad) for pad in self.padding)
+        axes = zip(self.size, self.output, self.kernel, self.stride, self.steps, strict=True)
+        if self.op == TRANSPOSED:
+            total = [(size - 1) * stride + (width - 1) * step + 1 - out for size, out, width, stride, step in axes]
+        else:
+            total = [(out - 1) * stride + (width - 1) * step + 1 - size for size, out, width, stride, step in axes]
+        return tuple((pad, whole - pad) for pad, whole in zip(self.padding, total, strict=True))
+
+    @property
     def is_depthwise(self) -> bool:
         """Whether each input channel has filters of its own; a single input channel is an ordinary convolution."""
-        return self.op == "conv" and self.groups == self.cin > 1
+        return self.op in ("conv", TRANSPOSED) and self.groups == self.cin > 1
 
     @property
     def has_one_count(self) -> bool:
@@ -119,42 +153,127 @@ class LayerShape:
         return same or self.is_depthwise or self.op == JOIN or self.op in ACTIVATIONS
 
     @property
+    def steps(self) -> tuple[int, ...]:
+        """Dilation by axis, ones included."""
+        return self.dilation or (1,) * len(self.kernel)
+
+    @property
     def output_size(self) -> tuple[int, ...]:
-        """Spatial output size (dilation 1)."""
-        axes = zip(self.size, self.kernel, self.stride, self.padding, strict=True)
-        return tuple((size + 2 * pad - kernel) // stride + 1 for size, kernel, stride, pad in axes)
+        """Spatial output size."""
+        return self.output or self._usual_output
+
+    @property
+    def _usual_output(self) -> tuple[int, ...]:
+        """What comes out of the window; of an operator without one, as much as goes in."""
+        axes = zip(self.size, self.kernel, self.stride, self.padding, self.steps, strict=bool(self.kernel))
+        if not self.kernel:
+            return self.size
+        if self.op == TRANSPOSED:
+            return tuple(
+                (size - 1) * stride + (width - 1) * step + 1 - 2 * pad for size, width, stride, pad, step in axes
+            )
+        return tuple((size + 2 * pad - (width - 1) * step - 1) // stride + 1 for size, width, stride, pad, step in axes)
 
     def describe(self) -> str:
         """For people: `conv 3x3/2 16->32 @ 32x32`."""
         kernel = "x".join(map(str, self.kernel))
         stride = f"/{self.stride[0]}" if self.stride and self.stride[0] > 1 else ""
+        dilation = f" dilated {'x'.join(map(str, dict.fromkeys(self.dilation)))}" if self.dilation else ""
         groups = f" groups {self.groups}" if self.groups > 1 else ""
         size = f" @ {'x'.join(map(str, self.size))}" if self.size else ""
-        return f"{self.op} {kernel}{stride} {self.cin}->{self.cout}{groups}{size}".replace("  ", " ")
+        output = f" to {'x'.join(map(str, self.output_size))}" if self.output or self.op == TRANSPOSED else ""
+        text = f"{self.op} {kernel}{stride}{dilation} {self.cin}->{self.cout}{groups}{size}{output}"
+        return text.replace("  ", " ")
+
+
+@dataclass(frozen=True)
+class Window:
+    """What slides over space, one number for each axis, and how many groups of channels are kept apart."""
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...] = ()
+    groups: int = 1
+
+
+def describe_window(
+    op: str, channels: tuple[int, int], sizes: tuple[tuple[int, ...], tuple[int, ...]], window: Window
+) -> LayerShape:
+    """A convolution or a pool by its channels and its spatial sizes, each of input and output.
+
+    Graphs and files say padding in ways of their own, or keep it in an operator before the layer. So it is read off the
+    sizes: the least that, alike at both ends, gives (of a transposed convolution: takes off) what comes out. Where that
+    is off by an odd one, the output says so.
+    """
+    size, output = sizes
+    plain = LayerShape(
+        op, *channels, window.kernel, window.stride, window.groups, size, (0,) * len(size), window.dilation
+    )
+    spans = tuple((width - 1) * step + 1 for width, step in zip(window.kernel, plain.steps, strict=True))
+    if op == TRANSPOSED:
+        whole = zip(plain.output_size, output, strict=True)
+        padding = tuple(max(0, full - made + 1) // 2 for full, made in whole)
+    else:
+        axes = zip(size, output, window.stride, spans, strict=True)
+        padding = tuple(max(0, (made - 1) * stride + span - read + 1) // 2 for read, made, stride, span in axes)
+    return replace(plain, padding=padding, output=output)
+
+
+def describe_linear(cin: int, cout: int, tokens: int) -> LayerShape:
+    """A linear layer on so many vectors; on one it has no axis."""
+    if tokens == 1:
+        return LayerShape("linear", cin, cout)
+    return LayerShape("linear", cin, cout, (1,), (1,), 1, (tokens,), (0,))
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer of one net: its shape at full width, and how its channel counts follow the group widths."""
+    """A layer of one net: its shape at full width, and how its channel counts follow the group widths.
+
+    `tokens` is there where the vectors that a linear layer or an activation works on may be channels: those of a layer
+    on the token axis.
+    """
 
     name: str
     shape: LayerShape
     cin: Extent
     cout: Extent
     groups: Extent = Extent(1)
+    tokens: Extent | None = None
 
     def at(self, widths: Mapping[str, int]) -> LayerShape:
         """The shape when each group has the given width."""
-        return replace(self.shape, cin=self.cin.at(widths), cout=self.cout.at(widths), groups=self.groups.at(widths))
+        return self.with_input(self.cin.at(widths), widths)
+
+    def with_input(self, cin: int, widths: Mapping[str, int]) -> LayerShape:
+        """The shape with so many input channels, when each group of the other counts has the given width."""
+        cout, shape = self.cout.at(widths), self.shape
+        if self.tokens is not None and shape.op == "linear":
+            return describe_linear(cin, cout, self.tokens.at(widths))
+        size = shape.size if self.tokens is None else (self.tokens.at(widths),)
+        return replace(shape, cin=cin, cout=cout, groups=self.groups.at(widths), size=size)
 
     def bind(self, known: Mapping[str, int]) -> Layer:
         """The layer as it follows the other groups' widths."""
-        return replace(self, cin=self.cin.bind(known), cout=self.cout.bind(known), groups=self.groups.bind(known))
+        tokens = self.tokens and self.tokens.bind(known)
+        cin, cout, groups = self.cin.bind(known), self.cout.bind(known), self.groups.bind(known)
+        return replace(self, cin=cin, cout=cout, groups=groups, tokens=tokens)
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The groups whose widths make it another kind of layer, as they count heads, filter groups or tokens."""
+        tokens = self.tokens.groups if self.tokens else frozenset[str]()
+        return tokens if self.shape.is_depthwise else tokens | self.groups.groups
+
+    @property
+    def sides(self) -> frozenset[str]:
+        """The groups whose widths change more of it than its input channels."""
+        return self.kinds | self.groups.groups | self.cout.groups
 
     @property
     def depends_on(self) -> frozenset[str]:
         """The groups whose widths change this layer's cost."""
-        return self.cin.groups | self.cout.groups | self.groups.groups
+        return self.cin.groups | self.sides
 
 
 def join_ends(shape: LayerShape) -> tuple[LayerShape, LayerShape]:

@@ -6,19 +6,21 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from math import isfinite
 from typing import Any
 
 from edgeprune.core.calibrate import Measured
-from edgeprune.core.layers import LayerShape
+from edgeprune.core.layers import TRANSPOSED, LayerShape
 from edgeprune.core.target import suggest
 from edgeprune.errors import EdgepruneError, ProfileError
 
 COLUMNS = ("model", "ms", "threads")
 ROW = '{"model": "net.onnx", "ms": 12.5}, with "layers": [...] in place of "model" and "threads" where they differ'
-OPERATORS = ("conv", "linear", "pool", "add")
+OPERATORS = ("conv", TRANSPOSED, "linear", "pool", "add")
 AXES = ("kernel", "stride", "size", "padding")
+OPTIONAL = ("dilation", "output")
+"""Numbers of each axis that may be left out."""
 
 Layers = tuple[LayerShape, ...]
 ReadModel = Callable[[str], Layers]
@@ -163,12 +165,13 @@ def _check_layer(row: Any, where: str) -> LayerShape:
     for name in ("cin", "cout", "groups"):
         if not _is_count(row.get(name, 1), 1):
             raise ProfileError(f"{where}: {name} is {row[name]!r}; expected a whole number from 1")
-    windows = {name: _window(row.get(name, []), name, where) for name in AXES}
+    windows = {name: _window(row.get(name, []), name, where) for name in (*AXES, *OPTIONAL)}
     if row["op"] == "add":
-        windows |= {name: () for name in AXES if name != "size"}
+        windows |= {name: () for name in windows if name != "size"}
+    output = windows.pop("output")
     shape = LayerShape(row["op"], row["cin"], row["cout"], groups=row.get("groups", 1), **windows)
-    _check_window(shape, where)
-    return shape
+    _check_window(shape, output, where)
+    return replace(shape, output=output)
 
 
 def _window(value: Any, name: str, where: str) -> tuple[int, ...]:
@@ -182,8 +185,8 @@ def _is_count(value: Any, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**31
 
 
-def _check_window(shape: LayerShape, where: str) -> None:
-    """Whether sizes and groups of a layer fit each other."""
+def _check_window(shape: LayerShape, output: tuple[int, ...], where: str) -> None:
+    """Whether sizes and groups of a layer fit each other, and the output, where it is given, its window."""
     if shape.cin % shape.groups or shape.cout % shape.groups:
         raise ProfileError(f"{where}: {shape.groups} groups do not divide {shape.cin} and {shape.cout} channels")
     if shape.op == "add":
@@ -191,5 +194,13 @@ def _check_window(shape: LayerShape, where: str) -> None:
     lengths = {len(getattr(shape, name)) for name in AXES}
     if len(lengths) > 1 or (shape.op in ("conv", "pool") and lengths == {0}):
         raise ProfileError(f"{where}: kernel, stride, size and padding of {shape.op} need one number an axis each")
+    if shape.dilation and len(shape.dilation) not in lengths:
+        raise ProfileError(f"{where}: dilation of {shape.op} needs one number an axis, or to be left out")
     if any(size < 1 for size in shape.output_size):
         raise ProfileError(f"{where}: {shape.describe()}: the window is larger than the padded input")
+    most = [max(stride, step) for stride, step in zip(shape.stride, shape.steps, strict=True)]
+    usual = shape.output_size
+    if output and (
+        len(output) != len(usual) or any(abs(a - b) > c for a, b, c in zip(output, usual, most, strict=True))
+    ):
+        raise ProfileError(f"{where}: {shape.describe()}: output is {list(output)}; its window gives {list(usual)}")

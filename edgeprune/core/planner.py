@@ -314,7 +314,7 @@ def _add_joint(program: _Program, problem: Problem, layer: Layer) -> None:
 
 def _add_piecewise(program: _Program, problem: Problem, layer: Layer) -> None:
     """Latency over the total input channels, for each width of the one group on the output side."""
-    sides = layer.cout.groups | layer.groups.groups
+    sides = layer.sides
     linear = all(len(names) == 1 for _, names in layer.cin.terms)
     if len(sides) > 1 or not linear or sides & layer.cin.groups:
         raise PlanError(

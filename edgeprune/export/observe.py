@@ -13,7 +13,7 @@ import numpy as np
 from edgeprune.core.ranges import BINS, Histogram, Range
 from edgeprune.core.rounding import Moments
 from edgeprune.export.foreign import foreign
-from edgeprune.export.weights import WeightLayer, Window
+from edgeprune.export.weights import PaddedWindow, WeightLayer
 
 Values = Mapping[str, np.ndarray]
 """Name of a tensor to its value for one row, `[1, ...]`."""
@@ -191,7 +191,7 @@ def read_patches(layer: WeightLayer, value: np.ndarray) -> np.ndarray:
     return patches.reshape(len(patches), layer.groups, -1)
 
 
-def _unfold(value: np.ndarray, window: Window) -> np.ndarray:
+def _unfold(value: np.ndarray, window: PaddedWindow) -> np.ndarray:
     """Some patches `[places, C, *kernel]` of `[C, *spatial]`."""
     padded = np.pad(value, [(0, 0), *zip(window.before, window.after, strict=True)])
     axes = tuple(range(1, padded.ndim))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.core.layers import LayerShape
+from edgeprune.core.layers import TRANSPOSED, LayerShape, Window, describe_linear, describe_window
 from edgeprune.errors import ExportError
 from edgeprune.export.foreign import foreign
 
@@ -97,25 +97,16 @@ def _zeros(value: Any) -> np.ndarray:
 
 
 def _convolution(node: Any, sizes: Sizes) -> LayerShape:
-    """Padding is what an even one on both sides would be, and a transposed one counts as stride 1 over its input."""
-    given, made = sizes[node.input[0]], sizes[node.output[0]]
+    read, written = sizes[node.input[0]], sizes[node.output[0]]
     kernel = sizes[node.input[CONVOLUTIONS[node.op_type]]][2:]
     lists = {one.name: tuple(one.ints) for one in node.attribute}
     groups = next((one.i for one in node.attribute if one.name == "group"), 1)
-    stride, out = lists.get("strides", (1,) * len(kernel)), made[2:]
-    if node.op_type == "ConvTranspose":
-        stride, out = (1,) * len(kernel), given[2:]
-    padding = tuple(
-        -((size - (size_out - 1) * step - width) // 2)
-        for size, size_out, step, width in zip(given[2:], out, stride, kernel, strict=True)
-    )
-    return LayerShape("conv", given[1], made[1], kernel, stride, groups, given[2:], padding)
+    window = Window(kernel, lists.get("strides", (1,) * len(kernel)), lists.get("dilations", ()), groups)
+    op = TRANSPOSED if node.op_type == "ConvTranspose" else "conv"
+    return describe_window(op, (read[1], written[1]), (read[2:], written[2:]), window)
 
 
 def _product(node: Any, sizes: Sizes) -> LayerShape:
-    given, made = sizes[node.input[0]], sizes[node.output[0]]
+    read, written = sizes[node.input[0]], sizes[node.output[0]]
     turned = node.op_type == "Gemm" and any(one.name == "transA" and one.i for one in node.attribute)
-    cin = given[0] if turned else given[-1]
-    tokens = prod(made[:-1])
-    window = ((1,), (1,), 1, (tokens,), (0,)) if tokens > 1 else ((), (), 1, (), ())
-    return LayerShape("linear", cin, made[-1], *window)
+    return describe_linear(read[0] if turned else read[-1], written[-1], prod(written[:-1]))

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from edgeprune.core.layers import JOIN, LayerShape
+from edgeprune.core.layers import JOIN, LayerShape, describe_linear
 from edgeprune.core.mixed import Merge, MixedProblem, Output, QuantizedLayer
 from edgeprune.export.feeds import Feeds
 from edgeprune.export.foreign import foreign
@@ -124,15 +124,12 @@ def _add_cost(part: Part, in_float: float, in_int8: float) -> Part:
 
 
 def read_shape(layer: WeightLayer, values: Values) -> LayerShape:
-    """The shape of a layer of a file, given all tensors of one run: padding is the wider of both ends."""
+    """The shape of a layer of a file, given all tensors of one run."""
     source, cout = values[layer.source].shape, len(layer.weights)
     if layer.window is None:
-        plain, tokens = LayerShape("linear", source[-1], cout), prod(source[:-1])
-        return plain if tokens == 1 else replace(plain, kernel=(1,), stride=(1,), size=(tokens,), padding=(0,))
-    window = layer.window
+        return describe_linear(source[-1], cout, prod(source[:-1]))
     size = tuple(map(int, np.delete(source, [0, layer.axis])))
-    cin = layer.weights.shape[1] * layer.groups
-    return LayerShape("conv", cin, cout, window.kernel, window.stride, layer.groups, size, window.after)
+    return layer.window.describe((layer.weights.shape[1] * layer.groups, cout), layer.groups, size)
 
 
 def _join_read(reader: LayerShape) -> LayerShape:

@@ -139,6 +139,16 @@ def prepare_onnx(source: Path, target: Path) -> None:
         quant_pre_process(str(source), str(target), skip_symbolic_shape=True)
 
 
+def _find_grouped_transposed(path: Path) -> list[str]:
+    """Transposed convolutions in groups: no axis of their weights is that of the output channels, which breaks the
+    quantizer. The runtime computes every transposed convolution in float."""
+    import onnx
+
+    nodes = onnx.load(path, load_external_data=False).graph.node
+    grouped = [node for node in nodes if any(one.name == "group" and one.i > 1 for one in node.attribute)]
+    return [node.name for node in grouped if node.op_type == "ConvTranspose"]
+
+
 def quantize_prepared(
     prepared: Path, ranges: Mapping[str, Range], scheme: OnnxScheme, floats: Collection[str] = ()
 ) -> bytes:
@@ -167,7 +177,7 @@ def quantize_prepared(
                 reduce_range=scheme.reduce_range,
                 activation_type=types[scheme.activations],
                 weight_type=types[scheme.weights],
-                nodes_to_exclude=list(floats),
+                nodes_to_exclude=[*floats, *_find_grouped_transposed(prepared)],
                 extra_options={"OpTypesToExcludeOutputQuantization": [] if floats else FLOAT_RESULTS},
                 calibration_cache_path=cache,
             )

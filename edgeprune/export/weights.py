@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from edgeprune.core.layers import LayerShape, Window, describe_window
 from edgeprune.export.metadata import pack_tflite, unpack_tflite
 
 
 @dataclass(frozen=True)
-class Window:
+class PaddedWindow:
     """What a convolution reads at a place: one number for each spatial axis."""
 
     kernel: tuple[int, ...]
@@ -22,6 +23,16 @@ class Window:
     dilation: tuple[int, ...]
     before: tuple[int, ...]
     after: tuple[int, ...]
+
+    def describe(self, channels: tuple[int, int], groups: int, size: tuple[int, ...]) -> LayerShape:
+        """The shape of the convolution on an input of so many places."""
+        axes = zip(size, self.kernel, self.stride, self.dilation, self.before, self.after, strict=True)
+        output = tuple(
+            (length + before + after - (width - 1) * step - 1) // stride + 1
+            for length, width, stride, step, before, after in axes
+        )
+        window = Window(self.kernel, self.stride, self.dilation, groups)
+        return describe_window("conv", channels, (size, output), window)
 
 
 @dataclass(frozen=True)
@@ -39,7 +50,7 @@ class WeightLayer:
     weights: np.ndarray
     biases: np.ndarray | None
     groups: int = 1
-    window: Window | None = None
+    window: PaddedWindow | None = None
     axis: int = -1
 
 
@@ -119,7 +130,7 @@ def _onnx_layer(node: Node, stored: Mapping[str, np.ndarray]) -> WeightLayer | N
         return WeightLayer(node.name, source, weight, bias, weights, biases)
     spatial = weights.ndim - 2
     pads, ones = given.get("pads", [0] * 2 * spatial), [1] * spatial
-    window = Window(
+    window = PaddedWindow(
         tuple(weights.shape[2:]),
         tuple(given.get("strides", ones)),
         tuple(given.get("dilations", ones)),
@@ -190,14 +201,16 @@ def _tflite_layer(schema: Any, model: Any, node: Node) -> WeightLayer | None:
     return WeightLayer(node.name, source, weight, bias, weights, biases, groups, window)
 
 
-def _tflite_window(schema: Any, options: Any, source: Any, weights: np.ndarray) -> Window:
+def _tflite_window(schema: Any, options: Any, source: Any, weights: np.ndarray) -> PaddedWindow:
     kernel, stride = weights.shape[2:], (options.strideH, options.strideW)
     dilation = (options.dilationHFactor, options.dilationWFactor)
     total = [0, 0]
     if options.padding == schema.Padding.SAME:
         sizes = zip(map(int, source.shape[1:3]), kernel, stride, dilation, strict=True)
         total = [max((-(-size // step) - 1) * step + (k - 1) * d + 1 - size, 0) for size, k, step, d in sizes]
-    return Window(kernel, stride, dilation, tuple(one // 2 for one in total), tuple(one - one // 2 for one in total))
+    return PaddedWindow(
+        kernel, stride, dilation, tuple(one // 2 for one in total), tuple(one - one // 2 for one in total)
+    )
 
 
 def _stored(schema: Any, model: Any, tensor: Any) -> np.ndarray | None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.fx import GraphModule
 
-from edgeprune.core.layers import Extent, Layer, LayerShape
+from edgeprune.core.layers import Extent, Layer
 from edgeprune.core.plan import BRANCH, ChannelGroup, Member
 from edgeprune.graph import rules_layers, rules_shapes, rules_values
 from edgeprune.graph.branches import Branch, find_branches
@@ -84,8 +84,8 @@ def find_groups(program: GraphModule, ignore: Collection[str] = ()) -> Analysis:
     extent = partial(_extent, _free_owners(found, frozen, solution), list(found.items()), solution)
     return Analysis(
         groups=(*_describe(walk, solution, found, frozen), *_describe_branches(walk, branches, ignore)),
-        layers=tuple(_layers(walk.layers, extent, branches)),
-        operators=tuple(_layers(operators, extent, branches)),
+        layers=tuple(_layers(walk.layers, extent, branches, walk.batch)),
+        operators=tuple(_layers(operators, extent, branches, walk.batch)),
         notes=_notes(walk, frozen),
         atoms=found,
         solution=solution,
@@ -215,9 +215,8 @@ def _free_owners(found: Mapping[str, Array], frozen: Mapping[str, str], solution
     return owner
 
 
-def _extent(owner: Array, groups: Sequence[tuple[str, Array]], solution: Solution, channels: tuple[int, Dim]) -> Extent:
-    """A channel count as it follows the widths of the groups."""
-    size, dim = channels
+def _extent(owner: Array, groups: Sequence[tuple[str, Array]], solution: Solution, size: int, dim: Dim) -> Extent:
+    """A count of slices as it follows the widths of the groups; without labels it is fixed at `size`."""
     if dim is None:
         return Extent(size)
     row = np.sort(owner[solution.atoms[dim]], axis=1)
@@ -233,20 +232,17 @@ def _extent(owner: Array, groups: Sequence[tuple[str, Array]], solution: Solutio
 
 
 def _layers(
-    uses: Iterable[LayerUse], extent: Callable[[tuple[int, Dim]], Extent], branches: Mapping[str, Branch]
+    uses: Iterable[LayerUse], extent: Callable[[int, Dim], Extent], branches: Mapping[str, Branch], batch: int
 ) -> Iterator[Layer]:
     times: Counter[str] = Counter()
     for use in uses:
         times[use.weight] += 1
+        turn = times[use.weight]
+        name = use.weight.removesuffix(".weight") + (f"@{turn}" if turn > 1 else "")
         around = tuple(name for name, branch in branches.items() if use.node in branch.nodes)
-        channels = (extent(use.cin).within(around), extent(use.cout).within(around))
-        yield _layer(use, times[use.weight], (*channels, extent(use.groups)))
-
-
-def _layer(use: LayerUse, turn: int, extents: tuple[Extent, Extent, Extent]) -> Layer:
-    name = use.weight.removesuffix(".weight") + (f"@{turn}" if turn > 1 else "")
-    shape = LayerShape(use.op, use.cin[0], use.cout[0], use.kernel, use.stride, use.groups[0], use.size, use.padding)
-    return Layer(name, shape, *extents)
+        cin, cout = extent(use.shape.cin, use.cin).within(around), extent(use.shape.cout, use.cout).within(around)
+        tokens = None if use.tokens is None else extent(0, use.tokens).share(batch)
+        yield Layer(name, use.shape, cin, cout, extent(use.shape.groups, use.groups), tokens)
 
 
 def _notes(walk: Walk, frozen: Mapping[str, str]) -> tuple[str, ...]:

@@ -9,9 +9,19 @@ from typing import Any
 import numpy as np
 from torch.fx import Node
 
+from edgeprune.core.layers import TRANSPOSED, LayerShape, Window, describe_linear, describe_window
 from edgeprune.core.plan import HEADS
 from edgeprune.graph.labels import Dim, join
+from edgeprune.graph.trace import operator_of, sizes_of
 from edgeprune.graph.walk import Dims, LayerUse, Rule, Value, Walk, arg, freeze_all, untracked
+
+PADS = ("aten.pad", "aten.constant_pad_nd")
+DILATION = {
+    **{f"aten.conv{rank}d": 5 for rank in (1, 2, 3)},
+    **{f"aten.conv_transpose{rank}d": 7 for rank in (1, 2, 3)},
+    "aten.convolution": 5,
+}
+"""Position of a convolution's dilation."""
 
 
 def convolution(node: Node, walk: Walk) -> Value:
@@ -49,8 +59,8 @@ def _convolve(node: Node, walk: Walk, groups: int, transposed: bool) -> Value:
     walk.use(weight, read, "in")
     if groups > 1:
         walk.inner[node.name] = inner
-    channels = (walk.sizes(source)[axis], dims[axis]), (walk.sizes(node)[axis], cout)
-    walk.layers.append(_layer(node, walk, channels, (groups, inner), transposed))
+    shape = _shape(node, walk, axis, groups, transposed)
+    walk.layers.append(LayerUse(node.name, weight_name(weight) or node.name, shape, dims[axis], cout, inner))
     return (*dims[:axis], cout, *space)
 
 
@@ -86,21 +96,26 @@ def _grouped(
     return outer, inner, walk.labels.merge((outer, part), (groups, sizes[1]))
 
 
-def _layer(
-    node: Node, walk: Walk, channels: tuple[tuple[int, Dim], tuple[int, Dim]], groups: tuple[int, Dim], transposed: bool
-) -> LayerUse:
-    sizes, out = walk.sizes(arg(node, 0)), walk.sizes(node)
+def _shape(node: Node, walk: Walk, axis: int, groups: int, transposed: bool) -> LayerShape:
+    """The convolution's shape; zeros that are put around its input in space are its own padding, as in files."""
+    sizes, out = walk.sizes(_unpadded(arg(node, 0), axis)), walk.sizes(node)
     kernel = walk.sizes(arg(node, 1))[2:]
-    size, out_size = sizes[len(sizes) - len(kernel) :], out[len(out) - len(kernel) :]
-    stride = _each_axis(arg(node, 3, "stride", 1), len(kernel))
-    if transposed:  # as many products as a convolution of stride 1 over the input
-        stride, out_size = (1,) * len(kernel), size
-    padding = tuple(
-        -((size_in - (size_out - 1) * step - width) // 2)
-        for size_in, size_out, step, width in zip(size, out_size, stride, kernel, strict=True)
-    )
-    name = weight_name(arg(node, 1)) or node.name
-    return LayerUse(node.name, name, "conv", *channels, groups, kernel, stride, padding, size)
+    if transposed:
+        sizes = walk.sizes(arg(node, 0))
+    dilation = arg(node, DILATION[operator_of(node)], "dilation", 1)
+    stride, dilation = (_each_axis(one, len(kernel)) for one in (arg(node, 3, "stride", 1), dilation))
+    op, window = TRANSPOSED if transposed else "conv", Window(kernel, stride, dilation, groups)
+    return describe_window(op, (sizes[axis], out[axis]), (sizes[axis + 1 :], out[axis + 1 :]), window)
+
+
+def _unpadded(source: Any, axis: int) -> Any:
+    """What a convolution's input is before zeros are put around it in space."""
+    if not isinstance(source, Node) or operator_of(source) not in PADS:
+        return source
+    rank = len(sizes_of(source.meta["val"])) - axis - 1
+    amounts, zeros = arg(source, 1), not arg(source, 3 if operator_of(source) == "aten.pad" else 2, "value", 0)
+    is_plain = operator_of(source) != "aten.pad" or arg(source, 2, "mode", "constant") == "constant"
+    return arg(source, 0) if is_plain and zeros and len(amounts) <= 2 * rank and min(amounts) >= 0 else source
 
 
 def _each_axis(value: Any, rank: int) -> tuple[int, ...]:
@@ -125,10 +140,10 @@ def linear(node: Node, walk: Walk) -> Value:
     walk.use(weight, 0, "out")
     walk.use(weight, 1, "in")
     sizes = walk.sizes(source)
-    tokens = prod(sizes[:-1]) // walk.batch
-    window = ((1,), (1,), (0,), (tokens,)) if tokens > 1 else ((), (), (), ())
-    channels = (sizes[-1], dims[-1]), (walk.sizes(weight)[0], kernel[0])
-    walk.layers.append(LayerUse(node.name, weight_name(weight) or node.name, "linear", *channels, (1, None), *window))
+    shape = describe_linear(sizes[-1], walk.sizes(weight)[0], prod(sizes[:-1]) // walk.batch)
+    tokens = walk.labels.merge(dims[:-1], sizes[:-1]) if len(sizes) > 1 else None
+    name = weight_name(weight) or node.name
+    walk.layers.append(LayerUse(node.name, name, shape, dims[-1], kernel[0], tokens=tokens))
     return (*dims[:-1], kernel[0])
 
 

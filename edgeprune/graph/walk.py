@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from edgeprune.core.layers import LayerShape
 from edgeprune.graph.labels import Array, Dim, Labels
 from edgeprune.graph.trace import operator_of, sizes_of
 
@@ -29,18 +30,19 @@ class Use:
 
 @dataclass(frozen=True)
 class LayerUse:
-    """A convolution or linear layer as it was met: the labels that its channel counts follow."""
+    """An operator that takes time, as it was met: its shape, and the labels that its channel counts follow.
+
+    `weight` is what it is named by. `tokens` are the labels of all vectors that a linear layer works on, at the batch
+    that the sizes are for.
+    """
 
     node: str
     weight: str
-    op: str
-    cin: tuple[int, Dim]
-    cout: tuple[int, Dim]
-    groups: tuple[int, Dim]
-    kernel: tuple[int, ...] = ()
-    stride: tuple[int, ...] = ()
-    padding: tuple[int, ...] = ()
-    size: tuple[int, ...] = ()
+    shape: LayerShape
+    cin: Dim
+    cout: Dim
+    groups: Dim = None
+    tokens: Dim = None
 
 
 @dataclass(frozen=True)

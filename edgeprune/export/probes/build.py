@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from edgeprune.core.layers import ACTIVATIONS, ATTENTION, JOIN, LayerShape, join_ends
+from edgeprune.core.layers import ACTIVATIONS, ATTENTION, JOIN, TRANSPOSED, WEIGHTED, LayerShape, join_ends
 from edgeprune.errors import ExportError
 
 PRECISIONS = ("fp32", "int8")
 """What single layers can be measured in."""
 OPERATORS = (ATTENTION, *ACTIVATIONS)
+AXES = {"onnx": (1, 2, 3), "tflite": (1, 2)}
+"""How many axes a convolution may have, by format: LiteRT runs those of three in float alone, none in XNNPACK."""
 CONVERSIONS = {"fp32-int8": ("fp32", "int8"), "int8-fp32": ("int8", "fp32")}
 """What joins can be measured in besides: the first of the two layers in one precision, the second in another."""
 
@@ -20,7 +22,8 @@ def build_probe(shape: LayerShape, file_format: str, precision: str) -> bytes:
 
     A join is two thin convolutions with the joined tensor between them (:func:`join_ends`), which is converted there
     in a precision of CONVERSIONS. Each takes and gives tensors as its runtime holds them between layers: ONNX fp32
-    float32 `[1, cin, *size]`, ONNX int8 uint8 `[1, *size, cin]`, TFLite float32 or int8 `[1, *size, cin]` with height 1
+    float32 `[1, cin, *size]`, ONNX int8 uint8 `[1, *size, cin]` (of a transposed convolution, which it runs in float,
+    `[1, cin, *size]`), TFLite float32 or int8 `[1, *size, cin]` with height 1
     for a 1-D layer; a linear layer takes `[1, cin]`, or for tokens `[tokens, cin]` in ONNX and `[1, tokens, cin]` in
     TFLite. Attention takes queries, keys and values, `[1, tokens, channels]` each, an activation `[1, values, cin]`.
 
@@ -28,10 +31,10 @@ def build_probe(shape: LayerShape, file_format: str, precision: str) -> bytes:
         ExportError: no such format, precision or layer, or the library that the format needs is not installed.
     """
     layers = join_ends(shape) if shape.op == JOIN else (shape,)
-    for layer in layers:
-        _check(layer)
     if file_format not in _BUILDERS:
         raise ExportError(f"probe of {shape.describe()}: unknown format '{file_format}'; expected {_list(_BUILDERS)}")
+    for layer in layers:
+        _check(layer, AXES[file_format])
     known = {one: (one,) * len(layers) for one in PRECISIONS} | (CONVERSIONS if shape.op == JOIN else {})
     if precision not in known:
         raise ExportError(f"probe of {shape.describe()}: unknown precision '{precision}'; expected {_list(known)}")
@@ -78,27 +81,31 @@ def _build_tflite(layers: Layers) -> bytes:
 _BUILDERS: dict[str, Callable[[Layers], bytes]] = {"onnx": _build_onnx, "tflite": _build_tflite}
 
 
-def _check(shape: LayerShape) -> None:
-    axes = {"conv": (1, 2), "linear": (0, 1), ATTENTION: (2,), **dict.fromkeys(ACTIVATIONS, (1,))}.get(shape.op)
+def _check(shape: LayerShape, space: tuple[int, ...]) -> None:
+    known_axes = {"conv": space, TRANSPOSED: space, "linear": (0, 1), ATTENTION: (2,)}
+    axes = (known_axes | dict.fromkeys(ACTIVATIONS, (1,))).get(shape.op)
     if axes is None:
-        known = _list(("conv", "linear", *OPERATORS))
+        known = _list((*WEIGHTED, *OPERATORS))
         raise ExportError(f"probe of {shape.describe()}: no probe for op '{shape.op}'; expected {known}")
-    lengths = {len(part) for part in (shape.kernel, shape.stride, shape.size, shape.padding)}
+    lengths = {len(part) for part in (shape.kernel, shape.stride, shape.size, shape.padding, shape.steps)}
     if len(lengths) != 1 or lengths.isdisjoint(axes):
         expected = " or ".join(map(str, axes))
         raise ExportError(f"probe of {shape!r}: kernel, stride, size and padding need {expected} numbers each")
-    counts = (shape.cin, shape.cout, shape.groups, *shape.kernel, *shape.stride)
+    counts = (shape.cin, shape.cout, shape.groups, *shape.kernel, *shape.stride, *shape.steps)
     if any(count < 1 for count in counts) or any(pad < 0 for pad in shape.padding):
-        raise ExportError(f"probe of {shape!r}: channels, groups, kernel and stride begin at 1, padding at 0")
+        raise ExportError(f"probe of {shape!r}: channels, groups, kernel, stride and dilation begin at 1, padding at 0")
     if shape.cin % shape.groups or shape.cout % shape.groups:
         raise ExportError(f"probe of {shape.describe()}: groups must divide both channel counts")
     if any(size < 1 for size in shape.output_size):
         raise ExportError(f"probe of {shape.describe()}: the kernel is larger than the padded input")
+    if shape.op != TRANSPOSED and any(after < 0 for _, after in shape.ends):
+        raise ExportError(f"probe of {shape!r}: less comes out than its padding gives")
 
 
 def _name(shape: LayerShape) -> str:
     parts = [shape.op, f"i{shape.cin}", f"o{shape.cout}", f"g{shape.groups}"]
     axes = {"k": shape.kernel, "s": shape.stride, "p": shape.padding, "n": shape.size}
+    axes |= {"d": shape.dilation, "m": shape.output}
     return "_".join(parts + [letter + "x".join(map(str, numbers)) for letter, numbers in axes.items() if numbers])
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from edgeprune.core.layers import LayerShape
+from edgeprune.core.layers import TRANSPOSED, LayerShape
 from edgeprune.export.probes.weights import INPUT_SCALE, OUTPUT_SCALE, ProbeWeights, make_weights
 
 OPSET = 17
@@ -74,7 +75,7 @@ def _declare(name: str, op: str, size: tuple[int, ...], quantized: bool) -> Valu
     if op == "linear":
         shape = [*(axes or [1]), channels]
     else:
-        shape = [1, *axes, channels] if quantized else [1, channels, *axes]
+        shape = [1, *axes, channels] if quantized and op == "conv" else [1, channels, *axes]
     return helper.make_tensor_value_info(name, TensorProto.UINT8 if quantized else TensorProto.FLOAT, shape)
 
 
@@ -107,15 +108,28 @@ def _layer(shape: LayerShape, inputs: list[str], output: str, prefix: str) -> li
     if shape.op == "linear":
         layer = helper.make_node("Gemm", inputs, [total], transB=1)
     else:
-        sides = {"kernel_shape": shape.kernel, "strides": shape.stride, "pads": shape.padding * 2}
-        layer = helper.make_node("Conv", inputs, [total], group=shape.groups, **sides)
+        before, after = zip(*shape.ends, strict=True)
+        sides = {"kernel_shape": shape.kernel, "strides": shape.stride, "dilations": shape.steps}
+        sides["pads"] = (*before, *(max(0, end) for end in after))
+        if shape.op == TRANSPOSED:
+            sides["output_padding"] = tuple(max(0, -end) for end in after)
+        operator = "ConvTranspose" if shape.op == TRANSPOSED else "Conv"
+        layer = helper.make_node(operator, inputs, [total], group=shape.groups, **sides)
     return [layer, helper.make_node("Relu", [total], [output])]
 
 
 def _float_layer(shape: LayerShape, names: _Names) -> tuple[list[NodeProto], dict[str, NDArray[np.generic]]]:
     weights, weight, bias = names.make_weights(shape), f"{names.prefix}weight", f"{names.prefix}bias"
     nodes = _layer(shape, [names.source, weight, bias], names.target, names.prefix)
-    return nodes, {weight: weights.weights, bias: weights.bias}
+    return nodes, {weight: _laid_out(weights.weights, shape), bias: weights.bias}
+
+
+def _laid_out(values: NDArray[Any], shape: LayerShape) -> NDArray[Any]:
+    """Weights with the input's channels first, within each group, where the layer is a transposed convolution."""
+    if shape.op != TRANSPOSED:
+        return values
+    grouped = values.reshape(shape.groups, -1, *values.shape[1:]).swapaxes(1, 2)
+    return np.ascontiguousarray(grouped.reshape(shape.cin, -1, *values.shape[2:]))
 
 
 def _quantized_layer(shape: LayerShape, names: _Names) -> tuple[list[NodeProto], dict[str, NDArray[np.generic]]]:
@@ -124,7 +138,7 @@ def _quantized_layer(shape: LayerShape, names: _Names) -> tuple[list[NodeProto],
         "input_scale": np.array(weights.input_scale, dtype=np.float32),
         "output_scale": np.array(OUTPUT_SCALE, dtype=np.float32),
         "zero": np.array(0, dtype=np.uint8),
-        "weight": weights.integers,
+        "weight": _laid_out(weights.integers, shape),
         "weight_scale": weights.scales,
         "weight_zero": np.zeros(shape.cout, dtype=np.int8),
         "bias": weights.bias_integers,
@@ -141,9 +155,13 @@ def _quantized_layer(shape: LayerShape, names: _Names) -> tuple[list[NodeProto],
 
     dequantized = [
         dequantize("input", "input_scale", "zero", source=names.source),
-        dequantize("weight", "weight_scale", "weight_zero", axis=0),
+        dequantize("weight", "weight_scale", "weight_zero", axis=1 if shape.op == TRANSPOSED else 0),
         dequantize("bias", "bias_scale", "bias_zero", axis=0),
     ]
+    if shape.op == TRANSPOSED and shape.groups > 1:  # no axis of its weights is that of its output channels: in float
+        ends = {name: held[name] for name in ("input_scale", "output_scale", "zero")}
+        held = ends | {"weight_real": _laid_out(weights.weights, shape), "bias_real": weights.bias}
+        del dequantized[1:]
     inputs = [own["input_real"], own["weight_real"], own["bias_real"]]
     layer = _layer(shape, inputs, own["output_real"], names.prefix)
     scaled = [own["output_real"], own["output_scale"], own["zero"]]

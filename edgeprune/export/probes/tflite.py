@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune.core.layers import LayerShape
+from edgeprune.core.layers import TRANSPOSED, LayerShape, Window, describe_window
 from edgeprune.errors import ExportError
 from edgeprune.export.probes.weights import INPUT_SCALE, OUTPUT_SCALE, ProbeWeights, make_weights
 
@@ -76,7 +76,8 @@ def build_tflite_probe(layers: Sequence[tuple[LayerShape, bool]]) -> bytes:
 
     Float32, or int8 with int8 weights and int32 biases, and a conversion where the two meet. Operators, padding and
     tensor layout are litert-torch 0.10's: channels last, 1-D layers with height 1, padding by the SAME rule where that
-    gives what the layer asks for and by a PAD operator otherwise.
+    gives what the layer asks for and by a PAD operator otherwise; a transposed convolution of stride 1 is a plain one,
+    and each group of a transposed one is an operator of its own.
     """
     graph = Graph(layers[0][1])
     first = layers[0][0] if layers[0][0].op == "linear" else _as_2d(layers[0][0])
@@ -91,8 +92,11 @@ def build_tflite_probe(layers: Sequence[tuple[LayerShape, bool]]) -> bytes:
         name = "output" if number == len(layers) - 1 else f"between{number + 1}"
         if shape.op == "linear":
             tensor = _add_linear(graph, shape, weights, _Ends(tensor, name))
+        elif shape.op == TRANSPOSED and set(shape.stride) != {1}:
+            tensor = _add_transposed(graph, _as_2d(shape), weights, _Ends(tensor, name))
         else:
-            tensor = _add_convolution(graph, _as_2d(shape), weights, _Ends(tensor, name))
+            own = weights.turn() if shape.op == TRANSPOSED else weights
+            tensor = _add_convolution(graph, _as_2d(_turn(shape)), own, _Ends(tensor, name))
     return graph.serialize(tensor)
 
 
@@ -124,16 +128,17 @@ def _add_linear(graph: Graph, shape: LayerShape, weights: ProbeWeights, ends: _E
 
 def _add_convolution(graph: Graph, shape: LayerShape, weights: ProbeWeights, ends: _Ends) -> int:
     source, same = ends.source, _is_same(shape)
-    if any(shape.padding) and not same:
+    if any(map(any, shape.ends)) and not same:
         source = _add_padding(graph, shape, source)
     output = graph.add_activation(ends.output, (*shape.output_size, shape.cout), OUTPUT_SCALE)
     padding = schema.Padding.SAME if same else schema.Padding.VALID
     common = {"padding": padding, "strideH": shape.stride[0], "strideW": shape.stride[1]}
     common["fusedActivationFunction"] = schema.ActivationFunctionType.RELU
+    common |= {"dilationHFactor": shape.steps[0], "dilationWFactor": shape.steps[1]}
     if shape.groups == shape.cin:
         inputs = [source, *_add_weights(graph, weights, (1, 2, 3, 0))]
         depthwise = schema.DepthwiseConv2DOptionsT(depthMultiplier=shape.cout // shape.cin, **common)
-        graph.add_operator("DEPTHWISE_CONV_2D", 1, inputs, output, depthwise)
+        graph.add_operator("DEPTHWISE_CONV_2D", 2 if shape.dilation else 1, inputs, output, depthwise)
     else:
         inputs = [source, *_add_weights(graph, weights, (0, 2, 3, 1))]
         graph.add_operator("CONV_2D", 6 if shape.groups > 1 else 1, inputs, output, schema.Conv2DOptionsT(**common))
@@ -141,8 +146,8 @@ def _add_convolution(graph: Graph, shape: LayerShape, weights: ProbeWeights, end
 
 
 def _add_padding(graph: Graph, shape: LayerShape, source: int) -> int:
-    sizes = tuple(size + 2 * pad for size, pad in zip(shape.size, shape.padding, strict=True))
-    sides = np.array([[0, 0], *([pad, pad] for pad in shape.padding), [0, 0]], dtype=np.int32)
+    sizes = tuple(size + sum(pads) for size, pads in zip(shape.size, shape.ends, strict=True))
+    sides = np.array([[0, 0], *shape.ends, [0, 0]], dtype=np.int32)
     padded = graph.add_activation("padded", (*sizes, shape.cin), INPUT_SCALE)
     graph.add_operator("PAD", 1, [source, graph.add_constant("padding", sides)], padded, schema.PadOptionsT())
     return padded
@@ -173,10 +178,65 @@ def make_quantization(scales: NDArray[np.float32], zero_points: NDArray[np.int64
 
 def _is_same(shape: LayerShape) -> bool:
     """Whether TensorFlow's SAME rule pads this layer as the layer asks: alike at both ends of every axis."""
-    axes = zip(shape.size, shape.kernel, shape.stride, shape.padding, strict=True)
-    return any(shape.padding) and all(
-        max((ceil(size / stride) - 1) * stride + kernel - size, 0) == 2 * pad for size, kernel, stride, pad in axes
+    axes = zip(shape.size, shape.kernel, shape.stride, shape.steps, shape.padding, strict=True)
+    return (
+        any(shape.padding)
+        and not shape.output
+        and all(
+            max((ceil(size / stride) - 1) * stride + (width - 1) * step + 1 - size, 0) == 2 * pad
+            for size, width, stride, step, pad in axes
+        )
     )
+
+
+def _turn(shape: LayerShape) -> LayerShape:
+    """A transposed convolution of stride 1 as the plain one that it is, with its kernel turned about."""
+    if shape.op != TRANSPOSED:
+        return shape
+    window = Window(shape.kernel, shape.stride, shape.dilation, shape.groups)
+    return describe_window("conv", (shape.cin, shape.cout), (shape.size, shape.output_size), window)
+
+
+def _add_transposed(graph: Graph, shape: LayerShape, weights: ProbeWeights, ends: _Ends) -> int:
+    """Each group by itself, between a cut and a join."""
+    if shape.dilation:
+        raise ExportError(f"probe of {shape.describe()}: TFLite has no transposed convolution with stride and dilation")
+    if shape.groups == 1:
+        return _add_group(graph, shape, weights, ends)
+    one = replace(shape, cin=shape.cin // shape.groups, cout=shape.cout // shape.groups, groups=1)
+    parts = []
+    for number in range(shape.groups):
+        begin, size = (0, 0, 0, number * one.cin), (1, *one.size, one.cin)
+        part = graph.add_activation(f"{ends.output}_in{number}", size[1:], INPUT_SCALE)
+        bounds = [graph.add_constant(f"{part}_{i}", np.array(b, np.int32)) for i, b in enumerate((begin, size))]
+        graph.add_operator("SLICE", 2 if graph.quantized else 1, [ends.source, *bounds], part, schema.SliceOptionsT())
+        own = weights.take(number * one.cout, one.cout)
+        parts.append(_add_group(graph, one, own, _Ends(part, f"{ends.output}_out{number}")))
+    output = graph.add_activation(ends.output, (*shape.output_size, shape.cout), OUTPUT_SCALE)
+    graph.add_operator("CONCATENATION", 2, parts, output, schema.ConcatenationOptionsT(axis=3))
+    return output
+
+
+def _add_group(graph: Graph, shape: LayerShape, weights: ProbeWeights, ends: _Ends) -> int:
+    """A transposed convolution: SAME where that cuts off what the layer asks for, else whole and then cut."""
+    axes = zip(shape.size, shape.output_size, shape.stride, shape.ends, strict=True)
+    is_same = all(ceil(out / stride) == size and 0 < sum(cut) // 2 == cut[0] for size, out, stride, cut in axes)
+    is_cut = not is_same and any(sum(cut) > 0 for cut in shape.ends)
+    size = replace(shape, padding=(0, 0), output=()).output_size if is_cut else shape.output_size
+    whole = graph.add_activation(f"{ends.output}_whole" if is_cut else ends.output, (*size, shape.cout), OUTPUT_SCALE)
+    inputs = [graph.add_constant(f"{ends.output}_size", np.array([1, *size, shape.cout], np.int32))]
+    weight, bias = _add_weights(graph, weights, (0, 2, 3, 1))
+    padding = schema.Padding.SAME if is_same else schema.Padding.VALID
+    relu, (height, width) = schema.ActivationFunctionType.RELU, shape.stride
+    options = schema.TransposeConvOptionsT(padding, strideH=height, strideW=width, fusedActivationFunction=relu)
+    graph.add_operator("TRANSPOSE_CONV", 4, [*inputs, weight, ends.source, bias], whole, options)
+    if not is_cut:
+        return whole
+    output = graph.add_activation(ends.output, (*shape.output_size, shape.cout), OUTPUT_SCALE)
+    bounds = (0, *(before for before, _ in shape.ends), 0), (1, *shape.output_size, shape.cout)
+    places = [graph.add_constant(f"{ends.output}_{i}", np.array(b, np.int32)) for i, b in enumerate(bounds)]
+    graph.add_operator("SLICE", 2 if graph.quantized else 1, [whole, *places], output, schema.SliceOptionsT())
+    return output
 
 
 def _as_2d(shape: LayerShape) -> LayerShape:
@@ -184,4 +244,5 @@ def _as_2d(shape: LayerShape) -> LayerShape:
     if len(shape.size) == 2:
         return shape
     size, kernel, stride, padding = (1, *shape.size), (1, *shape.kernel), (1, *shape.stride), (0, *shape.padding)
-    return replace(shape, size=size, kernel=kernel, stride=stride, padding=padding)
+    dilation, output = (shape.dilation and (1, *shape.dilation)), (1, *shape.output_size)
+    return replace(shape, size=size, kernel=kernel, stride=stride, padding=padding, dilation=dilation, output=output)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod, sqrt
 
 import numpy as np
@@ -27,6 +27,17 @@ class ProbeWeights:
     scales: NDArray[np.float32]
     bias_integers: NDArray[np.int32]
     input_scale: float = INPUT_SCALE
+
+    def take(self, first: int, count: int) -> ProbeWeights:
+        """Those of so many output channels."""
+        kept = slice(first, first + count)
+        return replace(
+            self, integers=self.integers[kept], scales=self.scales[kept], bias_integers=self.bias_integers[kept]
+        )
+
+    def turn(self) -> ProbeWeights:
+        """The same with every axis of the kernel in reverse order."""
+        return replace(self, integers=np.flip(self.integers, tuple(range(2, self.integers.ndim))))
 
     @property
     def bias_scales(self) -> NDArray[np.float32]:

@@ -1,0 +1,74 @@
+"""Latency tables: what lies between measured points, what is another kind of layer, tables of other versions."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from edgeprune.core.latency import INTERPOLATED, LatencyPoint, LatencyTable, TableKey, parse_table, render_table
+from edgeprune.core.layers import TRANSPOSED, LayerShape
+from edgeprune.errors import ProfileError
+
+KEY = TableKey("board", "onnxruntime", "1.0", "fp32", 1)
+CONV = LayerShape("conv", 8, 8, (3, 3), (1, 1), 1, (14, 14), (1, 1))
+UP = LayerShape(TRANSPOSED, 8, 8, (2, 2), (2, 2), 1, (7, 7), (0, 0))
+
+
+def table(*points: tuple[LayerShape, float, float, float]) -> LatencyTable:
+    return LatencyTable(KEY, tuple(LatencyPoint(*point) for point in points))
+
+
+def test_between_two_points_lies_their_mean_within_the_widest_of_their_intervals() -> None:
+    """A step may rise or fall: a width that fills a kernel's blocks may be faster than a narrower one."""
+    slow, fast = (9.0, 8.0, 10.0), (2.0, 1.5, 3.0)
+    for low, high in ((slow, fast), (fast, slow)):
+        known = table((CONV, *low), (replace(CONV, cout=16), *high))
+        found = known.predict(replace(CONV, cout=12))
+        assert (found.latency_ms, found.low_ms, found.high_ms, found.kind) == (5.5, 1.5, 10.0, INTERPOLATED)
+        found = known.predict(replace(CONV, cout=10))
+        assert found.latency_ms == pytest.approx(0.75 * low[0] + 0.25 * high[0])
+
+
+def test_between_input_channels_and_along_a_diagonal_intervals_are_the_widest_too() -> None:
+    slow, fast = (9.0, 8.0, 10.0), (2.0, 1.5, 3.0)
+    found = table((CONV, *slow), (replace(CONV, cin=16), *fast)).predict(replace(CONV, cin=12))
+    assert (found.low_ms, found.high_ms) == (1.5, 10.0)
+    for shape in (CONV, UP):
+        thin, wide = replace(shape, groups=8), replace(shape, cin=16, cout=16, groups=16)
+        found = table((thin, *slow), (wide, *fast)).predict(replace(shape, cin=12, cout=12, groups=12))
+        assert (found.latency_ms, found.low_ms, found.high_ms) == (5.5, 1.5, 10.0)
+
+
+def test_a_point_interpolated_in_both_counts_is_within_the_widest_of_four() -> None:
+    corners = [(8, 8, 4.0), (8, 16, 8.0), (16, 8, 2.0), (16, 16, 6.0)]
+    known = table(*((replace(CONV, cin=cin, cout=cout), ms, ms - 1, ms + 1) for cin, cout, ms in corners))
+    found = known.predict(replace(CONV, cin=12, cout=12))
+    assert (found.latency_ms, found.low_ms, found.high_ms) == (5.0, 1.0, 9.0)
+
+
+@pytest.mark.parametrize("change", [{"dilation": (2, 2)}, {"output": (13, 13)}, {"op": TRANSPOSED}])
+def test_a_layer_of_another_dilation_or_output_is_another_kind(change: dict[str, object]) -> None:
+    known = table((CONV, 1.0, 1.0, 1.0), (replace(CONV, cout=16), 2.0, 2.0, 2.0))
+    for cout in (8, 12):
+        with pytest.raises(ProfileError, match="no layer of this kind was measured"):
+            known.predict(replace(CONV, cout=cout, **change))
+
+
+def test_a_table_with_dilated_and_transposed_layers_is_read_back() -> None:
+    shapes = [replace(CONV, dilation=(2, 1)), replace(CONV, output=(13, 14)), UP]
+    known = table(*((shape, 1.0, 0.5, 2.0) for shape in shapes))
+    assert parse_table(render_table(known), "here") == known
+
+
+def test_a_table_of_version_1_is_of_layers_that_are_not_dilated_and_newer_ones_are_refused() -> None:
+    known = table((CONV, 1.0, 0.5, 2.0))
+    document = json.loads(render_table(known))
+    for name in ("dilation", "output"):
+        del document["points"][0]["shape"][name]
+    assert parse_table(json.dumps(document | {"version": 1}), "old").points == known.points
+    with pytest.raises(ProfileError, match="no layer of this kind"):
+        parse_table(json.dumps(document | {"version": 1}), "old").predict(replace(CONV, dilation=(2, 2)))
+    with pytest.raises(ProfileError, match=r"new\.json: version 3; this edgeprune reads versions 1 and 2"):
+        parse_table(json.dumps(document | {"version": 3}), "new.json")
