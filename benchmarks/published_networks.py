@@ -1,7 +1,7 @@
 """Layer lists of networks that published latencies are about, written down from the papers that define them.
 
-As `edgeprune` reads them from a model: convolutions, linear layers, pools, additions (a squeeze's product of channels
-with their scales is listed as one) and the activations that are not part of a layer. Not listed: concatenations, channel
+As `edgeprune` reads them from a model: convolutions, linear layers, pools, additions (the product of channels with
+their scales is listed as one) and the activations that are not part of a layer. Not listed: concatenations, channel
 shuffles, normalization across channels (AlexNet, GoogLeNet).
 """
 
@@ -53,7 +53,9 @@ class Net:
     def activate(self) -> Net:
         """The activation, where it is not part of the layer before it."""
         if self.activation:
-            self.layers.append(LayerShape(self.activation, self.channels, self.channels, size=(self.size**2,)))
+            self.layers.append(
+                LayerShape(self.activation, self.channels, self.channels, (1,), (1,), 1, (self.size**2,), (0,))
+            )
         return self
 
     def linear(self, cout: int, cin: int | None = None) -> Net:
@@ -274,8 +276,8 @@ GOOGLENET = (
 )
 
 
-def _pooled(cout: int) -> Callable[[Net], object]:
-    return lambda net: net.pool(3, 1, 1).conv(cout)
+def _pooled(cout: int, kernel: int = 3, stride: int = 1, pad: int = 1) -> Callable[[Net], object]:
+    return lambda net: net.pool(kernel, stride, pad).conv(cout)
 
 
 def googlenet() -> Layers:
@@ -352,16 +354,53 @@ def mobilenet_yolo() -> Layers:
     return net.depthwise().conv(1024).conv(125).done()
 
 
-def fbnet_block(name: str, cin: int, cout: int, size: int, stride: int) -> Layers:
-    """A candidate block of FBNet (Wu et al. 2019), such as `k5_e6` or `k3_e1_g2`."""
+def _fbnet_place(net: Net, name: str, cout: int, stride: int) -> Net:
+    """A candidate block of FBNet (Wu et al. 2019), such as `k5_e6`, `k3_e1_g2` or `skip`."""
+    is_residual = stride == 1 and net.channels == cout
+    if name == "skip":
+        return net if is_residual else net.conv(cout, 1, stride)
     kernel, expand, groups, *_ = [int(part[1:]) for part in name.split("_")] + [1]
-    net = Net(size, cin).conv(cin * expand, groups=groups).depthwise(kernel, stride)
-    return net.conv(cout, groups=groups).done()
+    net.conv(net.channels * expand, groups=groups).depthwise(kernel, stride).conv(cout, groups=groups)
+    return net.add() if is_residual else net
+
+
+def fbnet_stem() -> Layers:
+    """The first convolution of FBNet on 32x32."""
+    return Net(32).conv(16, 3).done()
+
+
+def fbnet_block(name: str, cin: int, cout: int, size: int, stride: int) -> Layers:
+    """A candidate block of FBNet by itself."""
+    return _fbnet_place(Net(size, cin), name, cout, stride).done()
 
 
 def fbnet_skip(cin: int, cout: int, size: int, stride: int) -> Layers:
     """What FBNet's block is measured against: nothing, or a 1x1 convolution where the shape changes."""
-    return () if cin == cout and stride == 1 else Net(size, cin).conv(cout, 1, stride).done()
+    return fbnet_block("skip", cin, cout, size, stride)
+
+
+def nasbench201(cell: str) -> Layers:
+    """A network of NAS-Bench-201 (Dong and Yang 2020) on 32x32 for 10 classes, by what its three nodes read:
+    `|nor_conv_3x3~0|+|none~0|avg_pool_3x3~1|+|skip_connect~0|none~1|nor_conv_1x1~2|`."""
+    nodes = [[edge.split("~")[0] for edge in node.strip("|").split("|")] for node in cell.split("+")]
+    net = Net(32).conv(16, 3)
+    for width in (16, 32, 64):
+        if width > 16:
+            net.beside(_convs((width, 3, 2), (width, 3)), _pooled(width, 2, 2, 0), channels=width)
+        for node in nodes * 5:
+            _nasbench201_node(net, [edge for edge in node if edge != "none"])
+    return net.linear(10).done()
+
+
+def _nasbench201_node(net: Net, edges: list[str]) -> None:
+    """Edges that are added up."""
+    for edge in edges:
+        if edge.startswith("nor_conv"):
+            net.conv(net.channels, int(edge[-1]))
+        elif edge == "avg_pool_3x3":
+            net.pool(3, 1, 1)
+    for _ in edges[1:]:
+        net.add()
 
 
 NETWORKS: dict[str, Layers] = {
