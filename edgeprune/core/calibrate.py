@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import log
 
 import numpy as np
 from numpy.typing import NDArray
@@ -177,7 +178,7 @@ class CountedRows:
         )
 
     def misses(self, logs: Array) -> Array:
-        """Predicted less measured, in logarithms, for each of several points. Shapes (points, parameters) to (points, rows)."""
+        """Predicted less measured, in logarithms, for each of several points; shape (points, rows)."""
         prices = np.stack([price_terms(logs, one) for one in self.settings])
         times = np.einsum("nt,nlt->ln", self.work, prices[self.of_setting])
         missed: Array = np.log(np.maximum(times, MINIMUM_MS)) - self.goal
@@ -191,7 +192,9 @@ class CountedRows:
 
 
 def _at(profile: EstimatedProfile, row: Measured) -> EstimatedProfile:
-    return replace(profile, threads=row.threads or profile.threads, precision=row.precision or profile.precision)
+    threads, precision = row.threads or profile.threads, row.precision or profile.precision
+    same = (threads, precision) == (profile.threads, profile.precision)
+    return profile if same else replace(profile, threads=threads, precision=precision)
 
 
 def _count_row(profile: EstimatedProfile, row: Measured) -> Array:
@@ -257,12 +260,16 @@ def _find_scale(misses: Array) -> float:
 
 def measure_miss(profile: EstimatedProfile, row: Measured) -> float:
     """How far a row lies from what was predicted, as a share of half the width of the interval."""
+    return _judge(profile, row)[1]
+
+
+def _judge(profile: EstimatedProfile, row: Measured) -> tuple[float, float]:
+    """The relative error of a row, and how far it lies out, as a share of half the interval of the whole net."""
     at = _at(profile, row)
-    prediction, less_ms = at.predict_net(row.layers), at.predict_net(row.less).latency_ms if row.less else 0.0
-    return float(
-        abs(np.log((row.latency_ms + less_ms) / prediction.latency_ms))
-        / np.log(prediction.high_ms / prediction.latency_ms)
-    )
+    whole, less_ms = at.predict_net(row.layers), at.predict_net(row.less).latency_ms if row.less else 0.0
+    error = abs((whole.latency_ms - less_ms) / row.latency_ms - 1)
+    distance = abs(log((row.latency_ms + less_ms) / whole.latency_ms))
+    return error, distance / log(whole.high_ms / whole.latency_ms)
 
 
 def find_stretch(misses: Sequence[float]) -> float:
@@ -279,12 +286,9 @@ def find_stretch(misses: Sequence[float]) -> float:
 
 def score(pairs: Sequence[tuple[EstimatedProfile, Measured]]) -> Errors:
     """Errors of profiles on rows."""
-    errors, inside = [], []
-    for profile, row in pairs:
-        at = _at(profile, row)
-        prediction, less_ms = at.predict_net(row.layers), at.predict_net(row.less).latency_ms if row.less else 0.0
-        errors.append(abs((prediction.latency_ms - less_ms) / row.latency_ms - 1))
-        inside.append(measure_miss(profile, row) <= 1)
+    judged = [_judge(profile, row) for profile, row in pairs]
+    errors = [error for error, _ in judged]
+    inside = [miss <= 1 for _, miss in judged]
     return Errors(
         len(errors),
         float(np.mean(errors)),

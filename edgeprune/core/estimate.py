@@ -3,10 +3,10 @@
 After the roofline (Williams et al. 2009): multiply-accumulates at a share of the core's documented peak, by kind of
 kernel; values that pools, additions and activations work on; bytes moved, at a share of the documented memory bandwidth
 or from the cache; a cost of each operator, and of each inference. :mod:`edgeprune.core.work` counts what a layer asks
-for, this module puts a price on it, and a latency is the sum of the products: the cores that this is for overlap little,
-and the sum fitted published rows no worse than the maximum did. All precisions and thread counts of a board and a
-runtime share their parameters. Every parameter carries a spread, so every figure carries an interval. What is estimated
-serves planning; it never stands for a measurement.
+for, this module puts a price on it, and a latency is the sum of the products: the cores that this is for overlap
+little, and the sum fitted published rows no worse than the maximum did. All precisions and thread counts of a board and
+a runtime share their parameters. Every parameter carries a spread, so every figure carries an interval. What is
+estimated serves planning; it never stands for a measurement.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from edgeprune.errors import ProfileError
 VALUE_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 """Precisions of arithmetic and what a value takes in them."""
 PLAIN_INT8 = 2
-"""Multiply-accumulates of int8 for each of fp32 without dot products of bytes, which depthwise kernels have no use for."""
+"""Multiply-accumulates of int8 for each of fp32 without dot products of bytes, which depthwise kernels do not use."""
 WINOGRAD_SAVES = 81 / 16
 """Multiplications of a 3x3 convolution for each that Winograd's algorithm makes on tiles of 6x6, its largest in use."""
 NORMAL_90 = 1.645
@@ -40,8 +40,8 @@ MINIMUM_MS = 1e-6
 class Core:
     """Documented facts of the cores that a profile is for, each of which `sources` names.
 
-    `macs_per_cycle` is the peak of one core by precision; `cache_kib` the largest cache that these cores share (a core's
-    own second level where they share none).
+    `macs_per_cycle` is the peak of one core by precision; `cache_kib` the largest cache that these cores share (a
+    core's own second level where they share none).
     """
 
     name: str
@@ -66,9 +66,9 @@ class EstimatedProfile:
 
     Takes the place of a :class:`~edgeprune.core.latency.LatencyTable` where a plan is made without a device. `winograd`
     says whether the runtime computes 3x3 convolutions by that algorithm. `layer_spread` and `net_spread` are what the
-    model itself misses, as standard deviations of the logarithm; `stretch` is a factor on the width of the intervals, so
-    that they hold what they should of rows that a fit had not seen. `weights_only` marks a profile that was calibrated
-    on lists without pools, additions and activations, whose cost then is in that of the other layers.
+    model itself misses, as standard deviations of the logarithm; `stretch` is a factor on the width of the intervals,
+    so that they hold what they should of rows that a fit had not seen. `weights_only` marks a profile that was
+    calibrated on lists without pools, additions and activations, whose cost then is in that of the other layers.
     """
 
     board: str
@@ -198,7 +198,7 @@ def _price_kernels(values: Mapping[str, Array], profile: EstimatedProfile) -> di
     prices = {}
     for kernel in KERNELS:
         share = values["efficiency"] * values.get(kernel, 1.0) * values["speed"]
-        share = share * (values[precision] if precision in values else 1.0)
+        share = share * values.get(precision, 1.0)
         share = share * values.get(f"{precision}_{kernel}", 1.0)
         peak = peaks[precision]
         if (precision, kernel) == ("int8", "depthwise"):

@@ -49,7 +49,7 @@ PRIOR = {
     "net_kcycles": Assumption(300.0, 1.5, 2.0),
     # What each further core adds, as a share of the first: of all work, then of single kinds to that; of memory. And
     # what each further core adds to the cost of an operator, as a share of it.
-    "parallel": Assumption(0.6, 0.35, 0.3),
+    "parallel": Assumption(0.6, 0.35, 0.45),
     "parallel_depthwise": Assumption(1.0, 0.3, 0.25),
     "parallel_simple": Assumption(0.8, 0.3, 0.25),
     "parallel_memory": Assumption(0.25, 0.5, 0.4),

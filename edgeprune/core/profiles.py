@@ -104,8 +104,8 @@ def parse_profiles(text: str, where: str) -> BoardProfiles:
         document = json.loads(text)
         if document["version"] != PROFILE_VERSION:
             raise ProfileError(
-                f"{where}: version {document['version']}; this edgeprune reads version {PROFILE_VERSION}; remove the file "
-                "and, if it was of your own rows, run `edgeprune profile calibrate` again with all of them"
+                f"{where}: version {document['version']}; this edgeprune reads version {PROFILE_VERSION}; remove the "
+                "file and, if it was of your own rows, run `edgeprune profile calibrate` again with all of them"
             )
         if document["origin"] != ESTIMATED:
             raise ProfileError(f"{where}: origin {document['origin']!r}; expected {ESTIMATED!r}")

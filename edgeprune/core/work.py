@@ -16,7 +16,7 @@ from edgeprune.errors import ProfileError
 Array = NDArray[np.float64]
 
 KERNELS = ("conv", "winograd", "pointwise", "depthwise", "grouped", "linear")
-"""Kinds of kernel with an efficiency each, in multiply-accumulates; `winograd` are 3x3 convolutions by that algorithm."""
+"""Kinds of kernel with an efficiency each, in multiply-accumulates; `winograd`: 3x3 convolutions by that algorithm."""
 SIMPLE = ("pool", "add", "activation")
 """Kinds of work without weights, in values: those that windows see, those that are written."""
 TERMS = (*KERNELS, "starts", "packing", *SIMPLE, "weights", "far", "near", "calls", "nets")
