@@ -3,6 +3,7 @@
     python -m venv --system-site-packages .bench      # or any environment that also sees edgeprune's own
     .bench/bin/pip install --no-deps timm==1.0.31 torchvision==0.28.0 torch-pruning==1.6.1
     .bench/bin/python benchmarks/engine_coverage.py engine_models.txt [--only NAME ...] [--without-onnx]
+    .bench/bin/python benchmarks/engine_coverage.py --families [--only NAME ...]
 
 A network counts if every convolution and linear layer that is not tied to the model's output or to token positions
 became narrower, the pruned graph runs, `check_surgery` stays below 1e-9, and its ONNX export agrees with torch. A
@@ -11,6 +12,9 @@ second surgery cuts every second residual branch as well, with the same proof; i
 Torch-Pruning gets what its own example for timm gives it: group magnitude, global, heads named, attention rewritten.
 Channels are ranked alike by both (L2 norm); weights are random, so accuracies mean nothing here. Times are processor
 time of one thread.
+
+`--families` takes one net of every family of timm instead, without Torch-Pruning, each in a process of its own with a
+time limit; it goes on where it was stopped, and `--only` does named nets anew.
 """
 
 from __future__ import annotations
@@ -20,6 +24,8 @@ import copy
 import gc
 import json
 import signal
+import subprocess
+import sys
 import tempfile
 import warnings
 from pathlib import Path
@@ -47,6 +53,10 @@ from edgeprune.graph.surgery import apply_plan
 from edgeprune.graph.trace import reexport, trace_model
 
 RESULTS = Path(__file__).parent / "results" / "engine_coverage.json"
+FAMILIES = Path(__file__).parent / "engine_families.txt"
+FAMILY_RESULTS = RESULTS.with_name("engine_families.json")
+FAMILY_LIMIT_S = 1500
+MOST_PARAMETERS = 200_000_000
 PEER_LIMIT_S = 120
 MOST_OF_RESPONSE = 0.05
 """Errors must be no more than this share of the response: beside an output that hardly moves they would not show."""
@@ -254,17 +264,69 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def do_families(only: list[str], out: Path) -> None:
+    """Take one net of every family, writing the results after each; those in the results already are not done again."""
+    rows = {row["name"]: row for row in json.loads(out.read_text())["networks"]} if out.exists() else {}
+    for name, shape in parse_models(FAMILIES.read_text()):
+        if name in only or (name not in rows and not only):
+            rows[name] = {"name": name, **do_in_process(name, shape)}
+            ordered = [rows[one] for one, _ in parse_models(FAMILIES.read_text()) if one in rows]
+            counts = {"passed": sum(row["ok"] for row in ordered), "total": len(ordered)}
+            document = {"machine": describe_machine(PACKAGES), "summary": counts, "networks": ordered}
+            out.write_text(json.dumps(document, indent=1) + "\n")
+            print(json.dumps(rows[name])[:400], flush=True)
+    print(json.dumps({name: row["reason"] for name, row in rows.items() if not row["ok"]}, indent=1))
+
+
+def do_in_process(name: str, shape: tuple[int, ...]) -> dict[str, Any]:
+    """Our half of a row, from a process of its own: its memory comes back, and it ends in time."""
+    size = "x".join(map(str, shape))
+    command = [sys.executable, __file__, "--one", name, size]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=FAMILY_LIMIT_S, check=False)
+    except subprocess.TimeoutExpired:
+        return {"ok": False, "reason": f"not done within {FAMILY_LIMIT_S} s on a machine that others use"}
+    lines = done.stdout.strip().splitlines()
+    if done.returncode or not lines:
+        return {"ok": False, "reason": f"the process ended with {done.returncode}: {done.stderr.strip()[-200:]}"}
+    found: dict[str, Any] = json.loads(lines[-1])
+    return found
+
+
+def do_one(name: str, shape: tuple[int, ...]) -> dict[str, Any]:
+    """Our half of a row, or what went wrong."""
+    try:
+        count = sum(value.numel() for value in build_model(name).parameters())
+        if count > MOST_PARAMETERS:
+            return {"ok": False, "reason": f"too large for this machine: {count:,} parameters"}
+        return prune_ours(name, torch.randn(1, *shape), with_onnx=True)
+    except Exception as exc:  # a row that says what went wrong
+        return {"ok": False, "reason": f"{type(exc).__name__}: {exc}".splitlines()[0][:300]}
+
+
 def main() -> None:
     """Run the list, writing the results after every network."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", type=Path)
+    parser.add_argument("models", type=Path, nargs="?")
+    parser.add_argument("--families", action="store_true")
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--without-onnx", action="store_true")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    if options.families:
+        do_families(options.only, options.out or FAMILY_RESULTS)
+        return
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     library = define_missing_operators()
+    if options.one:
+        name, size = options.one
+        print(json.dumps(do_one(name, tuple(map(int, size.split("x"))))))
+        return
+    if options.models is None:
+        parser.error("expected a list of models, or --families")
+    out = options.out or RESULTS
     rows: list[dict[str, Any]] = []
     for name, shape in parse_models(options.models.read_text()):
         if options.only and name not in options.only:
@@ -276,7 +338,7 @@ def main() -> None:
             ours = {"ok": False, "reason": f"{type(exc).__name__}: {exc}".splitlines()[0][:300]}
         rows.append({"name": name, **ours, **prune_peer(name, example)})
         document = {"machine": describe_machine(PACKAGES), "summary": summary(rows), "networks": rows}
-        options.out.write_text(json.dumps(document, indent=1) + "\n")
+        out.write_text(json.dumps(document, indent=1) + "\n")
         print(json.dumps(rows[-1])[:400], flush=True)
         gc.collect()
     del library

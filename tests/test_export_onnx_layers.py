@@ -1,5 +1,6 @@
 """Layers read from ONNX files: the same as the graph engine reads from the network itself."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import onnx
 import pytest
 import torch
 from export_nets import traced
-from layer_nets import WINDOWS
+from layer_nets import OPERATORS, WINDOWS, of_values
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -18,6 +19,7 @@ from edgeprune.errors import ExportError
 from edgeprune.export.onnx import export_onnx
 from edgeprune.export.onnx_layers import read_onnx_layers
 from edgeprune.export.quantize_onnx import OnnxScheme, quantize_onnx
+from edgeprune.graph.costs import list_shapes
 from edgeprune.graph.groups import find_groups
 from edgeprune.graph.trace import trace_model
 
@@ -51,18 +53,19 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_as_the_graph_engine_reads_them(file: Path) -> None:
     program = trace_model(Mixed(), torch.zeros(2, 3, 17, 16))
-    wanted = [layer.shape for layer in find_groups(program).layers]
+    wanted = list_shapes(find_groups(program), {})
     assert sorted(read_onnx_layers(file)) == sorted(wanted)
-    assert len(wanted) == 7
+    assert len(wanted) == 8
 
 
-@pytest.mark.parametrize("name", WINDOWS)
-def test_graph_and_file_describe_a_convolution_alike(name: str, tmp_path: Path) -> None:
-    build, shape = WINDOWS[name]
+@pytest.mark.parametrize("name", WINDOWS | OPERATORS)
+def test_graph_and_file_list_the_same(name: str, tmp_path: Path) -> None:
+    build, shape = (WINDOWS | OPERATORS)[name]
     example = torch.zeros(1, *shape)
     program = trace_model(build(), example)
     export_onnx(program, example, tmp_path / "net.onnx")
-    assert sorted(read_onnx_layers(tmp_path / "net.onnx")) == sorted(one.shape for one in find_groups(program).layers)
+    listed = list_shapes(find_groups(program), {})
+    assert Counter(map(of_values, read_onnx_layers(tmp_path / "net.onnx"))) == Counter(map(of_values, listed))
 
 
 @pytest.mark.parametrize("name", WINDOWS)

@@ -8,6 +8,7 @@ from graph_cases import CASES
 from graph_nets import Case, example_of, random_keep, randomise
 from torch import nn
 
+from edgeprune.core.layers import LayerShape
 from edgeprune.graph.groups import find_groups
 from edgeprune.graph.proof import check_surgery
 from edgeprune.graph.surgery import apply_plan
@@ -56,8 +57,9 @@ def test_the_counts_of_every_layer_follow_the_widths(case: Case) -> None:
 
 def test_what_takes_time_beside_layers_is_found_with_what_it_follows() -> None:
     attention = next(case for case in CASES if case.name == "attention_fused")
-    (product,) = find_groups(trace_model(attention.net(), example_of(attention))).operators
+    product, mean = find_groups(trace_model(attention.net(), example_of(attention))).operators
     assert (product.shape.cin, product.shape.cout, product.shape.groups, product.shape.size) == (24, 24, 4, (7, 7))
+    assert mean.shape == LayerShape("pool", 5, 5, (7,), (7,), 1, (7,), (0,))
     net = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.Hardswish(), nn.Conv2d(8, 4, 1), nn.ReLU())
     (active,) = find_groups(trace_model(net, torch.randn(1, 3, 9, 9))).operators
     assert (active.name, active.shape.describe()) == ("0:hardswish", "hardswish 1 8->8 @ 16")

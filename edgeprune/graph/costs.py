@@ -26,6 +26,13 @@ def layer_shapes(analysis: Analysis, widths: Mapping[str, int]) -> dict[str, Lay
     return {layer.name: layer.at(all_widths) for layer in analysis.layers}
 
 
+def list_shapes(analysis: Analysis, widths: Mapping[str, int]) -> list[LayerShape]:
+    """The shape of everything that takes time at given widths, layers first, as they are read from a file."""
+    all_widths = full_widths(analysis) | dict(widths)
+    shapes = [layer.at(all_widths) for layer in (*analysis.layers, *analysis.operators)]
+    return [shape for shape in shapes if not shape.is_gone]
+
+
 def layer_macs(analysis: Analysis, widths: Mapping[str, int]) -> dict[str, int]:
     """Multiply-accumulates of every convolution and linear layer for one input, at given widths."""
     return {name: shape.macs for name, shape in layer_shapes(analysis, widths).items()}

@@ -34,7 +34,7 @@ class Analysis:
     groups: tuple[ChannelGroup, ...]
     layers: tuple[Layer, ...]
     operators: tuple[Layer, ...]
-    """What takes time beside the layers: attention products, activations that no runtime computes within a layer."""
+    """What takes time beside the layers (:mod:`edgeprune.core.steps`)."""
     notes: tuple[str, ...]
     atoms: dict[str, Array] = field(repr=False, compare=False)
     """The atoms of each group, in the order of its channels."""
@@ -76,7 +76,7 @@ def find_groups(program: GraphModule, ignore: Collection[str] = ()) -> Analysis:
     is listed with the reason in `frozen`.
     """
     walk = walk_graph(program, RULES, ignore)
-    operators = list(find_operators(walk))
+    layers, operators = find_operators(walk)
     solution = solve(walk.labels)
     found = _gather(walk, solution)
     frozen = {name: _reason(atoms, solution) for name, atoms in found.items()}
@@ -84,8 +84,8 @@ def find_groups(program: GraphModule, ignore: Collection[str] = ()) -> Analysis:
     extent = partial(_extent, _free_owners(found, frozen, solution), list(found.items()), solution)
     return Analysis(
         groups=(*_describe(walk, solution, found, frozen), *_describe_branches(walk, branches, ignore)),
-        layers=tuple(_layers(walk.layers, extent, branches, walk.batch)),
-        operators=tuple(_layers(operators, extent, branches, walk.batch)),
+        layers=tuple(_layers(layers, extent, branches)),
+        operators=tuple(_layers(operators, extent, branches)),
         notes=_notes(walk, frozen),
         atoms=found,
         solution=solution,
@@ -216,7 +216,10 @@ def _free_owners(found: Mapping[str, Array], frozen: Mapping[str, str], solution
 
 
 def _extent(owner: Array, groups: Sequence[tuple[str, Array]], solution: Solution, size: int, dim: Dim) -> Extent:
-    """A count of slices as it follows the widths of the groups; without labels it is fixed at `size`."""
+    """A count of slices as it follows the widths of the groups; without labels it is fixed at `size`.
+
+    Labels may be of as many inputs as the batch has.
+    """
     if dim is None:
         return Extent(size)
     row = np.sort(owner[solution.atoms[dim]], axis=1)
@@ -228,20 +231,20 @@ def _extent(owner: Array, groups: Sequence[tuple[str, Array]], solution: Solutio
             terms.append((int(count) // prod(len(atoms) for _, atoms in own), tuple(name for name, _ in own)))
         else:
             constant += int(count)
-    return Extent(constant, tuple(terms))
+    return Extent(constant, tuple(terms)).share(len(dim) // size)
 
 
 def _layers(
-    uses: Iterable[LayerUse], extent: Callable[[int, Dim], Extent], branches: Mapping[str, Branch], batch: int
+    uses: Iterable[LayerUse], extent: Callable[[int, Dim], Extent], branches: Mapping[str, Branch]
 ) -> Iterator[Layer]:
     times: Counter[str] = Counter()
     for use in uses:
         times[use.weight] += 1
         turn = times[use.weight]
         name = use.weight.removesuffix(".weight") + (f"@{turn}" if turn > 1 else "")
-        around = tuple(name for name, branch in branches.items() if use.node in branch.nodes)
+        around = tuple(name for name, one in branches.items() if use.node in one.nodes or use.node == one.add)
         cin, cout = extent(use.shape.cin, use.cin).within(around), extent(use.shape.cout, use.cout).within(around)
-        tokens = None if use.tokens is None else extent(0, use.tokens).share(batch)
+        tokens = None if use.tokens is None else extent(prod(use.shape.size), use.tokens)
         yield Layer(name, use.shape, cin, cout, extent(use.shape.groups, use.groups), tokens)
 
 

@@ -1,55 +1,165 @@
-"""What takes time beside convolutions and linear layers, and less so in a narrower net: attention, activations."""
+"""The operators of a graph as steps, and what takes time among them beside convolutions and linear layers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from math import prod
+from collections.abc import Mapping
+from typing import Any
 
+from torch import Tensor
 from torch.fx import Node
+from torch.fx.node import map_arg
 
-from edgeprune.core.layers import ACTIVATIONS, ATTENTION, LayerShape
+from edgeprune.core import steps as kinds
+from edgeprune.core.layers import ACTIVATIONS, ATTENTION, Window
+from edgeprune.core.steps import Operator, Place, Step, list_operators
 from edgeprune.graph.labels import Dim
-from edgeprune.graph.trace import operator_of
-from edgeprune.graph.walk import LayerUse, Walk
+from edgeprune.graph.rules_layers import each_axis
+from edgeprune.graph.rules_shapes import swapped_axes
+from edgeprune.graph.rules_values import RESIZINGS
+from edgeprune.graph.trace import operator_of, sizes_of
+from edgeprune.graph.walk import LayerUse, Walk, arg
+
+SAME = "contiguous clone detach alias dropout feature_dropout alpha_dropout feature_alpha_dropout to _to_copy type_as"
+"""Operators that give their operand as it is."""
+NEUTRAL = {"mul": 1, "div": 1, "add": 0, "sub": 0}
+"""The number with which an operator changes nothing."""
+TWO = {
+    kinds.ADD: "add sub subtract rsub",
+    kinds.MUL: "mul multiply div divide true_divide maximum minimum where lerp addcmul addcdiv pow remainder",
+}
+"""Operators on two tensors; with a constant in place of one they are less."""
+KINDS = {
+    kinds.CLAMP: "relu relu6 hardtanh clamp clamp_min clamp_max leaky_relu prelu threshold",
+    kinds.POINTWISE: "neg abs square masked_fill hardshrink softshrink floor round sign",
+    kinds.CURVE: "tanh exp elu selu celu softplus mish log sqrt rsqrt erf sin cos log_sigmoid softsign reciprocal",
+    kinds.SCALE: "batch_norm",
+    kinds.NORM: "layer_norm group_norm instance_norm rms_norm",
+    kinds.SOFTMAX: "softmax _safe_softmax log_softmax",
+    kinds.REDUCE: "mean sum amax amin var std var_mean std_mean linalg_vector_norm norm logsumexp prod max min",
+    kinds.CONCAT: "cat concat stack",
+    kinds.RESIZE: RESIZINGS,
+    kinds.PRODUCT: "matmul bmm mm baddbmm",
+    kinds.VIEW: "view reshape flatten unflatten squeeze unsqueeze _unsafe_view view_as reshape_as",
+    kinds.PERMUTE: "permute transpose swapaxes t mT",
+    ATTENTION: "scaled_dot_product_attention",
+    **{name: name for name in (*ACTIVATIONS, *kinds.GATES)},
+    **{kind: f"{kind} {names}" for kind, names in TWO.items()},
+}
+KIND_OF = {f"aten.{name}": kind for kind, names in KINDS.items() for name in names.split()}
 
 
-def find_operators(walk: Walk) -> Iterator[LayerUse]:
-    """Attention products, and each activation of a layer that runtimes do not compute within that layer."""
+def find_operators(walk: Walk) -> tuple[list[LayerUse], list[LayerUse]]:
+    """The layers, and everything that takes time beside them, with the labels that its counts follow.
+
+    What computes once more what another has computed already is left out, as exporters merge it.
+    """
     layers = {use.node: use for use in walk.layers}
+    steps, sizes = _read_steps(walk, layers)
+    nodes = {node.name: node for node in walk.program.graph.nodes}
+    operators = [_describe(one, walk, layers, nodes) for one in list_operators(steps, sizes, walk.batch)]
+    return [layers[step.name] for step in steps if step.name in layers], operators
+
+
+def _describe(operator: Operator, walk: Walk, layers: Mapping[str, LayerUse], nodes: Mapping[str, Node]) -> LayerUse:
+    name = operator.step.name
+    if operator.layer:
+        name = f"{layers[operator.layer].weight.removesuffix('.weight')}:{operator.shape.op}"
+    places = (operator.cin, operator.cout, operator.groups, operator.places)
+    return LayerUse(operator.step.name, name, operator.shape, *(_labels(place, walk, nodes) for place in places))
+
+
+def _labels(place: Place, walk: Walk, nodes: Mapping[str, Node]) -> Dim:
+    tensor, axes = place
+    if not axes:
+        return None
+    dims, sizes = walk.dims(nodes[tensor]), walk.sizes(nodes[tensor])
+    return walk.labels.merge([dims[axis] for axis in axes], [sizes[axis] for axis in axes]) if dims else None
+
+
+def _read_steps(walk: Walk, layers: Mapping[str, LayerUse]) -> tuple[list[Step], dict[str, tuple[int, ...]]]:
+    """The operators that compute on what hangs on an input, each once, and the sizes of all tensors between them."""
+    names: dict[Node, str] = {}
+    computed: dict[str, str] = {}
+    sizes: dict[str, tuple[int, ...]] = {}
+    steps: list[Step] = []
     for node in walk.program.graph.nodes:
-        name = operator_of(node).removeprefix("aten.")
-        if name == "scaled_dot_product_attention" and len(walk.sizes(node)) == 4:
-            yield _attention(node, walk)
-        elif name in ACTIVATIONS and (use := _layer_before(node, layers)) is not None:
-            channels = use.shape.cout
-            size = (prod(walk.sizes(node)) // (walk.batch * channels),)
-            own = f"{use.weight.removesuffix('.weight')}:{name}"
-            shape = LayerShape(name, channels, channels, (1,), (1,), 1, size, (0,))
-            yield LayerUse(node.name, own, shape, use.cout, use.cout, tokens=_others(node, use.cout, walk))
+        value = node.meta.get("val")
+        first = value[0] if isinstance(value, (list, tuple)) and value else value
+        sources = [one for one in _tensors(node) if one in names]
+        if not isinstance(first, Tensor) or node.op == "output" or node not in walk.fed:
+            continue
+        same = names[sources[0]] if _changes_nothing(node) else node.name
+        if node.op == "call_function":
+            operands = map_arg((node.args, node.kwargs), lambda one: names.get(one, one.name))
+            same = computed.setdefault(f"{node.target} {operands}", same)
+        names[node] = same
+        if same != node.name:
+            continue
+        sizes[node.name] = sizes_of(first)
+        if node.op == "call_function":
+            steps.append(_read_step(node, [names[one] for one in sources], layers, walk))
+    return steps, sizes
 
 
-def _others(node: Node, channels: Dim, walk: Walk) -> Dim:
-    """Labels of all places of a tensor, over its other dimensions than the channels."""
-    places = [(dim, size) for dim, size in zip(walk.dims(node), walk.sizes(node), strict=True) if dim is not channels]
-    return walk.labels.merge(*zip(*places, strict=True)) if places else None
+def _changes_nothing(node: Node) -> bool:
+    operator = operator_of(node).removeprefix("aten.")
+    return operator in SAME.split() or (operator in NEUTRAL and arg(node, 1) == NEUTRAL[operator])
 
 
-def _attention(node: Node, walk: Walk) -> LayerUse:
-    """The products of queries, keys and values: channels of the keys and the values, and how many heads they are in."""
-    query, value = (walk.dims(node.args[place]) for place in (0, 2))
-    (_, heads, queries, width), (_, _, keys, value_width) = (walk.sizes(node.args[place]) for place in (0, 2))
-    cin = walk.labels.merge((query[1], query[3]), (heads, width))
-    cout = walk.labels.merge((query[1], value[3]), (heads, value_width))
-    ones, size = (1, 1), (queries, keys)
-    shape = LayerShape(ATTENTION, heads * width, heads * value_width, ones, ones, heads, size, (0, 0))
-    return LayerUse(node.name, node.name, shape, cin, cout, query[1])
+def _tensors(node: Node) -> list[Node]:
+    """What a node reads, as often as it does."""
+    found: list[Node] = []
+    for operand in (*node.args, *node.kwargs.values()):
+        for value in _listed(operand):
+            found += [value] if isinstance(value, Node) else []
+    return found
 
 
-def _layer_before(node: Node, layers: dict[str, LayerUse]) -> LayerUse | None:
-    """The layer whose output comes here, through norms and views; None if something is joined with it on the way."""
-    while node.name not in layers:
-        tensors = [one for one in node.all_input_nodes if one.op != "get_attr"]
-        if len(tensors) != 1 or tensors[0].op == "placeholder":
-            return None
-        node = tensors[0]
-    return layers[node.name]
+def _read_step(node: Node, reads: list[str], layers: Mapping[str, LayerUse], walk: Walk) -> Step:
+    operator, sizes = operator_of(node), walk.sizes(arg(node, 0))
+    kind = layers[node.name].shape.op if node.name in layers else KIND_OF.get(operator, kinds.FREE)
+    if "_pool" in operator:
+        return Step(node.name, kinds.POOL, tuple(reads), node.name, window=_pool_window(node, operator, sizes))
+    if kind == kinds.CONCAT and len(_listed(arg(node, 0))) < 2:
+        kind = kinds.FREE
+    if kind in TWO and len(reads) < 2:
+        kind = kinds.SCALE
+    if kind == kinds.PRODUCT and len(reads) < 2:
+        kind = kinds.FREE
+    if kind == kinds.REDUCE and operator in ("aten.max", "aten.min") and len(reads) > 1:
+        kind = kinds.MUL
+    return Step(node.name, kind, tuple(reads), node.name, _axes(node, kind, sizes))
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _axes(node: Node, kind: str, sizes: tuple[int, ...]) -> tuple[int, ...]:
+    rank = max(1, len(sizes))
+    if kind == kinds.PERMUTE:
+        if operator_of(node) in ("aten.t", "aten.mT"):
+            return (*range(rank - 2), rank - 1, rank - 2)[:rank] if rank > 1 else (0,)
+        return tuple(swapped_axes(node, rank))
+    if kind != kinds.REDUCE:
+        return ()
+    axes = arg(node, 2 if operator_of(node) in ("aten.linalg_vector_norm", "aten.norm") else 1, "dim")
+    if not isinstance(axes, (int, list, tuple)) or isinstance(axes, bool) or axes == []:
+        return tuple(range(rank))
+    return tuple(int(axis) % rank for axis in _listed(axes))
+
+
+def _pool_window(node: Node, operator: str, sizes: tuple[int, ...]) -> Window:
+    """The window of a pool; that of an adaptive one is what its sizes leave it, as exporters write it."""
+    rank = int(operator.partition("d_")[0].rstrip("d_a")[-1])
+    value = node.meta["val"]
+    made = sizes_of(value[0] if isinstance(value, (list, tuple)) else value)
+    if "adaptive" in operator:
+        pairs = list(zip(sizes[-rank:], made[-rank:], strict=True))
+        stride = tuple(max(1, size // out) for size, out in pairs)
+        kernel = tuple(max(1, size - (out - 1) * step) for (size, out), step in zip(pairs, stride, strict=True))
+        return Window(kernel, stride)
+    kernel = each_axis(arg(node, 1), rank)
+    stride = each_axis(arg(node, 2, "stride") or kernel, rank)
+    dilation = each_axis(arg(node, 4, "dilation", 1), rank) if "max" in operator else (1,) * rank
+    return Window(kernel, stride, dilation)

@@ -59,8 +59,9 @@ def _convolve(node: Node, walk: Walk, groups: int, transposed: bool) -> Value:
     walk.use(weight, read, "in")
     if groups > 1:
         walk.inner[node.name] = inner
-    shape = _shape(node, walk, axis, groups, transposed)
-    walk.layers.append(LayerUse(node.name, weight_name(weight) or node.name, shape, dims[axis], cout, inner))
+    if source in walk.fed:
+        shape = _shape(node, walk, axis, groups, transposed)
+        walk.layers.append(LayerUse(node.name, weight_name(weight) or node.name, shape, dims[axis], cout, inner))
     return (*dims[:axis], cout, *space)
 
 
@@ -103,7 +104,7 @@ def _shape(node: Node, walk: Walk, axis: int, groups: int, transposed: bool) -> 
     if transposed:
         sizes = walk.sizes(arg(node, 0))
     dilation = arg(node, DILATION[operator_of(node)], "dilation", 1)
-    stride, dilation = (_each_axis(one, len(kernel)) for one in (arg(node, 3, "stride", 1), dilation))
+    stride, dilation = (each_axis(one, len(kernel)) for one in (arg(node, 3, "stride", 1), dilation))
     op, window = TRANSPOSED if transposed else "conv", Window(kernel, stride, dilation, groups)
     return describe_window(op, (sizes[axis], out[axis]), (sizes[axis + 1 :], out[axis + 1 :]), window)
 
@@ -118,7 +119,8 @@ def _unpadded(source: Any, axis: int) -> Any:
     return arg(source, 0) if is_plain and zeros and len(amounts) <= 2 * rank and min(amounts) >= 0 else source
 
 
-def _each_axis(value: Any, rank: int) -> tuple[int, ...]:
+def each_axis(value: Any, rank: int) -> tuple[int, ...]:
+    """One number for each axis, of a list of them or of a single number for all."""
     values = tuple(value) if isinstance(value, (list, tuple)) else (value,)
     return tuple(int(one) for one in (values * rank if len(values) == 1 else values))
 
@@ -139,19 +141,29 @@ def linear(node: Node, walk: Walk) -> Value:
         walk.tie(node, walk.dims(bias)[0], kernel[0])
     walk.use(weight, 0, "out")
     walk.use(weight, 1, "in")
-    sizes = walk.sizes(source)
-    shape = describe_linear(sizes[-1], walk.sizes(weight)[0], prod(sizes[:-1]) // walk.batch)
-    tokens = walk.labels.merge(dims[:-1], sizes[:-1]) if len(sizes) > 1 else None
-    name = weight_name(weight) or node.name
-    walk.layers.append(LayerUse(node.name, name, shape, dims[-1], kernel[0], tokens=tokens))
+    _note_linear(node, walk, (source, weight), -1, kernel[0])
     return (*dims[:-1], kernel[0])
+
+
+def _note_linear(node: Node, walk: Walk, operands: tuple[Any, Any], axis: int, cout: Dim) -> None:
+    """A layer that multiplies a dimension of its input by a weight, alike at all places of the others.
+
+    What is the same for all inputs, exporters compute beforehand.
+    """
+    source, weight = operands
+    if source not in walk.fed:
+        return
+    dims, sizes = list(walk.dims(source)), list(walk.sizes(source))
+    cin, width = dims.pop(axis), sizes.pop(axis)
+    shape = describe_linear(width, walk.sizes(node)[axis], prod(sizes) // walk.batch)
+    tokens = walk.labels.merge(dims, sizes) if sizes else None
+    walk.layers.append(LayerUse(node.name, weight_name(weight) or node.name, shape, cin, cout, tokens=tokens))
 
 
 def affine_product(node: Node, walk: Walk) -> Value:
     """`addmm(b, x, w)`: a product of matrices plus a bias along its last dimension."""
     dims = multiply(walk, node, walk.dims(arg(node, 1)), walk.dims(arg(node, 2)))
-    walk.use(arg(node, 2), 1, "out")
-    walk.use(arg(node, 2), 0, "in")
+    _multiply_weight(node, walk, (arg(node, 1), arg(node, 2)), dims)
     bias = walk.dims(arg(node, 0))
     if bias:
         walk.tie(node, bias[-1], dims[-1])
@@ -161,10 +173,19 @@ def affine_product(node: Node, walk: Walk) -> Value:
 def product(node: Node, walk: Walk) -> Value:
     """`matmul`, `bmm`, `mm`: the contracted dimensions are one, leading dimensions broadcast."""
     left, right = arg(node, 0), arg(node, 1)
-    if len(walk.sizes(right)) == 2:
-        walk.use(right, 1, "out")
-        walk.use(right, 0, "in")
-    return multiply(walk, node, walk.dims(left), walk.dims(right))
+    dims = multiply(walk, node, walk.dims(left), walk.dims(right))
+    _multiply_weight(node, walk, (left, right), dims)
+    return dims
+
+
+def _multiply_weight(node: Node, walk: Walk, operands: tuple[Any, Any], dims: Dims) -> None:
+    """A product with a matrix: where it is a weight, a linear layer on the last dimension or on the one before."""
+    for source, weight, axis in ((*operands, -1), (*reversed(operands), -2)):
+        if len(walk.sizes(weight)) == 2 and len(walk.sizes(source)) > 1:
+            walk.use(weight, axis % 2, "out")
+            walk.use(weight, 1 - axis % 2, "in")
+            if weight not in walk.fed:
+                _note_linear(node, walk, (source, weight), axis, dims[axis])
 
 
 def multiply(walk: Walk, node: Node, left: Dims, right: Dims) -> Dims:

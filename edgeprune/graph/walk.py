@@ -70,6 +70,8 @@ class Walk:
     skipped: set[Node] = field(default_factory=set)
     unknown: list[str] = field(default_factory=list)
     parameters: frozenset[str] = frozenset()
+    fed: set[Node] = field(default_factory=set)
+    """Nodes whose values hang on an input, its sizes left aside."""
 
     @property
     def batch(self) -> int:
@@ -126,6 +128,10 @@ def walk_graph(program: GraphModule, rules: dict[str, Rule], ignore: Collection[
     """Label every dimension of every tensor of the graph, and collect what ties them."""
     walk = Walk(program, parameters=frozenset(name for name, _ in program.named_parameters(remove_duplicate=False)))
     for node in program.graph.nodes:
+        if node.op == "placeholder" or (
+            "sym_" not in operator_of(node) and not walk.fed.isdisjoint(node.all_input_nodes)
+        ):
+            walk.fed.add(node)
         walk.values[node] = _value(node, walk, rules)
     for use in walk.uses:
         if use.role == "out" and is_ignored(use.tensor, ignore):

@@ -20,6 +20,7 @@ from edgeprune.core.target import AUTO, Target, suggest
 from edgeprune.device.connect import Device, open_device
 from edgeprune.device.energy import check_meter
 from edgeprune.errors import DeviceError, RecipeError, RunError, TargetError
+from edgeprune.export.probes.build import OPERATORS
 from edgeprune.graph.groups import Analysis, find_groups
 from edgeprune.graph.storage import load_model
 from edgeprune.recipes.load import Recipe, load_recipe
@@ -137,14 +138,15 @@ class Job:
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
-        """What the net's latency is the sum of: its layers and, where a board is measured, what is beside them.
+        """What the net's latency is the sum of: its layers and, where a board is measured, what else has probes.
 
         An operator that too many groups shape to be planned with them is left out: measured nets correct for it.
         """
         layers = self.analysis.layers
         if self.estimated:
             return layers
-        operators = (one for one in self.analysis.operators if is_joint(one, self.widths))
+        probed = (one for one in self.analysis.operators if one.shape.op in OPERATORS)
+        operators = (one for one in probed if is_joint(one, self.widths))
         return (*layers, *operators, *find_joins(layers))
 
     @cached_property
