@@ -165,8 +165,8 @@ class Study:
 
     @cached_property
     def stretch(self) -> float:
-        """The factor on the width of intervals with which they hold 90 % of what was left out, all sources alike, both of
-        one thread and of several."""
+        """The factor on the width of intervals with which they hold 90 % of what was left out, all sources alike, be it
+        of one thread or of several."""
         return max(self._find_stretch(lambda threads: threads == 1), self._find_stretch(lambda threads: threads > 1))
 
     def _find_stretch(self, holds: Callable[[int], bool]) -> float:

@@ -1,8 +1,8 @@
 """Layer lists of networks that published latencies are about, written down from the papers that define them.
 
-As `edgeprune` reads them from a model: convolutions, linear layers, pools, additions (the product of channels with
-their scales is listed as one) and the activations that are not part of a layer. Not listed: concatenations, channel
-shuffles, normalization across channels (AlexNet, GoogLeNet).
+As `edgeprune` reads them from a model: convolutions, linear layers, pools, additions, products, concatenations and the
+activations that are not part of a layer. Not listed: channel shuffles, normalization across channels (AlexNet,
+GoogLeNet), ReLU before a layer (NAS-Bench-201).
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class Net:
         self.size = shape.output_size[0]
         return self
 
-    def add(self) -> Net:
-        """An addition of two tensors of this shape."""
-        self.layers.append(LayerShape("add", self.channels, self.channels, size=(self.size, self.size)))
+    def add(self, op: str = "add") -> Net:
+        """An addition, or a product, of two tensors of this shape."""
+        self.layers.append(LayerShape(op, self.channels, self.channels, size=(self.size**2,)))
         return self
 
     def activate(self) -> Net:
@@ -71,7 +71,7 @@ class Net:
         size, channels = self.size, self.channels
         self.linear(hidden).linear(channels)
         self.size = size
-        return self.add()
+        return self.add("mul")
 
     def beside(self, *branches: Callable[[Net], object], channels: int | None = None) -> Net:
         """Branches that all start here and are concatenated (or, with `channels`, added)."""
@@ -82,7 +82,7 @@ class Net:
             total += self.channels
             ends.append(self.size)
         self.channels, self.size = channels or total, ends[-1]
-        return self.add() if channels else self
+        return self.add("add" if channels else "concat")
 
     def inverted(self, hidden: int, cout: int, kernel: int = 3, stride: int = 1, squeeze: int = 0) -> Net:
         """An inverted residual block (MobileNetV2, Sandler et al. 2018)."""
@@ -316,6 +316,7 @@ def shufflenet_v2() -> Layers:
             net.channels = half
             net.conv(half).depthwise().conv(half)
             net.channels = width
+            net.add("concat")
     return net.conv(1024).linear(1000).done()
 
 

@@ -73,7 +73,7 @@ def _reader(folder: Path) -> Callable[[str], tuple[LayerShape, ...]]:
     def read_model(name: str) -> tuple[LayerShape, ...]:
         file = folder / name
         if file.suffix == ".onnx":
-            return tuple(shape for shape in read_onnx_layers(file) if shape.has_weights)
+            return read_onnx_layers(file)
         if file.suffix != ".json":
             raise ProfileError(f"{name}: expected an .onnx file or a .json list of layers")
         return parse_layers(_read(file), str(file))

@@ -26,15 +26,16 @@ from edgeprune.errors import ProfileError
 
 LEAST_ROWS, LEAST_NETS = 5, 3
 FOLDS = 10
-LOOSE_SPEED = 0.7
-"""Least spread of the whole's speed that a calibration starts from: the board may be another than the profile's."""
+LOOSE = {"speed": 0.7, "net_kcycles": 2.5}
+"""Least spreads that a calibration starts from, beyond what boards vary by: the board may be another than the
+profile's, and whoever measured it may have counted more or less into an inference."""
 ROUNDS = 4
 NARROW = 0.35
 """Where the loss turns from squares to absolute values, as a share of the rows' spread. Below it most rows lie close
 together and a few far off: measured nets have a mode, and a tail of runs that were disturbed."""
 SLOW = 0.8
 """Weight of a row that took longer than predicted, beside one that took less: disturbances only ever slow a run."""
-PRIOR_ROWS, PRIOR_STRETCHES = 5, 2
+PRIOR_ROWS, PRIOR_STRETCHES = 5, 1
 """How many rows the assumption about a spread counts for, and that about the width of intervals."""
 LEAST_STRETCH = 0.05
 EXPECTED_SCALE = 0.5
@@ -131,7 +132,7 @@ def _cross_validate(
 
 def loosen(profile: EstimatedProfile) -> EstimatedProfile:
     """The profile with every spread wide enough for another board or runtime of its kind."""
-    least = {name: assumed.varies for name, assumed in PRIOR.items()} | {"speed": LOOSE_SPEED}
+    least = {name: assumed.varies for name, assumed in PRIOR.items()} | LOOSE
     loose = {name: Parameter(one.value, max(one.spread, least[name])) for name, one in profile.parameters.items()}
     return replace(profile, parameters=loose, stretch=1.0)
 

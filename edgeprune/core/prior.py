@@ -46,7 +46,7 @@ PRIOR = {
     "activation": Assumption(0.1, 0.7, 0.6),
     # Thousands of cycles that an operator costs whatever its size, and an inference beside its operators.
     "call_kcycles": Assumption(18.0, 0.7, 0.5),
-    "net_kcycles": Assumption(300.0, 1.5, 2.0),
+    "net_kcycles": Assumption(30.0, 0.7, 1.0),
     # What each further core adds, as a share of the first: of all work, then of single kinds to that; of memory. And
     # what each further core adds to the cost of an operator, as a share of it.
     "parallel": Assumption(0.6, 0.35, 0.45),

@@ -10,7 +10,8 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune.core.layers import ACTIVATIONS, ATTENTION, TRANSPOSED, LayerShape
+from edgeprune.core import steps
+from edgeprune.core.layers import ACTIVATIONS, ATTENTION, TRANSPOSED, WEIGHTED, LayerShape
 from edgeprune.errors import ProfileError
 
 Array = NDArray[np.float64]
@@ -18,11 +19,20 @@ Array = NDArray[np.float64]
 KERNELS = ("conv", "winograd", "pointwise", "depthwise", "grouped", "linear")
 """Kinds of kernel with an efficiency each, in multiply-accumulates; `winograd`: 3x3 convolutions by that algorithm."""
 SIMPLE = ("pool", "add", "activation")
-"""Kinds of work without weights, in values: those that windows see, those that are written."""
+"""Kinds of work without weights, in values: those that windows see, those that are added, those whose exponential, root
+or like is taken."""
 TERMS = (*KERNELS, "starts", "packing", *SIMPLE, "weights", "far", "near", "calls", "nets")
 """`starts` are sums of products, `packing` input values copied to where a kernel wants them (once for each place of its
 window), `weights`, `far` and `near` values moved: weights, activations by memory and by cache; `calls` operators."""
-KNOWN = ("conv", TRANSPOSED, "linear", "pool", "add", ATTENTION, *ACTIVATIONS)
+KNOWN = (*WEIGHTED, *steps.LISTED)
+"""Operators that the model knows: all that the lists of a net hold."""
+ON_VALUES = {
+    **dict.fromkeys((steps.ADD, steps.MUL), ("add", 3)),
+    **dict.fromkeys((steps.POINTWISE, steps.RESIZE), ("add", 2)),
+    **dict.fromkeys((steps.CURVE, steps.SOFTMAX, steps.NORM, *ACTIVATIONS), ("activation", 2)),
+    steps.CONCAT: ("", 2),
+}
+"""Operators on single values: the work that each written value is, and how many values are moved for it."""
 TILE = 8
 """Output channels that the kernels of common runtimes compute at once on Arm."""
 
@@ -57,10 +67,12 @@ def _count(shape: LayerShape, machine: Machine) -> tuple[float, ...]:
         return (0.0,) * len(TERMS)
     if shape.has_weights:
         counted = _count_weighted(shape, machine.winograd)
-    elif shape.op == ATTENTION:
-        counted = _count_attention(shape)
+    elif shape.op in (ATTENTION, steps.PRODUCT):
+        counted = _count_product(shape)
+    elif shape.op in ON_VALUES:
+        counted = _count_values(shape)
     else:
-        counted = _count_simple(shape)
+        counted = _count_windows(shape)
     moved = counted.pop("moved")
     spilled = min(max(moved / machine.cache_values - 0.5, 0.0), 1.0)
     counted |= {"far": spilled * moved, "near": (1 - spilled) * moved, "calls": 1.0}
@@ -84,22 +96,31 @@ def _count_weighted(shape: LayerShape, winograd: bool) -> dict[str, float]:
     return counted | {kernel: summed * sums, "starts": sums, "packing": packed}
 
 
-def _count_attention(shape: LayerShape) -> dict[str, float]:
-    """Products of queries and keys and of their weights with the values; a softmax over each row of them."""
-    queries, keys = shape.size
-    moved = float((queries + keys) * (shape.cin + shape.cout))
-    products = float(queries * keys * (shape.cin + shape.cout))
-    return {"pointwise": products, "activation": float(shape.groups * queries * keys), "moved": moved}
+def _count_product(shape: LayerShape) -> dict[str, float]:
+    """A product of two tensors; of attention, that of queries and keys, its softmax, and that of it with the values.
+
+    A product has `cin` by `cout` values on its right in `groups` blocks.
+    """
+    if shape.op == ATTENTION:
+        queries, keys = shape.size
+        products = float(queries * keys * (shape.cin + shape.cout))
+        moved = float((queries + keys) * (shape.cin + shape.cout))
+        return {"pointwise": products, "activation": float(shape.groups * queries * keys), "moved": moved}
+    rows, right = prod(shape.size), shape.cin * shape.cout // shape.groups
+    return {"pointwise": float(rows * right), "moved": float(rows * (shape.cin + shape.cout) + right)}
 
 
-def _count_simple(shape: LayerShape) -> dict[str, float]:
+def _count_values(shape: LayerShape) -> dict[str, float]:
+    term, moved = ON_VALUES[shape.op]
+    written = float(shape.cout * prod(shape.output_size))
     read = float(shape.cin * prod(shape.size))
-    if shape.op == "add":
-        return {"add": read, "moved": 3 * read}
-    if shape.op == "pool":
-        written = float(shape.cout * prod(shape.output_size))
-        return {"pool": written * prod(shape.kernel), "moved": read + written}
-    return {"activation": read, "moved": 2 * read}
+    return {"moved": written + (moved - 1) * read} | ({term: written} if term else {})
+
+
+def _count_windows(shape: LayerShape) -> dict[str, float]:
+    """A pool sees every value of each window, a reduction every value that it reads."""
+    read, written = float(shape.cin * prod(shape.size)), float(shape.cout * prod(shape.output_size))
+    return {"pool": written * prod(shape.kernel) if shape.kernel else read, "moved": read + written}
 
 
 def find_kernel(shape: LayerShape, winograd: bool) -> str:

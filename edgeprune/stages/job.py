@@ -138,16 +138,16 @@ class Job:
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
-        """What the net's latency is the sum of: its layers and, where a board is measured, what else has probes.
+        """What the net's latency is the sum of: its layers and what else takes time; of a board, what else has probes.
 
-        An operator that too many groups shape to be planned with them is left out: measured nets correct for it.
+        An operator that too many groups shape to be planned with them is left out: measured nets correct for it, or
+        what the estimated whole net takes beyond the rest.
         """
         layers = self.analysis.layers
+        operators = [one for one in self.analysis.operators if is_joint(one, self.widths)]
         if self.estimated:
-            return layers
-        probed = (one for one in self.analysis.operators if one.shape.op in OPERATORS)
-        operators = (one for one in probed if is_joint(one, self.widths))
-        return (*layers, *operators, *find_joins(layers))
+            return (*layers, *operators)
+        return (*layers, *(one for one in operators if one.shape.op in OPERATORS), *find_joins(layers))
 
     @cached_property
     def widths(self) -> dict[str, tuple[int, ...]]:

@@ -24,6 +24,7 @@ from edgeprune.core.planner import Choice, Problem, choose_widths, predict_ms, t
 from edgeprune.core.shipping import choose_planned
 from edgeprune.core.statistics import settle_medians
 from edgeprune.core.target import AUTO
+from edgeprune.graph.costs import list_shapes
 from edgeprune.graph.surgery import apply_plan
 from edgeprune.prune.importance import keep_best_by_group
 from edgeprune.report.pictures import draw_front, render_png
@@ -106,11 +107,11 @@ def _estimate(job: Job) -> dict[str, Any]:
     """What layers cost by the estimated profile of the target's board; the unpruned net by that of fp32."""
     target = job.target
     board = load_profiles(target.name, list_profiles())
-    table = board.choose(target.runtime, target.layer_precision, target.threads).tabulate(
-        probe_shapes(job.analysis.layers, job.widths)
-    )
-    fp32 = board.choose(target.runtime, "fp32", target.threads)
-    baseline = fp32.predict_net([layer.shape for layer in job.analysis.layers])
+    profile = board.choose(target.runtime, target.layer_precision, target.threads)
+    table, shapes = profile.tabulate(probe_shapes(job.layers, job.widths)), list_shapes(job.analysis, {})
+    baseline = board.choose(target.runtime, "fp32", target.threads).predict_net(shapes)
+    parts_ms = sum(profile.predict(layer.shape).latency_ms for layer in job.layers)
+    beside = Correction(offset_ms=profile.predict_net(shapes).latency_ms - parts_ms)
     write_atomic(job.run.path("latency_table.json"), render_table(table))
     job.detail(
         f"estimated, not measured: unpruned fp32 {baseline.latency_ms:.4g} ms (90 % interval {baseline.low_ms:.4g} "
@@ -121,7 +122,7 @@ def _estimate(job: Job) -> dict[str, Any]:
         "device": None,
         "baseline_ms": baseline.latency_ms,
         "baseline_interval_ms": [baseline.low_ms, baseline.high_ms],
-        "correction": asdict(Correction()),
+        "correction": asdict(beside),
         "baseline_predicted_ms": baseline.latency_ms,
         "originals": [],
         "variants": [],
