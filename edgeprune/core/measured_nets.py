@@ -12,7 +12,8 @@ from typing import Any
 
 from edgeprune.core.calibrate import Measured
 from edgeprune.core.estimate import VALUE_BYTES
-from edgeprune.core.layers import WEIGHTED, LayerShape
+from edgeprune.core.layers import ATTENTION, WEIGHTED, LayerShape
+from edgeprune.core.steps import RESIZE
 from edgeprune.core.target import suggest
 from edgeprune.core.work import KNOWN
 from edgeprune.errors import EdgepruneError, ProfileError
@@ -140,7 +141,7 @@ def _parse_threads(value: Any, where: str) -> int | None:
 def _parse_precision(value: Any, where: str) -> str | None:
     if value is None or value == "":
         return None
-    if value not in VALUE_BYTES:
+    if value not in tuple(VALUE_BYTES):
         raise ProfileError(f"{where}: precision is {value!r}; expected {', '.join(VALUE_BYTES)}, or nothing")
     return str(value)
 
@@ -183,7 +184,8 @@ def _check_layer(row: Any, where: str) -> LayerShape:
             raise ProfileError(f"{where}: {name} is {row[name]!r}; expected a whole number from 1")
     windows = {name: _window(row.get(name, []), name, where) for name in (*AXES, *OPTIONAL)}
     if row["op"] not in WINDOWED:
-        windows |= {name: () for name in windows if name != "size"}
+        kept = ("size", "output") if row["op"] == RESIZE else ("size",)
+        windows |= {name: () for name in windows if name not in kept}
     output = windows.pop("output")
     shape = LayerShape(row["op"], row["cin"], row["cout"], groups=row.get("groups", 1), **windows)
     _check_window(shape, output, where)
@@ -206,6 +208,9 @@ def _check_window(shape: LayerShape, output: tuple[int, ...], where: str) -> Non
     if shape.cin % shape.groups or shape.cout % shape.groups:
         raise ProfileError(f"{where}: {shape.groups} groups do not divide {shape.cin} and {shape.cout} channels")
     if shape.op not in WINDOWED:
+        axes = {ATTENTION: 2, RESIZE: len(output or shape.size)}.get(shape.op, len(shape.size))
+        if len(shape.size) != axes:
+            raise ProfileError(f"{where}: size of {shape.op} is {list(shape.size)}; expected {axes} numbers")
         return
     lengths = {len(getattr(shape, name)) for name in AXES}
     if len(lengths) > 1 or (shape.op in ("conv", "pool") and lengths == {0}):
