@@ -3,7 +3,7 @@
     python -m venv --system-site-packages .bench      # or any environment that also sees edgeprune's own
     .bench/bin/pip install --no-deps timm==1.0.31 torchvision==0.28.0 torch-pruning==1.6.1
     .bench/bin/python benchmarks/engine_coverage.py engine_models.txt [--only NAME ...] [--without-onnx]
-    .bench/bin/python benchmarks/engine_coverage.py --families [--only NAME ...]
+    .bench/bin/python benchmarks/engine_coverage.py [engine_models.txt] --families [--only NAME ...] [--out FILE]
 
 A network counts if every convolution and linear layer that is not tied to the model's output or to token positions
 became narrower, the pruned graph runs, `check_surgery` stays below 1e-9, and its ONNX export agrees with torch. A
@@ -13,8 +13,9 @@ Torch-Pruning gets what its own example for timm gives it: group magnitude, glob
 Channels are ranked alike by both (L2 norm); weights are random, so accuracies mean nothing here. Times are processor
 time of one thread.
 
-`--families` takes one net of every family of timm instead, without Torch-Pruning, each in a process of its own with a
-time limit; it goes on where it was stopped, and `--only` does named nets anew.
+`--families` takes one net of every family of timm instead (or those of the list), without Torch-Pruning, each in a
+process of its own with a time limit; it goes on where it was stopped, and `--only` does named nets anew.
+`layers_apart` says where the layers of the pruned graph and of its file are not the same.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from collections import Counter
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +50,15 @@ from machine import describe_machine
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from edgeprune.graph.groups import find_groups
+from edgeprune.core.layers import LayerShape
+from edgeprune.errors import ExportError
+from edgeprune.export.attention import write_out_attention
+from edgeprune.export.onnx_layers import read_onnx_layers
+from edgeprune.graph.costs import list_shapes
+from edgeprune.graph.groups import Analysis, find_groups
 from edgeprune.graph.proof import check_surgery
 from edgeprune.graph.surgery import apply_plan
-from edgeprune.graph.trace import reexport, trace_model
+from edgeprune.graph.trace import trace_model
 
 RESULTS = Path(__file__).parent / "results" / "engine_coverage.json"
 FAMILIES = Path(__file__).parent / "engine_families.txt"
@@ -137,9 +145,38 @@ def define_missing_operators() -> Any:
 def onnx_error(pruned: GraphModule, example: Tensor, least: float = 0.0) -> float:
     """`file_error` of the program's own export."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "net.onnx"
-        torch.onnx.export(reexport(pruned, example), (example,), path, dynamo=True, external_data=False, verbose=False)
-        return file_error(path, pruned, example, least)
+        return file_error(write_onnx(pruned, example, Path(folder)), pruned, example, least)
+
+
+def write_onnx(program: GraphModule, example: Tensor, folder: Path) -> Path:
+    """The program's own export, as edgeprune makes it, with as many outputs as it has."""
+    path = folder / "net.onnx"
+    written = write_out_attention(program)
+    torch.onnx.export(written, (example,), path, dynamo=True, external_data=False, verbose=False)
+    return path
+
+
+def onnx_figures(pruned: GraphModule, analysis: Analysis, example: Tensor) -> dict[str, Any]:
+    """How far the export is off, and what takes time in it otherwise than the graph says (at most six such layers)."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_onnx(pruned, example, Path(folder))
+        error = file_error(path, pruned, example)
+        try:
+            read = Counter(map(of_values, read_onnx_layers(path)))
+        except ExportError as exc:
+            return {"onnx_error": error, "layers_apart": [str(exc)]}
+    listed = Counter(map(of_values, list_shapes(analysis, {})))
+    apart = [f"{count} more in the graph: {one}" for one, count in (listed - read).items()]
+    apart += [f"{count} more in the file: {one}" for one, count in (read - listed).items()]
+    return {"onnx_error": error, "layers_apart": apart[:6]}
+
+
+def of_values(shape: LayerShape) -> str:
+    """A shape as lists are compared: of an operator on single values, which a file may keep in another order of axes,
+    how many there are."""
+    if shape.has_weights or shape.op in ("pool", "attention", "resize", "product"):
+        return repr(shape)
+    return f"{shape.op} of {shape.cin * prod(shape.size)} values"
 
 
 def file_error(path: Path, program: GraphModule, example: Tensor, least: float = 0.0) -> float:
@@ -169,9 +206,11 @@ def prune_ours(name: str, example: Tensor, with_onnx: bool) -> dict[str, Any]:
     error = check_surgery(program, analysis, keep, pruned, example)
     heard = response(pruned, example)
     figures, whole = channel_figures(analysis, keep)
-    onnx = onnx_error(pruned, example) if with_onnx else None
+    files = onnx_figures(pruned, find_groups(pruned), example) if with_onnx else {"onnx_error": None}
+    onnx = files["onnx_error"]
     branches = prune_with_branches(program, analysis, keep, example)
     reasons = [f"proof: relative error {error:.1e}"] * (not error <= TOLERANCE)
+    reasons += list(analysis.faults)
     reasons += [f"whole: {', '.join(whole)}"] * bool(whole)
     if onnx is not None and not onnx <= ONNX_TOLERANCE:
         reasons.append(f"ONNX differs by {onnx:.1e}")
@@ -183,7 +222,7 @@ def prune_ours(name: str, example: Tensor, with_onnx: bool) -> dict[str, Any]:
         "notes": list(analysis.notes),
         "response": heard,
         "proof_error": error,
-        "onnx_error": onnx,
+        **files,
         **branches,
         "export_s": round(export_s, 4),
         "analysis_s": round(analysis_s, 4),
@@ -256,6 +295,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "ok": sum(row["ok"] for row in rows),
         "peer_ok": sum(row["peer_ok"] for row in rows),
         "of": len(rows),
+        "layers_alike_in_graph_and_file": sum(row.get("layers_apart") == [] for row in rows),
         "both": len(both),
         "our_analysis_and_pruning_s": round(sum(row["analysis_s"] + row["prune_s"] for row in both), 3),
         "peer_analysis_and_pruning_s": round(sum(row["peer_s"] for row in both), 3),
@@ -264,14 +304,15 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def do_families(only: list[str], out: Path) -> None:
-    """Take one net of every family, writing the results after each; those in the results already are not done again."""
+def do_families(models: Path, only: list[str], out: Path) -> None:
+    """Take every net of a list, writing the results after each; those in the results already are not done again."""
     rows = {row["name"]: row for row in json.loads(out.read_text())["networks"]} if out.exists() else {}
-    for name, shape in parse_models(FAMILIES.read_text()):
+    for name, shape in parse_models(models.read_text()):
         if name in only or (name not in rows and not only):
             rows[name] = {"name": name, **do_in_process(name, shape)}
-            ordered = [rows[one] for one, _ in parse_models(FAMILIES.read_text()) if one in rows]
+            ordered = [rows[one] for one, _ in parse_models(models.read_text()) if one in rows]
             counts = {"passed": sum(row["ok"] for row in ordered), "total": len(ordered)}
+            counts["layers_alike_in_graph_and_file"] = sum(row.get("layers_apart") == [] for row in ordered)
             document = {"machine": describe_machine(PACKAGES), "summary": counts, "networks": ordered}
             out.write_text(json.dumps(document, indent=1) + "\n")
             print(json.dumps(rows[name])[:400], flush=True)
@@ -295,11 +336,12 @@ def do_in_process(name: str, shape: tuple[int, ...]) -> dict[str, Any]:
 
 def do_one(name: str, shape: tuple[int, ...]) -> dict[str, Any]:
     """Our half of a row, or what went wrong."""
+    example = torch.randn(1, *shape)
     try:
         count = sum(value.numel() for value in build_model(name).parameters())
         if count > MOST_PARAMETERS:
             return {"ok": False, "reason": f"too large for this machine: {count:,} parameters"}
-        return prune_ours(name, torch.randn(1, *shape), with_onnx=True)
+        return prune_ours(name, example, with_onnx=True)
     except Exception as exc:  # a row that says what went wrong
         return {"ok": False, "reason": f"{type(exc).__name__}: {exc}".splitlines()[0][:300]}
 
@@ -315,7 +357,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     if options.families:
-        do_families(options.only, options.out or FAMILY_RESULTS)
+        do_families(options.models or FAMILIES, options.only, options.out or FAMILY_RESULTS)
         return
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)

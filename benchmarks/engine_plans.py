@@ -46,13 +46,18 @@ def strongest_half(program: GraphModule, analysis: Analysis) -> dict[str, list[i
 def channel_figures(analysis: Analysis, keep: dict[str, list[int]]) -> tuple[dict[str, Any], dict[str, str]]:
     """What a cut of channels leaves of the trunk, and the trunk's layers that it leaves whole with the reasons.
 
-    The trunk is every convolution and linear layer that is not tied to the model's output or to token positions.
+    The trunk is every convolution and linear layer with a parameter for its weight (a fixed matrix is none to prune)
+    that is not tied to the model's output or to token positions.
     """
     widths = {group: len(kept) for group, kept in keep.items()}
     before, after = layer_shapes(analysis, {}), layer_shapes(analysis, widths)
     reasons = _reasons(analysis)
     why = {key: reasons[key] or reasons[key.rpartition("@")[0]] for key in before}
-    trunk = [key for key in before if not any(reason.endswith(TIED) for reason in why[key])]
+    trained = {
+        one.tensor.removesuffix(".weight") for group in analysis.groups for one in group.members if one.role == "out"
+    }
+    trunk = [key for key in before if key.rpartition("@")[0] in trained or key in trained]
+    trunk = [key for key in trunk if not any(reason.endswith(TIED) for reason in why[key])]
     figures = {
         "channels_kept": round(sum(after[key].cout for key in trunk) / sum(before[key].cout for key in trunk), 4),
         "macs_kept": round(count_macs(analysis, widths) / count_macs(analysis, {}), 4),

@@ -105,6 +105,12 @@ def padded_shortcut(net: Net, x: Tensor) -> Tensor:
     return pooled(net, F.relu(net.b(x) + F.pad(x, (0, 0, 0, 0, 4, 4))))
 
 
+def unevenly_padded(net: Net, x: Tensor) -> Tensor:
+    """As in pyramidal nets (Han et al. 2017), but with zeros before the channels too, and not as many."""
+    x = net.a(x)
+    return pooled(net, F.relu(net.b(x) + F.pad(x, (0, 0, 0, 0, 2, 4))))
+
+
 def last(net: Net, x: Tensor) -> Tensor:
     return net.head(net.cell(net.embed(x))[0][:, -1])
 
@@ -115,9 +121,47 @@ def token_mixing(net: Net, x: Tensor) -> Tensor:
     return net.head(x + net.down(F.gelu(net.up(x.transpose(1, 2)))).transpose(1, 2)).mean(1)
 
 
+def mixing_by_convolution(net: Net, x: Tensor) -> Tensor:
+    """A convolution of one place mixes tokens, its channels, at each place, a channel (CoaT, Xu et al. 2021)."""
+    x = net.stem(x)
+    x = x + net.down(F.gelu(net.up(x)))
+    return net.head(net.last(torch.stack((x.mean(1), x.amax(1), x[:, 0]), 1)).squeeze(1))
+
+
 def weight_normed(net: Net, x: Tensor) -> Tensor:
     norms = net.conv.weight.detach().square().sum((0, 2, 3), keepdim=True).sqrt()
     return pooled(net, F.conv2d(net.stem(x), torch._weight_norm(net.conv.weight, norms, 1), padding=1))
+
+
+def halo_attention(net: Net, x: Tensor) -> Tensor:
+    """Blocks of queries, each with the keys and values of a window around it (Vaswani et al. 2021)."""
+    x = net.stem(x)
+    batch = x.shape[0]
+    q = net.q(x).reshape(batch, 2, 4, 2, 4, 2, 4).permute(0, 1, 3, 5, 4, 6, 2).reshape(batch * 2, 4, 16, 4)
+    wide = F.pad(net.kv(x), (1, 1, 1, 1)).unfold(2, 6, 4).unfold(3, 6, 4)
+    k, v = wide.reshape(batch * 2, 10, 4, 36).permute(0, 2, 3, 1).split([4, 6], -1)
+    mixed = F.scaled_dot_product_attention(q, k, v)
+    mixed = mixed.reshape(batch, 2, 2, 2, 4, 4, 6).permute(0, 1, 6, 2, 4, 3, 5).reshape(batch, 12, 8, 8)
+    return pooled(net, mixed)
+
+
+def multiscale_attention(net: Net, x: Tensor) -> Tensor:
+    """Queries, keys and values through a window with the heads in the batch, relative positions added in place (Li et
+    al. 2022)."""
+    batch, tokens, _ = x.shape
+    parts = net.qkv(net.stem(x)).reshape(batch, tokens, 3, 2, -1).permute(2, 0, 3, 1, 4).unbind(0)
+    windows, norms = (net.window_q, net.window_k, net.window_v), (net.norm_q, net.norm_k, net.norm_v)
+    q, k, v = (
+        norm(window(part.reshape(-1, 4, 4, 6).permute(0, 3, 1, 2)).reshape(-1, 2, 6, size).transpose(2, 3))
+        for part, window, norm, size in zip(parts, windows, norms, (16, 4, 4), strict=True)
+    )
+    scores = q * 0.4 @ k.transpose(-2, -1)
+    rows = torch.einsum("byhwc,hkc->byhwk", q.reshape(batch, 2, 4, 4, 6), net.rows)
+    columns = torch.einsum("byhwc,wkc->byhwk", q.reshape(batch, 2, 4, 4, 6), net.columns)
+    placed = scores[:, :, :, :].view(batch, -1, 4, 4, 2, 2) + rows.unsqueeze(-1) + columns.unsqueeze(-2)
+    scores[:, :, :, :] = placed.view(batch, -1, 16, 4)
+    mixed = (scores.softmax(-1) @ v + q).transpose(1, 2).reshape(batch, -1, 12)
+    return net.head(net.proj(mixed).mean(1))
 
 
 def attention_case(name: str, product: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Case:

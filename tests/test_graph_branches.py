@@ -45,6 +45,55 @@ class Nested(nn.Module):
         return self.head(x + self.inner(torch.tanh(self.before(x))))
 
 
+class SpatialGate(nn.Module):
+    """x + down(u * tokens(norm(v))), u and v the halves of up(norm(x)) (gMLP, Liu et al. 2021)."""
+
+    def __init__(self, width: int, hidden: int, tokens: int) -> None:
+        super().__init__()
+        self.norm, self.inner = nn.LayerNorm(width), nn.LayerNorm(hidden)
+        self.up, self.down, self.tokens = (
+            nn.Linear(width, 2 * hidden),
+            nn.Linear(hidden, width),
+            nn.Linear(tokens, tokens),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        left, right = self.up(self.norm(x)).chunk(2, -1)
+        return x + self.down(left * self.tokens(self.inner(right).transpose(1, 2)).transpose(1, 2))
+
+
+class Gated(nn.Module):
+    """Two blocks whose gates work on the token axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.head = nn.Conv2d(3, 12, 4, 4), nn.Linear(12, 3)
+        self.blocks = nn.Sequential(SpatialGate(12, 8, 4), SpatialGate(12, 8, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.blocks(self.patches(x).flatten(2).transpose(1, 2)).mean(1))
+
+
+class Bilinear(nn.Module):
+    """x + out(P x Q), P and Q made of the largest value of each row and column (Chi et al. 2020)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.out, self.head = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 3, 1)
+        self.narrow = nn.Conv2d(8, 2, 1)
+        self.rows, self.columns = nn.Conv2d(2, 128, (8, 1)), nn.Conv2d(2, 128, (1, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        batch = x.shape[0]
+        thin = torch.relu(self.narrow(x))
+        left = self.rows(torch.nn.functional.adaptive_max_pool2d(thin, (8, 1))).view(batch, 2, 8, 8).sigmoid()
+        right = self.columns(torch.nn.functional.adaptive_max_pool2d(thin, (1, 8))).view(batch, 2, 8, 8).sigmoid()
+        left = (left / left.sum(3, True)).view(batch, 2, 1, 8, 8).expand(-1, -1, 4, -1, -1).reshape(batch, 8, 8, 8)
+        right = (right / right.sum(2, True)).view(batch, 2, 1, 8, 8).expand(-1, -1, 4, -1, -1).reshape(batch, 8, 8, 8)
+        return self.head(x + self.out(left.matmul(x).matmul(right)))
+
+
 class Transformer(nn.Module):
     """Patches with a position embedding, then attention and a perceptron, each with layer norm before it."""
 
@@ -81,7 +130,10 @@ def test_a_transformer_has_attention_and_perceptron_but_never_loses_its_patches(
     assert branches(analysis) == ["qkv:branch", "mlp:branch"]
 
 
-@pytest.mark.parametrize("net", [Nested, Transformer, lambda: nn.Sequential(nn.Conv2d(3, 5, 1), Block(5), Block(5))])
+NETS = [Nested, Transformer, Gated, Bilinear, lambda: nn.Sequential(nn.Conv2d(3, 5, 1), Block(5), Block(5))]
+
+
+@pytest.mark.parametrize("net", NETS)
 def test_every_choice_of_branches_is_proven_with_channels_cut_as_well(net: type[nn.Module]) -> None:
     program, analysis = analysed(net())
     names = branches(analysis)

@@ -104,7 +104,87 @@ def test_a_slice_tied_to_its_own_part_collapses_instead_of_running_in_circles() 
     whole = fresh(labels, 4)
     outer, _ = labels.split(whole, (2, 2))
     labels.tie(outer, whole[:2], "")
-    assert solve(labels).count >= 1
+    first, *others = atoms_of(labels, whole)
+    assert len(first) == 1
+    assert [len(one) for one in others] == [2, 2, 2]
+    assert len(set(others)) == 1
+    assert first < others[0]
+    assert atoms_of(labels, outer) == [first, others[0]]
+
+
+@pytest.mark.parametrize("length", [2, 3])
+def test_slices_that_are_parts_of_one_another_in_a_circle_are_one(length: int) -> None:
+    labels = Labels()
+    ring, beside = [[fresh(labels, 2) for _ in range(length)] for _ in range(2)]
+    for place, (whole, other) in enumerate(zip(ring, beside, strict=True)):
+        labels.bind(whole, [ring[place - 1], other])
+    wanted = atoms_of(labels, ring[0])
+    assert [len(one) for one in wanted] == [1, 1]
+    assert len(set(wanted)) == 2
+    assert all(atoms_of(labels, dim) == wanted for dim in (*ring, *beside))
+
+
+def test_a_whole_made_of_frozen_parts_is_frozen_for_the_reason_of_a_part() -> None:
+    labels = Labels()
+    whole, free = fresh(labels, 6), fresh(labels, 6)
+    for dim, reason in zip(labels.split(whole, (2, 3)), ("outside", "inside"), strict=True):
+        labels.freeze(dim, reason)
+    labels.split(free, (2, 3))
+    solution = solve(labels)
+    assert {solution.frozen[int(row[0])] for row in solution.atoms[whole]} <= {"outside", "inside"}
+    assert not solution.frozen.keys() & set(solution.atoms[free].reshape(-1).tolist())
+
+
+def test_a_whole_is_frozen_only_where_all_of_its_parts_are() -> None:
+    labels = Labels()
+    whole = fresh(labels, 4)
+    outer, inner = labels.split(whole, (2, 2))
+    assert outer is not None
+    assert inner is not None
+    labels.freeze(outer[:1], "outside")
+    labels.freeze(inner[:1], "inside")
+    solution = solve(labels)
+    assert [bool(set(one) & solution.frozen.keys()) for one in atoms_of(labels, whole)] == [True, False, False, False]
+
+
+def test_frozen_parts_of_parts_freeze_the_whole() -> None:
+    labels = Labels()
+    whole = fresh(labels, 8)
+    outer, inner = labels.split(whole, (4, 2))
+    for dim in (*labels.split(outer, (2, 2)), inner):
+        labels.freeze(dim, "why")
+    assert all(int(atom) in solve(labels).frozen for atom in solve(labels).atoms[whole][:, 0])
+
+
+@pytest.mark.parametrize("sizes", [(2, 3), (3, 2), (1, 3), (2, 4)])
+def test_a_slice_with_unequal_numbers_of_parts_is_one_with_all_of_them(sizes: tuple[int, int]) -> None:
+    """`whole = a & b = c & d & e` is more than atoms can say, so that all live and die together."""
+    labels = Labels()
+    whole = fresh(labels, 3)
+    parts = [[fresh(labels, 3) for _ in range(size)] for size in sizes]
+    for one in parts:
+        labels.bind(whole, one)
+    atoms = atoms_of(labels, whole)
+    if min(sizes) > 1:
+        assert [len(one) for one in atoms] == [1, 1, 1]
+        assert all(atoms_of(labels, part) == atoms for one in parts for part in one)
+    else:
+        assert [len(one) for one in atoms] == [sizes[1]] * 3
+        assert [
+            frozenset.union(*one) for one in zip(*(atoms_of(labels, part) for part in parts[1]), strict=True)
+        ] == atoms
+    assert len(set(atoms)) == 3
+
+
+def test_slices_with_the_same_number_of_parts_have_these_in_common() -> None:
+    labels = Labels()
+    whole = fresh(labels, 3)
+    pairs = [[fresh(labels, 3) for _ in range(2)] for _ in range(2)]
+    for one in pairs:
+        labels.bind(whole, one)
+    for left, right in zip(*pairs, strict=True):
+        assert atoms_of(labels, left) == atoms_of(labels, right)
+    assert [len(one) for one in atoms_of(labels, whole)] == [2, 2, 2]
 
 
 @given(

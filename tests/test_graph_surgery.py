@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from graph_nets import Net, token_mixing
@@ -85,7 +87,7 @@ def test_a_layer_on_the_token_axis_works_on_as_many_vectors_as_there_are_channel
     )
     assert layers["up"].at({"stem": 1, "up": 4, "up:branch": 1}) == LayerShape("linear", 7, 4)
     assert layers["up"].kinds == {"stem"}
-    assert layers["stem"].tokens is None
+    assert layers["stem"].space == ()
     assert count_macs(analysis, {"stem": 3, "up": 4}) == 7 * 6 * 3 + 3 * 7 * 4 + 3 * 4 * 7 + 7 * 3 * 5
 
 
@@ -114,6 +116,31 @@ def test_a_plan_that_does_not_fit_is_refused(
 ) -> None:
     with pytest.raises(PlanError, match=message):
         apply_plan(*traced, keep)
+
+
+def test_what_views_its_channels_at_the_output_stays_whole() -> None:
+    class Viewed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.last = nn.Linear(5, 8), nn.Linear(8, 12)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(torch.relu(self.body(x))).view(-1, 3, 4)
+
+    analysis = find_groups(trace_model(Viewed(), torch.randn(2, 5)))
+    assert [group.name for group in analysis.channel_groups] == ["body"]
+    frozen = {group.name.split("#")[0]: group.frozen for group in analysis.groups if group.frozen}
+    assert frozen == {"last": "it reaches the model's output"}
+
+
+def test_channels_go_in_multiples_of_a_groups_step(traced: tuple[torch.fx.GraphModule, Analysis]) -> None:
+    program, analysis = traced
+    stepped = tuple(replace(group, step=3) if group.name == "stem.0" else group for group in analysis.groups)
+    by_three = replace(analysis, groups=stepped)
+    with pytest.raises(PlanError, match=r"group 'stem\.0': 4 channels are not a multiple of 3"):
+        apply_plan(program, by_three, {"stem.0": [0, 1, 2, 3]})
+    for kept in ([0, 5, 7], list(range(15)), list(range(16))):
+        assert apply_plan(program, by_three, {"stem.0": kept}).get_parameter("stem.0.weight").shape[0] == len(kept)
 
 
 def test_the_original_is_untouched_and_shares_nothing(traced: tuple[torch.fx.GraphModule, Analysis]) -> None:

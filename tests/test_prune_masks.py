@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -125,6 +126,77 @@ def test_one_constant_stands_for_all_before_a_transposed_convolution() -> None:
     structured(model[2], 1, 3, dim=1)
     keep, _ = removed(model, torch.randn(2, 3, 6, 6))
     assert [len(kept) for kept in keep.values()] == [4, 3]
+
+
+def with_constants(net: nn.Module, **values: float) -> nn.Module:
+    """A net whose convolution `a` gives these constants in the channels named by a letter and a number."""
+    model = lively(net)
+    channels = {int(name[1:]): value for name, value in values.items()}
+    structured(model.a, *channels)
+    with torch.no_grad():
+        for channel, value in channels.items():
+            model.a.bias[channel] = value
+    return model
+
+
+@pytest.mark.parametrize(
+    ("carrier", "sign", "goes"), [(1.0, 1, True), (0.02, 1, True), (0.02, -1, True), (0.009, 1, False), (0.0, 1, False)]
+)
+def test_a_constant_that_stays_stands_for_others_unless_it_is_tiny_beside_them(
+    carrier: float, sign: int, goes: bool
+) -> None:
+    """Channel 0 stays as it is taken alone; a border shows how much of the window sees channel 1."""
+    net = Net(
+        lambda net, x: net.b(net.a(x)).mean((2, 3)) + net.a(x)[:, 0].mean((1, 2)).unsqueeze(1),
+        a=nn.Conv2d(3, 6, 1),
+        b=nn.Conv2d(6, 2, 3, padding=1),
+    )
+    model, example = with_constants(net, c0=carrier * sign, c1=1.0).double(), torch.randn(2, 3, 6, 6).double()
+    program = trace_model(make_permanent(model), example)
+    pruned = remove_dead_channels(program, find_groups(program))
+    assert difference(program, pruned, example) <= 1e-9
+    assert pruned.get_parameter("a.weight").shape[0] == (5 if goes else 6)
+
+
+def test_the_constant_that_stays_for_all_is_the_greatest() -> None:
+    net = Net(lambda net, x: net.b(net.a(x)), a=nn.Conv2d(3, 6, 1), b=nn.Conv2d(6, 2, 3, padding=1))
+    keep, _ = removed(with_constants(net, c1=0.5, c2=-3.0, c4=2.0), torch.randn(2, 3, 6, 6))
+    assert keep == {"a": (0, 2, 3, 5)}
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_a_weight_that_two_layers_share_keeps_its_constants(is_shared: bool) -> None:
+    """What goes into one layer's bias would have to go into the other's too, which reads other constants."""
+
+    def forward(net: Net, x: Tensor) -> Tensor:
+        other = net.b if is_shared else net.c
+        return net.b(net.a(x)) + other(net.a(2 * x))
+
+    net = Net(forward, a=nn.Conv2d(3, 6, 1), b=nn.Conv2d(6, 2, 1, bias=False), c=nn.Conv2d(6, 2, 1, bias=False))
+    keep, pruned = removed(with_constants(net, c1=0.5, c4=2.0), torch.randn(2, 3, 6, 6))
+    assert keep == ({} if is_shared else {"a": (0, 2, 3, 5)})
+    assert pruned.get_parameter("b.weight").shape == (2, 6 if is_shared else 4, 1, 1)
+
+
+def test_unread_channels_of_a_shared_weight_go() -> None:
+    net = Net(lambda net, x: net.b(net.a(x)) + net.b(net.a(2 * x)), a=nn.Conv2d(3, 6, 1), b=nn.Conv2d(6, 2, 1))
+    model = lively(net)
+    structured(model.b, 0, 3, dim=1)
+    assert removed(model, torch.randn(2, 3, 6, 6))[0] == {"a": (1, 2, 4, 5)}
+
+
+@pytest.mark.parametrize(("step", "masked", "kept"), [(2, 3, 6), (4, 3, 8), (4, 5, 4), (3, 8, 3), (1, 8, 1)])
+def test_what_is_kept_is_a_multiple_of_the_groups_step(step: int, masked: int, kept: int) -> None:
+    model = lively(nn.Sequential(nn.Linear(4, 8, bias=False), nn.ReLU(), nn.Linear(8, 3)))
+    structured(model[0], *range(0, masked))
+    program = trace_model(make_permanent(model).double(), torch.randn(2, 4).double())
+    analysis = find_groups(program)
+    stepped = replace(analysis, groups=tuple(replace(group, step=step) for group in analysis.groups))
+    keep = find_dead_channels(program, stepped)
+    assert len(keep.get("0", range(8))) == kept
+    assert set(range(masked, 8)) <= set(keep.get("0", range(8)))
+    pruned = remove_dead_channels(program, stepped)
+    assert difference(program, pruned, torch.randn(2, 4).double()) <= 1e-9
 
 
 def test_a_padded_depthwise_convolution_keeps_its_constants() -> None:

@@ -230,8 +230,8 @@ def describe_linear(cin: int, cout: int, tokens: int) -> LayerShape:
 class Layer:
     """A layer of one net: its shape at full width, and how its channel counts follow the group widths.
 
-    `tokens` is there where the vectors that a linear layer or an activation works on may be channels: those of a layer
-    on the token axis.
+    `space` is there where places that it works on may be channels, as those of a layer on the token axis are: a count
+    for each axis of the shape's size.
     """
 
     name: str
@@ -239,7 +239,7 @@ class Layer:
     cin: Extent
     cout: Extent
     groups: Extent = Extent(1)
-    tokens: Extent | None = None
+    space: tuple[Extent, ...] = ()
 
     def at(self, widths: Mapping[str, int]) -> LayerShape:
         """The shape when each group has the given width."""
@@ -247,23 +247,27 @@ class Layer:
 
     def with_input(self, cin: int, widths: Mapping[str, int]) -> LayerShape:
         """The shape with so many input channels, when each group of the other counts has the given width."""
-        cout, shape = self.cout.at(widths), self.shape
-        if self.tokens is not None and shape.op == "linear":
-            return describe_linear(cin, cout, self.tokens.at(widths))
-        size = shape.size if self.tokens is None else (self.tokens.at(widths),)
-        return replace(shape, cin=cin, cout=cout, groups=self.groups.at(widths), size=size)
+        shape = replace(self.shape, cin=cin, cout=self.cout.at(widths), groups=self.groups.at(widths))
+        if not self.space:
+            return shape
+        size = tuple(extent.at(widths) for extent in self.space)
+        if shape.op == "linear":
+            return describe_linear(cin, shape.cout, prod(size))
+        axes = zip(size, self.space, shape.output_size, strict=True)
+        output = tuple(length if extent.groups else out for length, extent, out in axes)
+        return replace(shape, size=size, output=output)
 
     def bind(self, known: Mapping[str, int]) -> Layer:
         """The layer as it follows the other groups' widths."""
-        tokens = self.tokens and self.tokens.bind(known)
+        space = tuple(extent.bind(known) for extent in self.space)
         cin, cout, groups = self.cin.bind(known), self.cout.bind(known), self.groups.bind(known)
-        return replace(self, cin=cin, cout=cout, groups=groups, tokens=tokens)
+        return replace(self, cin=cin, cout=cout, groups=groups, space=space)
 
     @property
     def kinds(self) -> frozenset[str]:
-        """The groups whose widths make it another kind of layer, as they count heads, filter groups or tokens."""
-        tokens = self.tokens.groups if self.tokens else frozenset[str]()
-        return tokens if self.shape.is_depthwise else tokens | self.groups.groups
+        """The groups whose widths make it another kind of layer, as they count heads, filter groups or places."""
+        places = frozenset[str]().union(*(extent.groups for extent in self.space))
+        return places if self.shape.is_depthwise else places | self.groups.groups
 
     @property
     def sides(self) -> frozenset[str]:

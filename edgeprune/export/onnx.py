@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edgeprune.export.attention import write_out_attention
 from edgeprune.export.checks import check_image, check_program
 from edgeprune.export.files import write_file
 from edgeprune.export.foreign import foreign
@@ -28,7 +29,12 @@ def export_onnx(program: nn.Module, example: Tensor, path: Path, nhwc: bool = Fa
         import onnx
 
         exported = torch.onnx.export(
-            program, (example,), input_names=["input"], output_names=["output"], dynamo=True, verbose=False
+            write_out_attention(program),
+            (example,),
+            input_names=["input"],
+            output_names=["output"],
+            dynamo=True,
+            verbose=False,
         )
         assert exported is not None  # no path is given, so the program comes back
         model = exported.model_proto

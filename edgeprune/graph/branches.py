@@ -11,9 +11,6 @@ from torch.fx import GraphModule, Node
 
 from edgeprune.graph.trace import named_tensors, operator_of, sizes_of
 
-CHECKS = "aten._assert"
-"""First letters of operators that only check what they read."""
-
 
 @dataclass(frozen=True)
 class Branch:
@@ -40,38 +37,51 @@ def find_branches(program: GraphModule, weights: Mapping[str, str]) -> dict[str,
     cut off with the branch.
     """
     found: dict[str, Branch] = {}
+    idle = _find_idle(program)
     for add in program.graph.find_nodes(op="call_function", target=torch.ops.aten.add.Tensor):
-        branches = [branch for operand in (0, 1) if (branch := _branch(add, operand, weights)) is not None]
+        branches = [branch for operand in (0, 1) if (branch := _branch(add, operand, weights, idle)) is not None]
         if branches:
             branch = max(branches, key=lambda one: len(one.layers))
             found[_unique(_name([weights[layer] for layer in branch.layers]), found)] = branch
     return found
 
 
-def _branch(add: Node, operand: int, weights: Mapping[str, str]) -> Branch | None:
+def _find_idle(program: GraphModule) -> set[Node]:
+    """Operators from which nothing leads to an output: checks, and results that nobody takes."""
+    idle: set[Node] = set()
+    for node in reversed(program.graph.nodes):
+        if node.op == "call_function" and not _writes(node) and idle.issuperset(node.users):
+            idle.add(node)
+    return idle
+
+
+def _branch(add: Node, operand: int, weights: Mapping[str, str], idle: Collection[Node]) -> Branch | None:
     source, shortcut = (add.args[place] for place in (operand, 1 - operand))
     if not isinstance(source, Node) or not isinstance(shortcut, Node) or source is shortcut or add.kwargs:
         return None
     if sizes_of(shortcut.meta.get("val")) != sizes_of(add.meta.get("val")) or any(map(_writes, add.users)):
         return None
-    inside = _computed_for(source, add, shortcut)
+    inside = _computed_for(source, add, shortcut, idle)
     layers = tuple(node.name for node in add.graph.nodes if node in inside and node.name in weights)
     if not layers or not _meets(shortcut, {one for node in inside for one in node.all_input_nodes} - inside):
         return None
     return Branch(add.name, operand, frozenset(node.name for node in inside), layers)
 
 
-def _computed_for(source: Node, add: Node, shortcut: Node) -> set[Node]:
+def _computed_for(source: Node, add: Node, shortcut: Node, idle: Collection[Node]) -> set[Node]:
     """`source` and what it is computed from, as far as nothing but `add` reads it in the end."""
     inside: set[Node] = set()
     waiting = [source]
     while waiting:
         node = waiting.pop()
-        readers = {user for user in node.users if not _checks(user)}
+        readers = {user for user in node.users if user not in idle}
         if node is shortcut or node.op == "placeholder" or not readers <= inside | {add}:
             continue
-        inside |= {node, *(user for user in node.users if _checks(user))}
+        inside.add(node)
         waiting += [one for one in node.all_input_nodes if one not in inside]
+    for node in add.graph.nodes:
+        if node in idle and not inside.isdisjoint(node.all_input_nodes):
+            inside.add(node)
     return inside
 
 
@@ -86,10 +96,6 @@ def _meets(shortcut: Node, entries: set[Node]) -> bool:
         seen |= fresh
         waiting += fresh
     return False
-
-
-def _checks(node: Node) -> bool:
-    return operator_of(node).startswith(CHECKS)
 
 
 def _writes(node: Node) -> bool:

@@ -28,7 +28,8 @@ RULES: dict[str, Rule] = {**rules_layers.RULES, **rules_shapes.RULES, **rules_va
 class Analysis:
     """What can be pruned in a graph, and what that does to its layers.
 
-    `notes` names operators without a rule and what was frozen for which reason. The rest is for surgery.
+    `notes` names operators without a rule and what was frozen for which reason, `faults` (among the notes) what failed
+    in the analysis itself. The rest is for surgery.
     """
 
     groups: tuple[ChannelGroup, ...]
@@ -44,6 +45,7 @@ class Analysis:
     inner: dict[str, Dim] = field(repr=False, compare=False)
     shuffles: dict[str, Shuffle] = field(repr=False, compare=False)
     branches: dict[str, Branch] = field(default_factory=dict, repr=False, compare=False)
+    faults: tuple[str, ...] = ()
 
     @property
     def channel_groups(self) -> tuple[ChannelGroup, ...]:
@@ -94,6 +96,7 @@ def find_groups(program: GraphModule, ignore: Collection[str] = ()) -> Analysis:
         inner=walk.inner,
         shuffles={node.name: shuffle for node, shuffle in walk.shuffles.items()},
         branches=branches,
+        faults=tuple(walk.faults),
     )
 
 
@@ -244,14 +247,18 @@ def _layers(
         name = use.weight.removesuffix(".weight") + (f"@{turn}" if turn > 1 else "")
         around = tuple(name for name, one in branches.items() if use.node in one.nodes or use.node == one.add)
         cin, cout = extent(use.shape.cin, use.cin).within(around), extent(use.shape.cout, use.cout).within(around)
-        tokens = None if use.tokens is None else extent(prod(use.shape.size), use.tokens)
-        yield Layer(name, use.shape, cin, cout, extent(use.shape.groups, use.groups), tokens)
+        space = tuple(map(extent, use.shape.size, use.space)) if any(dim is not None for dim in use.space) else ()
+        yield Layer(name, use.shape, cin, cout, extent(use.shape.groups, use.groups), space)
 
 
 def _notes(walk: Walk, frozen: Mapping[str, str]) -> tuple[str, ...]:
-    unknown = [f"no rule for {operator}: what meets it stays whole" for operator in walk.unknown]
+    unknown = [f"{what}: what meets it stays whole" for what in walk.unknown]
     reasons = Counter(reason for reason in frozen.values() if reason)
-    return (*unknown, *(f"{count} group{'s' * (count > 1)} frozen: {reason}" for reason, count in reasons.items()))
+    return (
+        *walk.faults,
+        *unknown,
+        *(f"{count} group{'s' * (count > 1)} frozen: {reason}" for reason, count in reasons.items()),
+    )
 
 
 def alive_mask(analysis: Analysis, keep: Mapping[str, Sequence[int]]) -> Mask:

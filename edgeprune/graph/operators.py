@@ -54,18 +54,23 @@ def find_operators(walk: Walk) -> tuple[list[LayerUse], list[LayerUse]]:
     What computes once more what another has computed already is left out, as exporters merge it.
     """
     layers = {use.node: use for use in walk.layers}
-    steps, sizes = _read_steps(walk, layers)
     nodes = {node.name: node for node in walk.program.graph.nodes}
-    operators = [_describe(one, walk, layers, nodes) for one in list_operators(steps, sizes, walk.batch)]
-    return [layers[step.name] for step in steps if step.name in layers], operators
+    try:
+        steps, sizes = _read_steps(walk, layers)
+        operators = [_describe(one, walk, layers, nodes) for one in list_operators(steps, sizes, walk.batch)]
+        return [layers[step.name] for step in steps if step.name in layers], operators
+    except Exception as exc:  # a defect here, of which a user's net must not die
+        walk.note_fault(f"operators beside layers cannot be listed: {type(exc).__name__}: {exc}; they have no cost")
+        return walk.layers, []
 
 
 def _describe(operator: Operator, walk: Walk, layers: Mapping[str, LayerUse], nodes: Mapping[str, Node]) -> LayerUse:
     name = operator.step.name
     if operator.layer:
         name = f"{layers[operator.layer].weight.removesuffix('.weight')}:{operator.shape.op}"
-    places = (operator.cin, operator.cout, operator.groups, operator.places)
-    return LayerUse(operator.step.name, name, operator.shape, *(_labels(place, walk, nodes) for place in places))
+    cin, cout, groups = (_labels(place, walk, nodes) for place in (operator.cin, operator.cout, operator.groups))
+    space = (_labels(operator.places, walk, nodes),) if operator.places[1] else ()
+    return LayerUse(operator.step.name, name, operator.shape, cin, cout, groups, space)
 
 
 def _labels(place: Place, walk: Walk, nodes: Mapping[str, Node]) -> Dim:

@@ -21,7 +21,7 @@ from edgeprune.graph.groups import Analysis, alive_mask
 from edgeprune.graph.labels import Mask
 from edgeprune.graph.rewrites import Cut
 from edgeprune.graph.surgery import branches_cut, check_keep
-from edgeprune.graph.trace import Example, copy_program, named_tensors, operator_of, sizes_of
+from edgeprune.graph.trace import Example, copy_program, find_written, named_tensors, operator_of, sizes_of
 from edgeprune.graph.walk import arg
 
 STATISTICS = frozenset(
@@ -74,8 +74,9 @@ def neutralise(program: GraphModule, analysis: Analysis, keep: Mapping[str, Sequ
     cut = Cut(analysis, alive_mask(analysis, keep), silent)
     _silence_parameters_(silent, cut)
     touched = [node for node in silent.graph.nodes if node.op == "call_function" and cut.touches(node)]
+    written = find_written(silent)
     for node in touched:
-        _silence_(node, cut, silent)
+        _silence_(node, cut, silent, in_place=node in written)
     nodes = {node.name: node for node in silent.graph.nodes}
     for branch in branches_cut(analysis, keep):
         _add_zeros_(nodes[branch.add], branch.operand)
@@ -98,8 +99,11 @@ def _silence_parameters_(silent: GraphModule, cut: Cut) -> None:
                     value.index_fill_(axis, torch.from_numpy((~mask).nonzero()[0]), 0)
 
 
-def _silence_(node: Node, cut: Cut, silent: GraphModule) -> None:
-    """Make a node see only the slices that stay if it computes statistics, and zero what it gives elsewhere."""
+def _silence_(node: Node, cut: Cut, silent: GraphModule, in_place: bool) -> None:
+    """Make a node see only the slices that stay if it computes statistics, and zero what it gives elsewhere.
+
+    Memory that is written to later is zeroed in its place, so that whoever reads it sees what was written.
+    """
     if operator_of(node) in STATISTICS:
         _gather_inputs_(node, cut, silent)
         return
@@ -109,7 +113,8 @@ def _silence_(node: Node, cut: Cut, silent: GraphModule) -> None:
         if mask is not None:
             shape = [-1] + [1] * (len(masks) - axis - 1)
             dead = _constant(silent, last, torch.from_numpy(~mask).reshape(shape))
-            last = _after(dead, torch.ops.aten.masked_fill.Scalar, (last, dead, 0))
+            fill = torch.ops.aten.masked_fill_ if in_place else torch.ops.aten.masked_fill
+            last = _after(dead, fill.Scalar, (last, dead, 0))
     for user in users:
         user.replace_input_with(node, last)
 

@@ -256,9 +256,9 @@ def convolution(place: int) -> Rewrite:
     def rewrite(node: Node, cut: Cut) -> None:
         group_count(place)(node, cut)
         source = cut.dims(arg(node, 0))
-        rank = len(sizes_of(arg(node, 1).meta["val"])) - 2
-        for axis in range(len(source) - rank, len(source)):
-            if cut.mask(source[axis]) is not None:
+        window = sizes_of(arg(node, 1).meta["val"])[2:]
+        for axis, width in enumerate(window, len(source) - len(window)):
+            if width > 1 and cut.mask(source[axis]) is not None:
                 _spread_(node, axis, source[axis], cut)
 
     return rewrite

@@ -61,21 +61,31 @@ def _convolve(node: Node, walk: Walk, groups: int, transposed: bool) -> Value:
         walk.inner[node.name] = inner
     if source in walk.fed:
         shape = _shape(node, walk, axis, groups, transposed)
-        walk.layers.append(LayerUse(node.name, weight_name(weight) or node.name, shape, dims[axis], cout, inner))
+        name, places = weight_name(weight) or node.name, _passed(node, walk, dims[axis + 1 :])
+        walk.layers.append(LayerUse(node.name, name, shape, dims[axis], cout, inner, places))
     return (*dims[:axis], cout, *space)
 
 
 def _space(node: Node, walk: Walk, dims: Dims, is_image: bool) -> Dims:
-    """Labels of the axes that a window slides along.
+    """Labels of the axes that a window slides along; a window of one place leaves an axis as it is.
 
     The channels of an image laid out along such an axis, as efficient channel attention does (Wang et al. 2020), keep
     their labels if the size stays: surgery then puts what stays back in its old place before the convolution.
     """
+    passed = _passed(node, walk, dims)
     before, after = (walk.sizes(one)[-len(dims) :] for one in (arg(node, 0), node))
     if is_image or before != after:
-        walk.freeze(node, dims, f"{node.name} (convolution) slides along it")
-        return (None,) * len(dims)
+        slid = [dim for dim, kept in zip(dims, passed, strict=True) if dim is not kept]
+        walk.freeze(node, slid, f"{node.name} (convolution) slides along it")
+        return passed
     return dims
+
+
+def _passed(node: Node, walk: Walk, dims: Dims) -> Dims:
+    """Labels of the axes of space along which nothing is mixed; None for the others."""
+    sizes = (walk.sizes(one)[-len(dims) :] for one in (arg(node, 0), node, arg(node, 1)))
+    axes = zip(dims, *sizes, strict=True)
+    return tuple(dim if before == after and width == 1 else None for dim, before, after, width in axes)
 
 
 def _grouped(
@@ -156,8 +166,8 @@ def _note_linear(node: Node, walk: Walk, operands: tuple[Any, Any], axis: int, c
     dims, sizes = list(walk.dims(source)), list(walk.sizes(source))
     cin, width = dims.pop(axis), sizes.pop(axis)
     shape = describe_linear(width, walk.sizes(node)[axis], prod(sizes) // walk.batch)
-    tokens = walk.labels.merge(dims, sizes) if sizes else None
-    walk.layers.append(LayerUse(node.name, weight_name(weight) or node.name, shape, cin, cout, tokens=tokens))
+    space = (walk.labels.merge(dims, sizes),) if shape.size else ()
+    walk.layers.append(LayerUse(node.name, weight_name(weight) or node.name, shape, cin, cout, space=space))
 
 
 def affine_product(node: Node, walk: Walk) -> Value:

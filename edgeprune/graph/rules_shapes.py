@@ -185,10 +185,11 @@ def cut_slice(node: Node, walk: Walk) -> Value:
     """`x[start:end:step]` along one axis."""
     dims = list(walk.dims(arg(node, 0)))
     axis = int(arg(node, 1, "dim", 0)) % len(dims)
-    dim = dims[axis]
+    dim, bounds = dims[axis], (arg(node, 2, "start"), arg(node, 3, "end"), arg(node, 4, "step", 1))
+    if dim is not None and any(isinstance(bound, Node) for bound in bounds):  # an open size
+        return freeze_all(node, walk)
     if dim is not None:
-        part = dim[slice(arg(node, 2, "start"), arg(node, 3, "end"), arg(node, 4, "step", 1))]
-        dims[axis] = _several(node, walk, part)
+        dims[axis] = _several(node, walk, dim[slice(*bounds)])
     return tuple(dims)
 
 
@@ -375,6 +376,15 @@ def pixel_unshuffle(node: Node, walk: Walk) -> Value:
     return (*dims[:-3], None if dims[-3] is None else np.repeat(dims[-3], factor * factor), None, None)
 
 
+def sliding(node: Node, walk: Walk) -> Value:
+    """Windows along one axis, which has to stay whole, and a new last axis for the places within them."""
+    dims = list(walk.dims(arg(node, 0)))
+    axis = int(arg(node, 1)) % len(dims)
+    walk.freeze(node, dims[axis : axis + 1], f"{node.name} (aten.unfold) slides along it")
+    dims[axis] = None
+    return (*dims, None)
+
+
 def unfold(node: Node, walk: Walk) -> Value:
     """Windows laid out behind each other (`im2col`): a channel becomes as many as a window has places."""
     dims, window = walk.dims(arg(node, 0)), arg(node, 1)
@@ -457,6 +467,7 @@ RULES: dict[str, Rule] = {
     "aten.index": index,
     "aten.pad": pad,
     "aten.constant_pad_nd": pad,
+    "aten.unfold": sliding,
     "aten.im2col": unfold,
     "aten.col2im": fold,
     "aten.pixel_shuffle": pixel_shuffle,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 from torch.optim import Optimizer
 
-from edgeprune.errors import PlanError
+from edgeprune.errors import GraphError, PlanError
 from edgeprune.graph.branches import Branch, cut_branches_
 from edgeprune.graph.groups import Analysis, alive_mask
 from edgeprune.graph.labels import Mask
@@ -29,6 +29,7 @@ def apply_plan(program: GraphModule, analysis: Analysis, keep: Mapping[str, Sequ
 
     Raises:
         PlanError: an unknown or frozen group, or channels that it does not have.
+        GraphError: an operator whose sizes cannot be rewritten; names it.
     """
     check_keep(analysis, keep)
     cut = Cut(analysis, alive_mask(analysis, keep), program)
@@ -138,9 +139,17 @@ def rewrite_(node: Node, cut: Cut) -> None:
     if not cut.touches(node):
         return
     rule = REWRITES.get(operator_of(node))
-    if rule is not None:
-        rule(node, cut)
-    node.meta["val"] = _shrunk(node.meta.get("val"), cut.analysis.values.get(node.name), cut)
+    try:
+        if rule is not None:
+            rule(node, cut)
+        node.meta["val"] = _shrunk(node.meta.get("val"), cut.analysis.values.get(node.name), cut)
+    except GraphError:
+        raise
+    except Exception as exc:
+        raise GraphError(
+            f"{node.name} ({operator_of(node)}): its sizes cannot be rewritten: {type(exc).__name__}: {exc}; keep the "
+            'layers before it whole (a recipe\'s `widths = {"LAYER": "whole"}`) and please report this'
+        ) from exc
 
 
 def _shrunk(traced: object, value: Value, cut: Cut) -> object:

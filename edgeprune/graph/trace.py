@@ -37,7 +37,7 @@ REGIONS: dict[str, int] = {"wrap_with_autocast": 4, "wrap_with_set_grad_enabled"
 
 VIEWING = """
     view reshape flatten unflatten slice select narrow chunk split tensor unbind transpose permute swapaxes movedim t mT
-    numpy squeeze unsqueeze expand getitem contiguous to alias detach dropout feature diagonal real
+    numpy squeeze unsqueeze expand getitem contiguous to alias detach dropout feature diagonal real unfold as
 """
 """First words of the operators that can give a view of their operand."""
 
@@ -191,6 +191,27 @@ def _is_seen_elsewhere(written: Node, writer: Node) -> bool:
         seen |= found
         views += found
     return False
+
+
+def find_written(program: GraphModule) -> set[Node]:
+    """Nodes that share memory which an operator writes to."""
+    shared: set[Node] = set()
+    for writer in filter(_writes, program.graph.nodes):
+        root = writer
+        while (_is_view(root) or _writes(root)) and isinstance(root.args[0], Node):
+            root = root.args[0]
+        waiting = [root]
+        while waiting:
+            node = waiting.pop()
+            shared.add(node)
+            same = [one for one in node.users if _is_view(one) or (_writes(one) and one.args[0] is node)]
+            waiting += [one for one in same if one not in shared]
+    return shared
+
+
+def _writes(node: Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and schema.is_mutable and bool(node.args)
 
 
 def _is_view(node: Node) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,8 +33,8 @@ class Use:
 class LayerUse:
     """An operator that takes time, as it was met: its shape, and the labels that its channel counts follow.
 
-    `weight` is what it is named by. `tokens` are the labels of all vectors that a linear layer works on, at the batch
-    that the sizes are for.
+    `weight` is what it is named by, `space` the labels of its places, for each axis of the shape's size. Labels may be
+    those of all inputs of the batch that the sizes are for.
     """
 
     node: str
@@ -42,7 +43,7 @@ class LayerUse:
     cin: Dim
     cout: Dim
     groups: Dim = None
-    tokens: Dim = None
+    space: tuple[Dim, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,10 @@ class Walk:
     """Labels that are no dimension of any tensor: the groups of a grouped convolution or of group norm."""
     shuffles: dict[Node, Shuffle] = field(default_factory=dict)
     skipped: set[Node] = field(default_factory=set)
-    unknown: list[str] = field(default_factory=list)
+    unknown: dict[str, None] = field(default_factory=dict)
+    """Operators, or forms of them, that no rule is for, in words."""
+    faults: list[str] = field(default_factory=list)
+    """What failed here that should not: operator, rule and exception."""
     parameters: frozenset[str] = frozenset()
     fed: set[Node] = field(default_factory=set)
     """Nodes whose values hang on an input, its sizes left aside."""
@@ -108,6 +112,11 @@ class Walk:
             reason = f"{node.name} ({operator_of(node)}) joins it with positions that are no channels"
             self.labels.tie(left, right, reason)
 
+    def note_fault(self, text: str) -> None:
+        """Tell of a defect, also as a warning, which is an error in tests."""
+        self.faults.append(text)
+        warnings.warn(RuleFault(f"{text}; please report this"), stacklevel=2)
+
     def freeze(self, node: Node, dims: Sequence[Dim], why: str = "") -> None:
         """Keep every slice of `dims`, the node being the reason."""
         for dim in dims:
@@ -115,6 +124,11 @@ class Walk:
 
 
 Rule = Callable[[Node, Walk], Value]
+"""Labels of what a node gives; a rule that cannot tell calls `freeze_all`, and whatever it raises is a defect."""
+
+
+class RuleFault(RuntimeWarning):
+    """A defect in a rule of the engine, which makes it cut less than it could."""
 
 
 def arg(node: Node, place: int, name: str = "", default: Any = None) -> Any:
@@ -160,21 +174,23 @@ def _value(node: Node, walk: Walk, rules: dict[str, Rule]) -> Value:
     if rule is None and torch.Tag.pointwise in getattr(node.target, "tags", ()):
         rule = rules["pointwise"]
     if rule is None:
-        return freeze_all(node, walk)
+        return freeze_all(node, walk, "no rule for")
     try:
         return rule(node, walk)
-    except (TypeError, ValueError, IndexError, KeyError, AttributeError):  # arguments that the rule does not expect
-        return freeze_all(node, walk)
+    except Exception as exc:  # a defect here, of which a user's net must not die
+        what = f"rule {rule.__module__}.{rule.__name__} failed at {node.name} ({operator_of(node)})"
+        walk.note_fault(f"{what}: {type(exc).__name__}: {exc}; what meets it stays whole")
+        return freeze_all(node, walk, "a defect in the rule for")
 
 
-def freeze_all(node: Node, walk: Walk) -> Value:
-    """What an operator without a rule gets: whatever meets it stays whole."""
+def freeze_all(node: Node, walk: Walk, why: str = "no rule for this form of") -> Value:
+    """What an operator without a rule gets, or one in a form that its rule does not know: what meets it stays whole."""
     if isinstance(node.meta.get("val"), (Tensor, list, tuple)):
         for source in node.all_input_nodes:
             for dims in _each(walk.values[source]):
-                walk.freeze(node, dims, f"no rule for {operator_of(node)} (at {node.name})")
-                if any(dim is not None for dim in dims) and operator_of(node) not in walk.unknown:
-                    walk.unknown.append(operator_of(node))
+                walk.freeze(node, dims, f"{why} {operator_of(node)} (at {node.name})")
+                if any(dim is not None for dim in dims):
+                    walk.unknown.setdefault(f"{why} {operator_of(node)}")
     return untracked(node)
 
 

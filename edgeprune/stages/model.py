@@ -44,6 +44,8 @@ def trace(job: Job) -> dict[str, Any]:
     example = recipe.example_input()
     save_model(trace_model(make_permanent(recipe.model()), example), job.run.path("original.pt2"), example)
     analysis = job.analysis
+    for fault in analysis.faults:
+        job.detail(fault)
     prunable = [group.name for group in analysis.channel_groups]
     branches = [group.name for group in analysis.groups if group.is_branch and not group.frozen]
     if not prunable:
