@@ -18,6 +18,7 @@ from edgeprune.core.profiles import FACTS, parse_profiles, render_profiles
 from edgeprune.core.work import KERNELS, TERMS
 from edgeprune.errors import InfeasibleBudget, ProfileError
 
+WRONG_PLACES = [("parameters", "pool"), ("core", "clock_ghz"), ("core", "macs_per_cycle", "int8"), ("stretch",)]
 DOT_PRODUCT = ("rpi5", "jetson-orin-nano", "snapdragon-855", "snapdragon-865")
 
 
@@ -374,7 +375,7 @@ def test_a_wrong_file_is_refused(change: dict[str, object], message: str) -> Non
 
 
 @pytest.mark.parametrize("figure", [0, -1, float("nan"), float("inf")])
-@pytest.mark.parametrize("place", [("parameters", "pool"), ("core", "clock_ghz"), ("core", "macs_per_cycle", "int8")])
+@pytest.mark.parametrize("place", WRONG_PLACES)
 def test_a_wrong_figure_is_refused(figure: float, place: tuple[str, ...]) -> None:
     document = json.loads((FOLDER / "rpi4.json").read_text())
     inner = document["profiles"][0]

@@ -79,6 +79,8 @@ def test_multiply_accumulates_are_those_of_the_layer_in_whole_tiles(
     assert counted["weights"] == shape.weights
     assert counted["near"] == shape.values
     assert counted["starts"] == shape.cout * shape.output_size[0] ** 2
+    assert counted["packing"] == cin * kernel**2 * shape.output_size[0] ** 2
+    assert count(LayerShape("linear", cin, 8 * cout))["packing"] == 0, "a vector is where it is wanted"
     ragged = conv(cin, 8 * cout - 3, size, kernel, stride)
     assert count(ragged)["conv"] + count(ragged)["pointwise"] == shape.macs
     assert count(ragged)["near"] == ragged.values

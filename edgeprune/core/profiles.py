@@ -130,7 +130,8 @@ def _parse(row: Mapping[str, Any], board: str, where: str) -> EstimatedProfile:
         raise ProfileError(f"{where}: peaks at {', '.join(peaks) or 'nothing'}; expected fp32, and known are {KNOWN}")
     facts = [float(getattr(core, name)) for name in FACTS if name != "macs_per_cycle"]
     figures = [one.value for one in parameters.values()] + facts + [float(peak) for peak in peaks.values()]
-    spreads = [one.spread for one in parameters.values()] + [float(row[name]) for name in SPREADS]
+    figures += [float(row[name]) for name in SPREADS]
+    spreads = [one.spread for one in parameters.values()]
     if not all(0 < value < float("inf") for value in figures) or not all(0 <= value < 10 for value in spreads):
         raise ProfileError(f"{where}: a figure is not positive and finite, or a spread not between 0 and 10")
     own: dict[str, Any] = {name: row[name] for name in (*SPREADS, "conditions")}
