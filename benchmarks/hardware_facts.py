@@ -16,11 +16,13 @@ PEAK = {
     "Cortex-A57": {"fp32": 4, "int8": 8},
     "Cortex-A72": {"fp32": 4, "int8": 8},
     "Cortex-A73": {"fp32": 4, "int8": 8},
-    "Cortex-A76": {"fp32": 8, "int8": 32},
-    "Cortex-A77": {"fp32": 8, "int8": 32},
-    "Cortex-A78AE": {"fp32": 8, "int8": 32},
+    "Cortex-A76": {"fp32": 8, "fp16": 16, "int8": 32},
+    "Cortex-A77": {"fp32": 8, "fp16": 16, "int8": 32},
+    "Cortex-A78AE": {"fp32": 8, "fp16": 16, "int8": 32},
 }
-"""Multiply-accumulates a cycle of one core."""
+"""Multiply-accumulates a cycle of one core, by precision; at fp16 only where the core has such arithmetic."""
+KIN = {"Cortex-A77": "Cortex-A76", "Cortex-A78AE": "Cortex-A76"}
+"""Cores that count as the one before them: the same peaks, few rows or none."""
 CPUFP = "pigirons/cpufp, benchmark_result/arm64"
 A57_MODEL = "LLVM, AArch64SchedA57.td (after Arm's Cortex-A57 software optimization guide)"
 PEAK_SOURCES = {
@@ -39,10 +41,11 @@ PEAK_SOURCES = {
     ),
     "Cortex-A73": "fp32 4, int8 8: as Cortex-A72, not confirmed",
     "Cortex-A76": (
-        f"fp32 8, int8 32: {CPUFP}/Broadcom_BCM2712.md measures 38.369 GFLOPS and 153.48 GOPS (SDOT) at 2.4 GHz"
+        f"fp32 8, fp16 16, int8 32: {CPUFP}/Broadcom_BCM2712.md measures 38.369 and 76.738 GFLOPS and 153.48 GOPS "
+        "(SDOT) at 2.4 GHz"
     ),
-    "Cortex-A77": "fp32 8, int8 32: as Cortex-A76, not confirmed",
-    "Cortex-A78AE": "fp32 8, int8 32: as Cortex-A76, not confirmed",
+    "Cortex-A77": "fp32 8, fp16 16, int8 32: as Cortex-A76, not confirmed",
+    "Cortex-A78AE": "fp32 8, fp16 16, int8 32: as Cortex-A76, not confirmed",
 }
 PI_DOCS = "Raspberry Pi documentation"
 PI_CLOCKS = f"{PI_DOCS}, config.txt, overclocking options, table of defaults"
@@ -57,7 +60,7 @@ NCNN = "ncnn, benchmark/README.md, the heading of the rows"
 
 @dataclass(frozen=True)
 class Chip:
-    """A core with the figures that a profile starts from (the peak at fp32), and the source of each by its name."""
+    """A core with the figures that a profile starts from, and the source of each by its name."""
 
     core: Core
     sources: dict[str, str]
@@ -68,7 +71,7 @@ def _chip(name: str, *facts: tuple[float, str]) -> Chip:
     names = ("clock_ghz", "cores", "cache_kib", "memory_gb_s")
     (clock, _), (cores, _), (cache, _), (memory, _) = facts
     sources = {key: source for key, (_, source) in zip(names, facts, strict=True)}
-    core = Core(name, clock, PEAK[name]["fp32"], int(cores), cache, memory)
+    core = Core(name, clock, PEAK[name], int(cores), cache, memory)
     return Chip(core, {**sources, "macs_per_cycle": PEAK_SOURCES[name]})
 
 

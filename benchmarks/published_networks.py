@@ -1,7 +1,8 @@
 """Layer lists of networks that published latencies are about, written down from the papers that define them.
 
-Convolutions and linear layers only, as `edgeprune` reads them from a model: what else a net does (adds, pools,
-concatenations) is not listed, so its cost is part of what a latency model learns of the listed layers.
+As `edgeprune` reads them from a model: convolutions, linear layers, pools, additions, products, concatenations and the
+activations that are not part of a layer. Not listed: channel shuffles, normalization across channels (AlexNet,
+GoogLeNet), ReLU before a layer (NAS-Bench-201).
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ Layers = tuple[LayerShape, ...]
 
 
 class Net:
-    """A net being written down: the channels and the spatial size at this point, and its layers so far."""
+    """A net being written down: the channels and the spatial size at this point, and its layers so far.
 
-    def __init__(self, size: int, channels: int = 3) -> None:
-        self.size, self.channels = size, channels
+    `activation` is what follows the hidden layers of the blocks to come; none where it is part of them, as ReLU.
+    """
+
+    def __init__(self, size: int, channels: int = 3, activation: str = "") -> None:
+        self.size, self.channels, self.activation = size, channels, activation
         self.layers: list[LayerShape] = []
 
     def conv(self, cout: int, kernel: int = 1, stride: int = 1, groups: int = 1, pad: int | None = None) -> Net:
@@ -33,21 +37,41 @@ class Net:
         """A convolution of each channel by itself."""
         return self.conv(self.channels, kernel, stride, self.channels)
 
-    def pool(self, size: int) -> Net:
-        """Pooling to a spatial size; not listed."""
-        self.size = size
+    def pool(self, kernel: int, stride: int | None = None, pad: int = 0) -> Net:
+        """Square pooling, by default of windows that do not overlap."""
+        size, axes = (self.size, self.size), ((kernel,) * 2, (stride or kernel,) * 2)
+        shape = LayerShape("pool", self.channels, self.channels, *axes, 1, size, (pad, pad))
+        self.layers.append(shape)
+        self.size = shape.output_size[0]
+        return self
+
+    def add(self, op: str = "add") -> Net:
+        """An addition, or a product, of two tensors of this shape."""
+        self.layers.append(LayerShape(op, self.channels, self.channels, size=(self.size**2,)))
+        return self
+
+    def activate(self) -> Net:
+        """The activation, where it is not part of the layer before it."""
+        if self.activation:
+            self.layers.append(
+                LayerShape(self.activation, self.channels, self.channels, (1,), (1,), 1, (self.size**2,), (0,))
+            )
         return self
 
     def linear(self, cout: int, cin: int | None = None) -> Net:
-        """A linear layer on the channels, or on `cin` flattened values."""
+        """A linear layer on the channels, pooled over space, or on `cin` flattened values."""
+        if cin is None and self.size > 1:
+            self.pool(self.size)
         self.layers.append(LayerShape("linear", cin or self.channels, cout))
-        self.channels = cout
+        self.channels, self.size = cout, 1
         return self
 
     def squeeze(self, hidden: int) -> Net:
-        """Squeeze and excitation: two linear layers beside the main line."""
-        self.layers += [LayerShape("linear", self.channels, hidden), LayerShape("linear", hidden, self.channels)]
-        return self
+        """Squeeze and excitation: a pool and two linear layers beside the main line, and a product with it."""
+        size, channels = self.size, self.channels
+        self.linear(hidden).linear(channels)
+        self.size = size
+        return self.add("mul")
 
     def beside(self, *branches: Callable[[Net], object], channels: int | None = None) -> Net:
         """Branches that all start here and are concatenated (or, with `channels`, added)."""
@@ -58,16 +82,18 @@ class Net:
             total += self.channels
             ends.append(self.size)
         self.channels, self.size = channels or total, ends[-1]
-        return self
+        return self.add("add" if channels else "concat")
 
     def inverted(self, hidden: int, cout: int, kernel: int = 3, stride: int = 1, squeeze: int = 0) -> Net:
         """An inverted residual block (MobileNetV2, Sandler et al. 2018)."""
+        is_residual = stride == 1 and self.channels == cout
         if hidden != self.channels:
-            self.conv(hidden)
-        self.depthwise(kernel, stride)
+            self.conv(hidden).activate()
+        self.depthwise(kernel, stride).activate()
         if squeeze:
             self.squeeze(squeeze)
-        return self.conv(cout)
+        self.conv(cout)
+        return self.add() if is_residual else self
 
     def done(self) -> Layers:
         """The layers."""
@@ -107,10 +133,11 @@ def mobilenet_v2(size: int = 224) -> Layers:
     return net.conv(1280).linear(1000).done()
 
 
-def _bottlenecks(net: Net, rows: str) -> Net:
-    """Rows of `kernel hidden cout squeeze stride`, separated by commas."""
-    for row in rows.split(","):
+def _bottlenecks(net: Net, rows: str, hardswish_from: int | None = None) -> Net:
+    """Rows of `kernel hidden cout squeeze stride`, separated by commas; hard swish from so many rows on."""
+    for index, row in enumerate(rows.split(",")):
         kernel, hidden, cout, squeeze, stride = map(int, row.split())
+        net.activation = "hardswish" if index == hardswish_from else net.activation
         net.inverted(hidden, cout, kernel, stride, squeeze)
     return net
 
@@ -127,20 +154,25 @@ MOBILENET_V3_SMALL = (
 
 def mobilenet_v3_large(size: int = 224) -> Layers:
     """MobileNetV3-Large (Howard et al. 2019)."""
-    net = _bottlenecks(Net(size).conv(16, 3, 2), MOBILENET_V3_LARGE)
-    return net.conv(960).linear(1280).linear(1000).done()
+    return _mobilenet_v3(size, MOBILENET_V3_LARGE, 6, (960, 1280))
+
+
+def _mobilenet_v3(size: int, rows: str, hardswish_from: int, ends: tuple[int, int]) -> Layers:
+    net = Net(size, activation="hardswish").conv(16, 3, 2).activate()
+    net.activation = ""
+    net = _bottlenecks(net, rows, hardswish_from).conv(ends[0]).activate()
+    return net.linear(ends[1]).activate().linear(1000).done()
 
 
 def mobilenet_v3_early() -> Layers:
     """MobileNetV3-Large as early code had it, and ncnn's benchmark has: its last stage begins a block late."""
     rows = MOBILENET_V3_LARGE.replace("5 672 160 168 2,5 960 160 240 1", "5 672 160 168 1,5 672 160 168 2")
-    return _bottlenecks(Net(224).conv(16, 3, 2), rows).conv(960).linear(1280).linear(1000).done()
+    return _mobilenet_v3(224, rows, 6, (960, 1280))
 
 
 def mobilenet_v3_small(size: int = 224) -> Layers:
     """MobileNetV3-Small (Howard et al. 2019)."""
-    net = _bottlenecks(Net(size).conv(16, 3, 2), MOBILENET_V3_SMALL)
-    return net.conv(576).linear(1024).linear(1000).done()
+    return _mobilenet_v3(size, MOBILENET_V3_SMALL, 3, (576, 1024))
 
 
 def mnasnet() -> Layers:
@@ -174,28 +206,25 @@ def proxylessnas() -> Layers:
 
 def efficientnet_b0() -> Layers:
     """EfficientNet-B0 (Tan and Le 2019)."""
-    net = Net(224).conv(32, 3, 2)
+    net = Net(224, activation="silu").conv(32, 3, 2).activate()
     stages = [(1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3), (6, 112, 3, 1, 5)]
     for expand, cout, count, stride, kernel in [*stages, (6, 192, 4, 2, 5), (6, 320, 1, 1, 3)]:
         for index in range(count):
             cin = net.channels
             net.inverted(cin * expand, cout, kernel, stride if index == 0 else 1, squeeze=max(1, cin // 4))
-    return net.conv(1280).linear(1000).done()
+    return net.conv(1280).activate().linear(1000).done()
 
 
 def squeezenet() -> Layers:
     """SqueezeNet 1.1 (Iandola et al. 2016) on 227x227."""
-    return _squeezenet_trunk(Net(227), (56, 28, 14)).conv(1000, pad=1).done()
-
-
-def _squeezenet_trunk(net: Net, pooled: tuple[int, int, int]) -> Net:
-    net.conv(64, 3, 2, pad=0)
+    net = Net(227).conv(64, 3, 2, pad=0)
     for index, narrow in enumerate((16, 16, 32, 32, 48, 48, 64, 64)):
         if index in (0, 2, 4):
-            net.pool(pooled[index // 2])
+            net.pool(3, 2, net.size % 2 == 0)
         wide = 4 * narrow
         net.conv(narrow).beside(_convs((wide,)), _convs((wide, 3)))
-    return net
+    net.conv(1000, pad=1)
+    return net.pool(net.size).done()
 
 
 def _residual(net: Net, cout: int, stride: int, main: Callable[[Net], object]) -> Net:
@@ -206,7 +235,7 @@ def _residual(net: Net, cout: int, stride: int, main: Callable[[Net], object]) -
 
 def resnet18(size: int = 224) -> Layers:
     """ResNet-18 (He et al. 2016)."""
-    net = Net(size).conv(64, 7, 2).pool(size // 4)
+    net = Net(size).conv(64, 7, 2).pool(3, 2, 1)
     for cout, first in ((64, 1), (128, 2), (256, 2), (512, 2)):
         for stride in (first, 1):
             _residual(net, cout, stride, _convs((cout, 3, stride), (cout, 3)))
@@ -215,7 +244,7 @@ def resnet18(size: int = 224) -> Layers:
 
 def resnet50(stride_first: bool = True, size: int = 224) -> Layers:
     """ResNet-50 (He et al. 2016); `stride_first` is the original, with the stride in the first 1x1 convolution."""
-    net = Net(size).conv(64, 7, 2).pool(size // 4)
+    net = Net(size).conv(64, 7, 2).pool(3, 2, 1)
     for width, count, first in ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)):
         for index in range(count):
             stride = first if index == 0 else 1
@@ -230,14 +259,14 @@ def vgg16() -> Layers:
     for width, count in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
         for _ in range(count):
             net.conv(width, 3)
-        net.pool(net.size // 2)
+        net.pool(2)
     return net.linear(4096, 512 * 49).linear(4096).linear(1000).done()
 
 
 def alexnet() -> Layers:
     """AlexNet (Krizhevsky et al. 2012), its grouped form on 227x227."""
-    net = Net(227).conv(96, 11, 4, pad=0).pool(27).conv(256, 5, groups=2).pool(13)
-    net.conv(384, 3).conv(384, 3, groups=2).conv(256, 3, groups=2)
+    net = Net(227).conv(96, 11, 4, pad=0).pool(3, 2).conv(256, 5, groups=2).pool(3, 2)
+    net.conv(384, 3).conv(384, 3, groups=2).conv(256, 3, groups=2).pool(3, 2)
     return net.linear(4096, 9216).linear(4096).linear(1000).done()
 
 
@@ -247,32 +276,39 @@ GOOGLENET = (
 )
 
 
+def _pooled(cout: int, kernel: int = 3, stride: int = 1, pad: int = 1) -> Callable[[Net], object]:
+    return lambda net: net.pool(kernel, stride, pad).conv(cout)
+
+
 def googlenet() -> Layers:
     """GoogLeNet (Szegedy et al. 2015)."""
-    net = Net(224).conv(64, 7, 2).pool(56).conv(64).conv(192, 3).pool(28)
+    net = Net(224).conv(64, 7, 2).pool(3, 2, 1).conv(64).conv(192, 3).pool(3, 2, 1)
     for index, row in enumerate(GOOGLENET.split(",")):
         a, b, c, d, e, f = map(int, row.split())
-        net.pool({2: 14, 7: 7}.get(index, net.size)).beside(
-            _convs((a,)), _convs((b,), (c, 3)), _convs((d,), (e, 5)), _convs((f,))
-        )
+        if index in (2, 7):
+            net.pool(3, 2, 1)
+        net.beside(_convs((a,)), _convs((b,), (c, 3)), _convs((d,), (e, 5)), _pooled(f))
     return net.linear(1000).done()
 
 
 def shufflenet_v1() -> Layers:
     """ShuffleNet 1x with three groups (Zhang et al. 2018)."""
-    net = Net(224).conv(24, 3, 2).pool(56)
+    net = Net(224).conv(24, 3, 2).pool(3, 2, 1)
     for width, count in ((240, 4), (480, 8), (960, 4)):
-        for index in range(count):
-            cin, stride = net.channels, (2 if index == 0 else 1)
-            cout = width - cin if stride == 2 else width
-            net.conv(cout // 4, groups=1 if cin == 24 else 3).depthwise(3, stride).conv(cout, groups=3)
-            net.channels = width
+        cin = net.channels
+        net.beside(_shuffled(width - cin, 2, 1 if cin == 24 else 3), lambda net: net.pool(3, 2, 1))
+        for _ in range(count - 1):
+            net.beside(_shuffled(width, 1, 3), channels=width)
     return net.linear(1000).done()
+
+
+def _shuffled(cout: int, stride: int, groups: int) -> Callable[[Net], object]:
+    return lambda net: net.conv(cout // 4, groups=groups).depthwise(3, stride).conv(cout, groups=3)
 
 
 def shufflenet_v2() -> Layers:
     """ShuffleNetV2 1x (Ma et al. 2018)."""
-    net = Net(224).conv(24, 3, 2).pool(56)
+    net = Net(224).conv(24, 3, 2).pool(3, 2, 1)
     for width, count in ((116, 4), (232, 8), (464, 4)):
         cin, half = net.channels, width // 2
         net.beside(_convs((cin, 3, 2, cin), (half,)), _convs((half,), (half, 3, 2, half), (half,)))
@@ -280,6 +316,7 @@ def shufflenet_v2() -> Layers:
             net.channels = half
             net.conv(half).depthwise().conv(half)
             net.channels = width
+            net.add("concat")
     return net.conv(1024).linear(1000).done()
 
 
@@ -318,16 +355,53 @@ def mobilenet_yolo() -> Layers:
     return net.depthwise().conv(1024).conv(125).done()
 
 
-def fbnet_block(name: str, cin: int, cout: int, size: int, stride: int) -> Layers:
-    """A candidate block of FBNet (Wu et al. 2019), such as `k5_e6` or `k3_e1_g2`."""
+def _fbnet_place(net: Net, name: str, cout: int, stride: int) -> Net:
+    """A candidate block of FBNet (Wu et al. 2019), such as `k5_e6`, `k3_e1_g2` or `skip`."""
+    is_residual = stride == 1 and net.channels == cout
+    if name == "skip":
+        return net if is_residual else net.conv(cout, 1, stride)
     kernel, expand, groups, *_ = [int(part[1:]) for part in name.split("_")] + [1]
-    net = Net(size, cin).conv(cin * expand, groups=groups).depthwise(kernel, stride)
-    return net.conv(cout, groups=groups).done()
+    net.conv(net.channels * expand, groups=groups).depthwise(kernel, stride).conv(cout, groups=groups)
+    return net.add() if is_residual else net
+
+
+def fbnet_stem() -> Layers:
+    """The first convolution of FBNet on 32x32."""
+    return Net(32).conv(16, 3).done()
+
+
+def fbnet_block(name: str, cin: int, cout: int, size: int, stride: int) -> Layers:
+    """A candidate block of FBNet by itself."""
+    return _fbnet_place(Net(size, cin), name, cout, stride).done()
 
 
 def fbnet_skip(cin: int, cout: int, size: int, stride: int) -> Layers:
     """What FBNet's block is measured against: nothing, or a 1x1 convolution where the shape changes."""
-    return () if cin == cout and stride == 1 else Net(size, cin).conv(cout, 1, stride).done()
+    return fbnet_block("skip", cin, cout, size, stride)
+
+
+def nasbench201(cell: str) -> Layers:
+    """A network of NAS-Bench-201 (Dong and Yang 2020) on 32x32 for 10 classes, by what its three nodes read:
+    `|nor_conv_3x3~0|+|none~0|avg_pool_3x3~1|+|skip_connect~0|none~1|nor_conv_1x1~2|`."""
+    nodes = [[edge.split("~")[0] for edge in node.strip("|").split("|")] for node in cell.split("+")]
+    net = Net(32).conv(16, 3)
+    for width in (16, 32, 64):
+        if width > 16:
+            net.beside(_convs((width, 3, 2), (width, 3)), _pooled(width, 2, 2, 0), channels=width)
+        for node in nodes * 5:
+            _nasbench201_node(net, [edge for edge in node if edge != "none"])
+    return net.linear(10).done()
+
+
+def _nasbench201_node(net: Net, edges: list[str]) -> None:
+    """Edges that are added up."""
+    for edge in edges:
+        if edge.startswith("nor_conv"):
+            net.conv(net.channels, int(edge[-1]))
+        elif edge == "avg_pool_3x3":
+            net.pool(3, 1, 1)
+    for _ in edges[1:]:
+        net.add()
 
 
 NETWORKS: dict[str, Layers] = {

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from hardware_facts import PEAK
-from published_networks import NETWORKS, fbnet_block, fbnet_skip
+from hardware_facts import KIN
+from published_networks import NETWORKS, fbnet_block, fbnet_skip, fbnet_stem
 
 from edgeprune.core.calibrate import Measured
-from edgeprune.core.estimate import Core
+from edgeprune.core.estimate import Core, EstimatedProfile, Parameter
+from edgeprune.core.prior import PRIOR
 
 NET_SPREAD, BLOCK_SPREAD = 0.1, 0.35
 """What to expect a model to miss a net by, and a single block."""
@@ -23,6 +24,10 @@ SOURCES = {
     "paddle": "Paddle-Lite, published benchmark (PaddlePaddle/Paddle-Lite, Apache-2.0): one thread on a big core",
     "fbnet": "FBNet blocks from HELP / HW-NAS-Bench (MIT): TensorFlow Lite fp32, relative to the skip block",
 }
+RUNTIMES = {"ncnn": "ncnn", "xnnpack": "litert", "paddle": "paddle", "fbnet": "litert"}
+"""The runtime that each source measured; XNNPACK is what LiteRT computes with."""
+WINOGRAD = ("ncnn", "paddle")
+"""Runtimes that compute 3x3 convolutions by Winograd's algorithm; XNNPACK and MLAS do not (Dukhan 2019)."""
 NCNN_NAMES = {
     "mobilenet": "mobilenet_v1",
     "mobilenet_v3": "mobilenet_v3_early",
@@ -53,20 +58,47 @@ class Evidence:
     """
 
     source: str
+    chip: str
     device: str
     core: Core
     threads: tuple[int, ...] = (1,)
     powersave: str = "0"
     relative: bool = False
 
-    def at(self, precision: str) -> Core:
-        """The core with its peak at a precision."""
-        return replace(self.core, macs_per_cycle=PEAK[self.core.name][precision])
+    @property
+    def runtime(self) -> str:
+        """What ran the networks."""
+        return RUNTIMES[self.source]
 
-    def rows(self, folder: Path, precision: str) -> list[Measured]:
-        """What this source published of this chip at a precision; may be nothing."""
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.source} {self.chip}"
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """What these rows have in common with others."""
+        return label(self.runtime, self.chip, self.core) | {"source": self.name}
+
+    def profile(self) -> EstimatedProfile:
+        """The profile that rows are counted by; its parameters are those that are assumed before any row."""
+        return start_profile(self.chip, self.runtime, self.core)
+
+    def rows(self, folder: Path) -> list[Measured]:
+        """What this source published of this chip."""
         read = {"ncnn": _ncnn, "xnnpack": _xnnpack, "paddle": _paddle, "fbnet": _fbnet}[self.source]
-        return list(read(self, folder, precision))
+        return list(read(self, folder))
+
+
+def label(runtime: str, chip: str, core: Core) -> dict[str, str]:
+    """What a board's rows in a runtime have in common with others."""
+    return {"runtime": runtime, "chip": chip, "core": KIN.get(core.name, core.name)}
+
+
+def start_profile(board: str, runtime: str, core: Core) -> EstimatedProfile:
+    """What is assumed of a board in a runtime before any row."""
+    assumed = {name: Parameter(one.value, one.spread) for name, one in PRIOR.items()}
+    return EstimatedProfile(board, runtime, core, assumed, BLOCK_SPREAD, NET_SPREAD, winograd=runtime in WINOGRAD)
 
 
 def _read(path: Path) -> list[dict[str, str]]:
@@ -74,40 +106,47 @@ def _read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def _ncnn(evidence: Evidence, folder: Path, precision: str) -> Iterator[Measured]:
+def _ncnn(evidence: Evidence, folder: Path) -> Iterator[Measured]:
     """Minima: the source's averages are polluted. Rows of a GPU are left out."""
     for row in _read(folder / "ncnn_subset.csv"):
-        name = row["model"].removesuffix("_int8")
-        layers = NETWORKS.get(NCNN_NAMES.get(name, name))
         wanted = row["device"].startswith(evidence.device) and row["powersave"] == evidence.powersave
-        same = (row["precision"] == "int8") == (precision == "int8") and row["gpu_device"] in ("-1", "")
-        if layers and wanted and same and int(row["threads"]) in evidence.threads:
-            spread = HALVED_SPREAD if precision == "fp32" and name in HALVED else NET_SPREAD
-            yield Measured(layers, float(row["min_ms"]), int(row["threads"]), spread=spread)
+        if wanted and row["gpu_device"] in ("-1", "") and int(row["threads"]) in evidence.threads:
+            yield from read_ncnn(row["model"], float(row["min_ms"]), int(row["threads"]), evidence.core)
 
 
-def _xnnpack(evidence: Evidence, folder: Path, precision: str) -> Iterator[Measured]:
+def read_ncnn(model: str, latency_ms: float, threads: int, core: Core) -> Iterator[Measured]:
+    """A row of ncnn's, if it is of a network that is written down; where a core has fp16 arithmetic, ncnn uses it."""
+    name = model.removesuffix("_int8")
+    layers = NETWORKS.get(NCNN_NAMES.get(name, name))
+    precision = "int8" if name != model else "fp16" if "fp16" in core.macs_per_cycle else "fp32"
+    spread = HALVED_SPREAD if precision != "int8" and name in HALVED else NET_SPREAD
+    if layers:
+        yield Measured(layers, latency_ms, threads, (), spread, precision)
+
+
+def _xnnpack(evidence: Evidence, folder: Path) -> Iterator[Measured]:
     for row in _read(folder / "xnnpack.csv"):
         threads = 1 if row["threads"].startswith("1") else evidence.core.cores
         wanted = row["device"].removesuffix(", ARM64)").removesuffix(")") == evidence.device
-        if wanted and row["precision"].lower() == precision and threads in evidence.threads:
-            yield Measured(NETWORKS[XNNPACK_NAMES[row["model"]]], float(row["ms"]), threads)
+        if wanted and threads in evidence.threads:
+            layers, precision = NETWORKS[XNNPACK_NAMES[row["model"]]], row["precision"].lower()
+            yield Measured(layers, float(row["ms"]), threads, precision=precision)
 
 
-def _paddle(evidence: Evidence, folder: Path, precision: str) -> Iterator[Measured]:
+def _paddle(evidence: Evidence, folder: Path) -> Iterator[Measured]:
     for row in _read(folder / "paddlelite_dense.csv"):
         name = PADDLE_NAMES.get(row["model"].removesuffix("_quant"))
-        same = (row["soc"], row["backend"], row["precision"]) == (evidence.device, "ARMV8 CPU", precision)
-        if name and same:
-            yield Measured(NETWORKS[name], float(row["avg_ms"]), 1)
+        if name and (row["soc"], row["backend"]) == (evidence.device, "ARMV8 CPU"):
+            yield Measured(NETWORKS[name], float(row["avg_ms"]), 1, precision=row["precision"])
 
 
-def _fbnet(evidence: Evidence, folder: Path, precision: str) -> Iterator[Measured]:
+def _fbnet(evidence: Evidence, folder: Path) -> Iterator[Measured]:
     """One row for each different block; the source lists it again for each position where it may stand."""
     seen = set()
-    for row in _read(folder / "fbnet_lut_raspi4_pixel3.csv") if precision == "fp32" else []:
+    for row in _read(folder / "fbnet_lut_raspi4_pixel3.csv"):
         place = tuple(int(row[name]) for name in ("cin", "cout", "in_hw", "stride"))
         if (row["block"], place) not in seen:
             seen.add((row["block"], place))
-            ms, spread = float(row[f"{evidence.device}_ms_minus_skip"]), BLOCK_SPREAD
-            yield Measured(fbnet_block(row["block"], *place), ms, 1, fbnet_skip(*place), spread)
+            ms, stem = float(row[f"{evidence.device}_ms_minus_skip"]), fbnet_stem()
+            block, skip = fbnet_block(row["block"], *place), fbnet_skip(*place)
+            yield Measured((*stem, *block), ms, 1, (*stem, *skip), BLOCK_SPREAD, "fp32")

@@ -21,10 +21,10 @@ from edgeprune.shipped import PROFILES, config_dir, load_profiles, read_profiles
 def calibrate_target(
     target: Target, measurements: Path, start: str | None = None, output: Path | None = None
 ) -> tuple[Calibration, Path]:
-    """Correct the estimated profile of a target's runtime, precision and threads; where it was written comes with it.
+    """Correct the estimated profile of a target's runtime; where it was written comes with it.
 
-    `start` names the board whose profile is corrected, the target's own where it is None; `output` is where to write,
-    a file of the user's configuration where it is None.
+    Rows that say no precision or threads are of the target's. `start` names the board whose profile is corrected, the
+    target's own where it is None; `output` is where to write, a file of the user's configuration where it is None.
 
     Raises:
         UsageError: the target has no estimated profile and no start is named.
@@ -73,7 +73,7 @@ def _reader(folder: Path) -> Callable[[str], tuple[LayerShape, ...]]:
     def read_model(name: str) -> tuple[LayerShape, ...]:
         file = folder / name
         if file.suffix == ".onnx":
-            return tuple(shape for shape in read_onnx_layers(file) if shape.has_weights)
+            return read_onnx_layers(file)
         if file.suffix != ".json":
             raise ProfileError(f"{name}: expected an .onnx file or a .json list of layers")
         return parse_layers(_read(file), str(file))

@@ -297,7 +297,7 @@ def show_layers(directory: Path) -> None:
     "--measurements",
     required=True,
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="CSV with the columns model,ms (and threads), or JSON rows of the same; 5 nets or more.",
+    help="CSV with the columns model,ms (and threads, precision), or JSON rows of the same; 5 rows or more.",
 )
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Where to write the profile.")
 @click.option("--start", help="Profile to start from: a board's name or a .json file. Default: the target's own.")
@@ -305,8 +305,9 @@ def show_layers(directory: Path) -> None:
 def calibrate_profile(target: str, measurements: Path, output: Path | None, start: str | None, **running: Any) -> None:
     """Correct an estimated profile by 5 to 50 whole nets measured on the board.
 
-    A model is an .onnx file or a JSON list of layers, its path seen from the folder of the measurements. Errors are
-    shown before and after; after is by cross-validation: each net is predicted by a fit that has not seen it.
+    A model is an .onnx file or a JSON list of layers, its path seen from the folder of the measurements. Rows of one
+    precision correct the board in the others too. Errors are shown before and after; after is by cross-validation:
+    each net is predicted by a fit that has not seen it.
     """
     from dataclasses import replace
 

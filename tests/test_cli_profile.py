@@ -32,7 +32,8 @@ def shipped(board: str) -> EstimatedProfile:
 
 def net(width: int, depth: int, size: int) -> tuple[LayerShape, ...]:
     block = LayerShape("conv", width, width, (3, 3), (1, 1), 1, (size, size), (1, 1))
-    return (replace(block, cin=3), *[block] * depth, LayerShape("linear", width, 10))
+    whole = LayerShape("pool", width, width, (size, size), (size, size), 1, (size, size), (0, 0))
+    return (replace(block, cin=3), *[block] * depth, whole, LayerShape("linear", width, 10))
 
 
 NETS = [
@@ -41,11 +42,14 @@ NETS = [
 ]
 
 
-def write_rows(folder: Path, truth: EstimatedProfile, nets: Sequence[tuple[LayerShape, ...]]) -> Path:
-    lines = ["model,ms"]
+def write_rows(
+    folder: Path, truth: EstimatedProfile, nets: Sequence[tuple[LayerShape, ...]], precision: str = ""
+) -> Path:
+    lines = ["model,ms" + (",precision" if precision else "")]
     for index, layers in enumerate(nets):
         (folder / f"net{index}.json").write_text(json.dumps([asdict(layer) for layer in layers]))
-        lines.append(f"net{index}.json,{truth.predict_net(layers).latency_ms:.6g}")
+        cells = (f"net{index}.json", f"{truth.predict_net(layers).latency_ms:.6g}", precision)
+        lines.append(",".join(filter(None, cells)))
     path = folder / "rows.csv"
     path.write_text("\n".join(lines) + "\n")
     return path
@@ -77,7 +81,7 @@ def test_a_new_board_is_calibrated_from_another(home: Path, capsys: pytest.Captu
     assert float(after[4].rstrip("%")) < 15
     board = load_profiles("mine", list_profiles())
     assert str(home / "config" / "edgeprune" / "hardware_profiles" / "mine.json") in text
-    assert [(one.runtime, one.precision) for one in board.profiles] == [("litert", "fp32")]
+    assert [one.runtime for one in board.profiles] == ["litert"]
     assert "rpi4" in board.description
     found = board.choose("litert", "fp32", 2)
     assert found.origin == "estimated"
@@ -96,28 +100,38 @@ def test_the_shipped_profile_is_what_it_starts_from_each_time(home: Path) -> Non
         written.append((home / "out.json").read_text())
     assert written[0] == written[1]
     board = parse_profiles(written[0], "out.json")
-    assert len(board.profiles) == 4, "the others of the board are kept"
+    assert [one.runtime for one in board.profiles] == ["onnxruntime", "litert"], "the other runtime is kept"
     assert sum("calibration" in one.conditions for one in board.profiles) == 1
 
 
-def test_what_a_file_holds_of_another_precision_stays(home: Path) -> None:
+def test_what_a_file_holds_of_another_runtime_stays(home: Path) -> None:
     rows = write_rows(home, slower(shipped("rpi4"), 2.0), NETS)
-    for precision in ("fp32", "int8"):
-        calibrate(
-            "--target",
-            "rpi4",
-            "--runtime",
-            "litert",
-            "--precision",
-            precision,
-            "--threads",
-            "2",
-            "--measurements",
-            str(rows),
-        )
+    for runtime in ("litert", "onnxruntime"):
+        how = ("--runtime", runtime, "--precision", "fp32", "--threads", "2")
+        calibrate("--target", "rpi4", *how, "--measurements", str(rows))
     board = load_profiles("rpi4", list_profiles())
-    calibrated = {one.precision for one in board.profiles if "calibration" in one.conditions}
-    assert calibrated == {"fp32", "int8"}
+    assert {one.runtime for one in board.profiles if "calibration" in one.conditions} == {"litert", "onnxruntime"}
+
+
+def test_rows_say_their_precision_and_correct_the_board_in_all(home: Path) -> None:
+    truth = replace(slower(shipped("rpi4"), 2.0), precision="int8")
+    rows = write_rows(home, truth, NETS, "int8")
+    how = ("--runtime", "litert", "--precision", "fp32", "--threads", "2")
+    calibrate("--target", "rpi4", *how, "--measurements", str(rows))
+    for precision in ("int8", "fp32"):
+        before = replace(shipped("rpi4"), precision=precision).predict_net(NETS[2]).latency_ms
+        after = load_profiles("rpi4", list_profiles()).choose("litert", precision, 2).predict_net(NETS[2]).latency_ms
+        assert after / before == pytest.approx(2, rel=0.2)
+
+
+def test_a_calibrated_file_of_an_earlier_version_is_not_read_for_another(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = write_rows(home, shipped("rpi4"), NETS)
+    old = json.loads((shipped_dir("hardware_profiles") / "rpi4.json").read_text()) | {"version": 1}
+    (home / "old.json").write_text(json.dumps(old))
+    fails(1, "calibrate", "--target", "rpi4", "--measurements", str(rows), "--output", "old.json")
+    assert "old.json: version 1; this edgeprune reads version 2; remove the file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -131,8 +145,15 @@ def test_what_a_file_holds_of_another_precision_stays(home: Path) -> None:
             "line 3: net1.tflite: expected an .onnx file or a .json list",
         ),
         ("model,ms\nnet0.json,1\nnet9.json,1\n", (), 1, "line 3"),
-        ("model,ms\nnet0.json,1\nnet1.json,2\n", (), 1, "2 different nets measured, at least 5 needed"),
+        ("model,ms\nnet0.json,1\nnet1.json,2\n", (), 1, "2 rows of 2 different nets; at least 5 rows of 3"),
         ("model,ms,threads\n" + "".join(f"net{i}.json,1,8\n" for i in range(6)), (), 1, "8 threads in a row"),
+        ("model,ms,precision\nnet0.json,1,int4\n", (), 1, "line 2: precision is 'int4'; expected fp32, fp16, int8"),
+        (
+            "model,ms,precision\n" + "".join(f"net{i}.json,1,fp16\n" for i in range(6)),
+            (),
+            1,
+            "Cortex-A72 has no documented peak at fp16",
+        ),
         ("model,ms\n", ("--target", "local"), 2, "with --start: jetson-nano"),
         ("model,ms\n", ("--start", "rpi9"), 1, "no estimated profile of 'rpi9'; did you mean"),
     ],

@@ -1,4 +1,5 @@
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 
 from edgeprune.core.layers import LayerShape
 from edgeprune.core.measured_nets import parse_layers, parse_measurements
+from edgeprune.core.work import KNOWN as KINDS
 from edgeprune.errors import ExportError, ProfileError
 
 CONV = {"op": "conv", "cin": 3, "cout": 8, "kernel": [3, 3], "stride": [2, 2], "size": [9, 9], "padding": [1, 1]}
@@ -27,6 +29,15 @@ def test_csv() -> None:
         (KNOWN["a.json"], 1.5, 4),
         (KNOWN["b.onnx"], 20.0, None),
     ]
+
+
+def test_precisions() -> None:
+    rows = parse_measurements("model,ms,precision\na.json,1.5,int8\nb.onnx,2,\n", "f.csv", read_model)
+    assert [row.precision for row in rows] == ["int8", None]
+    (row,) = parse_measurements('[{"layers": [], "ms": 1}]'.replace("[]", json.dumps([LINEAR])), "f.json", read_model)
+    assert row.precision is None
+    text = json.dumps([{"model": "a.json", "ms": 1, "precision": "fp16"}])
+    assert parse_measurements(text, "f.json", read_model)[0].precision == "fp16"
 
 
 def test_columns_in_any_order() -> None:
@@ -59,6 +70,9 @@ def test_json() -> None:
         ("model,ms\n,1\n", "line 2: model is ''; expected the name of"),
         ("model,ms,threads\na.json,1,two\n", "line 2: threads is 'two'; expected a whole number from 1"),
         ("model,ms,threads\na.json,1,0\n", "line 2: threads is '0'"),
+        ("model,ms,precision\na.json,1,int4\n", "line 2: precision is 'int4'; expected fp32, fp16, int8"),
+        ('[{"model": "a.json", "ms": 1, "precision": 8}]', "line 1: precision is 8"),
+        ('[{"model": "a.json", "ms": 1, "precision": ["int8"]}]', r"line 1: precision is \['int8'\]"),
         ('model,ms\n"a.json,1\n', "not CSV|cells"),
         ('{"model": "a.json", "ms": 1}', "line 1: expected a list of rows"),
         ('[\n {"model": "a.json", "ms": 1},\n 7\n]', "line 3: expected .*found 7"),
@@ -96,11 +110,25 @@ def test_bad_row_names_its_line_and_what_is_expected(text: str, message: str) ->
         ({"output": [9, 9]}, "output is"),
         ({"dilatation": [2, 2]}, "unknown key 'dilatation'"),
         ({"kernel": [], "stride": [], "size": [], "padding": []}, "one number an axis each"),
+        ({"op": "attention", "cout": 3}, r"size of attention is \[9, 9, 9\]; expected 2 numbers"),
+        ({"op": "resize", "cout": 3, "output": [18]}, r"size of resize is \[9, 9, 9\]; expected 1 numbers"),
     ],
 )
 def test_bad_layer_is_named_by_number(change: dict[str, object], message: str) -> None:
+    changed = {**CONV, **change}
+    if changed["op"] in ("attention", "resize"):
+        changed["size"] = [9, 9, 9]
     with pytest.raises(ProfileError, match=f"net.json: layer 2: .*{message}"):
-        parse_layers(json.dumps([LINEAR, {**CONV, **change}]), "net.json")
+        parse_layers(json.dumps([LINEAR, changed]), "net.json")
+
+
+@pytest.mark.parametrize("op", KINDS)
+def test_what_the_tool_lists_can_be_written_down(op: str) -> None:
+    sizes = {"attention": (5, 7), "linear": ()}
+    window = {"kernel": (3, 3), "stride": (1, 1), "padding": (1, 1)} if op in ("conv", "transposed", "pool") else {}
+    output = {"output": (18, 18)} if op == "resize" else {}
+    shape = LayerShape(op, 6, 6, size=sizes.get(op, (9, 9)), **window, **output)
+    assert parse_layers(json.dumps([asdict(shape)]), "net.json") == (shape,)
 
 
 def test_layers_of_every_operator() -> None:

@@ -1,9 +1,12 @@
 """Estimated profiles: a physical model of what a layer costs on a board that is not at hand.
 
-After the roofline (Williams et al. 2009), with few parameters: multiply-accumulates at a share of the core's
-documented peak, by kind of kernel and with channels rounded up to the vector tile; beside them the bytes moved, at a
-share of the documented memory bandwidth or from the cache; and an overhead for each layer. Every parameter carries a
-spread, so every figure carries an interval. What is estimated serves planning; it never stands for a measurement.
+After the roofline (Williams et al. 2009): multiply-accumulates at a share of the core's documented peak, by kind of
+kernel; values that pools, additions and activations work on; bytes moved, at a share of the documented memory bandwidth
+or from the cache; a cost of each operator, and of each inference. :mod:`edgeprune.core.work` counts what a layer asks
+for, this module puts a price on it, and a latency is the sum of the products: the cores that this is for overlap
+little, and the sum fitted published rows no worse than the maximum did. All precisions and thread counts of a board and
+a runtime share their parameters. Every parameter carries a spread, so every figure carries an interval. What is
+estimated serves planning; it never stands for a measurement.
 """
 
 from __future__ import annotations
@@ -11,47 +14,39 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import exp, prod
+from math import exp
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgeprune.core.latency import ESTIMATED, LatencyPoint, LatencyTable, Prediction, TableKey
-from edgeprune.core.layers import TRANSPOSED, LayerShape
+from edgeprune.core.layers import LayerShape
+from edgeprune.core.prior import PARAMETERS
+from edgeprune.core.work import KERNELS, SIMPLE, TERMS, Array, Machine, count_work
 from edgeprune.errors import ProfileError
 
-KERNELS = ("conv3x3", "conv", "pointwise", "depthwise", "linear")
-"""Kinds of kernel with an efficiency each; `conv3x3` has stride 1, where runtimes may use Winograd's algorithm."""
-PARAMETERS = (*KERNELS, "grouped", "depth3x3", "memory", "cache", "overhead_us", "parallel", "speed")
-"""Efficiencies (shares of the documented peak; above 1 where an algorithm saves multiplications) and a factor on them
-for grouped convolutions; input channels at which a 3x3 kernel spends half its time on transforms; share of the
-documented memory bandwidth, at most 1; activation bytes a cycle; microseconds a layer and thread; what each further
-core adds, as a share of the first, at most 1; and a factor on the whole."""
-VALUE_BYTES = {"fp32": 4, "int8": 1}
-TILE = 8
-"""Output channels that the kernels of common runtimes compute at once on Arm."""
-SHORT_SUM = 16.0
-"""Length of a sum of products at which half the time goes to starting and storing it."""
+VALUE_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
+"""Precisions of arithmetic and what a value takes in them."""
+PLAIN_INT8 = 2
+"""Multiply-accumulates of int8 for each of fp32 without dot products of bytes, which depthwise kernels do not use."""
+WINOGRAD_SAVES = 81 / 16
+"""Multiplications of a 3x3 convolution for each that Winograd's algorithm makes on tiles of 6x6, its largest in use."""
 NORMAL_90 = 1.645
 """Half the width of a normal distribution's central 90 %, in standard deviations."""
 MINIMUM_MS = 1e-6
-
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Core:
     """Documented facts of the cores that a profile is for, each of which `sources` names.
 
-    `macs_per_cycle` is the peak of one core at the profile's precision; `cache_kib` the largest cache that these
-    cores share (a core's own second level where they share none).
+    `macs_per_cycle` is the peak of one core by precision; `cache_kib` the largest cache that these cores share (a
+    core's own second level where they share none).
     """
 
     name: str
     clock_ghz: float
-    macs_per_cycle: float
+    macs_per_cycle: Mapping[str, float]
     cores: int
     cache_kib: float
     memory_gb_s: float
@@ -67,20 +62,26 @@ class Parameter:
 
 @dataclass(frozen=True)
 class EstimatedProfile:
-    """Estimated latency by layer shape for one kind of board, runtime, precision and thread count.
+    """Estimated latency by layer shape for one kind of board and runtime, asked at one precision and thread count.
 
-    Takes the place of a :class:`~edgeprune.core.latency.LatencyTable` where a plan is made without a device.
-    `layer_spread` and `net_spread` are what the model itself misses, as standard deviations of the logarithm.
+    Takes the place of a :class:`~edgeprune.core.latency.LatencyTable` where a plan is made without a device. `winograd`
+    says whether the runtime computes 3x3 convolutions by that algorithm. `layer_spread` and `net_spread` are what the
+    model itself misses, as standard deviations of the logarithm; `stretch` is a factor on the width of the intervals,
+    so that they hold what they should of rows that a fit had not seen. `weights_only` marks a profile that was
+    calibrated on lists without pools, additions and activations, whose cost then is in that of the other layers.
     """
 
     board: str
     runtime: str
-    precision: str
-    threads: int
     core: Core
     parameters: Mapping[str, Parameter]
     layer_spread: float
     net_spread: float
+    precision: str = "fp32"
+    threads: int = 1
+    winograd: bool = False
+    stretch: float = 1.0
+    weights_only: bool = False
     conditions: Mapping[str, Any] = field(default_factory=dict)
     origin: str = ESTIMATED
 
@@ -94,138 +95,137 @@ class EstimatedProfile:
         return {}
 
     @cached_property
-    def _points(self) -> Array:
-        """Logarithms of the parameters: as they are, then each moved by its spread. Shape (1 + n, n)."""
+    def _prices(self) -> Array:
+        """Prices at the parameters as they are, then with each moved by its spread. Shape (1 + parameters, terms)."""
         logs = log_values(self.parameters)
-        return np.vstack([logs, logs + np.diag([self.parameters[name].spread for name in PARAMETERS])])
+        moved = logs + np.diag([self.parameters[name].spread for name in PARAMETERS])
+        return price_terms(np.vstack([logs, moved]), self)
+
+    def count(self, shapes: Sequence[LayerShape]) -> Array:
+        """The work of layers at the profile's precision. Shape (layers, terms).
+
+        Raises:
+            ProfileError: an operator that the model does not know, or lists of another kind than it was calibrated on.
+        """
+        if self.weights_only and (other := next((one for one in shapes if not one.has_weights), None)):
+            raise ProfileError(
+                f"estimated profile ({self.key.describe()}): was calibrated on lists of convolutions and linear layers "
+                f"only, and this one holds {other.describe()!r}; calibrate again with complete lists"
+            )
+        values = self.core.cache_kib * 1024 / VALUE_BYTES[self.precision]
+        return count_work(shapes, Machine(values, self.winograd), self.key.describe())
+
+    def count_net(self, shapes: Sequence[LayerShape]) -> Array:
+        """The work of one inference of a net. Shape (terms,).
+
+        Raises:
+            ProfileError: as :meth:`count`.
+        """
+        work: Array = self.count(shapes).sum(axis=0)
+        work[TERMS.index("nets")] = 1
+        return work
 
     def predict(self, shape: LayerShape) -> Prediction:
         """Estimated latency of a layer with its 90 % interval.
 
         Raises:
-            ProfileError: an operator that the model does not know.
+            ProfileError: as :meth:`count`.
         """
         if shape not in self._known:
-            times = times_ms(Work.of([shape], self), self._points, self)
-            self._known[shape] = _predict(times[:, 0], self.layer_spread)
+            times = self._prices @ self.count([shape])[0]
+            self._known[shape] = self._interval(times, self.layer_spread)
         return self._known[shape]
 
     def predict_net(self, shapes: Iterable[LayerShape]) -> Prediction:
-        """Estimated latency of a net made of these layers; errors of a parameter are shared by all its layers."""
-        times = times_ms(Work.of(list(shapes), self), self._points, self).sum(axis=1)
-        return _predict(times, self.net_spread)
+        """Estimated latency of a net made of these layers; errors of a parameter are shared by all its layers.
+
+        Raises:
+            ProfileError: as :meth:`count`.
+        """
+        return self._interval(self._prices @ self.count_net(list(shapes)), self.net_spread)
+
+    def _interval(self, times: Array, spread: float) -> Prediction:
+        """The first of `times` with an interval; the others are it with one parameter each moved by its spread."""
+        middle = max(float(times[0]), MINIMUM_MS)
+        moves = np.log(np.maximum(times[1:], MINIMUM_MS) / middle)
+        reach = exp(NORMAL_90 * self.stretch * float(np.hypot(np.linalg.norm(moves), spread)))
+        return Prediction(middle, middle / reach, middle * reach, ESTIMATED)
 
     def tabulate(self, shapes: Iterable[LayerShape]) -> LatencyTable:
         """A latency table of these shapes, of origin "estimated"."""
         points = []
         for shape in sorted(set(shapes)):
-            found = self.predict(shape)
-            points.append(LatencyPoint(shape, found.latency_ms, found.low_ms, found.high_ms))
+            prediction = self.predict(shape)
+            points.append(LatencyPoint(shape, prediction.latency_ms, prediction.low_ms, prediction.high_ms))
         return LatencyTable(self.key, tuple(points), ESTIMATED, self.conditions)
 
 
-def _predict(times: Array, spread: float) -> Prediction:
-    """The first of `times` with an interval; the others are it with one parameter each moved by its spread."""
-    middle = max(float(times[0]), MINIMUM_MS)
-    moves = np.log(np.maximum(times[1:], MINIMUM_MS) / middle)
-    reach = exp(NORMAL_90 * float(np.hypot(np.linalg.norm(moves), spread)))
-    return Prediction(middle, middle / reach, middle * reach, ESTIMATED)
-
-
-@dataclass(frozen=True)
-class Work:
-    """What layers ask of a board: multiply-accumulates by kind of kernel, bytes of weights and of activations.
-
-    `kernel` is an index into `KERNELS`, for layers without multiply-accumulates of no meaning. `starts` is the cost
-    of starting sums in multiply-accumulates, for 3x3 kernels a multiple of it that is a parameter.
-    """
-
-    kernel: NDArray[np.intp]
-    grouped: NDArray[np.bool_]
-    macs: Array
-    starts: Array
-    weight_bytes: Array
-    activation_bytes: Array
-
-    @classmethod
-    def of(cls, shapes: Sequence[LayerShape], profile: EstimatedProfile) -> Work:
-        """Count the work of layers at the profile's precision.
-
-        Raises:
-            ProfileError: an operator that the model does not know.
-        """
-        rows = [_count(shape, profile) for shape in shapes]
-        kernels, macs, starts, weights, activations = zip(*rows, strict=True) if rows else ((), (), (), (), ())
-        size = VALUE_BYTES[profile.precision]
-        return cls(
-            np.array(kernels, dtype=np.intp),
-            np.array([1 < shape.groups < shape.cin for shape in shapes]),
-            np.array(macs, dtype=float),
-            np.array(starts, dtype=float),
-            size * np.array(weights, dtype=float),
-            size * np.array(activations, dtype=float),
-        )
-
-
-def _count(shape: LayerShape, profile: EstimatedProfile) -> tuple[int, float, float, float, float]:
-    """Kind of kernel, multiply-accumulates, what starting their sums is worth, weights, values read and written."""
-    read = shape.cin * prod(shape.size)
-    if shape.op == "add":
-        return 0, 0.0, 0.0, 0.0, 2.0 * read + shape.cout * prod(shape.size)
-    written = shape.cout * prod(shape.output_size)
-    places = prod(shape.size if shape.op == TRANSPOSED else shape.output_size)
-    if shape.op == "pool":
-        return 0, 0.0, 0.0, 0.0, float(read + written)
-    kernel = KERNELS.index(find_kernel(shape, profile.key.describe()))
-    summed = shape.cin // shape.groups * prod(shape.kernel)
-    channels = shape.cout if shape.groups == shape.cin else shape.cout // shape.groups
-    padded = -(-channels // TILE) * TILE * shape.cout // channels
-    short = {"conv3x3": prod(shape.kernel), "depthwise": 0.0}.get(KERNELS[kernel], SHORT_SUM)
-    sums = float(padded * places)
-    return kernel, summed * sums, short * sums, float(summed * shape.cout), float(read + written)
-
-
-def find_kernel(shape: LayerShape, where: str) -> str:
-    """The kind of kernel that computes a layer.
+def price_terms(logs: Array, profile: EstimatedProfile) -> Array:
+    """Milliseconds that one unit of each term costs, for each row of logarithms of the parameters. Shape (rows, terms).
 
     Raises:
-        ProfileError: an operator that the model does not know.
+        ProfileError: no peak of the core is documented at the profile's precision.
     """
-    if shape.op == "linear":
-        return "linear" if prod(shape.size) == 1 else "pointwise"
-    if shape.op not in ("conv", TRANSPOSED):
+    values = dict(zip(PARAMETERS, np.exp(logs).T, strict=True))
+    prices = _price_kernels(values, profile) | _price_simple(values, profile) | _price_bytes(values, profile)
+    prices["starts"] = values["starts"] * prices["pointwise"]
+    prices["packing"] = values["packing"] * prices["pointwise"]
+    kilocycles_per_ms = profile.core.clock_ghz * 1e3 * values["speed"]
+    more = _threads(profile) - 1
+    prices["calls"] = values["call_kcycles"] * (1 + more * values["sync"]) / kilocycles_per_ms
+    prices["nets"] = values["net_kcycles"] / kilocycles_per_ms
+    return np.stack([prices[term] for term in TERMS], axis=1)
+
+
+def _threads(profile: EstimatedProfile) -> int:
+    return min(profile.threads, profile.core.cores)
+
+
+def _team(share: Array, profile: EstimatedProfile) -> Array:
+    """What all threads do together for each unit that one does; each adds at most one."""
+    team: Array = 1 + (_threads(profile) - 1) * np.minimum(share, 1)
+    return team
+
+
+def _price_kernels(values: Mapping[str, Array], profile: EstimatedProfile) -> dict[str, Array]:
+    """A multiply-accumulate by kind of kernel: never below what the documented peak of the core allows."""
+    peaks, precision = profile.core.macs_per_cycle, profile.precision
+    if precision not in peaks:
         raise ProfileError(
-            f"estimated profile ({where}): operator {shape.op!r} of {shape.describe()!r} is unknown; "
-            "known are add, conv, linear, pool, transposed; measure this layer on the board instead"
+            f"estimated profile ({profile.key.describe()}): {profile.core.name} has no documented peak at {precision}; "
+            f"it has them at {', '.join(peaks)}"
         )
-    if shape.groups > 1 and shape.groups == shape.cin:
-        return "depthwise"
-    if prod(shape.kernel) == 1:
-        return "pointwise"
-    winograd = shape.op == "conv" and set(shape.kernel) == {3} and set(shape.stride) == {1} and not shape.dilation
-    return "conv3x3" if winograd else "conv"
+    prices = {}
+    for kernel in KERNELS:
+        share = values["efficiency"] * values.get(kernel, 1.0) * values["speed"]
+        share = share * values.get(precision, 1.0)
+        share = share * values.get(f"{precision}_{kernel}", 1.0)
+        peak = peaks[precision]
+        if (precision, kernel) == ("int8", "depthwise"):
+            peak = min(peak, PLAIN_INT8 * peaks["fp32"])
+        most = WINOGRAD_SAVES if kernel == "winograd" else 1.0
+        parallel = values["parallel"] * values.get(f"parallel_{kernel}", 1.0)
+        rate = profile.core.clock_ghz * 1e6 * peak * np.minimum(share, most)
+        prices[kernel] = 1 / (rate * _team(parallel, profile))
+    return prices
 
 
-def times_ms(work: Work, logs: Array, profile: EstimatedProfile) -> Array:
-    """Latency in ms of each layer, for each row of logarithms of the parameters. Shape (rows, layers).
+def _price_simple(values: Mapping[str, Array], profile: EstimatedProfile) -> dict[str, Array]:
+    peaks = profile.core.macs_per_cycle
+    lanes = peaks["fp16"] if profile.precision == "fp16" else peaks["fp32"]
+    ratio = values["int8_simple"] if profile.precision == "int8" else 1.0
+    team = _team(values["parallel"] * values["parallel_simple"], profile)
+    rate = profile.core.clock_ghz * 1e6 * lanes * ratio * team * values["speed"]
+    return {kind: 1 / (rate * values[kind]) for kind in SIMPLE}
 
-    Times of computing and of moving data add up: the cores that this is for overlap little of them, and the sum
-    fitted published rows no worse than the maximum or the root of squares did.
-    """
-    core, settings = profile.core, np.exp(logs)
-    values = dict(zip(PARAMETERS, settings.T[:, :, None], strict=True))
-    efficiency = settings[:, work.kernel] * np.where(work.grouped, values["grouped"], 1)
-    threads = min(profile.threads, core.cores)
-    team = 1 + (threads - 1) * np.minimum(values["parallel"], 1)
-    starts = work.starts * np.where(work.kernel == KERNELS.index("conv3x3"), values["depth3x3"], 1)
-    compute = (work.macs + starts) / (core.clock_ghz * 1e6 * core.macs_per_cycle * efficiency * team)
-    spilled = np.clip(work.activation_bytes / (core.cache_kib * 1024) - 0.5, 0, 1)
-    far = (work.weight_bytes + spilled * work.activation_bytes) / (
-        core.memory_gb_s * 1e6 * np.minimum(values["memory"], 1)
-    )
-    near = (1 - spilled) * work.activation_bytes / (core.clock_ghz * 1e6 * values["cache"] * team)
-    total: Array = (compute + far + near + values["overhead_us"] * threads / 1e3) / values["speed"]
-    return total
+
+def _price_bytes(values: Mapping[str, Array], profile: EstimatedProfile) -> dict[str, Array]:
+    """A value that is moved; all cores together get no more than the documented bandwidth of the memory."""
+    size, core = VALUE_BYTES[profile.precision], profile.core
+    share = values["memory"] * _team(values["parallel_memory"], profile) * values["speed"]
+    far = size / (core.memory_gb_s * 1e6 * np.minimum(share, 1))
+    near = size / (core.clock_ghz * 1e6 * values["cache"] * _team(values["parallel"], profile) * values["speed"])
+    return {"weights": far, "far": far, "near": near}
 
 
 def log_values(parameters: Mapping[str, Parameter]) -> Array:

@@ -11,13 +11,19 @@ from math import isfinite
 from typing import Any
 
 from edgeprune.core.calibrate import Measured
-from edgeprune.core.layers import TRANSPOSED, LayerShape
+from edgeprune.core.estimate import VALUE_BYTES
+from edgeprune.core.layers import ATTENTION, WEIGHTED, LayerShape
+from edgeprune.core.steps import RESIZE
 from edgeprune.core.target import suggest
+from edgeprune.core.work import KNOWN
 from edgeprune.errors import EdgepruneError, ProfileError
 
-COLUMNS = ("model", "ms", "threads")
-ROW = '{"model": "net.onnx", "ms": 12.5}, with "layers": [...] in place of "model" and "threads" where they differ'
-OPERATORS = ("conv", TRANSPOSED, "linear", "pool", "add")
+COLUMNS = ("model", "ms", "threads", "precision")
+ROW = (
+    '{"model": "net.onnx", "ms": 12.5}, with "layers": [...] in place of "model" and "threads", "precision" where they '
+    "differ from the target's"
+)
+WINDOWED = (*WEIGHTED, "pool")
 AXES = ("kernel", "stride", "size", "padding")
 OPTIONAL = ("dilation", "output")
 """Numbers of each axis that may be left out."""
@@ -35,7 +41,7 @@ class _Row:
 
 
 def parse_measurements(text: str, where: str, read_model: ReadModel) -> tuple[Measured, ...]:
-    """Measured nets of a CSV file (columns model, ms and perhaps threads) or of a JSON list of such rows.
+    """Measured nets of a CSV file (columns model, ms and perhaps threads, precision) or of a JSON list of such rows.
 
     `read_model` gives the layers of a file that a row names.
 
@@ -52,7 +58,9 @@ def _csv_rows(text: str, where: str) -> Iterator[_Row]:
         header = [name.strip() for name in next(reader, [])]
         if not {"model", "ms"} <= set(header) <= set(COLUMNS) or len(header) != len(set(header)):
             found = ",".join(header) or "nothing"
-            raise ProfileError(f"{where}: line 1: expected the columns model,ms or model,ms,threads; found {found}")
+            raise ProfileError(
+                f"{where}: line 1: expected the columns model,ms and perhaps threads,precision; found {found}"
+            )
         for cells in reader:
             if len(cells) not in (0, len(header)):
                 raise ProfileError(
@@ -96,16 +104,17 @@ def _parse_row(row: _Row, where: str, read_model: ReadModel) -> Measured:
     if ("model" in values) == ("layers" in values):
         raise ProfileError(f"{where}: expected a model or its layers, one of the two: {ROW}")
     latency_ms = _parse_ms(values.get("ms"), where)
-    threads = _parse_threads(values.get("threads"), where)
+    threads, precision = _parse_threads(values.get("threads"), where), _parse_precision(values.get("precision"), where)
     if "layers" in values:
-        return Measured(check_layers(values["layers"], where), latency_ms, threads)
+        layers = check_layers(values["layers"], where)
+        return Measured(layers, latency_ms, threads, precision=precision)
     name = values["model"]
     if not isinstance(name, str) or not name:
         raise ProfileError(
             f"{where}: model is {name!r}; expected the name of an .onnx file or of a JSON list of layers"
         )
     try:
-        return Measured(read_model(name), latency_ms, threads)
+        return Measured(read_model(name), latency_ms, threads, precision=precision)
     except EdgepruneError as exc:
         raise ProfileError(f"{where}: {exc}") from exc
 
@@ -127,6 +136,14 @@ def _parse_threads(value: Any, where: str) -> int | None:
     if not (text.isascii() and text.isdigit() and 0 < len(text) < 4 and int(text) > 0):
         raise ProfileError(f"{where}: threads is {value!r}; expected a whole number from 1, or nothing")
     return int(text)
+
+
+def _parse_precision(value: Any, where: str) -> str | None:
+    if value is None or value == "":
+        return None
+    if value not in tuple(VALUE_BYTES):
+        raise ProfileError(f"{where}: precision is {value!r}; expected {', '.join(VALUE_BYTES)}, or nothing")
+    return str(value)
 
 
 def parse_layers(text: str, where: str) -> Layers:
@@ -160,14 +177,15 @@ def _check_layer(row: Any, where: str) -> LayerShape:
     for name in row:
         if name not in names:
             raise ProfileError(f"{where}: unknown key {name!r}{suggest(name, names)}")
-    if row["op"] not in OPERATORS:
-        raise ProfileError(f"{where}: op is {row['op']!r}{suggest(str(row['op']), OPERATORS)}")
+    if row["op"] not in KNOWN:
+        raise ProfileError(f"{where}: op is {row['op']!r}{suggest(str(row['op']), KNOWN)}")
     for name in ("cin", "cout", "groups"):
         if not _is_count(row.get(name, 1), 1):
             raise ProfileError(f"{where}: {name} is {row[name]!r}; expected a whole number from 1")
     windows = {name: _window(row.get(name, []), name, where) for name in (*AXES, *OPTIONAL)}
-    if row["op"] == "add":
-        windows |= {name: () for name in windows if name != "size"}
+    if row["op"] not in WINDOWED:
+        kept = ("size", "output") if row["op"] == RESIZE else ("size",)
+        windows |= {name: () for name in windows if name not in kept}
     output = windows.pop("output")
     shape = LayerShape(row["op"], row["cin"], row["cout"], groups=row.get("groups", 1), **windows)
     _check_window(shape, output, where)
@@ -189,7 +207,10 @@ def _check_window(shape: LayerShape, output: tuple[int, ...], where: str) -> Non
     """Whether sizes and groups of a layer fit each other, and the output, where it is given, its window."""
     if shape.cin % shape.groups or shape.cout % shape.groups:
         raise ProfileError(f"{where}: {shape.groups} groups do not divide {shape.cin} and {shape.cout} channels")
-    if shape.op == "add":
+    if shape.op not in WINDOWED:
+        axes = {ATTENTION: 2, RESIZE: len(output or shape.size)}.get(shape.op, len(shape.size))
+        if len(shape.size) != axes:
+            raise ProfileError(f"{where}: size of {shape.op} is {list(shape.size)}; expected {axes} numbers")
         return
     lengths = {len(getattr(shape, name)) for name in AXES}
     if len(lengths) > 1 or (shape.op in ("conv", "pool") and lengths == {0}):

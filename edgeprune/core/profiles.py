@@ -8,18 +8,21 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from edgeprune.core.calibrate import Calibration
-from edgeprune.core.estimate import PARAMETERS, VALUE_BYTES, Core, EstimatedProfile, Parameter
+from edgeprune.core.estimate import VALUE_BYTES, Core, EstimatedProfile, Parameter
 from edgeprune.core.latency import ESTIMATED
+from edgeprune.core.prior import PARAMETERS
 from edgeprune.errors import ProfileError
 
-PROFILE_VERSION = 1
+PROFILE_VERSION = 2
 FACTS = tuple(one.name for one in fields(Core) if one.name != "name")
 """What is documented of a core."""
+KNOWN = ", ".join(VALUE_BYTES)
+SPREADS = ("layer_spread", "net_spread", "stretch")
 
 
 @dataclass(frozen=True)
 class BoardProfiles:
-    """Estimated profiles of one board, one for each runtime and precision, and where they come from.
+    """Estimated profiles of one board, one for each runtime, and where they come from.
 
     `sources` are publications of measurements; `facts` says of each fact of the core where it is written.
     """
@@ -31,28 +34,28 @@ class BoardProfiles:
     profiles: tuple[EstimatedProfile, ...] = field(default=())
 
     def choose(self, runtime: str, precision: str, threads: int) -> EstimatedProfile:
-        """The profile of a runtime and precision, for so many threads.
+        """The profile of a runtime, asked at a precision and for so many threads.
 
         Raises:
-            ProfileError: none of that runtime and precision; or fewer cores than threads.
+            ProfileError: none of that runtime, no peak at that precision, or fewer cores than threads.
         """
         for profile in self.profiles:
-            if (profile.runtime, profile.precision) == (runtime, precision):
+            if profile.runtime == runtime and precision in profile.core.macs_per_cycle:
                 if not 1 <= threads <= profile.core.cores:
                     raise ProfileError(
                         f"estimated profile of {self.board}: {threads} threads; it has {profile.core.cores} such cores"
                     )
-                return replace(profile, threads=threads)
-        known = ", ".join(f"{one.runtime} {one.precision}" for one in self.profiles)
+                return replace(profile, precision=precision, threads=threads)
+        known = ", ".join(f"{one.runtime} {name}" for one in self.profiles for name in one.core.macs_per_cycle)
         raise ProfileError(f"estimated profile of {self.board}: none for {runtime} {precision}; there are {known}")
 
 
 def put_profile(board: BoardProfiles, calibrated: Calibration) -> BoardProfiles:
-    """The board with its profile of that runtime and precision replaced by a calibrated one, with its errors."""
-    found = calibrated.profile
+    """The board with its profile of that runtime replaced by a calibrated one, with its errors."""
+    fitted = calibrated.profile
     worth = {"before": _round_all(asdict(calibrated.before)), "after_left_out": _round_all(asdict(calibrated.after))}
-    profile = replace(found, board=board.board, conditions={**found.conditions, "calibration": worth})
-    kept = tuple(one for one in board.profiles if (one.runtime, one.precision) != (profile.runtime, profile.precision))
+    profile = replace(fitted, board=board.board, conditions={**fitted.conditions, "calibration": worth})
+    kept = tuple(one for one in board.profiles if one.runtime != profile.runtime)
     return replace(board, profiles=(*kept, profile))
 
 
@@ -77,12 +80,12 @@ def render_profiles(board: BoardProfiles) -> str:
 def _render(profile: EstimatedProfile) -> dict[str, Any]:
     return {
         "runtime": profile.runtime,
-        "precision": profile.precision,
+        "winograd": profile.winograd,
+        "weights_only": profile.weights_only,
         "core": asdict(profile.core),
         "parameters": {name: _round(profile.parameters[name].value) for name in PARAMETERS},
         "spreads": {name: _round(profile.parameters[name].spread) for name in PARAMETERS},
-        "layer_spread": _round(profile.layer_spread),
-        "net_spread": _round(profile.net_spread),
+        **{name: _round(getattr(profile, name)) for name in SPREADS},
         "conditions": dict(profile.conditions),
     }
 
@@ -92,7 +95,7 @@ def _round(figure: float) -> float:
 
 
 def parse_profiles(text: str, where: str) -> BoardProfiles:
-    """Read what :func:`render_profiles` wrote; the profiles are for one thread until chosen for more.
+    """Read what :func:`render_profiles` wrote; the profiles are at fp32 and one thread until chosen otherwise.
 
     Raises:
         ProfileError: not such a document, or one of another origin.
@@ -101,7 +104,8 @@ def parse_profiles(text: str, where: str) -> BoardProfiles:
         document = json.loads(text)
         if document["version"] != PROFILE_VERSION:
             raise ProfileError(
-                f"{where}: version {document['version']}; this edgeprune reads version {PROFILE_VERSION}"
+                f"{where}: version {document['version']}; this edgeprune reads version {PROFILE_VERSION}; remove the "
+                "file and, if it was of your own rows, run `edgeprune profile calibrate` again with all of them"
             )
         if document["origin"] != ESTIMATED:
             raise ProfileError(f"{where}: origin {document['origin']!r}; expected {ESTIMATED!r}")
@@ -121,24 +125,18 @@ def _parse(row: Mapping[str, Any], board: str, where: str) -> EstimatedProfile:
     _check_names(row["spreads"], where)
     parameters = {name: Parameter(float(row["parameters"][name]), float(row["spreads"][name])) for name in PARAMETERS}
     core = Core(**row["core"])
-    if row["precision"] not in VALUE_BYTES:
-        raise ProfileError(f"{where}: precision {row['precision']!r}; known are {', '.join(VALUE_BYTES)}")
-    facts = {name: value for name, value in asdict(core).items() if name != "name"}
-    figures = [one.value for one in parameters.values()] + [float(value) for value in facts.values()]
-    spreads = [one.spread for one in parameters.values()] + [row["layer_spread"], row["net_spread"]]
+    peaks = core.macs_per_cycle
+    if "fp32" not in peaks or set(peaks) - set(VALUE_BYTES):
+        raise ProfileError(f"{where}: peaks at {', '.join(peaks) or 'nothing'}; expected fp32, and known are {KNOWN}")
+    facts = [float(getattr(core, name)) for name in FACTS if name != "macs_per_cycle"]
+    figures = [one.value for one in parameters.values()] + facts + [float(peak) for peak in peaks.values()]
+    figures += [float(row[name]) for name in SPREADS]
+    spreads = [one.spread for one in parameters.values()]
     if not all(0 < value < float("inf") for value in figures) or not all(0 <= value < 10 for value in spreads):
         raise ProfileError(f"{where}: a figure is not positive and finite, or a spread not between 0 and 10")
-    return EstimatedProfile(
-        board,
-        row["runtime"],
-        row["precision"],
-        1,
-        core,
-        parameters,
-        row["layer_spread"],
-        row["net_spread"],
-        row["conditions"],
-    )
+    own: dict[str, Any] = {name: row[name] for name in (*SPREADS, "conditions")}
+    own |= {name: row[name] is True for name in ("winograd", "weights_only")}
+    return EstimatedProfile(board, row["runtime"], core, parameters, **own)
 
 
 def _check_names(found: Iterable[str], where: str) -> None:

@@ -226,14 +226,15 @@ class Job:
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
-        """What the net's latency is the sum of: its layers and, where a board is measured, what is beside them.
+        """What the net's latency is the sum of: its layers and what is beside them; of a board, what has probes apart.
 
-        An operator that too many groups shape to be planned with them is left out: measured nets correct for it.
+        An operator that too many groups shape to be planned with them is left out: measured nets correct for it, or
+        what the estimated whole net takes beyond the rest.
         """
         layers = self.analysis.layers
+        operators = [one for one in self.analysis.operators if is_joint(one, self.widths)]
         if self.estimated:
-            return layers
-        operators = [operator for operator in self.analysis.operators if is_joint(operator, self.widths)]
+            return (*layers, *operators)
         probed = [operator for operator in operators if operator.shape.op in PROBED]
         beside = gather_beside(operator for operator in operators if operator not in probed)
         return (*layers, *probed, *beside, *find_joins(layers))

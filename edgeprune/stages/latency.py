@@ -25,6 +25,7 @@ from edgeprune.core.reach import Reach, check_reach
 from edgeprune.core.shipping import FORMAT_RUNTIMES, choose_planned
 from edgeprune.core.target import AUTO, RUNTIMES
 from edgeprune.errors import ExportError
+from edgeprune.graph.costs import list_shapes
 from edgeprune.graph.surgery import apply_plan
 from edgeprune.prune.importance import keep_best_by_group
 from edgeprune.report.pictures import draw_front, render_png
@@ -143,11 +144,11 @@ def _estimate(job: Job) -> dict[str, Any]:
     """What layers cost by the estimated profile of the target's board; the unpruned net by that of fp32."""
     target = job.target
     board = load_profiles(target.name, list_profiles())
-    table = board.choose(target.runtime, target.layer_precision, target.threads).tabulate(
-        probe_shapes(job.analysis.layers, job.widths)
-    )
-    fp32 = board.choose(target.runtime, "fp32", target.threads)
-    baseline = fp32.predict_net([layer.shape for layer in job.analysis.layers])
+    profile = board.choose(target.runtime, target.layer_precision, target.threads)
+    table, shapes = profile.tabulate(probe_shapes(job.layers, job.widths)), list_shapes(job.analysis, {})
+    baseline = board.choose(target.runtime, "fp32", target.threads).predict_net(shapes)
+    parts_ms = sum(profile.predict(layer.shape).latency_ms for layer in job.layers)
+    beside = Correction(offset_ms=profile.predict_net(shapes).latency_ms - parts_ms)
     write_atomic(job.run.product("latency_table.json"), render_table(table))
     job.detail(
         f"estimated, not measured: unpruned fp32 {baseline.latency_ms:.4g} ms (90 % interval {baseline.low_ms:.4g} "
@@ -158,7 +159,7 @@ def _estimate(job: Job) -> dict[str, Any]:
         "device": None,
         "baseline_ms": baseline.latency_ms,
         "baseline_interval_ms": [baseline.low_ms, baseline.high_ms],
-        "correction": asdict(Correction()),
+        "correction": asdict(beside),
         "baseline_predicted_ms": baseline.latency_ms,
         "originals": [],
         "variants": [],
