@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,14 +18,29 @@ from edgeprune.cli_boards import TARGET_HELP, devices, fleet, release
 from edgeprune.cli_catalog import recipes, targets
 from edgeprune.cli_measure import compare, file_options, governor_option, measure_file
 from edgeprune.core.gate import EXIT_CODES, PASS
-from edgeprune.errors import EdgepruneError, UsageError
+from edgeprune.errors import EdgepruneError, RunError, UsageError
 
 REQUEST = (
     *("target", "host", "recipe", "latency_ms", "speedup", "confidence"),
     *("runtime", "precision", "threads", "gates", "minutes", "table", "insist", "estimate", "set_governor"),
 )
 DEFAULT_RECIPE = "digits-resnet8"
+RUNTIMES = ("onnxruntime", "litert", "auto")
 PRECISIONS = ("fp32", "fp16", "int8", "dynamic-int8", "int16x8", "mixed", "auto")
+STEPS = {
+    "trace": "build the model, find channels that live and die together",
+    "profile": "measure its layers and some whole variants on the board",
+    "score": "measure how the loss rises as each group is narrowed",
+    "plan": "choose the widths within the budget, proven",
+    "fit": "measure the cut net untrained, plan again if it misses the budget",
+    "prune": "cut the channels, prove the cut",
+    "recover": "fine-tune with distillation from the original",
+    "export": "ONNX and TFLite, fp32 and int8, each checked",
+    "measure": "push, measure latency and accuracy on the board",
+    "gate": "judge by the gates",
+    "report": "report.json, report.html, gates.junit.xml",
+}
+"""What each stage does, in the order of the line."""
 INTERRUPTED = 130
 EVERY = "all"
 
@@ -43,7 +59,7 @@ def cli(debug: bool) -> None:
 
 
 RUNNING = (
-    click.option("--runtime", type=click.Choice(["onnxruntime", "litert"]), help="Runtime that ships."),
+    click.option("--runtime", type=click.Choice(RUNTIMES), help="Runtime that ships; auto: the fastest here."),
     click.option("--precision", type=click.Choice(PRECISIONS), help="Precision that ships; auto: the fastest here."),
     click.option("--threads", type=click.IntRange(1), help="Inference threads on the board."),
 )
@@ -112,9 +128,9 @@ def _show(job: Any, until: str) -> None:
     from edgeprune.run import read_json
 
     if until == "fit":
-        click.echo(render_front(read_json(job.run.path("front.json"))) + "\n")
+        click.echo(render_front(read_json(job.run.file("front.json"))) + "\n")
         click.echo(render_plan(job.run.result("fit")["plan"]))
-        click.echo(f"picture: {job.run.path('front.png')}")
+        click.echo(f"picture: {job.run.directory / 'front.png'}")
     elif until in ("export", "measure"):
         exported = job.run.result("export")
         refused = dict.fromkeys(exported.get("refused", ()), "refused")
@@ -233,18 +249,20 @@ def show_profile(directory: Path | None, table: Path | None, output: Path | None
     from edgeprune.core.latency import parse_table
     from edgeprune.core.staircase import find_staircases, render_staircase, render_table_facts
     from edgeprune.report.pictures import draw_staircases, render_png
-    from edgeprune.run import read_json, write_atomic
+    from edgeprune.run import look_at_run, write_atomic
 
     if (directory is None) == (table is None):
         raise UsageError("give --run DIR or --table FILE, one of the two")
     path = table or Path(directory or ".") / "latency_table.json"
     if not path.exists():
         raise UsageError(f"{path}: no latency table there yet; `edgeprune profile --run {directory}` measures one")
+    if directory is not None:
+        look_at_run(directory).file(path.name)
     shown = parse_table(path.read_text(errors="replace"), str(path))
     staircases = find_staircases(shown)
     if not staircases:
         raise UsageError(f"{path}: no points in this table")
-    profiled = read_json(directory / "stages" / "profile.json") if directory else None
+    profiled = look_at_run(directory).result("profile") if directory else None
     bars = "least to median window" if shown.origin == "measured" else "90 % interval"
     note = f"{shown.origin}; a dot is a shape of the table, its bar the {bars}"
     picture = output or path.with_name("staircases.png" if directory else f"{path.stem}.png")
@@ -298,16 +316,25 @@ def calibrate_profile(target: str, measurements: Path, output: Path | None, star
 
 @cli.command()
 @line_options
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-def deploy(directory: Path | None, dry_run: bool, **asked: Any) -> None:
+@click.option("--dry-run", is_flag=True, help="Check what is asked, say what would be done, and do nothing.")
+@click.option(
+    "--from", "first", type=click.Choice(tuple(STEPS)), help="Make this stage of --run and all after it anew."
+)
+def deploy(directory: Path | None, dry_run: bool, first: str | None, **asked: Any) -> None:
     """Take a model to a device: prune, fine-tune, quantize, export, push, measure, judge.
 
     Repeat with --run DIR to resume after an interruption.
     """
+    from edgeprune.pipeline import forget_from
+
+    if first is not None and (directory is None or not (directory / "request.json").exists()):
+        raise UsageError(f"--from {first}: there is no run yet to make it anew in; give the --run that was begun")
     if dry_run:
-        _say_plan(directory, asked)
+        _say_plan(directory, asked, first)
         return
     with _open(directory, asked) as job:
+        if first is not None:
+            forget_from(job, first)
         _run_line(job, "report")
         _finish(job)
 
@@ -316,30 +343,28 @@ def deploy(directory: Path | None, dry_run: bool, **asked: Any) -> None:
 @click.option("--run", "directory", required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--gates", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Other gates: a TOML file.")
 def gate(directory: Path, gates: Path | None) -> None:
-    """Judge a measured run again, perhaps by other gates; writes its report anew."""
-    from edgeprune.pipeline import open_job
-    from edgeprune.run import read_json, write_json
-
-    if gates is not None:
-        request = read_json(directory / "request.json")
-        write_json(directory / "request.json", {**request, "gates": str(gates.resolve())})
-    with open_job(directory, dict.fromkeys(REQUEST), _say) as job:
-        job.run.result("measure")
-        job.run.forget("gate", "report")
-        _run_line(job, "report")
-        _finish(job)
+    """Judge a measured run again, this once perhaps by other gates; writes its report anew."""
+    _judge_again(directory, ("gate", "report"), gates)
 
 
 @cli.command()
 @click.option("--run", "directory", required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
 def report(directory: Path) -> None:
     """Write a run's report again and print its table."""
-    from edgeprune.pipeline import open_job
+    _judge_again(directory, ("report",))
 
-    with open_job(directory, dict.fromkeys(REQUEST), _say) as job:
-        job.run.result("gate")
-        job.run.forget("report")
-        _run_line(job, "report")
+
+def _judge_again(directory: Path, stages: Sequence[str], gates: Path | None = None) -> None:
+    """Make the last stages of a run anew; nothing heavy is imported for it."""
+    from edgeprune.stages import verdict
+    from edgeprune.stages.job import open_job
+
+    with open_job(directory, dict.fromkeys(REQUEST), _say, gates and gates.resolve()) as job:
+        job.run.result("measure" if "gate" in stages else "gate")
+        job.run.forget(*stages)
+        for name in stages:
+            _say(name)
+            job.run.stage(name, partial({"gate": verdict.gate, "report": verdict.report}[name], job))
         _finish(job)
 
 
@@ -348,9 +373,9 @@ def report(directory: Path) -> None:
 def explain(directory: Path) -> None:
     """Say what was cut from each group of channels, and why."""
     from edgeprune.core.summary import render_plan
-    from edgeprune.run import read_json
+    from edgeprune.run import look_at_run, read_json
 
-    click.echo(render_plan(read_json(directory / "plan.json")))
+    click.echo(render_plan(read_json(look_at_run(directory).file("plan.json"))))
 
 
 cli.add_command(compare)
@@ -363,7 +388,7 @@ cli.add_command(release)
 
 def _open(directory: Path | None, asked: Mapping[str, Any]) -> Any:
     """Open the job of a call."""
-    from edgeprune.pipeline import open_job
+    from edgeprune.stages.job import open_job
 
     place, request = _settle(directory, asked)
     return open_job(place, request, _say)
@@ -391,33 +416,25 @@ def _absolute(request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _say_plan(directory: Path | None, asked: Mapping[str, Any]) -> None:
-    from edgeprune.shipped import load_target
+def _say_plan(directory: Path | None, asked: Mapping[str, Any], first: str | None) -> None:
+    """Say what a call would do, refused where it would be refused."""
+    from edgeprune.stages.job import find_address, preview_job
 
     place, request = _settle(directory, asked)
-    target = load_target(request["target"]) if request["target"] else None
-    click.echo(f"run directory: {place}{' (resumed)' if (place / 'request.json').exists() else ''}")
-    if target is not None:
-        click.echo(f"target: {target.name}, {target.description}")
-        budget = {"speedup": request["speedup"] or target.budget.speedup, "latency_ms": request["latency_ms"]}
-        click.echo("budget: " + ", ".join(f"{name} {value:g}" for name, value in budget.items() if value))
-    click.echo(f"recipe: {request['recipe']}; board: {request['host'] or 'as configured, or this machine'}")
-    steps = {
-        "trace": "build the model, find channels that live and die together",
-        "profile": "measure its layers and some whole variants on the board",
-        "score": "measure how the loss rises as each group is narrowed",
-        "plan": "choose the widths within the budget, proven",
-        "fit": "measure the cut net untrained, plan again if it misses the budget",
-        "prune": "cut the channels, prove the cut",
-        "recover": "fine-tune with distillation from the original",
-        "export": "ONNX and TFLite, fp32 and int8, each checked",
-        "measure": "push, measure latency and accuracy on the board",
-        "gate": "judge by the gates",
-        "report": "report.json, report.html, gates.junit.xml",
-    }
-    for name, text in steps.items():
-        done = (place / "stages" / f"{name}.json").exists()
-        click.echo(f"  {'done' if done else 'will'} {name:8} {text}")
+    with preview_job(place, request, _say) as job:
+        again = list(STEPS)[list(STEPS).index(first) :] if first else []
+        address = find_address(job, "report", again)
+        job.require_measured()
+        known, target = (place / "request.json").exists(), job.target
+        click.echo(f"run directory: {place}{' (resumed)' if known else ''}")
+        click.echo(f"target: {target.name}, {target.description}, {target.runtime} {target.precision}")
+        click.echo("judged by: " + "; ".join(gate.describe() for gate in job.asked_gates))
+        click.echo(f"recipe: {job.run.request['recipe']}, metric {job.metric.label}; board: {address}")
+        done = [name for name in STEPS if job.run.finished(name) and name not in again]
+        for name in done:
+            job.run.check(name)
+    for name, text in STEPS.items():
+        click.echo(f"  {'done' if name in done else 'will'} {name:8} {text}")
 
 
 def _run_line(job: Any, until: str) -> None:
@@ -434,7 +451,7 @@ def _finish(job: Any) -> None:
     from edgeprune.core.summary import render_result
     from edgeprune.run import read_json
 
-    document = read_json(job.run.path("report.json"))
+    document = read_json(job.run.file("report.json"))
     click.echo(render_result(document))
     click.echo(f"report: {job.run.directory / 'report.html'}")
     if document["verdict"] == PASS:
@@ -465,6 +482,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as exc:
+        _fail(RunError(f"{exc.filename or 'this machine'}: {exc.strerror or exc}"), 1, given)
     except Exception as exc:
         _fail(exc, 1, given)
 

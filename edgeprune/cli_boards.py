@@ -221,11 +221,11 @@ def _push(target: Target, host: str | None, content: Release, model: bytes, acti
 def _find_boards(directory: Path, where: Mapping[str, Any]) -> tuple[Target, str | None, tuple[str, ...]]:
     """The target, the one board's address (the run's unless given), and those of several instead of it."""
     from edgeprune.device.lookup import resolve_boards
-    from edgeprune.run import read_json
+    from edgeprune.run import look_at_run
 
     if where["host"] is not None and where["hosts"] is not None:
         raise UsageError("give --host or --hosts, not both")
-    request = read_json(directory / "request.json") if where["target"] is None else {}
+    request = look_at_run(directory).request if where["target"] is None else {}
     target = _load_target(where["target"] or request["target"])
     hosts = resolve_boards(where["hosts"]) if where["hosts"] is not None else ()
     return target, where["host"] or request.get("host"), hosts
@@ -305,12 +305,12 @@ def fleet(directory: Path, hosts: str, at_once: int, percentile: int) -> None:
     from edgeprune.core.fleet import render_fleet
     from edgeprune.core.gate import EXIT_CODES
     from edgeprune.device.lookup import resolve_boards
-    from edgeprune.pipeline import open_job
-    from edgeprune.run import read_json
+    from edgeprune.run import look_at_run
     from edgeprune.stages.fleet import Fleet, measure_fleet
+    from edgeprune.stages.job import open_job
 
     boards = resolve_boards(hosts)
-    request = read_json(directory / "request.json")
+    request = look_at_run(directory).request
     with open_job(directory, dict.fromkeys(request), _say) as job:
         document = measure_fleet(job, Fleet(boards, percentile, at_once))
     click.echo(render_fleet(document))

@@ -105,12 +105,13 @@ def compare(
 
 def _show_side_by_side(runs: Sequence[Path]) -> None:
     from edgeprune.core.summary import render_comparison
-    from edgeprune.run import read_json
+    from edgeprune.run import look_at_run, read_json
 
     files = [run for run in runs if not run.is_dir()]
     if files:
         raise UsageError(f"{files[0]}: is no run directory; to measure two files on a board, give --target")
-    click.echo(render_comparison([run.name for run in runs], [read_json(run / "report.json") for run in runs]))
+    reports = [look_at_run(run).file("report.json") for run in runs]
+    click.echo(render_comparison([run.name for run in runs], [read_json(report) for report in reports]))
 
 
 def _compare_on_board(paths: tuple[Path, Path], asked: Mapping[str, Any], margin: float, output: Path | None) -> None:
@@ -128,15 +129,14 @@ def _compare_on_board(paths: tuple[Path, Path], asked: Mapping[str, Any], margin
     first, second = measured["A"], measured["B"]
     found = compare_rounds(first.samples_by_round, second.samples_by_round, margin)
     click.echo(f"{facts.host}: {facts.cpu}, {target.threads} thread(s)")
-    click.echo(render_comparison((str(paths[0]), str(paths[1])), found))
     problems = [f"{name}: {text}" for name, one in measured.items() for text in one.problems]
-    for problem in problems:
-        click.echo(f"note: {problem}")
+    click.echo(render_comparison((str(paths[0]), str(paths[1])), found, problems))
     if output is not None:
         rows = {name: one.to_dict() for name, one in measured.items()}
-        write_json(output, {"device": facts.to_dict(), "comparison": found.to_dict(), "measurements": rows})
+        comparison = found.to_dict() | ({"verdict": INCONCLUSIVE, "problems": problems} if problems else {})
+        write_json(output, {"device": facts.to_dict(), "comparison": comparison, "measurements": rows})
         click.echo(f"written to {output}")
-    sys.exit(EXIT_CODES[INCONCLUSIVE] if found.verdict == INCONCLUSIVE else 0)
+    sys.exit(EXIT_CODES[INCONCLUSIVE] if problems or found.verdict == INCONCLUSIVE else 0)
 
 
 def _find_target(asked: Mapping[str, Any]) -> Target:
@@ -153,10 +153,11 @@ def _read_model(path: Path) -> ModelFile:
     from edgeprune.core.release import shipped_path
     from edgeprune.core.target import RUNTIMES
     from edgeprune.device.measure import ModelFile
-    from edgeprune.run import read_json
+    from edgeprune.run import look_at_run, read_json
 
     if path.is_dir():
-        path = path / shipped_path(read_json(path / "report.json"), str(path))
+        run = look_at_run(path)
+        path = run.file(shipped_path(read_json(run.file("report.json")), str(path)))
     runtime = next((name for name, format_ in RUNTIMES.items() if path.suffix == f".{format_}"), None)
     if runtime is None:
         raise UsageError(f"{path}: expected an .onnx or .tflite file, or a run directory")

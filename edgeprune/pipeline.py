@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from edgeprune.device.lookup import resolve_host
-from edgeprune.run import open_run
 from edgeprune.stages.artifacts import export
-from edgeprune.stages.job import Job, check_request
+from edgeprune.stages.job import Job, find_address, open_job
 from edgeprune.stages.latency import fit, plan, profile
 from edgeprune.stages.measure import measure
 from edgeprune.stages.model import prune, recover_accuracy, score, trace
 from edgeprune.stages.verdict import gate, report
+
+__all__ = ["LINE", "PLANNING", "deploy", "forget_from", "open_job"]
 
 LINE: dict[str, Callable[[Job], Any]] = {
     "trace": trace,
@@ -35,32 +33,27 @@ PLANNING = ("trace", "profile", "score", "plan", "fit")
 """Stages that an estimated profile is good for."""
 
 
-@contextmanager
-def open_job(directory: Path, request: dict[str, Any], say: Callable[[str], None]) -> Iterator[Job]:
-    """Open a run directory, and settle what can be settled before anything slow begins.
-
-    Raises:
-        EdgepruneError: the request does not fit the directory, or names what does not exist.
-    """
-    with open_run(directory, request) as run, ExitStack() as stack:
-        job = Job(run, say, stack)
-        check_request(job)
-        yield job
-
-
 def deploy(job: Job, until: str = "report") -> None:
     """The whole line; each stage's result is saved before the next begins, and a saved one is not made again.
 
     Raises:
-        EdgepruneError: a stage cannot be done; a board that nothing says the address of, before any is begun.
+        EdgepruneError: a stage cannot be done; a board that nothing says the address of, before any is begun; a file
+            that a finished stage has made is gone or was changed.
     """
-    if until != "trace" and not job.estimated and not job.run.finished("profile"):
-        resolve_host(job.target.name, job.run.request["host"])
+    find_address(job, until)
     for index, (name, stage) in enumerate(LINE.items(), 1):
-        done = " (done before)" if job.run.finished(name) else ""
-        job.say(f"[{index}/{len(LINE)}] {name}{done}")
+        done = job.run.finished(name)
+        job.say(f"[{index}/{len(LINE)}] {name}{' (done before)' if done else ''}")
+        if done:
+            job.run.check(name)
         if name not in PLANNING:
             job.require_measured()
         job.run.stage(name, partial(stage, job))
         if name == until:
             break
+
+
+def forget_from(job: Job, stage: str) -> None:
+    """Drop a stage's result and those of all after it, so that the line makes them anew."""
+    names = list(LINE)
+    job.run.forget(*names[names.index(stage) :])

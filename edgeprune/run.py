@@ -2,23 +2,30 @@
 
     DIR/request.json        what was asked, so that `--run DIR` alone resumes
     DIR/stages/NAME.json    the result of a finished stage
+    DIR/record/NAME.json    the sha256 of that result and of each file that the stage has made and others rest on
     DIR/...                 the files that stages wrote (models, artifacts, plans, tables)
 
-A file is written under another name, flushed and renamed, so that a kill never leaves half of one.
+A file is written under another name, flushed and renamed, so that a kill never leaves half of one. What a stage rests
+on is held against its record before it is used; the record is written before the result, which makes a stage finished.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edgeprune.errors import RunError
+
+REQUEST = "request.json"
+BEGINNING = "request"
+"""In place of a stage in the record: the beginning of the run, when its request was written."""
 
 
 def write_atomic(path: Path, data: str | bytes) -> None:
@@ -30,19 +37,21 @@ def write_atomic(path: Path, data: str | bytes) -> None:
     partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        try:
+            with partial.open("wb") as file:
+                file.write(data.encode() if isinstance(data, str) else data)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
     except OSError as exc:
-        partial.unlink(missing_ok=True)
         raise RunError(f"{path}: cannot be written: {exc.strerror}") from exc
 
 
 def write_json(path: Path, document: Any) -> None:
     """Write JSON, whole or not at all."""
-    write_atomic(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
+    write_atomic(path, _render(document))
 
 
 def read_json(path: Path) -> Any:
@@ -51,26 +60,86 @@ def read_json(path: Path) -> Any:
     Raises:
         RunError: missing, unreadable or not JSON.
     """
+    return _parse(path, _read(path))
+
+
+def hash_file(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file.
+
+    Raises:
+        RunError: it cannot be read.
+    """
     try:
-        return json.loads(path.read_text())
-    except FileNotFoundError as exc:
-        raise RunError(f"{path}: no such file; is this a run directory?") from exc
-    except (OSError, ValueError) as exc:
-        raise RunError(f"{path}: cannot be read: {exc}") from exc
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as exc:
+        raise RunError(f"{path}: cannot be read: {exc.strerror}") from exc
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run directory, open and locked against a second process."""
+    """A run directory; open and locked against a second process, or looked at only (:func:`look_at_run`)."""
 
     directory: Path
     request: dict[str, Any]
+    _made: list[str] = field(default_factory=list, compare=False, repr=False)
+    """Files of the stage under way."""
+    _proven: set[str] = field(default_factory=set, compare=False, repr=False)
+    """Files that were held against the record by this process."""
+    _records: dict[str, dict[str, str]] = field(default_factory=dict, compare=False, repr=False)
+
+    def begin(self) -> None:
+        """Write the request down, so that the directory alone resumes the run.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        if self.request != read_request(self.directory):
+            text = _render(self.request)
+            _remove(self._place(BEGINNING))
+            write_atomic(self.directory / REQUEST, text)
+            write_json(self._place(BEGINNING), {REQUEST: hashlib.sha256(text.encode()).hexdigest()})
 
     def path(self, name: str) -> Path:
-        """A file of this run; its folder exists."""
+        """A file of this run that nothing rests on; its folder exists.
+
+        Raises:
+            RunError: the folder cannot be made.
+        """
         path = self.directory / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise RunError(f"{path.parent}: cannot be made: {exc.strerror}") from exc
         return path
+
+    def product(self, name: str) -> Path:
+        """Where the stage under way writes a file that others rest on; its hash is recorded when the stage ends."""
+        self._made.append(name)
+        return self.path(name)
+
+    def file(self, name: str) -> Path:
+        """A file that a stage has made, proven to be what it was then.
+
+        Raises:
+            RunError: it is gone, was changed, was never made or lies elsewhere; says which stage to run again.
+        """
+        path = self.directory / name
+        if not path.resolve().is_relative_to(self.directory.resolve()):
+            raise RunError(f"{self.directory}: {name!r} is named as a file of it, and lies outside of the run")
+        if name not in self._made and name not in self._proven:
+            self._prove(name, self._find_maker(name))
+        return path
+
+    def check(self, stage: str) -> None:
+        """Require the result of a finished stage, and all that it has made, to be what they were then.
+
+        Raises:
+            RunError: one is gone or was changed; says which stage to run again.
+        """
+        for name in self._record(stage):
+            if name not in self._proven:
+                self._prove(name, stage)
 
     def finished(self, stage: str) -> bool:
         """Whether a stage's result is saved."""
@@ -80,32 +149,98 @@ class Run:
         """The saved result of a finished stage.
 
         Raises:
-            RunError: the stage has not finished.
+            RunError: the stage has not finished, or its result was changed.
         """
         if not self.finished(stage):
             raise RunError(
                 f"{self.directory}: stage {stage!r} has not run yet; run `edgeprune deploy --run` with it first"
             )
-        return read_json(self._result(stage))
+        return read_json(self.file(f"stages/{stage}.json"))
 
     def stage(self, name: str, compute: Callable[[], Any]) -> Any:
-        """The result of a stage: read if it has finished before, else computed and saved. JSON values only."""
+        """The result of a stage: read if it has finished before, else computed and saved. JSON values only.
+
+        Raises:
+            RunError: something on this machine cannot be read or written.
+        """
         if not self.finished(name):
-            write_json(self._result(name), compute())
+            self._made.clear()
+            try:
+                result = _render(compute())
+            except BrokenPipeError:
+                raise  # nobody reads what is said any more
+            except OSError as exc:
+                raise RunError(
+                    f"{exc.filename or self.directory}: {exc.strerror or exc}, in stage {name!r}; then "
+                    f"`edgeprune deploy --run {self.directory}` goes on"
+                ) from exc
+            self._save(name, result)
         return self.result(name)
 
     def forget(self, *stages: str) -> None:
-        """Drop the results of stages, so that they run again."""
+        """Drop the results of stages and the files that they have made, so that they run again."""
         for stage in stages:
-            self._result(stage).unlink(missing_ok=True)
+            made = self._record(stage) if self._place(stage).exists() else {}
+            for name in (f"stages/{stage}.json", *made, f"record/{stage}.json"):
+                _remove(self.directory / name)
+                self._proven.discard(name)
+            self._records.pop(stage, None)
+
+    def _save(self, stage: str, result: str) -> None:
+        made = {name: hash_file(self.directory / name) for name in dict.fromkeys(self._made)}
+        own = f"stages/{stage}.json"
+        self._records[stage] = {own: hashlib.sha256(result.encode()).hexdigest(), **made}
+        write_json(self._place(stage), self._records[stage])
+        write_atomic(self._result(stage), result)
+        self._proven.difference_update(self._records[stage])
+        self._made.clear()
+
+    def _record(self, stage: str) -> dict[str, str]:
+        if stage not in self._records:
+            place = self._place(stage)
+            if not place.exists():
+                raise RunError(f"{place}: is gone, or was never written by an earlier version; {self._remedy(stage)}")
+            self._records[stage] = read_json(place)
+        return self._records[stage]
+
+    def _find_maker(self, name: str) -> str:
+        """The stage that has recorded a file."""
+        if name.startswith("stages/"):
+            return Path(name).stem
+        for place in sorted((self.directory / "record").glob("*.json")):
+            if name in self._record(place.stem):
+                return place.stem
+        raise RunError(f"{self.directory / name}: no such file yet; no finished stage of this run has made it")
+
+    def _prove(self, name: str, stage: str) -> None:
+        path, recorded = self.directory / name, self._record(stage).get(name)
+        if not path.exists():
+            raise RunError(f"{path}: is gone; {self._remedy(stage)}")
+        if (now := hash_file(path)) != recorded:
+            raise RunError(
+                f"{path}: is not what it was when it was made (sha256 {now[:12]}..., recorded "
+                f"{str(recorded)[:12]}...); put that back, or {self._remedy(stage)}"
+            )
+        self._proven.add(name)
+
+    def _remedy(self, stage: str) -> str:
+        if stage == BEGINNING:
+            return "begin a new run"
+        return f"make it anew: `edgeprune deploy --run {self.directory} --from {stage}`"
 
     def _result(self, stage: str) -> Path:
         return self.directory / "stages" / f"{stage}.json"
+
+    def _place(self, stage: str) -> Path:
+        """Where the record of a stage is."""
+        return self.directory / "record" / f"{stage}.json"
 
 
 @contextmanager
 def open_run(directory: Path, request: dict[str, Any]) -> Iterator[Run]:
     """Open a run directory, new or begun; what is None in `request` is taken from the run's own request.
+
+    Nothing binds the directory to the request before :meth:`Run.begin`.
 
     Raises:
         RunError: another process is at work in it, or it was made for a different request.
@@ -116,25 +251,113 @@ def open_run(directory: Path, request: dict[str, Any]) -> Iterator[Run]:
     except OSError as exc:
         raise RunError(f"{directory}: cannot be used as a run directory: {exc.strerror}") from exc
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as exc:
-            raise RunError(
-                f"{directory}: another edgeprune is at work here; wait for it or name another --run"
-            ) from exc
-        yield Run(directory, _settle_request(directory, request))
+        _take(lock.fileno(), directory)
+        yield Run(directory, settle_request(directory, request))
 
 
-def _settle_request(directory: Path, request: dict[str, Any]) -> dict[str, Any]:
-    stored = directory / "request.json"
-    known: dict[str, Any] = read_json(stored) if stored.exists() else {}
+@contextmanager
+def preview_run(directory: Path, request: dict[str, Any]) -> Iterator[Run]:
+    """The run that :func:`open_run` would open, refused where that refuses; nothing is written.
+
+    Raises:
+        RunError: another process is at work in it, it was made for a different request, or cannot be made.
+    """
+    existing = next(place for place in (directory, *directory.absolute().parents) if place.exists())
+    if not existing.is_dir():
+        raise RunError(f"{directory}: cannot be used as a run directory: {existing} is a file")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise RunError(f"{directory}: cannot be used as a run directory: {existing} cannot be written")
+    lock = directory / ".lock"
+    if not lock.exists():
+        yield Run(directory, settle_request(directory, request))
+        return
+    with lock.open("a") as held:
+        _take(held.fileno(), directory)
+        yield Run(directory, settle_request(directory, request))
+
+
+def look_at_run(directory: Path) -> Run:
+    """A run directory to read from, whoever is at work in it.
+
+    Raises:
+        RunError: it is none.
+    """
+    if not (directory / REQUEST).exists():
+        raise RunError(f"{directory / REQUEST}: no such file; is this a run directory?")
+    return Run(directory, read_request(directory))
+
+
+def read_request(directory: Path) -> dict[str, Any]:
+    """What a run was asked for; nothing where it is a new one.
+
+    Raises:
+        RunError: it cannot be read, or was changed since it was written.
+    """
+    stored = directory / REQUEST
+    if not _exists(stored):
+        return {}
+    if (directory / "record" / REQUEST).exists():
+        Run(directory, {}).file(REQUEST)
+    request = read_json(stored)
+    if not isinstance(request, dict):
+        raise RunError(f"{stored}: expected what a run was asked for, by name; found {type(request).__name__}")
+    return request
+
+
+def settle_request(directory: Path, request: dict[str, Any]) -> dict[str, Any]:
+    """The request of a run: what is asked now, and what it was begun with.
+
+    Raises:
+        RunError: it was begun with something else.
+    """
+    known = read_request(directory)
     for key, value in request.items():
         if value is not None and key in known and known[key] != value:
             raise RunError(
                 f"{directory}: was made with {key} = {known[key]!r}, not {value!r}; "
                 f"name another --run, or leave {key} out"
             )
-    settled = {key: known.get(key) if value is None else value for key, value in request.items()}
-    if settled != known:
-        write_json(stored, settled)
-    return settled
+    return {**known, **{key: known.get(key) if value is None else value for key, value in request.items()}}
+
+
+def _take(lock: int, directory: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as exc:
+        raise RunError(f"{directory}: another edgeprune is at work here; wait for it or name another --run") from exc
+    except OSError as exc:
+        raise RunError(f"{directory}: cannot be locked: {exc.strerror}; name a --run on another file system") from exc
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as exc:
+        raise RunError(f"{path}: cannot be removed: {exc.strerror}") from exc
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as exc:
+        raise RunError(f"{path}: cannot be looked at: {exc.strerror}") from exc
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except FileNotFoundError as exc:
+        raise RunError(f"{path}: no such file; is this a run directory?") from exc
+    except (OSError, ValueError) as exc:
+        raise RunError(f"{path}: cannot be read: {exc}") from exc
+
+
+def _parse(path: Path, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as exc:
+        raise RunError(f"{path}: cannot be read: {exc}") from exc
+
+
+def _render(document: Any) -> str:
+    return json.dumps(document, indent=1, allow_nan=False) + "\n"

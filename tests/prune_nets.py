@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from edgeprune.graph.groups import find_groups
 from edgeprune.graph.trace import trace_model
 from edgeprune.prune.evidence import Batch, Evidence
-from edgeprune.recipes.load import Data, Finetune, Recipe, top1_accuracy_percent
+from edgeprune.recipes.load import TOP1_ACCURACY, Data, Finetune, Recipe
 
 
 class TinyResidual(nn.Module):
@@ -64,6 +64,6 @@ def tiny_recipe(finetune: Finetune, train: list[Batch] | None = None) -> Recipe:
         calibration_data=lambda: Data("calibration_data()", "stripes.py", [stripes(64, 1)]),
         example_input=lambda: torch.zeros(1, 2, 4, 4),
         loss=nn.functional.cross_entropy,
-        metric=top1_accuracy_percent,
+        metric=TOP1_ACCURACY,
         finetune=finetune,
     )

@@ -11,9 +11,11 @@ from typing import Any
 
 from device_models import CONV, FORMATS, make_model
 from edgeprune_agent import releases as board_side
+from recorded import record_run
 from ssh_server import SshServer
 
 from edgeprune.core.layers import LayerShape
+from edgeprune.core.metric import TOP1
 from edgeprune.core.release import Release
 from edgeprune.core.target import Target
 from edgeprune.device.releases import (
@@ -57,7 +59,6 @@ def make_run(
 ) -> Path:
     """A run directory as the line leaves it, as far as a release needs it."""
     (folder / "artifacts").mkdir(parents=True)
-    (folder / "stages").mkdir()
     model = make_model(folder / "artifacts", runtime, shape, precision)
     path = f"artifacts/{model.path.name}"
     row = {
@@ -65,14 +66,21 @@ def make_run(
         "bytes": model.path.stat().st_size, "sha256": model.sha256, "scheme": "", "inputs": [], "outputs": [],
     }  # fmt: skip
     report = {
-        "version": 1, "verdict": "pass", "target": "local", "recipe": "tiny", "created": "2026-11-21T10:00:00+00:00",
+        "version": 2, "verdict": "pass", "metric": TOP1.to_dict(), "target": "local", "recipe": "tiny",
+        "created": "2026-11-21T10:00:00+00:00",
         "edgeprune": "0.1.0", "runtime": f"{runtime} 1.0", "conditions": {"threads": 1},
         "device": {"fingerprint": "0" * 16, "cpu": "a CPU"},
-        "result": {"artifact": path, "accuracy_percent": 90.5, "latency": {"p50_ms": 1.25, "p95_ms": 1.5}},
+        "result": {"artifact": path, "quality": 90.5, "latency": {"p50_ms": 1.25, "p95_ms": 1.5}},
     }  # fmt: skip
-    (folder / "report.json").write_text(json.dumps(report | changes))
-    (folder / "stages" / "export.json").write_text(json.dumps({"artifacts": [row]}))
-    return folder
+    return write_run(folder, {**report, **changes}, row)
+
+
+def write_run(folder: Path, report: dict[str, Any], row: dict[str, Any], model: str = "") -> Path:
+    """Record a run that reports so, of an artifact described so; `model` is its file, if not as described."""
+    (folder / "report.json").write_text(json.dumps(report))
+    stages = {"export": {"artifacts": [row]}, "report": {"verdict": report["verdict"]}}
+    made = {"export": [model or row["path"]], "report": ["report.json"]}
+    return record_run(folder, {"target": "local", "host": None}, stages, made)
 
 
 def read_run(folder: Path, shape: LayerShape = CONV, **changes: Any) -> tuple[Release, bytes]:

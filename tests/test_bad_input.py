@@ -32,7 +32,12 @@ RECIPES = {
     "with an iterator": ("def eval_data(): return iter(train_data())", "only once"),
     "with targets out of range": ("def eval_data(): return [(torch.randn(4, 1, 8, 8), torch.full((4,), 7))]", "target"),
     "with a misspelt setting": ("finetune = {'epoch': 3}", "did you mean 'epochs'"),
-    "with a metric of NaN": ("def metric(outputs, targets): return float('nan')", "metric"),
+    "with a metric of NaN": (
+        "from edgeprune.core.metric import Metric\n"
+        "metric = Metric('F1', lambda outputs, targets: float('nan'), better='higher')",
+        "the metric gave nan",
+    ),
+    "with a metric of no direction": ("def metric(outputs, targets): return 1.0", "which direction is better"),
     "that cannot be traced": (
         "class Net(nn.Module):\n def forward(self, x):\n  y = x.flatten(1)[:, :3]\n"
         "  return y if x.sum() > 0 else -y\n"

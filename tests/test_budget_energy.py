@@ -28,7 +28,8 @@ def energy(energy_mj: float | None, reason: str = "") -> Energy:
 def job(budget: Budget, **more: Any) -> Any:
     device = SimpleNamespace(facts=SimpleNamespace(host="board"))
     target = SimpleNamespace(budget=budget, runtime="onnxruntime", name="board", format="onnx")
-    return SimpleNamespace(target=target, device=device, detail=lambda text: None, **more)
+    run = SimpleNamespace(finished=lambda stage: False)
+    return SimpleNamespace(target=target, planned=target, device=device, detail=lambda text: None, run=run, **more)
 
 
 @pytest.fixture
@@ -76,4 +77,4 @@ def test_the_budget_is_read_gated_and_refused_without_a_board() -> None:
     assert budget_gates(budget, ()) == (Gate("energy_mj", at_most=4.0),)
     with pytest.raises(TargetError, match="needs a board with a power meter"):
         check_request(job(budget, estimated=True, formats=("onnx",)))
-    check_request(job(budget, estimated=False, formats=("onnx",), recipe=Job))
+    check_request(job(budget, estimated=False, formats=("onnx",), recipe=Job, asked_gates=()))

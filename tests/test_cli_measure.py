@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from device_models import CONV, make_model
+from release_board import make_run
 
 from edgeprune import cli_measure
 from edgeprune.cli import main
@@ -89,9 +90,7 @@ def test_a_file_against_itself_is_neither_faster_nor_slower_than_its_margin(call
 
 
 def test_a_run_that_did_not_pass_is_not_compared(call: Call, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    run.mkdir()
-    (run / "report.json").write_text('{"version": 1, "verdict": "fail"}')
+    run = make_run(tmp_path / "run", verdict="fail")
     code, _, told = call("compare", run, run)
     assert (code, "only a run that passed its gates" in told) == (1, True)
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from recorded import record_run
 
 from edgeprune.cli import main
 from edgeprune.core.estimate import EstimatedProfile, Parameter
@@ -181,10 +182,10 @@ def test_a_table_is_drawn_beside_itself(home: Path, capsys: pytest.CaptureFixtur
 
 
 def test_a_run_is_drawn_with_its_validation_error(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (home / "run" / "stages").mkdir(parents=True)
+    (home / "run").mkdir()
     (home / "run" / "latency_table.json").write_text(table())
     profiled = {"correction": {"error": 0.021, "variants": 12}, "device": {"host": "local", "cpu": "some"}}
-    (home / "run" / "stages" / "profile.json").write_text(json.dumps(profiled))
+    record_run(home / "run", {"target": "local"}, {"profile": profiled}, {"profile": ["latency_table.json"]})
     main(["profile", "show", "--run", "run"])
     assert "missed by 2.1% on average, leave one out of 12" in capsys.readouterr().out
     assert (home / "run" / "staircases.png").exists()

@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import ttest_rel
+from scipy.stats import norm, ttest_rel
+from scipy.stats import t as student
 
 from edgeprune.core.comparison import LEAST_ROUNDS, compare_rounds, equivalence_p, mean_interval, render_comparison
 from edgeprune.errors import UsageError
@@ -30,6 +31,35 @@ def test_the_interval_holds_the_truth_as_often_as_it_says(count: int) -> None:
         low, high = mean_interval(random.normal(0.3, 1, count))
         held += low <= 0.3 <= high
     assert 0.92 <= held / 300 <= 0.985
+
+
+@pytest.mark.parametrize("count", [LEAST_ROUNDS, 12])
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+def test_the_interval_ends_where_the_exact_distribution_of_resampled_means_does(count: int, confidence: float) -> None:
+    """Means of resamples of whole numbers have a distribution that convolution gives exactly; the percentiles to look
+    at are those of Student's t with the spread of the sample, not of the population (Hesterberg 2015, section 4.4).
+    """
+    values = np.random.default_rng(4).integers(0, 1000, count)
+    chances = np.bincount(values, minlength=1000) / count
+    total = chances
+    for _ in range(count - 1):
+        total = np.convolve(total, chances)
+    tail = norm.cdf(-math.sqrt(count / (count - 1)) * student.ppf((1 + confidence) / 2, count - 1))
+    exact = np.searchsorted(np.cumsum(total), [tail, 1 - tail]) / count
+    step = values.std() / math.sqrt(count)
+    assert mean_interval(values.astype(float), confidence) == pytest.approx(exact, abs=0.1 * step)
+
+
+def test_a_comparison_is_of_95_per_cent() -> None:
+    values = np.random.default_rng(6).normal(0, 1, 20)
+    assert mean_interval(values) == mean_interval(values, 0.95)
+
+
+def test_of_an_invalid_run_nothing_follows() -> None:
+    compared = compare_rounds(*draw(7, 0.8, 0.02))
+    said = render_comparison(("A", "B"), compared, ["B: throttled"]).splitlines()
+    assert said[-2:] == ["not valid: B: throttled", "inconclusive: nothing follows from a run that is not valid"]
+    assert not any("faster" in line for line in said)
 
 
 def test_what_changes_over_time_changes_both_and_does_not_widen_the_interval() -> None:
@@ -91,5 +121,23 @@ def test_too_few_rounds_are_refused(first: int, second: int) -> None:
 def test_an_empty_round_and_an_odd_margin_are_refused() -> None:
     with pytest.raises(UsageError, match="8 rounds"):
         compare_rounds([[1.0]] * 9 + [[]], [[1.0]] * 10)
-    with pytest.raises(UsageError, match="margin: 0"):
-        compare_rounds([[1.0]] * 9, [[1.0]] * 9, 0)
+    with pytest.raises(UsageError, match="8 rounds"):
+        compare_rounds([[1.0]] * 10, [[1.0]] * 9 + [[]])
+    for margin in (0, 1, -0.1):
+        with pytest.raises(UsageError, match=f"margin: {margin}"):
+            compare_rounds([[1.0]] * 9, [[1.0]] * 9, margin)
+    assert compare_rounds([[1.0]] * LEAST_ROUNDS, [[1.0]] * LEAST_ROUNDS, 0.999).rounds == LEAST_ROUNDS
+
+
+def test_a_round_counts_by_its_median_and_rounds_by_their_geometric_mean() -> None:
+    first, second = [[1.0, 1.0, 50.0]] * 8, [[2.0, 2.0, 90.0]] * 4 + [[8.0, 8.0, 0.1]] * 4
+    compared = compare_rounds(first, second)
+    assert (compared.first_ms, compared.second_ms, compared.ratio) == pytest.approx((1.0, 4.0, 4.0))
+    assert compared.to_dict()["verdict"] == compared.verdict == "slower"
+
+
+def test_a_difference_of_exactly_the_margin_is_not_equivalent() -> None:
+    same = [[1.0]] * ROUNDS
+    assert compare_rounds(same, [[1.02]] * ROUNDS, 0.02).verdict == "slower"
+    assert compare_rounds(same, [[1.0199]] * ROUNDS, 0.02).verdict == "equivalent"
+    assert compare_rounds([[1.02]] * ROUNDS, same, 0.02).verdict == "faster"

@@ -1,17 +1,26 @@
 import contextlib
+import json
 import math
+import statistics
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy.stats import binom, norm
 
-from edgeprune.core.gate import FAIL, INCONCLUSIVE, PASS, Figure, Gate, decide, judge
+from edgeprune.core.document import quality_figures
+from edgeprune.core.gate import FAIL, INCONCLUSIVE, METRICS, PASS, Figure, Gate, decide, judge, settle_gates
 from edgeprune.core.measurement import Conditions, Measurement, Protocol, find_problems, parse_measurement
+from edgeprune.core.metric import TOP1, Metric, parse_metric
 from edgeprune.core.statistics import drift, median_interval, ratio_interval, summarise
 from edgeprune.core.target import parse_target
-from edgeprune.errors import TargetError
+from edgeprune.errors import RecipeError, TargetError
 
 AT_MOST = Gate("latency_p50_ms", at_most=10.0)
+F1 = Metric("F1", better="higher")
+RMSE = Metric("RMSE", better="lower", unit="K")
 
 
 @pytest.mark.parametrize(
@@ -37,14 +46,86 @@ def test_figure_that_was_not_measured_is_inconclusive() -> None:
     ("metric", "value", "outcome"),
     [
         ("latency_p95_ms", 10.9, PASS),
+        ("latency_p95_ms", 11.0, PASS),
         ("latency_p95_ms", 11.1, FAIL),
         ("accuracy_percent", 9.1, PASS),
+        ("accuracy_percent", 9.0, PASS),
         ("accuracy_percent", 8.9, FAIL),
     ],
 )
 def test_regression_is_counted_in_the_direction_that_is_worse(metric: str, value: float, outcome: str) -> None:
     gate = Gate(metric, max_regression=0.10)
     assert judge(gate, {metric: Figure(value)}, {metric: Figure(10.0)}).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("gate", "value", "outcome"),
+    [
+        (Gate("latency_p50_ms", at_most=10.0), 10.0, PASS),
+        (Gate("latency_p50_ms", at_most=10.0), math.nextafter(10.0, 11.0), PASS),  # rounding decides nothing
+        (Gate("latency_p50_ms", at_most=10.0), 10.00001, FAIL),
+        (Gate("speedup", at_least=2.0), 2.0, PASS),
+        (Gate("speedup", at_least=2.0), math.nextafter(2.0, 1.0), PASS),
+        (Gate("speedup", at_least=2.0), 1.99999, FAIL),
+        (Gate("accuracy_drop_points", at_most=1.5), 98.7 - 97.2, PASS),
+        (Gate("accuracy_drop_points", at_most=0.0), 0.0, PASS),
+        (Gate("accuracy_drop_points", at_most=0.0), 0.1, FAIL),
+    ],
+)
+def test_a_value_exactly_at_its_limit_passes(gate: Gate, value: float, outcome: str) -> None:
+    assert judge(gate, {gate.metric: Figure(value)}, {}).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("gate", "low", "high", "outcome"),
+    [
+        (AT_MOST, 9.0, 10.0, PASS),
+        (AT_MOST, 10.0, 11.0, INCONCLUSIVE),
+        (AT_MOST, 10.1, 11.0, FAIL),
+        (Gate("latency_p50_ms", at_least=10.0), 10.0, 11.0, PASS),
+        (Gate("latency_p50_ms", at_least=10.0), 9.0, 10.0, INCONCLUSIVE),
+        (Gate("latency_p50_ms", at_least=10.0), 9.0, 9.9, FAIL),
+    ],
+)
+def test_an_interval_that_ends_exactly_at_the_limit(gate: Gate, low: float, high: float, outcome: str) -> None:
+    assert judge(gate, {"latency_p50_ms": Figure((low + high) / 2, low, high)}, {}).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        None,
+        Figure(None),
+        Figure(10.0, problem="throttled"),
+        Figure(10.0, origin="estimated"),
+        Figure(math.nan),
+        Figure(math.inf),
+    ],
+)
+def test_nothing_is_held_against_a_baseline_that_is_not_valid(reference: Figure | None) -> None:
+    gate = Gate("latency_p95_ms", max_regression=0.10)
+    beside = {} if reference is None else {"latency_p95_ms": reference}
+    result = judge(gate, {"latency_p95_ms": Figure(1.0)}, beside)
+    assert (result.outcome, result.reason) == (INCONCLUSIVE, "no valid baseline figure for latency_p95_ms")
+
+
+@pytest.mark.parametrize("metric", sorted(METRICS))
+@pytest.mark.parametrize("limit", ["at_most", "at_least", "max_regression"])
+@given(value=st.floats(-1e6, 1e6))
+def test_no_figure_of_an_invalid_run_passes(metric: str, limit: str, value: float) -> None:
+    limits: dict[str, Any] = {limit: 0.5}
+    gate = Gate(metric, **limits, of=TOP1)
+    result = judge(gate, {metric: Figure(value, problem="unstable")}, {metric: Figure(value)})
+    assert (result.outcome, result.reason) == (INCONCLUSIVE, "invalid run: unstable")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("gate", [Gate("quality", at_least=-1e9, of=F1), Gate("quality_drop", at_most=1e9, of=F1)])
+def test_what_is_no_finite_number_fails(value: float, gate: Gate) -> None:
+    result = judge(gate, {gate.metric: Figure(value)}, {})
+    assert (result.outcome, result.value) == (FAIL, None)
+    assert result.reason.endswith("no finite number")
+    json.dumps(result.to_dict(), allow_nan=False)
 
 
 def test_verdict_needs_every_gate_and_at_least_one() -> None:
@@ -71,6 +152,26 @@ def test_verdict_needs_every_gate_and_at_least_one() -> None:
         ({"description": "x", "gates": [{"metric": "speedup"}]}, "exactly one of"),
         ({"description": "x", "gates": [{"metric": "speedup", "atmost": 1}]}, "did you mean 'at_most'"),
         ({"description": "x", "gates": [{"metric": "speedup", "at_least": math.nan}]}, "must be finite"),
+        (
+            {"description": "x", "gates": [{"metric": "latency_p50_ms", "at_least": 1}]},
+            "latency_p50_ms: lower is better: at_least would pass the worst; write at_most",
+        ),
+        (
+            {"description": "x", "gates": [{"metric": "accuracy_percent", "at_most": 90}]},
+            "accuracy_percent: higher is better: at_most would pass the worst; write at_least",
+        ),
+        (
+            {"description": "x", "gates": [{"metric": "speedup", "max_regression": 0.1}]},
+            "speedup: is held against the original already; write at_least",
+        ),
+        (
+            {"description": "x", "gates": [{"metric": "quality_drop", "max_regression": 0.1}]},
+            "quality_drop: is held against the original already; write at_most",
+        ),
+        (
+            {"description": "x", "gates": [{"metric": "file_bytes", "max_regression": 5}]},
+            "max_regression: 5 is no fraction; 5 % is 0.05",
+        ),
         ({"description": "x", "gates": {"metric": "speedup"}}, r"write each as \[\[gates\]\]"),
         ({"description": "x", "budget": {"speedup": 2, "latency_ms": 1}}, "not both"),
         ({"description": "x", "hardware": {"cpu": {"value": "A72"}}}, "every fact has a source"),
@@ -114,19 +215,52 @@ def test_impossible_samples_are_refused(samples: list[float]) -> None:
 @given(st.lists(st.floats(0.1, 100), min_size=3, max_size=60))
 def test_interval_holds_the_median_and_scales_with_the_unit(samples: list[float]) -> None:
     low, high = median_interval(samples)
-    assert min(samples) <= low <= sorted(samples)[len(samples) // 2] + 1e-9 or low <= high
-    doubled = median_interval([2 * value for value in samples])
-    assert doubled == pytest.approx((2 * low, 2 * high))
+    assert min(samples) <= low <= statistics.median(samples) <= high <= max(samples)
+    assert median_interval([2 * value for value in samples]) == pytest.approx((2 * low, 2 * high))
 
 
-def test_interval_of_the_median_covers_the_truth_at_its_rate() -> None:
-    import numpy as np
+@pytest.mark.parametrize("count", [100, 101, 1000, 1001])
+@pytest.mark.parametrize("confidence", [0.8, 0.9, 0.95, 0.99])
+def test_interval_of_the_median_ends_where_order_statistics_say(count: int, confidence: float) -> None:
+    """A resample's median is at most the k-th of the values with the chance that most of its draws are among these k.
 
-    generator = np.random.default_rng(1)
-    inside = sum(
-        low <= 5.0 <= high for low, high in (median_interval(5 + generator.standard_normal(80)) for _ in range(200))
-    )
-    assert 0.89 <= inside / 200 <= 0.99
+    Of an even number of draws it is the mean of two neighbours; both are bounded so.
+    """
+    places = np.arange(1, count + 1)
+    most = binom.sf((count + 1) // 2 - 1, count, places / count)
+    more = binom.sf(count // 2, count, places / count)
+    for end, share in zip(
+        median_interval(places.astype(float), confidence), (1 - confidence, 1 + confidence), strict=True
+    ):
+        least, highest = (int(places[np.searchsorted(chance, share / 2)]) for chance in (most, more))
+        assert least - 2 <= end <= highest + 2
+
+
+def test_intervals_are_of_95_per_cent() -> None:
+    values = np.arange(1.0, 1002)
+    summary = summarise(values)
+    assert (summary.median_low_ms, summary.median_high_ms) == median_interval(values, 0.95)
+    assert ratio_interval(values, values) == ratio_interval(values, values, 0.95)
+
+
+def test_ratio_interval_is_as_wide_as_both_medians_make_it() -> None:
+    """Of two independent medians the logarithms' spreads add up as squares; those of one are the binomial's."""
+    random, count = np.random.default_rng(3), 4001
+    above, below = (np.exp(random.normal(0, 0.05, count)) for _ in range(2))
+    ratio, low, high = ratio_interval(above, below)
+    deviation = 0.05 * math.sqrt(2 * math.pi) / (2 * math.sqrt(count))  # of a normal sample's median
+    assert (math.log(high) - math.log(low)) / 2 == pytest.approx(norm.ppf(0.975) * math.sqrt(2) * deviation, rel=0.1)
+    assert low < ratio < high
+
+
+@pytest.mark.parametrize("count", [7, 8])
+def test_medians_drawn_by_their_middle_spread_as_those_of_whole_resamples(count: int) -> None:
+    random = np.random.default_rng(5)
+    values = np.sort(random.gamma(2.0, 1.0, count))
+    whole = np.median(values[random.integers(0, count, (40_000, count))], axis=1)
+    for confidence in (0.5, 0.8):
+        tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+        assert median_interval(values, confidence) == pytest.approx(np.quantile(whole, tails), rel=0.08)
 
 
 def test_ratio_of_medians() -> None:
@@ -164,3 +298,133 @@ def test_steady_run_is_valid_and_survives_json() -> None:
     steady = measurement([1.0, 1.01, 0.99] * 50)
     assert find_problems(steady, Protocol()) == ()
     assert parse_measurement(json.loads(json.dumps(steady.to_dict()))) == steady
+
+
+# the recipe's metric
+
+
+@pytest.mark.parametrize(
+    ("metric", "gate", "value", "original", "outcome"),
+    [
+        (F1, Gate("quality", at_least=0.75), 0.77, 0.8, PASS),
+        (F1, Gate("quality", at_least=0.75), 0.10, 0.8, FAIL),
+        (F1, Gate("quality_drop", at_most=0.02), 0.79, 0.8, PASS),
+        (F1, Gate("quality_drop", at_most=0.02), 0.10, 0.77, FAIL),
+        (F1, Gate("quality", max_regression=0.02), 0.10, 0.77, FAIL),
+        (RMSE, Gate("quality", at_most=0.4), 0.33, 0.3, PASS),
+        (RMSE, Gate("quality", at_most=0.4), 2.90, 0.3, FAIL),
+        (RMSE, Gate("quality_drop", at_most=0.1), 0.35, 0.33, PASS),
+        (RMSE, Gate("quality_drop", at_most=0.1), 2.90, 0.33, FAIL),
+        (RMSE, Gate("quality_drop", at_most=0.1), 0.01, 0.33, PASS),
+        (RMSE, Gate("quality", max_regression=0.05), 0.34, 0.33, PASS),
+        (RMSE, Gate("quality", max_regression=0.05), 2.90, 0.33, FAIL),
+        # a log-likelihood: below zero, higher is better
+        (Metric("log-likelihood", better="higher"), Gate("quality", max_regression=0.1), -10.5, -10.0, PASS),
+        (Metric("log-likelihood", better="higher"), Gate("quality", max_regression=0.1), -11.5, -10.0, FAIL),
+        (Metric("energy", better="lower"), Gate("quality", max_regression=0.1), -9.5, -10.0, PASS),
+        (Metric("energy", better="lower"), Gate("quality", max_regression=0.1), -8.5, -10.0, FAIL),
+    ],
+)
+def test_gates_on_quality_know_the_direction(
+    metric: Metric, gate: Gate, value: float, original: float, outcome: str
+) -> None:
+    (settled,) = settle_gates([gate], metric, "gates.toml")
+    looked_at, beside = quality_figures(metric, value, original), quality_figures(metric, original)
+    assert judge(settled, looked_at, beside).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("metric", "gate", "words"),
+    [
+        (F1, Gate("accuracy_percent", at_least=90), 'does not fit the recipe\'s metric F1.*metric = "quality" with a'),
+        (F1, Gate("accuracy_drop_points", at_most=1.5), 'metric = "quality_drop" with a limit in its own unit'),
+        (RMSE, Gate("accuracy_percent", max_regression=0.1), "RMSE in K, of which lower is better"),
+        (Metric("error", better="lower", unit="%"), Gate("accuracy_drop_points", at_most=1), "does not fit"),
+        (F1, Gate("quality", at_most=0.8), "at_most would pass the worst; write at_least"),
+        (RMSE, Gate("quality", at_least=0.8), "at_least would pass the worst; write at_most"),
+    ],
+)
+def test_a_gate_that_does_not_fit_the_metric_is_refused(metric: Metric, gate: Gate, words: str) -> None:
+    with pytest.raises(TargetError, match=f"^gates.toml: gate {gate.metric}.*{words}"):
+        settle_gates([gate], metric, "gates.toml")
+
+
+def test_gates_on_accuracy_fit_a_metric_in_percent() -> None:
+    gates = (Gate("accuracy_percent", at_least=90), Gate("accuracy_drop_points", at_most=1), AT_MOST)
+    settled = settle_gates(gates, TOP1, "gates.toml")
+    assert [one.of for one in settled] == [TOP1, TOP1, None]
+    assert set(quality_figures(TOP1, 91.0, 92.0)) == {
+        "quality",
+        "quality_drop",
+        "accuracy_percent",
+        "accuracy_drop_points",
+    }
+    assert set(quality_figures(F1, 0.5, 0.6)) == {"quality", "quality_drop"}
+
+
+def test_a_gate_names_the_metric_and_its_unit() -> None:
+    gates = settle_gates(
+        [Gate("quality", at_most=0.4), Gate("quality_drop", at_most=0.1), Gate("quality", max_regression=0.05)],
+        RMSE,
+        "",
+    )
+    assert [one.describe() for one in gates] == [
+        "quality at_most 0.4 K (RMSE)",
+        "quality_drop at_most 0.1 K (RMSE)",
+        "quality max_regression 0.05 (RMSE)",
+    ]
+    (points,) = settle_gates([Gate("quality_drop", at_most=1.5)], TOP1, "")
+    assert points.describe() == "quality_drop at_most 1.5 points (top-1 accuracy)"
+    (accuracy,) = settle_gates([Gate("accuracy_percent", at_least=90)], TOP1, "")
+    assert accuracy.describe() == "accuracy_percent at_least 90"
+
+
+def test_a_gate_survives_being_written_down_but_for_its_metric() -> None:
+    for gate in (Gate("quality", at_least=0.7, of=F1), AT_MOST, Gate("file_bytes", max_regression=0.1)):
+        row = json.loads(json.dumps(gate.to_dict()))
+        (again,) = settle_gates([Gate(**row)], F1, "")
+        assert again == gate
+
+
+def test_a_gate_on_quality_that_was_not_settled_has_no_direction() -> None:
+    with pytest.raises(ValueError, match="the recipe's metric is not known yet"):
+        judge(Gate("quality", max_regression=0.1), {"quality": Figure(1.0)}, {"quality": Figure(1.0)})
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "shown"),
+    [
+        (TOP1, 91.254, "91.25 %"),
+        (F1, 0.77123, "0.7712"),
+        (RMSE, 0.33, "0.33 K"),
+        (RMSE, 12345.6, "1.235e+04 K"),
+        (F1, None, "-"),
+        (F1, math.nan, "nan"),
+    ],
+)
+def test_a_value_is_shown_with_its_unit(metric: Metric, value: float | None, shown: str) -> None:
+    assert metric.describe(value) == shown
+
+
+@pytest.mark.parametrize("metric", [TOP1, F1, RMSE])
+def test_a_metric_survives_json_without_its_function(metric: Metric) -> None:
+    again = parse_metric(json.loads(json.dumps(metric.to_dict())))
+    assert again == metric
+    with pytest.raises(RecipeError, match="has no function to compute it by"):
+        again(None, None)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"name": " ", "better": "higher"},
+        {"name": "a\nb", "better": "higher"},
+        {"name": 3, "better": "higher"},
+        {"name": "F1", "better": "more"},
+        {"name": "F1", "better": "lower", "unit": 5},
+        {"name": "F1", "better": "lower", "unit": "\n"},
+    ],
+)
+def test_a_metric_that_cannot_be_meant_is_refused(words: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="Metric"):
+        Metric(**words)

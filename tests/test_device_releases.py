@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from device_models import LINEAR
-from release_board import TARGET, Board, make_run, read_run
+from release_board import TARGET, Board, make_run, read_run, write_run
 
 from edgeprune.cli_boards import release as release_command
 from edgeprune.core.release import Release, find_release, render_releases
@@ -54,7 +55,28 @@ def test_a_run_for_another_target_or_with_another_file_is_refused(tmp_path: Path
     run = make_run(tmp_path / "b")
     (model,) = (run / "artifacts").iterdir()
     model.write_bytes(model.read_bytes() + b"x")
-    with pytest.raises(RunError, match="is not the file that was measured"):
+    with pytest.raises(RunError, match=r"is not what it was when it was made .* --from export"):
+        read_release(run, TARGET)
+    model.unlink()
+    with pytest.raises(RunError, match=r"is gone; make it anew: .* --from export"):
+        read_release(run, TARGET)
+
+
+def test_a_verdict_written_by_hand_is_not_released(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a", verdict="fail")
+    report = run / "report.json"
+    report.write_text(report.read_text().replace('"verdict": "fail"', '"verdict": "pass"'))
+    with pytest.raises(RunError, match=r"report\.json: is not what it was when it was made .* --from report"):
+        read_release(run, TARGET)
+
+
+def test_a_hash_written_by_hand_is_not_released(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a")
+    export, (model,) = run / "stages" / "export.json", (run / "artifacts").iterdir()
+    model.write_bytes(model.read_bytes() + b"x")
+    row = json.loads(export.read_text())["artifacts"][0]
+    export.write_text(export.read_text().replace(row["sha256"], hashlib.sha256(model.read_bytes()).hexdigest()))
+    with pytest.raises(RunError, match=r"export\.json: is not what it was"):
         read_release(run, TARGET)
 
 
@@ -64,9 +86,9 @@ def test_a_report_cannot_reach_out_of_its_run(tmp_path: Path, path: str) -> None
     (tmp_path / "secret").write_text("secret")
     (run / "link").symlink_to(tmp_path / "secret")
     report, export = (json.loads((run / name).read_text()) for name in ("report.json", "stages/export.json"))
-    report["result"]["artifact"] = export["artifacts"][0]["path"] = path
-    (run / "report.json").write_text(json.dumps(report))
-    (run / "stages" / "export.json").write_text(json.dumps(export))
+    (row,) = export["artifacts"]
+    model, report["result"]["artifact"] = row["path"], path
+    write_run(run, report, {**row, "path": path}, model)
     with pytest.raises(RunError, match="lies outside of the run"):
         read_release(run, TARGET)
 

@@ -30,6 +30,7 @@ def eval_data():
 def calibration_data():
     return batches()
 """
+METRIC = "from edgeprune.core.metric import Metric"
 
 
 def write(folder: Path, text: str) -> str:
@@ -61,7 +62,8 @@ def test_a_minimal_recipe_gets_the_defaults(tmp_path: Path) -> None:
 def test_a_recipe_may_bring_its_own_loss_metric_and_settings(tmp_path: Path) -> None:
     text = GOOD + (
         "def loss(outputs, targets):\n    return outputs.sum() * 0 + 7\n"
-        "def metric(outputs, targets):\n    return -1\n"
+        f"{METRIC}\n"
+        "metric = Metric('RMSE', lambda outputs, targets: -1, better='lower', unit='K')\n"
         "finetune = {'epochs': 3, 'distillation': 0.0}\n"
     )
     recipe = load_recipe(write(tmp_path, text))
@@ -69,6 +71,7 @@ def test_a_recipe_may_bring_its_own_loss_metric_and_settings(tmp_path: Path) -> 
     assert not recipe.classifies
     assert float(recipe.loss(torch.zeros(1, 3), torch.zeros(1))) == 7
     assert recipe.metric(np.zeros((1, 3)), np.zeros(1)) == -1
+    assert recipe.metric.to_dict() == {"name": "RMSE", "better": "lower", "unit": "K"}
     assert recipe.finetune == Finetune(epochs=3, distillation=0.0)
 
 
@@ -111,7 +114,31 @@ def test_a_recipe_may_bring_its_own_loss_metric_and_settings(tmp_path: Path) -> 
             ("distillation: expected a number from 0 to 1",),
         ),
         ("def batches", "loss = 3\ndef batches", ("loss: expected a function",)),
-        ("def batches", "def metric(o, t):\n    return o.no\ndef batches", ("mine.py:7", "AttributeError")),
+        (
+            "def batches",
+            f"{METRIC}\nmetric = Metric('F1', lambda o, t: o.no, better='higher')\ndef batches",
+            ("mine.py:7", "AttributeError"),
+        ),
+        ("def batches", "def metric(o, t):\n    return 1\ndef batches", ('Metric("F1", metric, better="higher")',)),
+        ("def batches", "metric = 3\ndef batches", ("say its name and which direction is better",)),
+        (
+            "def batches",
+            f"{METRIC}\nmetric = Metric('F1', better='up')\ndef batches",
+            (
+                "mine.py:7",
+                'better: expected "higher" or "lower", found \'up\'',
+            ),
+        ),
+        (
+            "def batches",
+            f"{METRIC}\nmetric = Metric('F1', better='lower')\ndef batches",
+            ("say its name and which direction is better",),
+        ),
+        (
+            "def batches",
+            f"{METRIC}\nmetric = Metric('F1', 3, better='lower')\ndef batches",
+            ("expected a function (outputs, targets), found 3",),
+        ),
         (
             "def batches",
             "def example_input():\n    return torch.zeros(2, 2)\ndef batches",

@@ -23,9 +23,9 @@ from edgeprune.export.artifacts import ExportRequest, build_artifacts
 from edgeprune.export.files import sha256_of
 from edgeprune.export.metadata import read_metadata
 from edgeprune.graph.trace import trace_model
-from edgeprune.stages import artifacts
-from edgeprune.stages.artifacts import Files, build, find_needed
+from edgeprune.stages.artifacts import Files, build, wants_mixed
 from edgeprune.stages.chain import Checked, Nets, check_artifacts_
+from edgeprune.stages.record import find_needed
 
 EXAMPLE = torch.zeros(1, *ODD_SHAPE)
 FEW = torch.zeros(1, 8)
@@ -97,17 +97,23 @@ def test_what_was_made_from_a_refused_file_is_refused_too(made: Made, tmp_path: 
 
 
 def test_a_needed_file_that_is_broken_stops_everything(made: Made, tmp_path: Path) -> None:
-    needed = find_needed(Target("board", "asked for int8", precision="int8"))
     with pytest.raises(ParityError, match=r"(?s)onnx int8: .*--precision mixed.*20 dB: body \("):
-        check(made, tmp_path, {"int8": triple("body.weight_scale")}, needed)
+        check(made, tmp_path, {"int8": triple("body.weight_scale")}, ("original-onnx-fp32", "pruned-onnx-int8"))
 
 
 @pytest.mark.parametrize(
-    ("precision", "asked"), [("fp32", "fp32"), ("int8", "int8"), ("mixed", "mixed"), ("auto", "fp32")]
+    ("runtime", "precision", "asked"),
+    [
+        ("onnxruntime", "fp32", "onnx-fp32"),
+        ("litert", "int8", "tflite-int8"),
+        ("onnxruntime", "mixed", "onnx-mixed"),
+        ("litert", "auto", "tflite-fp32"),
+    ],
 )
-def test_what_is_asked_for_is_needed(precision: str, asked: str) -> None:
-    needed = find_needed(Target("board", "a board", precision=precision))
-    assert needed == ("original-onnx-fp32", f"pruned-onnx-{asked}")
+def test_what_is_asked_for_is_needed(runtime: str, precision: str, asked: str) -> None:
+    target = Target("board", "a board", runtime, precision)
+    job: Any = SimpleNamespace(target=target, planned=target, baseline_format=target.format)
+    assert find_needed(job) == (f"original-{target.format}-fp32", f"pruned-{asked}")
 
 
 class Sorted(torch.nn.Module):
@@ -124,9 +130,12 @@ def job_for(runtime: str, said: list[str]) -> Any:
     )
     return SimpleNamespace(
         target=Target("board", "a board", runtime),
+        planned=Target("board", "a board", runtime),
         facts=SimpleNamespace(machine="x86_64", cpu_flags=()),
         recipe=recipe,
-        run=SimpleNamespace(result=lambda stage: {"model_sha256": "0" * 64}, finished=lambda stage: False),
+        run=SimpleNamespace(
+            result=lambda stage: {"model_sha256": "0" * 64}, finished=lambda stage: False, directory=Path("elsewhere")
+        ),
         detail=said.append,
     )
 
@@ -151,33 +160,8 @@ def test_a_format_that_cannot_be_made_is_left_out_unless_it_is_the_targets(tmp_p
         ("int8", False, True),
         ("int8", True, None),
         ("fp32", True, None),
+        ("fp32", False, True),
     ],
 )
-def test_mixed_files_are_tried_where_they_may_ship(
-    precision: str, right: bool, always: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """None: not at all; False: only if a layer is better in float."""
-    asked: list[Files] = []
-
-    def build_nothing(_: Any, __: Any, files: Files) -> tuple[Any, ...]:
-        asked.append(files)
-        return ()
-
-    monkeypatch.setattr(artifacts, "build", build_nothing)
-    monkeypatch.setattr(artifacts, "load_model", lambda _: None)
-    monkeypatch.setattr(artifacts, "read_originals", lambda _: [])
-    monkeypatch.setattr(artifacts, "evaluation_rows", lambda *_: (FEW.numpy(), None))
-    monkeypatch.setattr(artifacts, "check_artifacts_", lambda *_: None)
-    monkeypatch.setattr(artifacts, "_is_int8_right", lambda *_: right)
-    job: Any = SimpleNamespace(
-        target=Target("board", "a board", precision=precision),
-        facts=SimpleNamespace(host_key=""),
-        run=SimpleNamespace(path=tmp_path.joinpath, directory=tmp_path),
-        original=None,
-        formats=("onnx", "tflite"),
-        planned=SimpleNamespace(fitted_precision="int8"),
-    )
-    artifacts.export(job)
-    mixed = [files for files in asked if "mixed" in files.precisions]
-    assert [files.wishes.always for files in mixed] == ([] if always is None else [always])
-    assert all(files.formats == ("onnx",) for files in mixed)
+def test_mixed_files_are_tried_where_they_may_ship(precision: str, right: bool, always: bool | None) -> None:
+    assert wants_mixed(precision, right) is always

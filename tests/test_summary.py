@@ -22,7 +22,7 @@ LATENCY = {
 }
 FIGURES = {
     "artifact": "artifacts/original.fp32.onnx",
-    "accuracy_percent": 91.25,
+    "quality": 91.25,
     "latency": LATENCY,
     "predicted_ms": None,
     "first_ms": 3.0,
@@ -31,6 +31,8 @@ FIGURES = {
     "peak_memory_mib": None,
     "parameters": 12345,
     "macs": 678900,
+    "activation_bytes": 65536,
+    "problems": [],
     "power": "no power sensor",
 }
 
@@ -50,7 +52,7 @@ ARTIFACTS = [
         "scheme": "int8",
         "sha256": "1" * 64,
         "latency": LATENCY,
-        "accuracy_percent": 90.0,
+        "quality": 90.0,
         "accurate": True,
         "fastest": True,
     },
@@ -63,6 +65,8 @@ def report() -> dict[str, Any]:
         "created": "2026-11-21T00:00:00+00:00",
         "verdict": "fail",
         "target": "rpi4",
+        "metric": {"name": "top-1 accuracy", "better": "higher", "unit": "%"},
+        "judged_by": "target rpi4",
         "recipe": "<mine>",
         "runtime": "onnxruntime 1.31.1",
         "baseline": FIGURES,

@@ -21,7 +21,8 @@ class Artifact:
 
     `role` is "original" (the unpruned net) or "pruned"; `format` and `precision` are those of
     `core.target.FORMAT_PRECISIONS`; `path` is relative to the run directory; `predicted_ms` is what it is predicted to
-    take on the device, where it was chosen by that.
+    take on the device, where it was chosen by that; `activation_bytes` the most that any one layer of a file of mixed
+    precision reads and writes.
     """
 
     path: str
@@ -34,6 +35,7 @@ class Artifact:
     outputs: tuple[Signature, ...]
     scheme: str = ""
     predicted_ms: float | None = None
+    activation_bytes: int | None = None
 
     @property
     def name(self) -> str:

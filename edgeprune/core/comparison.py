@@ -108,8 +108,8 @@ def equivalence_p(differences: np.ndarray, margin: float) -> float:
     return float(stdtr(count - 1, (abs(mean) - margin) / error))
 
 
-def render_comparison(names: tuple[str, str], found: Comparison) -> str:
-    """The comparison, for people."""
+def render_comparison(names: tuple[str, str], found: Comparison, problems: Sequence[str] = ()) -> str:
+    """The comparison, for people; `problems` say why a run is not valid, of which nothing follows."""
     first, second = names
     change = 100 * (found.ratio - 1)
     said = {
@@ -125,6 +125,7 @@ def render_comparison(names: tuple[str, str], found: Comparison) -> str:
             f"B / A: {found.ratio:.4f} ({change:+.2f} %), 95 % interval {found.low:.4f} to {found.high:.4f}, "
             f"{found.rounds} interleaved rounds",
             f"equivalence within {100 * found.margin:g} %: p = {found.p_equivalent:.3g} (two one-sided tests)",
-            said[found.verdict],
+            *(f"not valid: {problem}" for problem in problems),
+            "inconclusive: nothing follows from a run that is not valid" if problems else said[found.verdict],
         ]
     )

@@ -4,53 +4,63 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from edgeprune.core.artifact import Artifact
 from edgeprune.core.energy import Energy
-from edgeprune.core.gate import Figure, Gate
+from edgeprune.core.gate import ACCURACY, ACCURACY_DROP, QUALITY, QUALITY_DROP, Figure, Gate
+from edgeprune.core.limits import Costs
 from edgeprune.core.measurement import Measurement
-from edgeprune.core.statistics import LatencySummary, ratio_interval
+from edgeprune.core.metric import TOP1, Metric
+from edgeprune.core.statistics import CONFIDENCE, LatencySummary, median_interval, ratio_interval
 from edgeprune.core.target import Budget
 
-REPORT_VERSION = 1
+REPORT_VERSION = 2
 
 
 @dataclass(frozen=True)
 class Figures:
     """One artifact with everything that was measured of it on the device.
 
-    `accuracy_percent` is the recipe's metric over `samples` evaluation inputs, computed in the runtime there.
+    `quality` is the recipe's `metric` over `samples` evaluation inputs, computed in the runtime there: None where it
+    was not computed, NaN where the metric gave no finite number. `costs` are those of the net that the file holds.
     """
 
     artifact: Artifact
     measurement: Measurement
-    accuracy_percent: float | None
+    quality: float | None
     samples: int
-    parameters: int
-    macs: int
+    costs: Costs
     predicted_ms: float | None = None
+    metric: Metric = TOP1
 
-    @property
+    @cached_property
     def latency(self) -> LatencySummary:
         """Steady-state latency."""
         return self.measurement.latency
+
+    @property
+    def shown_quality(self) -> float | None:
+        """The quality as a report can hold it: None where there is no finite number."""
+        return None if self.quality is None or self.quality != self.quality else self.quality
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; raw samples stay in the measurement's own file."""
         measurement = self.measurement
         return {
             "artifact": self.artifact.path,
-            "accuracy_percent": self.accuracy_percent,
-            "accuracy_samples": self.samples,
+            "quality": self.shown_quality,
+            "quality_samples": self.samples,
             "latency": self.latency.to_dict(),
             "init_ms": measurement.init_ms,
             "first_ms": measurement.first_ms,
             "warmup_runs": measurement.warmup_runs,
             "file_bytes": self.artifact.bytes,
             "peak_memory_mib": measurement.peak_memory_mib,
-            "parameters": self.parameters,
-            "macs": self.macs,
+            "parameters": self.costs.parameters,
+            "macs": self.costs.macs,
+            "activation_bytes": self.costs.activation_bytes,
             "predicted_ms": self.predicted_ms,
             "energy_mj": measurement.energy_mj,
             "power": measurement.power,
@@ -61,59 +71,78 @@ class Figures:
         }
 
 
-def gate_figures(figures: Figures, baseline: Figures | None = None) -> dict[str, Figure]:
-    """What gates can look at, by metric. With a baseline, the speed-up and the accuracy drop against it."""
+def gate_figures(
+    figures: Figures, baseline: Figures | None = None, confidence: float = CONFIDENCE
+) -> dict[str, Figure]:
+    """What gates can look at, by metric. With a baseline, the speed-up and the drop of the quality against it.
+
+    Intervals of latencies hold with `confidence`. Whatever an invalid run gave carries its problem.
+    """
+    return {
+        **_timed_figures(figures, confidence),
+        **_cost_figures(figures),
+        **quality_figures(figures.metric, figures.quality, baseline.quality if baseline else None),
+        **({"speedup": _speedup(figures, baseline, confidence)} if baseline else {}),
+    }
+
+
+def _timed_figures(figures: Figures, confidence: float) -> dict[str, Figure]:
+    """Those that come from the run on the device."""
     measurement, latency = figures.measurement, figures.latency
     problem = "; ".join(measurement.problems)
-    found = {
-        "latency_p50_ms": Figure(latency.p50_ms, latency.median_low_ms, latency.median_high_ms, problem=problem),
+    low, high = median_interval(measurement.samples_ms, confidence)
+    figures_by_metric = {
+        "latency_p50_ms": Figure(latency.p50_ms, low, high, problem=problem),
         "latency_p90_ms": Figure(latency.p90_ms, problem=problem),
         "latency_p95_ms": Figure(latency.p95_ms, problem=problem),
         "latency_p99_ms": Figure(latency.p99_ms, problem=problem),
-        "init_ms": Figure(measurement.init_ms),
-        "first_ms": Figure(measurement.first_ms),
-        "file_bytes": Figure(figures.artifact.bytes),
+        "init_ms": Figure(measurement.init_ms, problem=problem),
+        "first_ms": Figure(measurement.first_ms, problem=problem),
     }
     if measurement.peak_memory_mib is not None:
-        found["peak_memory_mib"] = Figure(measurement.peak_memory_mib)
+        figures_by_metric["peak_memory_mib"] = Figure(measurement.peak_memory_mib, problem=problem)
     if measurement.energy is not None:
-        found["energy_mj"] = _energy(measurement.energy)
-    found |= accuracy_figures(figures, baseline)
-    return found | ({"speedup": _speedup(figures, baseline, problem)} if baseline else {})
+        figures_by_metric["energy_mj"] = _energy(measurement.energy, problem)
+    return figures_by_metric
 
 
-def accuracy_figures(figures: Figures, baseline: Figures | None = None) -> dict[str, Figure]:
-    """Those of :func:`gate_figures` that accuracy gates look at."""
-    if figures.accuracy_percent is None:
+def _cost_figures(figures: Figures) -> dict[str, Figure]:
+    """Those that were counted on the file and on the net that it holds: no run can spoil them."""
+    counted = {name: getattr(figures.costs, name) for name in ("parameters", "macs", "activation_bytes")}
+    return {name: Figure(value) for name, value in {**counted, "file_bytes": figures.artifact.bytes}.items()}
+
+
+def quality_figures(metric: Metric, value: float | None, original: float | None = None) -> dict[str, Figure]:
+    """Those of :func:`gate_figures` that gates on the recipe's metric look at; of the `original` it is held against."""
+    if value is None:
         return {}
-    found = {"accuracy_percent": Figure(figures.accuracy_percent)}
-    if baseline is not None and baseline.accuracy_percent is not None:
-        found["accuracy_drop_points"] = Figure(baseline.accuracy_percent - figures.accuracy_percent)
-    return found
+    names = [(QUALITY, QUALITY_DROP), *([(ACCURACY, ACCURACY_DROP)] if metric.is_percent else [])]
+    drop = {} if original is None else {name: Figure(metric.drop(value, original)) for _, name in names}
+    return {**{name: Figure(value) for name, _ in names}, **drop}
 
 
-def _energy(energy: Energy) -> Figure:
+def _energy(energy: Energy, problem: str) -> Figure:
     value, error = energy.energy_mj, energy.uncertainty_mj or 0.0
     if value is None:
         return Figure(None, problem=energy.reason)
-    return Figure(value, value - error, value + error)
+    return Figure(value, value - error, value + error, problem=problem)
 
 
-def _speedup(figures: Figures, baseline: Figures, problem: str) -> Figure:
-    problem = problem or "; ".join(f"baseline: {text}" for text in baseline.measurement.problems)
-    speedup, low, high = ratio_interval(baseline.measurement.samples_ms, figures.measurement.samples_ms)
-    return Figure(speedup, low, high, problem=problem)
+def _speedup(figures: Figures, baseline: Figures, confidence: float) -> Figure:
+    problems = [*figures.measurement.problems, *(f"baseline: {text}" for text in baseline.measurement.problems)]
+    speedup, low, high = ratio_interval(baseline.measurement.samples_ms, figures.measurement.samples_ms, confidence)
+    return Figure(speedup, low, high, problem="; ".join(problems))
 
 
 def budget_gates(budget: Budget, gates: Sequence[Gate]) -> tuple[Gate, ...]:
-    """The gates with the budget itself among them: a release that misses its own budget does not ship."""
-    own: list[Gate] = []
-    if budget.speedup is not None:
-        own.append(Gate("speedup", at_least=budget.speedup))
-    if budget.latency_ms is not None:
-        own.append(Gate("latency_p50_ms", at_most=budget.latency_ms))
-    if budget.energy_mj is not None:
-        own.append(Gate("energy_mj", at_most=budget.energy_mj))
+    """The gates with the whole budget among them: a release that misses its own budget does not ship."""
+    most = {
+        "latency_p50_ms": budget.latency_ms,
+        "energy_mj": budget.energy_mj,
+        **{name: getattr(budget, name) for name in ("file_bytes", "parameters", "macs", "activation_bytes")},
+    }
+    own = [Gate("speedup", at_least=budget.speedup)] if budget.speedup is not None else []
+    own += [Gate(metric, at_most=limit) for metric, limit in most.items() if limit is not None]
     return (*own, *(gate for gate in gates if gate not in own))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgeprune.core.gate import FAIL, INCONCLUSIVE, METRICS, PASS, Gate, GateResult
+from edgeprune.core.gate import FAIL, INCONCLUSIVE, PASS, Gate, GateResult
 from edgeprune.core.measurement import Conditions
 from edgeprune.core.statistics import LatencySummary
 from edgeprune.core.summary import render_columns
@@ -65,7 +65,7 @@ def _severity(result: GateResult) -> int:
 def _badness(gate: Gate, value: float | None) -> float:
     if value is None:
         return float("inf")
-    return value if METRICS[gate.metric] == "lower" else -value
+    return value if gate.is_lower_better else -value
 
 
 def find_unlike(boards: Sequence[BoardLatency]) -> list[Unlike]:

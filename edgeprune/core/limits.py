@@ -17,6 +17,8 @@ UNITS = {
     "macs": "multiply-accumulates",
     "activation_bytes": "bytes of activations",
 }
+STATED_BYTES = 512
+"""What a final file states of itself beyond an untrained one: its plan and its scheme."""
 REPEAT = "@"
 """What follows it in a layer's name counts the uses of the same weights."""
 
@@ -39,7 +41,8 @@ SIZES = {
     "mixed": Sizes(1, 4, 4),
 }
 """By precision; biases of static 8-bit weights have 32 bits, beside 16-bit activations 64 (TFLite's specification).
-Of mixed precision, as if no layer stayed in float."""
+Of mixed precision the least that a file may take, as which layers stay in float is chosen once the net is trained,
+within what the file may take then; and the most that activations may."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,9 @@ class Costs:
     """What a layer or a net costs at given widths, whatever board it runs on.
 
     `parameters` are weights of convolutions and linear layers and a bias for each output channel, as batch norm leaves
-    them once folded. `activation_bytes` is the largest sum of a layer's input and output, at batch 1: no arena is
-    smaller, but one is larger where a shortcut waits meanwhile.
+    them once folded; of a whole net that was counted as it is, also those of what is no such layer.
+    `activation_bytes` is the largest sum of a layer's input and output, at batch 1: no arena is smaller, but one is
+    larger where a shortcut waits meanwhile.
     """
 
     parameters: int = 0
@@ -112,19 +116,36 @@ def count_costs(layers: Iterable[Layer], widths: Mapping[str, int], precision: s
     return Costs(**totals, activation_bytes=max((part.activation_bytes for part in parts), default=0))
 
 
-def read_limits(budget: Budget, precision: str, overhead_bytes: int) -> Limits:
+def stated_bytes(layers: Iterable[Layer], precision: str) -> int:
+    """What a final file may state of itself beyond an untrained one; in int8 also by how much channels were raised."""
+    raised = sum(layer.shape.cout for layer in layers) if SIZES[precision].weight == 1 else 0
+    return STATED_BYTES + raised
+
+
+def read_limits(budget: Budget, precision: str, overhead_bytes: int, other_parameters: int = 0) -> Limits:
     """The limits of a budget on a net whose file in that precision takes `overhead_bytes` beside its weights.
 
+    `other_parameters` are those of the unpruned net that no layer counts: as they may stay whole, they are taken off.
+
     Raises:
-        InfeasibleBudget: the file may not be larger than that overhead.
+        InfeasibleBudget: the file may not be larger than that overhead, or there are more of these parameters.
     """
-    weight_bytes = None if budget.file_bytes is None else budget.file_bytes - overhead_bytes
-    if weight_bytes is not None and weight_bytes <= 0:
-        raise InfeasibleBudget(
-            f"no widths meet a file of {budget.file_bytes:,} bytes: {overhead_bytes:,} of them are not weights; "
-            "raise this limit"
-        )
-    return Limits(budget.parameters, weight_bytes, budget.macs, budget.activation_bytes, precision)
+    weight_bytes, parameters = budget.file_bytes, budget.parameters
+    if weight_bytes is not None:
+        weight_bytes -= overhead_bytes
+        if weight_bytes <= 0:
+            raise InfeasibleBudget(
+                f"no widths meet a file of {budget.file_bytes:,} bytes: {overhead_bytes:,} of them are not weights; "
+                "raise this limit"
+            )
+    if parameters is not None:
+        parameters -= other_parameters
+        if parameters <= 0:
+            raise InfeasibleBudget(
+                f"no widths meet {budget.parameters:,} parameters: {other_parameters:,} of them belong to norms, "
+                "embeddings and the like; raise this limit"
+            )
+    return Limits(parameters, weight_bytes, budget.macs, budget.activation_bytes, precision)
 
 
 def allowed_widths(offered: Mapping[str, Collection[int]], limits: Limits) -> dict[str, list[int]]:

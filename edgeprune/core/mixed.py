@@ -15,8 +15,10 @@ from math import inf, isfinite
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, OptimizeResult, milp
 
+from edgeprune.core.limits import SIZES
 from edgeprune.errors import ExportError
 
+FLOAT, INT8 = SIZES["fp32"], SIZES["int8"]
 LARGEST = 1e4
 """What the largest cost is scaled to, so that the solver's absolute gap of 1e-6 is far below a tie."""
 TIE = 1e-2
@@ -27,12 +29,17 @@ INFEASIBLE = 2
 
 @dataclass(frozen=True)
 class QuantizedLayer:
-    """A layer, the noise power that its quantization adds to the output, and what it costs in float and in int8."""
+    """A layer, the noise power that its quantization adds to the output, and what it costs in float and in int8.
+
+    `weights` is how many it holds, `values` how many activations it reads and writes.
+    """
 
     name: str
     noise: float
     float_cost: float = 0.0
     int8_cost: float = 0.0
+    weights: int = 0
+    values: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,12 +75,18 @@ class Output:
 
 @dataclass(frozen=True)
 class MixedProblem:
-    """Parts of a net in order, layers before merges, and what they give; no choice may cost more than `budget`."""
+    """Parts of a net in order, layers before merges, and what they give.
+
+    No choice may cost more than `budget`, make the file larger than in int8 by more than `room_bytes`, or let a layer
+    read and write more than `most_activation_bytes`.
+    """
 
     layers: tuple[QuantizedLayer, ...]
     outputs: tuple[Output, ...] = ()
     budget: float = inf
     merges: tuple[Merge, ...] = ()
+    room_bytes: float = inf
+    most_activation_bytes: float = inf
 
     @property
     def parts(self) -> tuple[QuantizedLayer | Merge, ...]:
@@ -87,6 +100,20 @@ class MixedProblem:
         own = sum(one.float_cost if in_float else one.int8_cost for one, in_float in chosen)
         return own + sum(output.cost(held) for output in self.outputs)
 
+    def added_bytes(self, floats: Sequence[bool]) -> int:
+        """By how much the weights that stay in float make the file larger."""
+        more = FLOAT.weight - INT8.weight
+        return sum(more * layer.weights for layer, chosen in zip(self.layers, floats, strict=True) if chosen)
+
+    def activation_bytes(self, floats: Sequence[bool]) -> int:
+        """The most that any one layer reads and writes."""
+        pairs = zip(self.layers, floats, strict=True)
+        return max((layer.values * (FLOAT if chosen else INT8).activation for layer, chosen in pairs), default=0)
+
+    def may_float(self, layer: QuantizedLayer) -> bool:
+        """Whether its activations are within the limit in float."""
+        return layer.values * FLOAT.activation <= self.most_activation_bytes
+
     def noise(self, floats: Sequence[bool]) -> float:
         """Noise power at the output."""
         return sum(layer.noise for layer, chosen in zip(self.layers, floats, strict=True) if not chosen)
@@ -95,7 +122,7 @@ class MixedProblem:
 def choose_floats(problem: MixedProblem, noise: float) -> tuple[bool, ...] | None:
     """The cheapest choice of layers that stay in float with so much noise at most, proven; ties go to int8.
 
-    None where no choice with so little noise is within the budget, proven too.
+    None where no choice with so little noise is within the budget and the other limits, proven too.
 
     Raises:
         ExportError: the solver gave up.
@@ -124,11 +151,15 @@ def _solve(problem: MixedProblem, noise: float) -> OptimizeResult:
         limits.append(LinearConstraint(np.array([row for row, _ in rows]), ub=np.array([most for _, most in rows])))
     if isfinite(problem.budget):
         limits.append(LinearConstraint(costs[None] * scale, ub=(problem.budget - base) * scale))
+    if isfinite(problem.room_bytes):
+        added = np.array([problem.added_bytes(np.arange(count) == one) for one in range(count)] + [0] * others)
+        most = float(added.max()) or 1.0
+        limits.append(LinearConstraint(added[None] / most, ub=problem.room_bytes / most))
     return milp(
         costs * scale + ties,
         constraints=limits,
         integrality=np.array([1] * count + [0] * others),
-        bounds=Bounds(0, 1),
+        bounds=Bounds(0, [*(float(problem.may_float(one)) for one in problem.layers), *[1.0] * others]),
         options={"mip_rel_gap": 0.0},
     )
 

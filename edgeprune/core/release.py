@@ -94,7 +94,8 @@ def build_release(report: Mapping[str, Any], artifact: Artifact, runner: str, th
             "runtime": report["runtime"],
             "latency_p50_ms": result["latency"]["p50_ms"],
             "latency_p95_ms": result["latency"]["p95_ms"],
-            "accuracy_percent": result["accuracy_percent"],
+            "quality": result["quality"],
+            "metric": report["metric"],
         },
     }
     return Release(json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False) + "\n", runner)
@@ -146,7 +147,7 @@ def render_releases(releases: Sequence[ReleaseOnBoard]) -> str:
         "recipe",
         "precision",
         "p50 ms",
-        "accuracy %",
+        "quality",
         "created",
         "bytes",
         "signature",
@@ -159,7 +160,7 @@ def _row(release: ReleaseOnBoard) -> tuple[str, ...]:
     measured = measured if isinstance(measured, dict) else {}
     state = "active" if release.current else "previous" if release.previous else "" if release.whole else "not whole"
     texts = [_plain(manifest.get(key)) for key in ("target", "recipe", "precision")]
-    figures = [_figure(measured.get("latency_p50_ms"), ".3f"), _figure(measured.get("accuracy_percent"), ".2f")]
+    figures = [_figure(measured.get("latency_p50_ms"), ".3f"), _quality(measured)]
     return (
         release.id,
         state,
@@ -169,6 +170,15 @@ def _row(release: ReleaseOnBoard) -> tuple[str, ...]:
         f"{release.bytes:,}",
         _plain(release.signature),
     )
+
+
+def _quality(measured: Mapping[str, Any]) -> str:
+    """The recipe's metric with its name and unit; a board may hold anything."""
+    value, metric = measured.get("quality"), measured.get("metric")
+    if not isinstance(value, int | float) or not isinstance(metric, dict):
+        return "-"
+    shown = _figure(value, ".4g")
+    return " ".join(word for word in (_plain(metric.get("name")), shown, _plain(metric.get("unit"))) if word)
 
 
 def _plain(value: Any) -> str:

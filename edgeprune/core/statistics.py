@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 CONFIDENCE = 0.95
-RESAMPLES = 1000
+RESAMPLES = 10_000
 SETTLED_PERCENTILE = 10
 SEED = 20261121
 """Fixed, so that the same samples always give the same interval."""
@@ -69,9 +69,7 @@ def settle_medians(
 
 def median_interval(samples: Sequence[float] | np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Bootstrap interval of the median, in the samples' unit."""
-    values = np.asarray(samples, dtype=float)
-    medians = np.median(_resample(values), axis=1)
-    return _interval(medians, confidence)
+    return _interval(_draw_medians(np.asarray(samples, dtype=float)), confidence)
 
 
 def ratio_interval(
@@ -82,13 +80,24 @@ def ratio_interval(
     The two are resampled apart, which is conservative where they were measured interleaved.
     """
     above, below = np.asarray(numerators, dtype=float), np.asarray(denominators, dtype=float)
-    ratios = np.median(_resample(above), axis=1) / np.median(_resample(below, SEED + 1), axis=1)
+    ratios = _draw_medians(above) / _draw_medians(below, SEED + 1)
     return float(np.median(above) / np.median(below)), *_interval(ratios, confidence)
 
 
-def _resample(values: np.ndarray, seed: int = SEED) -> np.ndarray:
-    chosen = np.random.default_rng(seed).integers(0, values.size, (RESAMPLES, values.size), dtype=np.int32)
-    return values[chosen]
+def _draw_medians(values: np.ndarray, seed: int = SEED) -> np.ndarray:
+    """Medians of RESAMPLES resamples, in a time that hardly grows with the number of values.
+
+    A resample is `size` uniform numbers, each naming one of the sorted values. Its median needs the middle one or two
+    of these numbers only: of `size` uniform numbers the m-th smallest is Beta(m, size - m + 1) distributed, and the
+    next is the smallest of those that are left (David and Nagaraja, "Order Statistics", 2003, sections 2.1 and 2.5).
+    """
+    random, size = np.random.default_rng(seed), values.size
+    ordered, middle = np.sort(values), (size + 1) // 2
+    lower = upper = random.beta(middle, size - middle + 1, RESAMPLES)
+    if size % 2 == 0:
+        upper = lower + (1 - lower) * (1 - random.random(RESAMPLES) ** (1 / (size - middle)))
+    low, high = (ordered[np.minimum((share * size).astype(int), size - 1)] for share in (lower, upper))
+    return np.asarray((low + high) / 2)
 
 
 def _interval(values: np.ndarray, confidence: float) -> tuple[float, float]:

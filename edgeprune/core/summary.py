@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from edgeprune.core.metric import HIGHER, Metric, parse_metric
 from edgeprune.core.plan import BRANCH
 
 Row = tuple[str, Callable[[Mapping[str, Any]], str]]
@@ -27,6 +28,16 @@ def _figure(value: float | None, pattern: str) -> str:
     return "-" if value is None else pattern.format(value)
 
 
+def figures_rows(metric: Metric) -> tuple[Row, ...]:
+    """What is told of one file, a line each."""
+    better = "" if metric.better == HIGHER else ", lower is better"
+    return (
+        ("artifact", lambda row: str(row["artifact"])),
+        (f"{metric.name} (in the runtime{better})", lambda row: metric.describe(row["quality"])),
+        *TIMED,
+    )
+
+
 def _energy(row: Mapping[str, Any]) -> str:
     found = row.get("energy") or {}
     if found.get("energy_mj") is None:
@@ -38,9 +49,7 @@ def _size(row: Mapping[str, Any]) -> str:
     return f"{row['file_bytes'] / 1024:.1f} KiB"
 
 
-ROWS: tuple[Row, ...] = (
-    ("artifact", lambda row: str(row["artifact"])),
-    ("accuracy (in the runtime)", lambda row: _figure(row["accuracy_percent"], "{:.2f} %")),
+TIMED: tuple[Row, ...] = (
     ("latency p50", lambda row: f"{row['latency']['p50_ms']:.4g} ms"),
     (
         "  95 % interval of p50",
@@ -54,24 +63,33 @@ ROWS: tuple[Row, ...] = (
     ("peak memory", lambda row: _figure(row["peak_memory_mib"], "{:.1f} MiB")),
     ("parameters", lambda row: f"{row['parameters']:,}"),
     ("multiply-accumulates", lambda row: f"{row['macs']:,}"),
+    ("largest activations", lambda row: f"{row['activation_bytes'] / 1024:.1f} KiB"),
     ("energy above idle", _energy),
+    ("run", lambda row: describe_run(row["problems"])),
 )
+
+
+def describe_run(problems: Sequence[str]) -> str:
+    """Whether the run behind figures may be believed."""
+    return "NOT VALID" if problems else "valid"
 
 
 def render_result(report: Mapping[str, Any]) -> str:
     """The table that ends a deployment: the unpruned fp32 artifact beside the shipped one."""
-    columns = (report["baseline"], report["result"])
-    table = [("", "before", "after"), *((name, *(cell(column) for column in columns)) for name, cell in ROWS)]
+    columns, metric = _columns(report), parse_metric(report["metric"])
+    rows = figures_rows(metric)
+    table = [("", "before", "after"), *((name, *(cell(column) for column in columns)) for name, cell in rows)]
     low, high = report["speedup_interval"]
     device, conditions = report["device"], report["conditions"]
     lines = [
         render_columns(table),
         "",
-        f"speed-up {report['speedup']:.2f} (95 % interval {low:.2f} to {high:.2f}), measured interleaved on "
-        f"{device['host']}: {device['cpu']}, {report['runtime']}, {conditions['threads']} thread(s)",
+        f"speed-up {report['speedup']:.2f}{doubt(columns)} (95 % interval {low:.2f} to {high:.2f}), measured "
+        f"interleaved on {device['host']}: {device['cpu']}, {report['runtime']}, {conditions['threads']} thread(s)",
         "",
-        render_artifacts(report["artifacts"]),
+        render_artifacts(report["artifacts"], metric),
         "",
+        *([f"judged by {report['judged_by']}"] if report["gates"] else []),
         *(f"gate {row['outcome']:<12} {row['gate']}: {row['reason']}" for row in report["gates"]),
         *(f"note: {note}" for note in report["notes"]),
         f"verdict: {report['verdict']}",
@@ -79,15 +97,20 @@ def render_result(report: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def render_artifacts(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Every exported file with what was measured of it, which one ships, and which is the fastest that may."""
-    table = [("file", "accuracy", "p50 ms", "p95 ms", "KiB", "choice")]
+def doubt(columns: Sequence[Mapping[str, Any]]) -> str:
+    """What is said behind a ratio of figures, where a run behind it is not valid."""
+    return ", NOT VALID" if any(column["problems"] for column in columns) else ""
+
+
+def render_artifacts(rows: Sequence[Mapping[str, Any]], metric: Metric) -> str:
+    """Every exported file with what was measured of it, which one ships, and which is the fastest that is valid."""
+    table = [("file", metric.name, "p50 ms", "p95 ms", "KiB", "choice")]
     for row in rows:
         latency = row.get("latency")
         table.append(
             (
                 row["path"],
-                _figure(row.get("accuracy_percent"), "{:.2f} %"),
+                metric.describe(row.get("quality")),
                 f"{latency['p50_ms']:.4g}" if latency else "-",
                 f"{latency['p95_ms']:.4g}" if latency else "-",
                 f"{row['bytes'] / 1024:.1f}",
@@ -98,9 +121,9 @@ def render_artifacts(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def describe_choice(row: Mapping[str, Any]) -> str:
-    """Whether a report's artifact ships, is the fastest that may, too inaccurate to, or wrong."""
+    """Whether a report's artifact ships, is the fastest of those that may be believed, is inaccurate or wrong."""
     words = {"shipped": row.get("shipped"), "fastest": row.get("fastest"), "inaccurate": row.get("accurate") is False}
-    words |= {"refused": row.get("refused")}
+    words |= {"refused": row.get("refused"), "not valid": row.get("problems")}
     return ", ".join(word for word, true in words.items() if true)
 
 
@@ -138,13 +161,26 @@ def describe_width(row: Mapping[str, Any]) -> str:
 def render_comparison(names: Sequence[str], reports: Sequence[Mapping[str, Any]]) -> str:
     """The shipped artifacts of several runs, side by side."""
     results = [report["result"] for report in reports]
+    metrics = [parse_metric(report["metric"]) for report in reports]
     table = [("", *names), ("verdict", *(str(report["verdict"]) for report in reports))]
-    table += [(name, *(cell(result) for result in results)) for name, cell in ROWS]
-    table.append(("speed-up", *(f"{report['speedup']:.2f}" for report in reports)))
-    fingerprints = {report["device"]["fingerprint"] for report in reports}
-    warning = (
-        ""
-        if len(fingerprints) == 1
-        else "\nnote: these runs were measured on different devices; latencies do not compare"
-    )
-    return render_columns(table) + warning
+    table += [_line(rows, results) for rows in zip(*map(figures_rows, metrics), strict=True)]
+    table.append(("speed-up", *(f"{report['speedup']:.2f}{doubt(_columns(report))}" for report in reports)))
+    notes = []
+    if len({report["device"]["fingerprint"] for report in reports}) > 1:
+        notes.append("note: these runs were measured on different devices; latencies do not compare")
+    if len(set(metrics)) > 1:
+        labels = ", ".join(dict.fromkeys(metric.label for metric in metrics))
+        notes.append(f"note: these runs are judged by different metrics ({labels}); quality does not compare")
+    return "\n".join([render_columns(table), *notes])
+
+
+def _line(rows: Sequence[Row], results: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """A figure of several files; each named by itself where it is not the same one of all."""
+    names, cells = {name for name, _ in rows}, [cell(one) for (_, cell), one in zip(rows, results, strict=True)]
+    if len(names) == 1:
+        return (*names, *cells)
+    return ("quality", *(f"{name}: {cell}" for (name, _), cell in zip(rows, cells, strict=True)))
+
+
+def _columns(report: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    return report["baseline"], report["result"]

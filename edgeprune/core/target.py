@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeprune.core.answers import LARGEST
-from edgeprune.core.gate import METRICS, Gate
+from edgeprune.core.gate import LIMITS, METRICS, RELATIVE, Gate, check_direction
 from edgeprune.core.measurement import Protocol
+from edgeprune.core.statistics import CONFIDENCE
 from edgeprune.errors import TargetError
 
 RUNTIMES = {"onnxruntime": "onnx", "litert": "tflite"}
@@ -32,7 +33,7 @@ PROVIDERS = ("cpu", "xnnpack", "cuda", "tensorrt")
 FASTEST = "fastest"
 """In place of core numbers: as many of the fastest cores as there are threads."""
 AUTO = "auto"
-"""In place of a precision: what ships is the fastest file, measured on the device, within the accuracy limit."""
+"""In place of a precision or a runtime: what ships is the fastest file, measured on the device, within the limits."""
 
 BOARD_METERS = ("jetson", "hwmon", "rpi5", "odpm", "battery", "rapl")
 """Power meters that a board has itself; the agent finds the first of them for AUTO."""
@@ -84,6 +85,13 @@ class Budget:
     energy_mj: float | None = None
     """Of one inference, above idle, in mJ; the board needs a power meter."""
 
+    @property
+    def gate_confidence(self) -> float:
+        """Confidence of the two-sided intervals that gates on latency look at: 95 %, or more, so that a limit is met as
+        surely as is asked for.
+        """
+        return max(CONFIDENCE, 2 * (self.confidence or 0.5) - 1)
+
     def limit_ms(self, baseline_ms: float, power_w: float | None) -> float:
         """The most that the net may take, the unpruned fp32 one taking `baseline_ms`; it draws `power_w` above idle."""
         limits = [self.latency_ms, self.speedup and baseline_ms / self.speedup]
@@ -95,8 +103,9 @@ class Budget:
 class Target:
     """A kind of board + runtime + budget + gates; never an address, never a secret.
 
-    `runtime` is a key of RUNTIMES; `threads` is the number of inference threads; `precision` is what ships, one of
-    FORMAT_PRECISIONS for the runtime's format or AUTO; `step` is the granularity of widths (channels).
+    `runtime` is a key of RUNTIMES or AUTO; `threads` is the number of inference threads; `precision` is what ships, one
+    of FORMAT_PRECISIONS for the runtime's format (of all formats where the runtime is AUTO) or AUTO; `step` is the
+    granularity of widths (channels).
     """
 
     name: str
@@ -140,7 +149,7 @@ class Target:
                 f"target {self.name}: io: ONNX files take and give float32; "
                 'choose runtime = "litert", or leave them out'
             )
-        if self.int8_scheme != AUTO and self.runtime != "onnxruntime":
+        if self.int8_scheme != AUTO and self.runtime not in ("onnxruntime", AUTO):
             raise TargetError(
                 f"target {self.name}: int8_scheme: {self.int8_scheme!r} is for ONNX files; {self.runtime} has one "
                 "scheme; leave it out"
@@ -149,7 +158,7 @@ class Target:
             raise TargetError(
                 f"target {self.name}: cores: {list(self.cores)} for {self.threads} threads; name a core for each"
             )
-        valid = (*FORMAT_PRECISIONS[self.format], AUTO)
+        valid = (*FORMAT_PRECISIONS["onnx" if self.runtime == AUTO else self.format], AUTO)
         if self.precision not in valid:
             raise TargetError(
                 f"target {self.name}: precision: {self.precision!r} is not known for {self.runtime}"
@@ -158,8 +167,13 @@ class Target:
 
     @property
     def format(self) -> str:
-        """File format of the runtime."""
+        """File format of the runtime, which must not be open."""
         return RUNTIMES[self.runtime]
+
+    @property
+    def runtimes(self) -> tuple[str, ...]:
+        """The runtimes that may run what ships."""
+        return tuple(RUNTIMES) if self.runtime == AUTO else (self.runtime,)
 
     @property
     def fitted_precision(self) -> str:
@@ -188,7 +202,7 @@ def parse_target(document: Mapping[str, Any], name: str, where: str) -> Target:
     allowed = {"description", "runtime", "precision", "threads", "step", "python", "cores", "provider"}
     allowed |= {"allow_fallback", "input_layout", "io", "int8_scheme"}
     _check_keys(document, allowed | {"budget", "gates", "protocol", "power", "hardware"}, where)
-    _choice(document, "runtime", tuple(RUNTIMES), where)
+    _choice(document, "runtime", (*RUNTIMES, AUTO), where)
     _choice(document, "precision", (*PRECISIONS, AUTO), where)
     _choice(document, "provider", PROVIDERS, where)
     _choice(document, "input_layout", LAYOUTS, where)
@@ -248,7 +262,15 @@ def _parse_gate(row: Mapping[str, Any], where: str) -> Gate:
     if len(given) != 1:
         raise TargetError(f"{where}: {metric}: exactly one of {', '.join(limits)} is needed, found {len(given)}")
     _number(row, given[0], f"{where}: {metric}")
-    return Gate(metric, **{given[0]: float(row[given[0]])})
+    limit: dict[str, Any] = {given[0]: float(row[given[0]])}
+    gate, better = Gate(metric, **limit), METRICS[metric]
+    if given[0] == "max_regression" and metric in RELATIVE:
+        raise TargetError(f"{where}: {metric}: is held against the original already; write {LIMITS[better]}")
+    if abs(gate.max_regression or 0.0) >= 1:
+        raise TargetError(f"{where}: {metric}: max_regression: {row[given[0]]!r} is no fraction; 5 % is 0.05")
+    if better:
+        check_direction(gate, better, f"{where}: {metric}: {better} is better")
+    return gate
 
 
 def _parse_budget(table: Any, where: str) -> Budget:

@@ -68,7 +68,7 @@ def examine_board(target: Target, host: str | None) -> tuple[str, list[Finding]]
         TargetError: no address is known.
         DeviceError: it cannot be reached, or runs no commands.
     """
-    packages = PACKAGES[target.runtime]
+    packages = tuple(name for runtime in target.runtimes for name in PACKAGES[runtime])
     modules = json.dumps({name: MODULES[name] for name in packages})
     with closing(open_transport(target.name, host)) as transport:
         local = transport.name == "local"

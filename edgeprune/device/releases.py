@@ -15,7 +15,7 @@ from edgeprune.core.target import Target
 from edgeprune.device.agent import Agent, ask_agent, understood
 from edgeprune.device.transport import describe_space
 from edgeprune.errors import DeviceError, RunError, UsageError
-from edgeprune.run import read_json
+from edgeprune.run import look_at_run, read_json
 from edgeprune.shipped import shipped_dir
 
 SHORT_S = 60.0
@@ -53,25 +53,23 @@ def read_release(directory: Path, target: Target) -> tuple[Release, bytes]:
         RunError: the run did not pass, or its files are missing or not those that were measured.
         UsageError: it was made for another target.
     """
-    report = read_json(directory / "report.json")
+    run = look_at_run(directory)
+    report = read_json(run.file("report.json"))
     try:
         path = shipped_path(report, str(directory))
         if report["target"] != target.name:
             raise UsageError(f"{directory}: was made and judged for target {report['target']}, not {target.name}")
-        rows = read_json(directory / "stages" / "export.json")["artifacts"]
+        rows = run.result("export")["artifacts"]
         artifact = parse_artifact(next(row for row in rows if row["path"] == path))
         runner = (shipped_dir("deploy") / "runner" / "run.py").read_text()
         release = build_release(report, artifact, runner, report["conditions"]["threads"])
     except (KeyError, TypeError, StopIteration) as exc:
         remedy = f"`edgeprune report --run {directory}` writes it anew"
         raise RunError(f"{directory}: its report is not whole: {exc!r}; {remedy}") from exc
-    return release, _read_model(directory, path, artifact.sha256)
+    return release, _read_model(run.file(path), artifact.sha256)
 
 
-def _read_model(directory: Path, path: str, sha256: str) -> bytes:
-    place = (directory / path).resolve()
-    if not place.is_relative_to(directory.resolve()):
-        raise RunError(f"{directory}: its report names {path!r}, which lies outside of the run")
+def _read_model(place: Path, sha256: str) -> bytes:
     try:
         content = place.read_bytes()
     except OSError as exc:

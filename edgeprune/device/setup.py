@@ -70,16 +70,34 @@ def setup_device(target: Target, host: str | None, wheels: Path | None, say: Cal
     """
     with closing(open_transport(target.name, host)) as transport:
         if transport.name == "local":
-            package = choose_packages(target.runtime, Interpreter(sys.version_info[:2], "x86_64", ""), "local")[0]
-            raise UsageError(f"this machine needs no set-up; for its runtime: pip install {package}")
+            here = Interpreter(sys.version_info[:2], "x86_64", "")
+            names = " ".join(choose_all_packages(target, here, "local"))
+            raise UsageError(f"this machine needs no set-up; for its runtime: pip install {names}")
         board = _make_venv(transport, say)
-        packages = choose_packages(target.runtime, board.interpreter, transport.host)
+        packages = choose_all_packages(target, board.interpreter, transport.host)
         say(f"installing {' '.join(packages)} for {board.interpreter.describe()}")
         if wheels is not None:
             _install_offline(board, packages, sorted(wheels.glob("*.whl")))
         elif not _install_online(board, packages):
             _install_fetched(board, packages)
         return _verify(board, packages[0])
+
+
+def choose_all_packages(target: Target, interpreter: Interpreter, host: str) -> tuple[str, ...]:
+    """What to install for a target: of several runtimes that it leaves open, those that there is something for.
+
+    Raises:
+        DeviceError: nothing fits.
+    """
+    packages, refusals = list[str](), list[DeviceError]()
+    for runtime in target.runtimes:
+        try:
+            packages += choose_packages(runtime, interpreter, host)
+        except DeviceError as exc:
+            refusals.append(exc)
+    if not packages:
+        raise refusals[0]
+    return tuple(packages)
 
 
 def choose_packages(runtime: str, interpreter: Interpreter, host: str) -> tuple[str, ...]:

@@ -94,10 +94,13 @@ class Source:
 
 @dataclass(frozen=True)
 class Made:
-    """How a file holds numbers, in words; and what it is predicted to take, where it was chosen by that."""
+    """How a file holds numbers, in words; what it is predicted to take, where it was chosen by that; and the most that
+    any layer of a mixed one reads and writes.
+    """
 
     scheme: str
     predicted_ms: float | None = None
+    activation_bytes: int | None = None
 
 
 def _onnx_fp32(source: Source, target: Path) -> Made:
@@ -143,7 +146,9 @@ def _mix(static: Static, scheme: str, source: Source, target: Path) -> Made:
         tuned = tune(trials)
         mixed = mix(trials, tuned.settings, source.request.wishes)
     write_file(target, mixed.content)
-    return Made(f"{scheme}; {tuned.settings.describe()}; {mixed.describe()}", mixed.predicted_ms)
+    return Made(
+        f"{scheme}; {tuned.settings.describe()}; {mixed.describe()}", mixed.predicted_ms, mixed.activation_bytes
+    )
 
 
 def static_onnx(prepared: Path, scheme: OnnxScheme) -> Static:
@@ -302,7 +307,8 @@ def _export(source: Source, request: ExportRequest, format: str, precision: str)
     made = EXPORTERS[format, precision](source, path)
     inputs, outputs = describe_file(path)
     place = path.relative_to(request.directory).as_posix()
-    artifact = Artifact(place, request.role, format, precision, 0, "", inputs, outputs, made.scheme, made.predicted_ms)
+    told = (made.scheme, made.predicted_ms, made.activation_bytes)
+    artifact = Artifact(place, request.role, format, precision, 0, "", inputs, outputs, *told)
     embed_metadata(path, {**read_metadata(path), **describe_origin(request, artifact)})
     return replace(artifact, bytes=path.stat().st_size, sha256=sha256_of(path))
 

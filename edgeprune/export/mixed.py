@@ -23,7 +23,8 @@ the last that was too loud and the first that was not."""
 class Mixed:
     """A file with the layers in it that stayed in float; `sqnr_db` is that of the output on held-out rows.
 
-    `cost` says in words what that costs; `predicted_ms` is what the file is predicted to take on the device, if known.
+    `cost` says in words what that costs; `predicted_ms` is what the file is predicted to take on the device, if known;
+    `activation_bytes` the most that any one layer reads and writes.
     """
 
     content: bytes
@@ -32,6 +33,7 @@ class Mixed:
     sqnr_db: float
     cost: str
     predicted_ms: float | None
+    activation_bytes: int
 
     def describe(self) -> str:
         """For people: how many layers stay in float, and which."""
@@ -50,18 +52,21 @@ def _label(layer: WeightLayer) -> str:
 class Wishes:
     """What is asked of a mixed file: that it is `accurate`, at the prices of layers and conversions that `ask` gives.
 
-    `always`: it is made even if it turns out that no layer is better in float.
+    `always`: it is made even if it turns out that no layer is better in float. It may be larger than the int8 file by
+    `room_bytes`, and no layer of it may read and write more than `most_activation_bytes`.
     """
 
     accurate: Callable[[Path], bool] = lambda _: True
     ask: Pricer = price_nothing
     always: bool = True
+    room_bytes: float = inf
+    most_activation_bytes: float = inf
 
 
 def mix(trials: Trials, settings: Settings, wishes: Wishes) -> Mixed:
     """The cheapest file that is accurate: of layers whose noise adds up to less and less, the first.
 
-    A file within the budget of the prices is taken where there is one.
+    A file within the budget of the prices, and within the sizes that are wished for, is taken where there is one.
 
     Raises:
         ExportError: no choice is accurate, there are too few rows to judge by, no layer to choose, or none to keep.
@@ -74,7 +79,12 @@ def mix(trials: Trials, settings: Settings, wishes: Wishes) -> Mixed:
     problem = pose_problem(path, trials.judged[0], layers, feeds, wishes.ask)
     noises = _measure_noises(trials, settings, feeds, len(layers))
     parts = zip(problem.layers, noises, strict=True)
-    problem = replace(problem, layers=tuple(replace(layer, noise=noise) for layer, noise in parts))
+    problem = replace(
+        problem,
+        layers=tuple(replace(layer, noise=noise) for layer, noise in parts),
+        room_bytes=wishes.room_bytes,
+        most_activation_bytes=wishes.most_activation_bytes,
+    )
     made: dict[tuple[bool, ...], bytes] = {}
 
     def is_accurate(floats: tuple[bool, ...]) -> bool:
@@ -96,20 +106,25 @@ def mix(trials: Trials, settings: Settings, wishes: Wishes) -> Mixed:
         sqnr_db=trials.judge(made[chosen]),
         cost=describe_cost(problem, chosen),
         predicted_ms=problem.cost(chosen) if isfinite(problem.budget) else None,
+        activation_bytes=problem.activation_bytes(chosen),
     )
 
 
 def find_choice(problem: MixedProblem, is_accurate: Callable[[tuple[bool, ...]], bool]) -> tuple[bool, ...] | None:
     """The cheapest choice of float layers for the loudest limit on the noise that is quiet enough, to FINE_DB.
 
-    Where no choice so quiet is within the budget, the cheapest beyond it. None where nothing would be int8.
+    Where no choice so quiet is within the budget, the cheapest beyond it; where none is within the sizes, the cheapest
+    beyond these too. None where nothing would be int8.
     """
+    slower = replace(problem, budget=inf)
+    larger = replace(slower, room_bytes=inf, most_activation_bytes=inf)
     loudest = problem.noise([False] * len(problem.layers))
     known: dict[tuple[bool, ...], bool] = {}
 
     def try_limit(below_db: float) -> tuple[bool, ...] | None:
         limit = loudest * 10 ** (-below_db / 10)
-        floats = choose_floats(problem, limit) or choose_floats(replace(problem, budget=inf), limit)
+        choices = (choose_floats(one, limit) for one in (problem, slower, larger))
+        floats = next((one for one in choices if one is not None), None)
         if floats is None or all(floats):
             return None
         if floats not in known:
@@ -125,6 +140,18 @@ def find_choice(problem: MixedProblem, is_accurate: Callable[[tuple[bool, ...]],
 
 def describe_cost(problem: MixedProblem, floats: Sequence[bool]) -> str:
     """For people: what a choice is predicted to take, beside all in int8 and all in float."""
+    return "; ".join([_describe_ms(problem, floats), *_describe_sizes(problem, floats)])
+
+
+def _describe_sizes(problem: MixedProblem, floats: Sequence[bool]) -> list[str]:
+    added, read = problem.added_bytes(floats), problem.activation_bytes(floats)
+    exceeded = [f"{added:,} bytes larger than int8, {problem.room_bytes:,.0f} allowed"] * (added > problem.room_bytes)
+    if read > problem.most_activation_bytes:
+        exceeded.append(f"a layer reads and writes {read:,} bytes, {problem.most_activation_bytes:,.0f} allowed")
+    return exceeded
+
+
+def _describe_ms(problem: MixedProblem, floats: Sequence[bool]) -> str:
     if not isfinite(problem.budget):
         return "layers weighed by their multiply-accumulates: what they take on the device is not known"
     chosen, in_int8, in_float = (problem.cost(one) for one in (floats, [False] * len(floats), [True] * len(floats)))

@@ -71,9 +71,14 @@ def pose_problem(path: Path, row: np.ndarray, layers: Sequence[WeightLayer], fee
     joins = (*map(_join_read, shapes), *merged)
     prices = ask(NetShapes(shapes, tuple(joins[second] for _, second in feeds.links)))
     if prices is None:
-        return _build(layers, feeds, _weigh(_count_macs(path, values, layers)), [UNIT] * len(feeds.links))
-    found = _build(layers, feeds, prices.layers, prices.joins)
-    return _share_rest(replace(found, budget=prices.budget_ms), prices.whole_ms)
+        problem = _build(layers, feeds, _weigh(_count_macs(path, values, layers)), [UNIT] * len(feeds.links))
+    else:
+        problem = replace(_build(layers, feeds, prices.layers, prices.joins), budget=prices.budget_ms)
+        problem = _share_rest(problem, prices.whole_ms)
+    sized = zip(problem.layers, shapes, strict=True)
+    return replace(
+        problem, layers=tuple(replace(one, weights=shape.weights, values=shape.values) for one, shape in sized)
+    )
 
 
 def _build(

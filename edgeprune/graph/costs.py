@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from torch.fx import GraphModule
 
 from edgeprune.core.layers import LayerShape
+from edgeprune.core.limits import Costs, count_costs
 from edgeprune.graph.groups import Analysis
+from edgeprune.graph.trace import operator_of
 
 
 def count_parameters(program: GraphModule) -> int:
     """Parameters of the graph as it is (buffers not counted)."""
     return sum(value.numel() for value in program.parameters())
+
+
+def count_other_parameters(program: GraphModule, analysis: Analysis) -> int:
+    """Parameters beside the weights and biases of layers, and beside the batch norms that are folded into them.
+
+    Of layer norms, embeddings, recurrent cells and the like: what :func:`edgeprune.core.limits.count_layer` leaves out.
+    """
+    layers = {layer.name for layer in analysis.layers if layer.shape.has_weights}
+    counted = {f"{name}.{part}" for name in layers for part in ("weight", "bias")}
+    for node in program.graph.nodes:
+        if operator_of(node) == "aten.batch_norm":
+            counted |= {str(one.target) for one in node.all_input_nodes if one.op == "get_attr"}
+    return sum(value.numel() for name, value in program.named_parameters() if name not in counted)
+
+
+def count_net(program: GraphModule, analysis: Analysis, precision: str) -> Costs:
+    """What a net costs as it is, its file in a precision: counted on the net itself."""
+    costs = count_costs(analysis.layers, full_widths(analysis), precision)
+    return replace(costs, parameters=costs.parameters + count_other_parameters(program, analysis))
 
 
 def full_widths(analysis: Analysis) -> dict[str, int]:

@@ -9,7 +9,7 @@ import sys
 import traceback
 import types
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeprune.core.candidates import WidthRule
+from edgeprune.core.metric import TOP1, Metric
 from edgeprune.core.target import suggest
 from edgeprune.errors import EdgepruneError, RecipeError
 
@@ -70,7 +71,7 @@ class Recipe:
 
     `model`, `example_input` and the data functions do their work at the first call and give the same object after it.
     `loss(outputs, targets)` gives a scalar tensor; `metric(outputs, targets)` takes arrays, so that it can judge
-    outputs that came from a board, and gives a number that is better when higher.
+    outputs that came from a board, and gives a number; it knows its name, its unit and which direction is better.
     """
 
     name: str
@@ -81,7 +82,7 @@ class Recipe:
     calibration_data: Callable[[], Data]
     example_input: Callable[[], Tensor]
     loss: Callable[[Tensor, Tensor], Tensor]
-    metric: Callable[[np.ndarray, np.ndarray], float]
+    metric: Metric
     finetune: Finetune = Finetune()
     widths: Mapping[str, WidthRule | None] = field(default_factory=dict)
     """Rules for widths by the name of a layer or group; None: it stays whole."""
@@ -99,6 +100,10 @@ class Recipe:
 def top1_accuracy_percent(outputs: np.ndarray, targets: np.ndarray) -> float:
     """Share of rows whose highest output is at the target, in percent."""
     return float(100 * np.mean(outputs.argmax(1) == targets))
+
+
+TOP1_ACCURACY = replace(TOP1, compute=top1_accuracy_percent)
+"""The metric of a recipe that has none of its own."""
 
 
 def load_recipe(name_or_path: str) -> Recipe:
@@ -265,8 +270,8 @@ def _recipe(name: str, path: Path, content: Mapping[str, Any]) -> Recipe:
         eval_data=eval_data,
         calibration_data=data("calibration_data"),
         example_input=cache(lambda: _example_input(content.get("example_input"), eval_data, source)),
-        loss=_optional(content, "loss", source) or nn.functional.cross_entropy,
-        metric=_optional(content, "metric", source) or top1_accuracy_percent,
+        loss=_loss(content.get("loss"), source) or nn.functional.cross_entropy,
+        metric=_metric(content.get("metric"), source),
         finetune=parse_finetune(content.get("finetune", {}), f"{path}: finetune"),
         widths=parse_widths(content.get("widths", {}), f"{path}: widths"),
         labels=_parse_labels(content.get("labels", ()), f"{path}: labels"),
@@ -274,13 +279,30 @@ def _recipe(name: str, path: Path, content: Mapping[str, Any]) -> Recipe:
     )
 
 
-def _optional(content: Mapping[str, Any], name: str, source: str) -> Callable[..., Any] | None:
-    given = content.get(name)
+def _loss(given: Any, source: str) -> Callable[..., Any] | None:
     if given is None or given is nn.functional.cross_entropy:
         return None
     if not callable(given):
-        raise RecipeError(f"{source}: {name}: expected a function (outputs, targets), found {type(given).__name__}")
-    return lambda outputs, targets: guarded(f"{name}()", source, lambda: given(outputs, targets))
+        raise RecipeError(f"{source}: loss: expected a function (outputs, targets), found {type(given).__name__}")
+    return _guarded_pair("loss()", given, source)
+
+
+def _metric(given: Any, source: str) -> Metric:
+    if given is None:
+        return TOP1_ACCURACY
+    if not isinstance(given, Metric) or given.compute is None:
+        name = getattr(given, "__name__", "function")
+        raise RecipeError(
+            f"{source}: metric: say its name and which direction is better: from edgeprune.core.metric import Metric, "
+            f'then metric = Metric("F1", {name}, better="higher"), or "lower"; with unit="K" where it has one'
+        )
+    if not callable(given.compute):
+        raise RecipeError(f"{source}: metric: expected a function (outputs, targets), found {given.compute!r}")
+    return replace(given, compute=_guarded_pair("metric()", given.compute, source))
+
+
+def _guarded_pair(what: str, function: Callable[[Any, Any], Any], source: str) -> Callable[..., Any]:
+    return lambda outputs, targets: guarded(what, source, lambda: function(outputs, targets))
 
 
 def _model(build: Callable[[], Any], source: str) -> nn.Module:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.core.summary import ROWS, describe_choice, describe_width
+from edgeprune.core.metric import Metric, parse_metric
+from edgeprune.core.summary import describe_choice, describe_width, doubt, figures_rows
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2733; --paper: #fff; --soft: #6b7a89; --line: #dde3e9;
@@ -30,23 +31,24 @@ svg { width: 100%; height: auto; } svg text { fill: var(--soft); font-size: 12px
 
 def render_page(report: Mapping[str, Any], samples: Mapping[str, Sequence[float]]) -> str:
     """HTML of a report document; `samples` holds the latency samples in ms of "before" and "after"."""
-    verdict = escape(report["verdict"])
-    device = report["device"]
+    verdict, device, metric = escape(report["verdict"]), report["device"], parse_metric(report["metric"])
+    doubtful = doubt((report["baseline"], report["result"]))
     parts = [
         f"<h1>{escape(report['recipe'])} on {escape(report['target'])}</h1>",
         f"<p class=lead>{escape(device['cpu'])}, {escape(device['host'])} · {escape(report['runtime'])} · "
         f"{escape(report['created'])}</p>",
-        f"<p>Verdict <span class='verdict {verdict}'>{verdict}</span>; speed-up <b>{report['speedup']:.2f}</b> "
+        f"<p>Verdict <span class='verdict {verdict}'>{verdict}</span> by {escape(report['judged_by'])}; "
+        f"speed-up <b>{report['speedup']:.2f}{doubtful}</b> "
         f"(95 % interval {report['speedup_interval'][0]:.2f} to {report['speedup_interval'][1]:.2f}), "
         "both artifacts measured interleaved on that device.</p>",
-        _section("Before and after", _result_table(report)),
+        _section("Before and after", _result_table(report, metric)),
         _section("Latency, every sample", _distribution(samples)),
         _section(
             "Gates",
             _table(("gate", "outcome", "why"), [(g["gate"], g["outcome"], g["reason"]) for g in report["gates"]]),
         ),
         _section("What was cut, and why", _plan(report["plan"])),
-        _section("Artifacts", _artifacts(report["artifacts"])),
+        _section("Artifacts", _artifacts(report["artifacts"], metric)),
         _section("Parity", _parity(report["parity"])),
         _section("Conditions", _pairs({**report["conditions"], **{f"device {k}": v for k, v in device.items()}})),
     ]
@@ -74,8 +76,8 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[object]], text: int = 0)
     return f"<table><tr>{''.join(cells)}</tr>{''.join(lines)}</table>"
 
 
-def _result_table(report: Mapping[str, Any]) -> str:
-    rows = [(name.strip(), cell(report["baseline"]), cell(report["result"])) for name, cell in ROWS]
+def _result_table(report: Mapping[str, Any], metric: Metric) -> str:
+    rows = [(name.strip(), cell(report["baseline"]), cell(report["result"])) for name, cell in figures_rows(metric)]
     return _table(("", "before", "after"), rows)
 
 
@@ -96,11 +98,11 @@ def _plan(plan: Mapping[str, Any]) -> str:
     return picture + _table(("group", "channels", "loss rise", "why"), rows, text=1)
 
 
-def _artifacts(rows: Sequence[Mapping[str, Any]]) -> str:
+def _artifacts(rows: Sequence[Mapping[str, Any]], metric: Metric) -> str:
     cells = [
         (
             row["path"] + (f" ({choice})" if (choice := describe_choice(row)) else ""),
-            f"{row['accuracy_percent']:.2f} %" if row.get("accuracy_percent") is not None else "-",
+            metric.describe(row.get("quality")),
             f"{row['latency']['p50_ms']:.4g}" if row.get("latency") else "-",
             f"{row['latency']['p95_ms']:.4g}" if row.get("latency") else "-",
             f"{row['bytes']:,}",
@@ -109,7 +111,7 @@ def _artifacts(rows: Sequence[Mapping[str, Any]]) -> str:
         )
         for row in rows
     ]
-    return _table(("file", "accuracy", "p50 ms", "p95 ms", "bytes", "scheme", "sha256"), cells, text=2)
+    return _table(("file", metric.name, "p50 ms", "p95 ms", "bytes", "scheme", "sha256"), cells, text=2)
 
 
 def _parity(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import numpy as np
 from torch import Tensor
 from torch.fx import GraphModule
 
-from edgeprune.core.artifact import Artifact, name_artifact, parse_artifact
-from edgeprune.core.shipping import accuracy_limits, is_within
-from edgeprune.core.target import AUTO, FORMAT_PRECISIONS, MIXED, Target
+from edgeprune.core.artifact import Artifact, name_artifact
+from edgeprune.core.limits import STATED_BYTES, Costs
+from edgeprune.core.shipping import is_within, quality_limits
+from edgeprune.core.target import AUTO, FORMAT_PRECISIONS, MIXED
 from edgeprune.errors import ExportError
 from edgeprune.export.artifacts import ExportRequest, build_artifacts, place_artifact
 from edgeprune.export.files import sha256_of
@@ -24,10 +26,13 @@ from edgeprune.export.parity import TOLERANCES, compare_outputs
 from edgeprune.export.runners import RUNNERS, run_onnx
 from edgeprune.export.schemes import find_scheme
 from edgeprune.export.tflite import TfliteForm
+from edgeprune.graph.costs import count_net
+from edgeprune.graph.groups import find_groups
 from edgeprune.graph.storage import load_model
 from edgeprune.stages.chain import Checked, Nets, check_artifacts_, parity_row
 from edgeprune.stages.job import Job
 from edgeprune.stages.prices import price_net
+from edgeprune.stages.record import find_needed, read_originals
 
 DEPLOYED = ("fp32", "fp16", "int8")
 """Precisions that are always made and measured; what the target asks for comes on top."""
@@ -65,15 +70,20 @@ def build(job: Job, program: GraphModule, files: Files) -> tuple[Artifact, ...]:
     made = list[Artifact]()
     for file_format in files.formats:
         try:
-            made += _build_format(job, program, files, file_format)
+            made += build_format(job, program, files, file_format)
         except ExportError as exc:
-            if file_format == job.target.format:
+            if file_format == job.planned.format:
                 raise
             job.detail(f"no {file_format} files of this net: {exc}")
     return tuple(made)
 
 
-def _build_format(job: Job, program: GraphModule, files: Files, file_format: str) -> tuple[Artifact, ...]:
+def build_format(job: Job, program: GraphModule, files: Files, file_format: str) -> tuple[Artifact, ...]:
+    """Export a net to one of the formats.
+
+    Raises:
+        ExportError: it cannot be made.
+    """
     facts = job.facts
     request = ExportRequest(
         directory=files.directory,
@@ -88,7 +98,11 @@ def _build_format(job: Job, program: GraphModule, files: Files, file_format: str
         wishes=files.wishes,
         has_float=files.has_float,
     )
-    return build_artifacts(program, job.recipe.example_input(), request)
+    made = build_artifacts(program, job.recipe.example_input(), request)
+    if files.directory == job.run.directory:
+        for one in made:
+            job.run.product(one.path)
+    return made
 
 
 def _origin(job: Job, role: str) -> dict[str, str]:
@@ -99,14 +113,14 @@ def _origin(job: Job, role: str) -> dict[str, str]:
     if job.recipe.preprocessing:
         found["preprocessing"] = job.recipe.preprocessing
     if role == "pruned" and job.run.finished("prune"):
-        found["plan_sha256"] = sha256_of(job.run.path("plan.json"))
+        found["plan_sha256"] = sha256_of(job.run.file("plan.json"))
     return found
 
 
 def build_variant(job: Job, name: str, program: GraphModule) -> Path:
     """Export an untrained net as the target runs it, to be timed only."""
     folder = job.run.directory / "variants" / name
-    (artifact,) = build(job, program, Files(folder, "pruned", (job.target.format,), (job.planned.fitted_precision,)))
+    (artifact,) = build(job, program, Files(folder, "pruned", (job.planned.format,), (job.planned.fitted_precision,)))
     return folder / artifact.path
 
 
@@ -125,24 +139,27 @@ def export(job: Job) -> dict[str, Any]:
         ExportError: a file that is needed cannot be made.
         ParityError: a file that is needed computes something else than the net; names the layer.
     """
-    program, checked = load_model(job.run.path("recovered.pt2")), Checked()
+    program, checked = load_model(job.run.file("recovered.pt2")), Checked()
     originals, made = read_originals(job), _build_all(job, program)
+    for one in originals:
+        job.run.file(one.path)
     nets = Nets(
         programs={"original": job.original, "pruned": program},
         directory=job.run.directory,
         inputs=evaluation_rows(job, PARITY_ROWS)[0],
         same_processor=not job.facts.host_key,
-        needed=(*find_needed(job.target), name_artifact("pruned", job.target.format, "fp32")),
+        needed=(*find_needed(job), name_artifact("pruned", job.planned.format, "fp32")),
     )
     check_artifacts_(checked, nets, originals)
     check_artifacts_(checked, nets, made)
     is_accurate = make_judge(job)
-    right = _is_int8_right(job, checked, is_accurate)
-    if job.target.precision in (MIXED, AUTO) or not right:
+    always = wants_mixed(job.target.precision, _is_int8_right(job, checked, is_accurate))
+    if always is not None:
         wishes = Wishes(
             accurate=partial(_is_right, job, is_accurate),
             ask=partial(price_net, job, {one: _place(job, one) for one in PRICED}),
-            always=job.target.precision == MIXED or not right,
+            always=always,
+            **_sizes_allowed(job, made),
         )
         for mixed in _build_mixed(job, program, wishes):
             floats = [one for one in made if (one.format, one.precision) == (mixed.format, "fp32")]
@@ -154,20 +171,35 @@ def export(job: Job) -> dict[str, Any]:
         job.detail(f"{name} is refused: {reason}")
     return {
         "artifacts": [one.to_dict() for one in (*originals, *made)],
+        "costs": {name: asdict(costs) for name, costs in _count(job, program, (*originals, *made)).items()},
         "parity": [parity_row(link) for link in checked.links],
         "refused": checked.refused,
     }
 
 
-def find_needed(target: Target) -> tuple[str, str]:
-    """Names of the files without which a run makes no sense: the baseline, and what is asked for."""
-    asked = "fp32" if target.precision == AUTO else target.precision
-    return name_artifact("original", target.format, "fp32"), name_artifact("pruned", target.format, asked)
+def wants_mixed(precision: str, is_int8_right: bool) -> bool | None:
+    """Whether a file with some layers in float is made: None: it is not; False: only if some are better in float."""
+    if precision == MIXED or not is_int8_right:
+        return True
+    return False if precision == AUTO else None
 
 
-def read_originals(job: Job) -> list[Artifact]:
-    """The unpruned net's files, as the profile made them."""
-    return [parse_artifact(row) for row in job.run.result("profile")["originals"]]
+def _count(job: Job, program: GraphModule, artifacts: Iterable[Artifact]) -> dict[str, Costs]:
+    """What the net in each file costs, by the file's name: counted on the nets as they are, not on what was planned."""
+    nets = {"original": (job.original, job.analysis), "pruned": (program, find_groups(program))}
+    costs = {one.name: count_net(*nets[one.role], one.precision) for one in artifacts}
+    read = {one.name: one.activation_bytes for one in artifacts if one.activation_bytes is not None}
+    return {
+        name: replace(found, activation_bytes=read.get(name, found.activation_bytes)) for name, found in costs.items()
+    }
+
+
+def _sizes_allowed(job: Job, made: Iterable[Artifact]) -> dict[str, float]:
+    """What a mixed file may take beside the int8 file that was made: what is left of the budget."""
+    budget = job.target.budget
+    in_int8 = next(one for one in made if (one.format, one.precision) == (job.planned.format, "int8"))
+    room = inf if budget.file_bytes is None else budget.file_bytes - in_int8.bytes - STATED_BYTES
+    return {"room_bytes": room, "most_activation_bytes": budget.activation_bytes or inf}
 
 
 def _build_all(job: Job, program: GraphModule) -> tuple[Artifact, ...]:
@@ -183,7 +215,7 @@ def _build_mixed(job: Job, program: GraphModule, wishes: Wishes) -> tuple[Artifa
     Raises:
         ExportError: there are none, and the target asks for them.
     """
-    formats, precisions = (job.target.format,), (MIXED,)
+    formats, precisions = (job.planned.format,), (MIXED,)
     files = Files(job.run.directory, "pruned", formats, precisions, tuned=True, wishes=wishes, has_float=True)
     try:
         return build(job, program, files)
@@ -196,11 +228,11 @@ def _build_mixed(job: Job, program: GraphModule, wishes: Wishes) -> tuple[Artifa
 
 def _place(job: Job, precision: str) -> Path:
     """The pruned net's file in a precision, in the target's format."""
-    return place_artifact(job.run.directory, "pruned", job.target.format, precision)
+    return place_artifact(job.run.directory, "pruned", job.planned.format, precision)
 
 
 def _is_int8_right(job: Job, checked: Checked, is_accurate: Callable[[Path], bool]) -> bool:
-    refused = name_artifact("pruned", job.target.format, "int8") in checked.refused
+    refused = name_artifact("pruned", job.planned.format, "int8") in checked.refused
     return not refused and is_accurate(_place(job, "int8"))
 
 
@@ -213,30 +245,31 @@ def _is_right(job: Job, is_accurate: Callable[[Path], bool], path: Path) -> bool
 
 
 def make_judge(job: Job) -> Callable[[Path], bool]:
-    """What says whether a file of the target's format is within the accuracy limits beside the unpruned net, on some
+    """What says whether a file of the planned format is within the limits on quality beside the unpruned net, on some
     evaluation inputs, here. The unpruned net is run once.
     """
     run, rows = _find_judge(job)
+    limits = quality_limits(job.gates, job.metric)
 
-    def measure_accuracy(path: Path) -> float:
+    def measure_quality(path: Path) -> float:
         inputs, targets = evaluation_rows(job, rows)
         return float(job.recipe.metric(run(path, inputs), targets))
 
     @cache
-    def baseline() -> float:
-        found = next(one for one in read_originals(job) if one.format == job.target.format)
-        return measure_accuracy(job.run.path(found.path))
+    def original() -> float:
+        found = next(one for one in read_originals(job) if one.format == job.planned.format)
+        return measure_quality(job.run.file(found.path))
 
-    return lambda path: is_within(accuracy_limits(job.target.gates), measure_accuracy(path), baseline())
+    return lambda path: is_within(limits, measure_quality(path), original())
 
 
 def _find_judge(job: Job) -> tuple[Callable[[Path, np.ndarray], np.ndarray], int]:
     """What runs files to judge them here, and on how many inputs: kernels of this machine may saturate where those of
     another processor do not, so that files for a board are judged in slow reference kernels.
     """
-    if job.target.format == "onnx" and job.facts.host_key:
+    if job.planned.format == "onnx" and job.facts.host_key:
         return partial(run_onnx, optimised=False), REFERENCE_ROWS
-    return RUNNERS[job.target.format], REMOTE_ROWS
+    return RUNNERS[job.planned.format], REMOTE_ROWS
 
 
 def evaluation_rows(job: Job, most: int | None) -> tuple[np.ndarray, np.ndarray]:
@@ -249,13 +282,3 @@ def evaluation_rows(job: Job, most: int | None) -> tuple[np.ndarray, np.ndarray]
         if most is not None and count >= most:
             break
     return np.concatenate(inputs)[:most], np.concatenate(targets)[:most]
-
-
-def read_artifacts(job: Job) -> list[Artifact]:
-    """Every file of this run."""
-    return [parse_artifact(row) for row in job.run.result("export")["artifacts"]]
-
-
-def read_refused(job: Job) -> dict[str, str]:
-    """Why files of this run may not ship, by their name: they do not compute what the net computes."""
-    return dict(job.run.result("export").get("refused", {}))

@@ -54,7 +54,9 @@ def bisect(job: Job, name: str) -> tuple[Finding, ...]:
     return tuple(
         Finding(link, compare(inputs), recorded.get("-".join(key), "") not in ("", sha256_of(files[key])))
         for key in ([names[name]] if name else files)
-        for link, compare in find_bisectors(key, files, lambda role: load_model(job.run.path(PROGRAMS[role]))).items()
+        for link, compare in find_bisectors(
+            key, files, lambda role: load_model(job.run.directory / PROGRAMS[role])
+        ).items()
     )
 
 

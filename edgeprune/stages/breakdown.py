@@ -12,9 +12,9 @@ from edgeprune.device.measure import ModelFile
 from edgeprune.device.nodes import profile_nodes
 from edgeprune.errors import TargetError
 from edgeprune.export.onnx_nodes import base_name, name_layer_nodes
-from edgeprune.stages.artifacts import read_originals
 from edgeprune.stages.job import Job
 from edgeprune.stages.latency import measure_beside_original, read_correction, read_table, unpruned_file
+from edgeprune.stages.record import read_originals
 
 
 def break_down_net(job: Job) -> tuple[list[LayerTime], float]:
@@ -24,13 +24,13 @@ def break_down_net(job: Job) -> tuple[list[LayerTime], float]:
         TargetError: the target's runtime does not tell its nodes apart.
         RunError: the net was not profiled yet.
     """
-    if job.target.runtime != "onnxruntime":
+    if job.planned.runtime != "onnxruntime":
         raise TargetError(
-            f"target {job.target.name}: {job.target.runtime} runs a net as one node, onnxruntime does not"
+            f"target {job.target.name}: {job.planned.runtime} runs a net as one node, onnxruntime does not"
         )
     path = unpruned_file(job)
     settled, _ = settle_medians(measure_beside_original(job, read_originals(job), {"net": path}))
-    model = ModelFile.of(path, job.target.runtime)
+    model = ModelFile.of(path, job.planned.runtime)
     nodes = profile_nodes(job.device, model, job.target.threads, job.detail)
     widths = {group: offered[-1] for group, offered in job.widths.items()}
     sorted_nodes = sort_nodes(path, nodes, job.analysis.layers)

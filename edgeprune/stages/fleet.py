@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
-from edgeprune.core.document import Figures, budget_gates, gate_figures
+from edgeprune.core.document import Figures, gate_figures
 from edgeprune.core.fleet import WORST, BoardLatency, choose_deciding, describe_state, find_unlike, judge_board
-from edgeprune.core.gate import Gate, GateResult, decide, judge
-from edgeprune.core.measurement import DeviceFacts, Measurement
+from edgeprune.core.gate import QUALITY_METRICS, Gate, GateResult, decide, judge
+from edgeprune.core.measurement import DeviceFacts
+from edgeprune.core.shipping import FORMAT_RUNTIMES
 from edgeprune.device.connect import Device, open_device
 from edgeprune.device.energy import add_energy, check_meter, measure_energy
 from edgeprune.device.fleet import AT_ONCE, Answer, ask_boards
@@ -21,11 +22,10 @@ from edgeprune.export.runners import fit_inputs
 from edgeprune.run import write_json
 from edgeprune.stages.artifacts import REMOTE_ROWS, evaluation_rows
 from edgeprune.stages.job import Job
-from edgeprune.stages.measure import FORMAT_RUNTIMES, baseline_name, read_figures, shipped
+from edgeprune.stages.record import find_candidates, read_figures
 
-VERSION = 1
+VERSION = 2
 ENERGY = "energy_mj"
-ACCURACY = ("accuracy_percent", "accuracy_drop_points")
 
 
 @dataclass(frozen=True)
@@ -49,22 +49,25 @@ class Measured:
 def measure_fleet(job: Job, fleet: Fleet) -> dict[str, Any]:
     """Measure the shipped file on every board, interleaved with the unpruned one, and judge by the run's gates.
 
-    Energy and accuracy are measured there where a gate asks for them. Writes `fleet.json`, and the raw samples as
+    Energy and quality are measured there where a gate asks for them. Writes `fleet.json`, and the raw samples as
     `fleet.samples.json`.
 
     Raises:
         RunError: the run was not measured yet.
         TargetError: a gate on energy and a board without a power meter.
     """
-    gates = budget_gates(job.target.budget, job.target.gates)
-    answers = _ask(job, fleet, {gate.metric for gate in gates})
-    results = {one.host: _judge(gates, one) for one in answers}
+    candidates, gates = find_candidates(job, read_figures(job)), job.gates
+    chosen = {"baseline": candidates.baseline, "result": candidates.choose()}
+    answers = _ask(job, fleet, chosen, {gate.metric for gate in gates})
+    confidence = job.target.budget.gate_confidence
+    results = {one.host: _judge(gates, one, confidence) for one in answers}
     deciding = [choose_deciding(gate, _column(results, i), fleet.percentile) for i, gate in enumerate(gates)]
     document = {
         "version": VERSION,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "target": job.target.name,
-        "artifact": shipped(job),
+        "artifact": chosen["result"].artifact.name,
+        "metric": job.metric.to_dict(),
         "percentile": fleet.percentile,
         "verdict": decide([result for _, result in deciding]),
         "gates": [{"host": host, **result.to_dict()} for host, result in deciding],
@@ -75,12 +78,11 @@ def measure_fleet(job: Job, fleet: Fleet) -> dict[str, Any]:
     return document
 
 
-def _ask(job: Job, fleet: Fleet, metrics: set[str]) -> list[Answer[Measured]]:
-    """What every board says, in the order in which they were named."""
-    figures, target = read_figures(job), job.target
-    chosen = {"baseline": figures[baseline_name(job)], "result": figures[shipped(job)]}
+def _ask(job: Job, fleet: Fleet, chosen: Mapping[str, Figures], metrics: set[str]) -> list[Answer[Measured]]:
+    """What every board says of the two files, in the order in which they were named."""
+    target = job.target
     models = [_model_file(job, name, one) for name, one in chosen.items()]
-    rows = evaluation_rows(job, REMOTE_ROWS) if metrics & set(ACCURACY) else None
+    rows = evaluation_rows(job, REMOTE_ROWS) if metrics & QUALITY_METRICS else None
 
     def work(host: str) -> Measured:
         def say(text: str) -> None:
@@ -91,8 +93,10 @@ def _ask(job: Job, fleet: Fleet, metrics: set[str]) -> list[Answer[Measured]]:
             found = measure_models(device, models, target.threads, target.protocol, say)
             if ENERGY in metrics:
                 found = add_energy(found, measure_energy(device, models, target, say))
-            accuracy = _evaluate(job, device, models, rows, say) if rows else {}
-            there = {name: _figures(one, found[name], accuracy.get(name)) for name, one in chosen.items()}
+            quality = _evaluate(job, device, models, rows, say) if rows else {}
+            there = {
+                name: replace(one, measurement=found[name], quality=quality.get(name)) for name, one in chosen.items()
+            }
             return Measured(device.facts, **there)
 
     answers = {}
@@ -106,21 +110,16 @@ def _ask(job: Job, fleet: Fleet, metrics: set[str]) -> list[Answer[Measured]]:
 
 def _model_file(job: Job, name: str, figures: Figures) -> ModelFile:
     artifact = figures.artifact
-    return ModelFile(name, job.run.path(artifact.path), artifact.sha256, FORMAT_RUNTIMES[artifact.format])
+    return ModelFile(name, job.run.file(artifact.path), artifact.sha256, FORMAT_RUNTIMES[artifact.format])
 
 
 def _evaluate(
     job: Job, device: Device, models: Sequence[ModelFile], rows: tuple[np.ndarray, np.ndarray], say: Progress
 ) -> dict[str, float]:
-    """The accuracy of files on a board, in percent, by name."""
+    """The recipe's metric of files on a board, by name."""
     inputs, targets = rows
     outputs = {one.name: evaluate_model(device, one, fit_inputs(one.path, inputs), say) for one in models}
     return {name: float(job.recipe.metric(found, targets)) for name, found in outputs.items()}
-
-
-def _figures(figures: Figures, measurement: Measurement, accuracy_percent: float | None) -> Figures:
-    """A file on another board; its accuracy is None where it was not measured there."""
-    return replace(figures, measurement=measurement, accuracy_percent=accuracy_percent)
 
 
 def _say(answer: Answer[Measured]) -> str:
@@ -131,11 +130,11 @@ def _samples(measured: Measured) -> dict[str, Any]:
     return {name: getattr(measured, name).measurement.to_dict() for name in ("baseline", "result")}
 
 
-def _judge(gates: Sequence[Gate], answer: Answer[Measured]) -> tuple[GateResult, ...]:
+def _judge(gates: Sequence[Gate], answer: Answer[Measured], confidence: float) -> tuple[GateResult, ...]:
     if answer.value is None:
         return judge_board(gates, str(answer.error))
     figures, beside = answer.value.result, answer.value.baseline
-    looked_at, baseline = gate_figures(figures, beside), gate_figures(beside)
+    looked_at, baseline = gate_figures(figures, beside, confidence), gate_figures(beside, confidence=confidence)
     return tuple(judge(gate, looked_at, baseline) for gate in gates)
 
 
@@ -170,7 +169,7 @@ def _describe(answer: Answer[Measured], gates: Sequence[GateResult]) -> dict[str
         "init_ms": measurement.init_ms,
         "first_ms": measurement.first_ms,
         "peak_memory_mib": measurement.peak_memory_mib,
-        "accuracy_percent": figures.accuracy_percent,
+        "quality": figures.shown_quality,
         "energy_mj": measurement.energy_mj,
         "conditions": asdict(measurement.conditions),
         "state": describe_state(measurement.conditions),

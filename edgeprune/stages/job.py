@@ -1,42 +1,53 @@
-"""What every stage works on: the run, its target and recipe, the device, the traced net."""
+"""What every stage works on: the run, its target and recipe, the device, the traced net.
+
+Whatever needs torch or a board is imported where it is used: a run is judged again without either.
+"""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-
-from torch.fx import GraphModule
+from typing import TYPE_CHECKING, Any
 
 from edgeprune.core.candidates import WidthRule, candidate_widths, is_joint
+from edgeprune.core.document import budget_gates
+from edgeprune.core.gate import Gate, settle_gates
 from edgeprune.core.layers import Layer, find_joins
 from edgeprune.core.limits import Limits, read_limits
 from edgeprune.core.measurement import DeviceFacts, parse_device_facts
+from edgeprune.core.metric import Metric, parse_metric
 from edgeprune.core.runtime_faults import check_runtime
-from edgeprune.core.target import AUTO, Target, suggest
-from edgeprune.device.connect import Device, open_device
-from edgeprune.device.energy import check_meter
+from edgeprune.core.target import AUTO, RUNTIMES, Target, suggest
 from edgeprune.errors import DeviceError, RecipeError, RunError, TargetError
-from edgeprune.graph.groups import Analysis, find_groups
-from edgeprune.graph.storage import load_model
-from edgeprune.recipes.load import Recipe, load_recipe
-from edgeprune.run import Run, read_json
+from edgeprune.run import Run, open_run, preview_run, read_json
 from edgeprune.shipped import load_gates, load_target
 
-CHOSEN = "precision.json"
-"""Where a run keeps the precision that it plans for, if its target leaves it open."""
+if TYPE_CHECKING:
+    from torch.fx import GraphModule
+
+    from edgeprune.device.connect import Device
+    from edgeprune.graph.groups import Analysis
+    from edgeprune.recipes.load import Recipe
+
+CHOSEN = "chosen.json"
+"""Where a run keeps the runtime and the precision that it plans for, if its target leaves one open."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run with what its stages work on, each made when it is first asked for."""
+    """A run with what its stages work on, each made when it is first asked for.
+
+    `other_gates` is a file to judge it by in place of its own gates.
+    """
 
     run: Run
     say: Callable[[str], None]
     stack: ExitStack
+    other_gates: Path | None = None
 
     def detail(self, text: str) -> None:
         """Say something that belongs to the stage under way."""
@@ -54,22 +65,78 @@ class Job:
             target = replace(target, budget=replace(target.budget, **{"latency_ms": None, "speedup": None, **asked}))
         if request.get("confidence") is not None:
             target = replace(target, budget=replace(target.budget, confidence=request["confidence"]))
-        if request["gates"] is not None:
-            target = replace(target, gates=load_gates(Path(request["gates"])))
+        if self._gates_file is not None:
+            target = replace(target, gates=load_gates(self._gates_file))
         return target
 
     @property
+    def _gates_file(self) -> Path | None:
+        asked = self.run.request["gates"]
+        return self.other_gates or (Path(asked) if asked is not None else None)
+
+    @property
+    def gates_source(self) -> str:
+        """Where the gates come from."""
+        return str(self._gates_file or f"target {self.target.name}")
+
+    @property
+    def asked_gates(self) -> tuple[Gate, ...]:
+        """What the run is to be judged by: its gates and its whole budget.
+
+        Raises:
+            TargetError: a gate that does not fit the recipe's metric.
+        """
+        return settle_gates(budget_gates(self.target.budget, self.target.gates), self.metric, self.gates_source)
+
+    @property
+    def gates(self) -> tuple[Gate, ...]:
+        """What the run was judged by last; before it was, what it is to be judged by."""
+        if not self.run.finished("gate"):
+            return self.asked_gates
+        judged = self.run.result("gate")
+        return settle_gates([Gate(**row) for row in judged["judged_by"]], self.metric, judged["source"])
+
+    @property
+    def metric(self) -> Metric:
+        """What the recipe judges a net by; without its function where the run has recorded it."""
+        if self.run.finished("trace"):
+            return parse_metric(self.run.result("trace")["metric"])
+        return self.recipe.metric
+
+    @property
     def planned(self) -> Target:
-        """The target as it is planned for: where it leaves the precision open, that which `profile` has chosen."""
-        chosen = self.run.path(CHOSEN)
-        if self.target.precision != AUTO or not chosen.exists():
+        """The target as it is planned for: where it leaves something open, with what `profile` has chosen."""
+        chosen = self.chosen
+        if not chosen:
             return self.target
-        return replace(self.target, precision=read_json(chosen)["precision"])
+        return replace(self.target, runtime=chosen["runtime"], precision=chosen["precision"])
+
+    @property
+    def chosen(self) -> dict[str, str]:
+        """What `profile` has chosen where the target leaves it open: the `runtime` and the `precision` to plan for, and
+        the runtime of the unpruned fp32 file that all is held against (`baseline`). Empty before, or where all is said.
+        """
+        if AUTO not in (self.target.runtime, self.target.precision) or not (self.run.directory / CHOSEN).exists():
+            return {}
+        path = self.run.file(CHOSEN) if self.run.finished("profile") else self.run.directory / CHOSEN
+        return dict(read_json(path))
+
+    @property
+    def baseline_format(self) -> str:
+        """The format of the unpruned fp32 file that all is held against."""
+        return RUNTIMES[self.chosen.get("baseline", self.target.runtime)]
 
     @cached_property
     def recipe(self) -> Recipe:
         """The user's model and data."""
+        from edgeprune.recipes.load import load_recipe
+
         return load_recipe(self.run.request["recipe"])
+
+    @property
+    def recipe_name(self) -> str:
+        """The recipe's name, known without loading it."""
+        return Path(self.run.request["recipe"]).stem
 
     @cached_property
     def formats(self) -> tuple[str, ...]:
@@ -90,6 +157,9 @@ class Job:
             TargetError: a gate on energy and no power meter, or a precision that its runtime computes wrong.
             RunError: the run is planned on an estimate, so no board belongs to it.
         """
+        from edgeprune.device.connect import open_device
+        from edgeprune.device.energy import check_meter
+
         self.require_measured()
         request, governor = self.run.request, bool(self.run.request.get("set_governor"))
         device = self.stack.enter_context(open_device(self.target, request["host"], self.detail, governor))
@@ -128,11 +198,15 @@ class Job:
     @cached_property
     def original(self) -> GraphModule:
         """The unpruned net as it was traced."""
-        return load_model(self.run.path("original.pt2"))
+        from edgeprune.graph.storage import load_model
+
+        return load_model(self.run.file("original.pt2"))
 
     @cached_property
     def analysis(self) -> Analysis:
         """Its channel groups and layers."""
+        from edgeprune.graph.groups import find_groups
+
         return find_groups(self.original)
 
     @cached_property
@@ -176,10 +250,13 @@ class Job:
         """What else the plan is held to than latency.
 
         Raises:
-            InfeasibleBudget: not even a net without weights fits the file.
+            InfeasibleBudget: not even a net without weights is within them.
         """
+        from edgeprune.graph.costs import count_other_parameters
+
         overhead = self.run.result("profile").get("overhead_bytes", 0)
-        limits = read_limits(self.target.budget, self.planned.fitted_precision, overhead)
+        others = count_other_parameters(self.original, self.analysis)
+        limits = read_limits(self.target.budget, self.planned.fitted_precision, overhead, others)
         fixed = {group: rule.fixed for group, rule in self.width_rules.items() if rule.fixed is not None}
         return replace(limits, fixed=fixed)
 
@@ -188,17 +265,66 @@ def check_request(job: Job) -> None:
     """Settle what can be settled before anything slow begins.
 
     Raises:
-        TargetError: no budget, one of energy without a board, or a runtime whose format cannot be made here.
+        TargetError: no budget, one of energy without a board, a runtime whose format cannot be made here, or a gate
+            that does not fit the recipe's metric.
         RecipeError: the recipe cannot be loaded.
     """
-    target = job.target
-    budget = target.budget
+    target, budget = job.target, job.target.budget
     if budget.latency_ms is None and budget.speedup is None and budget.energy_mj is None:
         raise TargetError(f"target {target.name}: no budget; give --latency-ms or --speedup, or [budget] in the target")
     if budget.energy_mj is not None and job.estimated:
         raise TargetError(f"target {target.name}: a budget of energy_mj needs a board with a power meter; give --host")
-    if target.format not in job.formats:
+    if target.runtime == AUTO and job.estimated:
+        raise TargetError(
+            f"target {target.name}: runtime auto is chosen on the board, and none is known; give --host, or --runtime"
+        )
+    if target.runtime != AUTO and target.format not in job.formats:
         raise TargetError(
             f"target {target.name}: runtime {target.runtime} needs TFLite; `pip install 'edgeprune[tflite]'`"
         )
-    job.recipe  # noqa: B018  loads it: a broken recipe is told at once
+    if not job.run.finished("trace"):
+        job.recipe  # noqa: B018  loads it: a broken recipe is told at once
+    job.asked_gates  # noqa: B018  one that does not fit is told at once
+
+
+@contextmanager
+def open_job(
+    directory: Path, request: dict[str, Any], say: Callable[[str], None], other_gates: Path | None = None
+) -> Iterator[Job]:
+    """Open a run directory, and settle what can be settled before anything slow begins.
+
+    Raises:
+        EdgepruneError: the request does not fit the directory, or names what does not exist.
+    """
+    with open_run(directory, request) as run, ExitStack() as stack:
+        job = Job(run, say, stack, other_gates)
+        check_request(job)
+        run.begin()
+        yield job
+
+
+@contextmanager
+def preview_job(directory: Path, request: dict[str, Any], say: Callable[[str], None]) -> Iterator[Job]:
+    """The job that :func:`open_job` would open, refused where that refuses; nothing is written.
+
+    Raises:
+        EdgepruneError: as there.
+    """
+    with preview_run(directory, request) as run, ExitStack() as stack:
+        job = Job(run, say, stack)
+        check_request(job)
+        yield job
+
+
+def find_address(job: Job, until: str, again: Collection[str] = ()) -> str:
+    """Where the board is, in words, if the line is to run as far as a stage that needs it; `again` are made anew.
+
+    Raises:
+        TargetError: nothing says it.
+    """
+    from edgeprune.device.lookup import resolve_host
+
+    profiled = job.run.finished("profile") and "profile" not in again
+    if until == "trace" or job.estimated or profiled:
+        return "as it was profiled"
+    return str(resolve_host(job.target.name, job.run.request["host"]) or "this machine")

@@ -17,21 +17,24 @@ from edgeprune.core.candidates import draw_variants, probe_shapes
 from edgeprune.core.confidence import safe_budget_ms, spread_of_interval
 from edgeprune.core.correction import Correction, MeasuredNet, fit_correction
 from edgeprune.core.latency import ESTIMATED, FOREIGN, LatencyTable, describe_net, parse_table, render_table
-from edgeprune.core.limits import count_costs
+from edgeprune.core.limits import count_costs, stated_bytes
 from edgeprune.core.loop import AIM, Goal, choose_fitting, describe_tries, fit_to_budget
 from edgeprune.core.plan import GroupPlan, PruningPlan, parse_plan
-from edgeprune.core.planner import Choice, Problem, choose_widths, predict_ms, trace_front
-from edgeprune.core.shipping import choose_planned
+from edgeprune.core.planner import Choice, Problem, choose_widths, find_fastest, predict_ms, trace_front
+from edgeprune.core.reach import Reach, check_reach
+from edgeprune.core.shipping import FORMAT_RUNTIMES, choose_planned
 from edgeprune.core.statistics import settle_medians
-from edgeprune.core.target import AUTO
+from edgeprune.core.target import AUTO, RUNTIMES
+from edgeprune.errors import ExportError
 from edgeprune.graph.surgery import apply_plan
 from edgeprune.prune.importance import keep_best_by_group
 from edgeprune.report.pictures import draw_front, render_png
 from edgeprune.run import write_atomic, write_json
 from edgeprune.shipped import list_profiles, load_profiles
-from edgeprune.stages.artifacts import Files, build, build_variant, read_originals
+from edgeprune.stages.artifacts import Files, build, build_format, build_variant
 from edgeprune.stages.job import CHOSEN, Job
 from edgeprune.stages.power import learn_power
+from edgeprune.stages.record import read_originals
 from edgeprune.stages.table import find_table
 from edgeprune.stages.timing import time_nets
 
@@ -48,7 +51,7 @@ def profile(job: Job) -> dict[str, Any]:
     """What layers cost on the device, and how their sum relates to whole nets there."""
     if job.estimated:
         return _estimate(job)
-    _choose_precision(job)
+    _choose_plan(job)
     originals = build(job, job.original, Files(job.run.directory, "original", job.formats, ("fp32",)))
     begun = time.monotonic()
     table = find_table(job)
@@ -69,7 +72,10 @@ def profile(job: Job) -> dict[str, Any]:
     ]
     correction = fit_correction(nets)
     whole = count_costs(job.analysis.layers, variants[0], job.planned.fitted_precision)
-    write_atomic(job.run.path("latency_table.json"), render_table(table))
+    write_atomic(job.run.product("latency_table.json"), render_table(table))
+    job.run.product(str(unpruned_file(job).relative_to(job.run.directory)))
+    if job.chosen:
+        job.run.product(CHOSEN)
     baseline_ms = settled["baseline"]
     job.detail(
         f"unpruned fp32 {baseline_ms:.4g} ms; {len(table.points)} layer shapes; whole nets predicted "
@@ -83,23 +89,57 @@ def profile(job: Job) -> dict[str, Any]:
         "baseline_predicted_ms": _predict_full(job, table, correction),
         "power_w": learn_power(job, files, settled),
         "seconds": {"layers": layers_s, "nets": nets_s},
-        "overhead_bytes": max(0, files["variant0"].stat().st_size - whole.weight_bytes),
+        "overhead_bytes": max(0, files["variant0"].stat().st_size - whole.weight_bytes)
+        + stated_bytes(job.analysis.layers, job.planned.fitted_precision),
         "originals": [artifact.to_dict() for artifact in originals],
         "variants": [{"widths": widths, **asdict(net)} for widths, net in zip(variants, nets, strict=True)],
     }
 
 
-def _choose_precision(job: Job) -> None:
-    """Settle which precision to plan for, where the target leaves it open: by the unpruned net on the device."""
+def _choose_plan(job: Job) -> None:
+    """Settle which runtime and precision to plan for, where the target leaves one open: by the unpruned net on the
+    device.
+
+    Raises:
+        DeviceError: the board has none of the runtimes that files can be made for here.
+        ExportError: the net cannot be exported for any of them.
+    """
     target = job.target
-    if target.precision != AUTO or job.run.path(CHOSEN).exists():
+    if AUTO not in (target.precision, target.runtime) or job.chosen:
         return
-    built = build(job, job.original, Files(job.run.directory, "original", (target.format,), ("fp32", "int8")))
-    latency_ms, _ = settle_medians(time_nets(job, {one.precision: job.run.path(one.path) for one in built}))
-    chosen = choose_planned(latency_ms)
-    write_json(job.run.path(CHOSEN), {"precision": chosen, "latency_ms": latency_ms})
-    told = ", ".join(f"{name} {taken:.4g} ms" for name, taken in latency_ms.items())
-    job.detail(f"unpruned: {told}; planning for {chosen}")
+    precisions = ("fp32", "int8") if target.precision == AUTO else (target.fitted_precision,)
+    files = {
+        (FORMAT_RUNTIMES[one.format], one.precision): job.run.path(one.path) for one in _build_open(job, precisions)
+    }
+    settled, _ = settle_medians(time_nets(job, {" ".join(key): path for key, path in files.items()}))
+    latency_ms = {key: settled[" ".join(key)] for key in files}
+    runtime, precision = choose_planned(latency_ms, precisions)
+    baseline, _ = choose_planned(latency_ms, ("fp32",))
+    asked = precision if target.precision == AUTO else target.precision
+    chosen = {"runtime": runtime, "precision": asked, "baseline": baseline, "latency_ms": settled}
+    write_json(job.run.product(CHOSEN), chosen)
+    told = ", ".join(f"{name} {taken:.4g} ms" for name, taken in settled.items())
+    job.detail(f"unpruned: {told}; planning for {runtime} {asked}")
+
+
+def _build_open(job: Job, precisions: Sequence[str]) -> list[Artifact]:
+    """The unpruned net in fp32 and in some precisions, for each open runtime that the board has."""
+    built, problems = list[Artifact](), list[str]()
+    for runtime in job.target.runtimes:
+        file_format = RUNTIMES[runtime]
+        if len(job.target.runtimes) > 1 and (file_format not in job.formats or not job.device.runtime_version(runtime)):
+            problems.append(f"{runtime} is not here or not on the board")
+            continue
+        files = Files(job.run.directory, "original", (file_format,), tuple(dict.fromkeys(("fp32", *precisions))))
+        try:
+            built += build_format(job, job.original, files, file_format)
+        except ExportError as exc:
+            problems.append(f"{runtime}: {exc}")
+    if not built:
+        raise ExportError(f"target {job.target.name}: no runtime can run this net: {'; '.join(problems)}")
+    for problem in problems:
+        job.detail(problem)
+    return built
 
 
 def _estimate(job: Job) -> dict[str, Any]:
@@ -111,7 +151,7 @@ def _estimate(job: Job) -> dict[str, Any]:
     )
     fp32 = board.choose(target.runtime, "fp32", target.threads)
     baseline = fp32.predict_net([layer.shape for layer in job.analysis.layers])
-    write_atomic(job.run.path("latency_table.json"), render_table(table))
+    write_atomic(job.run.product("latency_table.json"), render_table(table))
     job.detail(
         f"estimated, not measured: unpruned fp32 {baseline.latency_ms:.4g} ms (90 % interval {baseline.low_ms:.4g} "
         f"to {baseline.high_ms:.4g}), {board.description}"
@@ -151,21 +191,21 @@ def cut_net(job: Job, widths: Mapping[str, int]) -> GraphModule:
 
 def unpruned_file(job: Job) -> Path:
     """The unpruned net in the precision that is planned for: the first of the nets that the profile measured."""
-    target = job.target
-    return job.run.path(f"variants/variant0/artifacts/pruned.{job.planned.fitted_precision}.{target.format}")
+    planned = job.planned
+    return job.run.directory / f"variants/variant0/artifacts/pruned.{planned.fitted_precision}.{planned.format}"
 
 
 def measure_beside_original(
     job: Job, originals: Sequence[Artifact], files: Mapping[str, Path]
 ) -> dict[str, tuple[float, ...]]:
     """Samples in ms of nets, taken interleaved with the unpruned fp32 one, which is called "baseline"."""
-    baseline = next(one for one in originals if one.format == job.target.format)
-    return time_nets(job, {"baseline": job.run.path(baseline.path), **files})
+    baseline = next(one for one in originals if one.format == job.baseline_format)
+    return time_nets(job, {"baseline": job.run.file(baseline.path), **files})
 
 
 def read_table(job: Job) -> LatencyTable:
     """The latency table that the profile has saved."""
-    path = job.run.path("latency_table.json")
+    path = job.run.file("latency_table.json")
     return parse_table(path.read_text(), str(path))
 
 
@@ -188,13 +228,35 @@ def budget_ms(job: Job, baseline_ms: float) -> float:
     return job.target.budget.limit_ms(baseline_ms, job.run.result("profile").get("power_w"))
 
 
+def check_budget(job: Job) -> None:
+    """Refuse a budget that no widths meet by what was profiled, before anything is scored.
+
+    Raises:
+        InfeasibleBudget: says the best that can be reached, and what to do.
+    """
+    baseline_ms = job.run.result("profile")["baseline_ms"]
+    free = {group: dict.fromkeys(widths, 0.0) for group, widths in job.widths.items()}
+    problem = Problem(job.layers, free, read_table(job), read_correction(job), job.limits)
+    whole = {group: widths[-1] for group, widths in problem.widths.items()}
+    reach = Reach(
+        limit_ms=budget_ms(job, baseline_ms),
+        aim=first_aim(job),
+        fastest_ms=find_fastest(problem).latency_ms,
+        unpruned_ms=predict_ms(problem, whole),
+        baseline_ms=baseline_ms,
+        precision=job.planned.fitted_precision,
+        limits=problem.limits,
+    )
+    check_reach(reach)
+
+
 def plan(job: Job) -> dict[str, Any]:
     """Choose the widths: the least predicted loss within the budget, proven."""
     problem = read_problem(job)
     limit = budget_ms(job, job.run.result("profile")["baseline_ms"])
     choice = choose_widths(problem, first_aim(job) * limit)
     made = _make_plan(job, problem, choice, limit)
-    write_atomic(job.run.path("plan.first.json"), made.to_json())
+    write_atomic(job.run.product("plan.first.json"), made.to_json())
     _draw_front(job, problem, choice)
     job.detail(f"predicted {choice.latency_ms:.4g} ms for a budget of {limit:.4g} ms, gap {choice.gap:.2%}")
     return made.to_dict()
@@ -223,7 +285,7 @@ def _draw_front(job: Job, problem: Problem, choice: Choice) -> None:
     front = [{"latency_ms": one.latency_ms, "loss_increase": one.loss_increase} for one in trace_front(problem, FRONT)]
     chosen = {"latency_ms": choice.latency_ms, "loss_increase": choice.loss_increase}
     document = {"origin": origin, "front": front, "chosen": chosen}
-    write_json(job.run.path("front.json"), document)
+    write_json(job.run.product("front.json"), document)
     picture = draw_front(document, f"{job.recipe.name} on {job.target.name}")
     write_atomic(job.run.path("front.png"), render_png(picture))
 
@@ -261,7 +323,7 @@ def fit(job: Job) -> dict[str, Any]:
     """
     if job.estimated:
         made = parse_plan(job.run.result("plan"))
-        write_atomic(job.run.path("plan.json"), made.to_json())
+        write_atomic(job.run.product("plan.json"), made.to_json())
         return {"origin": ESTIMATED, "tries": [], "plan": made.to_dict()}
     problem, profiled = read_problem(job), job.run.result("profile")
     parts = [part.name for part in fields(MeasuredNet)]
@@ -273,7 +335,7 @@ def fit(job: Job) -> dict[str, Any]:
     best = choose_fitting(tried)
     made = _make_plan(job, problem, best.choice, limit)
     chosen = replace(made, notes=(*made.notes, f"measured {best.share:.1%} of the budget before training"))
-    write_atomic(job.run.path("plan.json"), chosen.to_json())
+    write_atomic(job.run.product("plan.json"), chosen.to_json())
     return {"tries": describe_tries(tried), "plan": chosen.to_dict()}
 
 

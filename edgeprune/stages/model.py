@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,8 +10,8 @@ from torch.fx import GraphModule
 
 from edgeprune.core.plan import PruningPlan, parse_plan
 from edgeprune.core.target import AUTO, MIXED
-from edgeprune.errors import PlanError
-from edgeprune.graph.costs import count_macs, count_parameters
+from edgeprune.errors import PlanError, RecipeError
+from edgeprune.graph.costs import count_parameters
 from edgeprune.graph.proof import check_surgery
 from edgeprune.graph.storage import load_model, model_sha256, save_model
 from edgeprune.graph.surgery import apply_plan
@@ -27,6 +28,7 @@ from edgeprune.prune.sensitivity import label_batches, measure_sensitivity, trie
 from edgeprune.recipes.check import check_recipe
 from edgeprune.run import read_json
 from edgeprune.stages.job import Job
+from edgeprune.stages.latency import check_budget
 
 PROOF_LIMIT = 1e-9
 """Largest relative difference, in float64, between the cut net and the original with those channels neutralised."""
@@ -42,21 +44,23 @@ def trace(job: Job) -> dict[str, Any]:
     recipe = job.recipe
     check_recipe(recipe)
     example = recipe.example_input()
-    save_model(trace_model(make_permanent(recipe.model()), example), job.run.path("original.pt2"), example)
+    save_model(trace_model(make_permanent(recipe.model()), example), job.run.product("original.pt2"), example)
     analysis = job.analysis
     prunable = [group.name for group in analysis.channel_groups]
     branches = [group.name for group in analysis.groups if group.is_branch and not group.frozen]
     if not prunable:
         raise PlanError(f"recipe {recipe.name}: no channel of this net can be pruned: {'; '.join(analysis.notes)}")
-    accuracy = evaluate(job.original, recipe.eval_data(), recipe.metric)
+    quality = evaluate(job.original, recipe.eval_data(), recipe.metric)
+    if not math.isfinite(quality):
+        raise RecipeError(f"{recipe.source}: metric {recipe.metric.name} gave {quality} over eval_data()")
     job.detail(
-        f"accuracy {accuracy:.2f} in torch, {len(prunable)} groups of channels and {len(branches)} branches to prune"
+        f"{recipe.metric.name} {recipe.metric.describe(quality)} in torch, {len(prunable)} groups of channels and "
+        f"{len(branches)} branches to prune"
     )
     return {
         "model_sha256": model_sha256(job.original),
-        "accuracy_percent": accuracy,
-        "parameters": count_parameters(job.original),
-        "macs": count_macs(analysis, {}),
+        "metric": recipe.metric.to_dict(),
+        "quality": quality,
         "prunable": prunable,
         "branches": branches,
         "notes": list(analysis.notes),
@@ -64,7 +68,12 @@ def trace(job: Job) -> dict[str, Any]:
 
 
 def score(job: Job) -> dict[str, Any]:
-    """Rank the channels of each group, and measure how the loss rises as each group is narrowed."""
+    """Rank the channels of each group, and measure how the loss rises as each group is narrowed.
+
+    Raises:
+        InfeasibleBudget: the profile tells that no widths meet the budget.
+    """
+    check_budget(job)
     recipe = job.recipe
     batches = label_batches(job.original, recipe.calibration_data())
     evidence = Evidence(job.original, job.analysis, batches, recipe.loss)
@@ -84,7 +93,7 @@ def score(job: Job) -> dict[str, Any]:
 
 def read_plan(job: Job) -> PruningPlan:
     """The plan that was fitted on the device."""
-    path = job.run.path("plan.json")
+    path = job.run.file("plan.json")
     return parse_plan(read_json(path), str(path))
 
 
@@ -98,19 +107,15 @@ def prune(job: Job) -> dict[str, Any]:
         raise PlanError(
             f"the cut net differs from the original without those channels by {error:.1e}; nothing was saved"
         )
-    save_model(pruned, job.run.path("pruned.pt2"), example)
+    save_model(pruned, job.run.product("pruned.pt2"), example)
     job.detail(f"{count_parameters(pruned):,} parameters stay; proof {error:.1e}")
-    return {
-        "parameters": count_parameters(pruned),
-        "macs": count_macs(job.analysis, plan.widths),
-        "proof_relative_error": error,
-    }
+    return {"proof_relative_error": error}
 
 
 def recover_accuracy(job: Job) -> dict[str, Any]:
     """Re-fit what reads the cut channels, then fine-tune the net, taught by the original."""
     recipe, keep = job.recipe, read_plan(job).keep
-    program = load_model(job.run.path("pruned.pt2"))
+    program = load_model(job.run.file("pruned.pt2"))
     reconstruct_(program, job.original, job.analysis, keep, label_batches(job.original, recipe.calibration_data()))
     before = evaluate(program, recipe.eval_data(), recipe.metric)
     program = recover(program, job.original, recipe, job.detail, job.run.path("recover.safetensors"))
@@ -118,11 +123,12 @@ def recover_accuracy(job: Job) -> dict[str, Any]:
     program, aware = train_for_int8(job, program, batches)
     program, recalibrated = recalibrate_if_better(program, batches, recipe.loss)
     after = evaluate(program, recipe.eval_data(), recipe.metric)
-    save_model(program, job.run.path("recovered.pt2"), recipe.example_input())
-    job.detail(f"accuracy {before:.2f} after the cut and re-fitting, {after:.2f} after fine-tuning")
+    save_model(program, job.run.product("recovered.pt2"), recipe.example_input())
+    metric, (shown_before, shown_after) = recipe.metric, map(recipe.metric.describe, (before, after))
+    job.detail(f"{metric.name} {shown_before} after the cut and re-fitting, {shown_after} after fine-tuning")
     return {
-        "accuracy_before_percent": before,
-        "accuracy_percent": after,
+        "quality_before": before if math.isfinite(before) else None,
+        "quality": after if math.isfinite(after) else None,
         "recalibrated": recalibrated,
         "quantization_aware": aware,
         "model_sha256": model_sha256(program),

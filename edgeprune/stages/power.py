@@ -25,7 +25,7 @@ def learn_power(job: Job, files: Mapping[str, Path], latency_ms: Mapping[str, fl
         return None
     names = list(files)
     names = [names[0], names[len(names) // 2], names[-1]]
-    models = [ModelFile.of(files[name], job.target.runtime, name) for name in names]
+    models = [ModelFile.of(files[name], job.planned.runtime, name) for name in names]
     found = measure_energy(job.device, models, job.target, job.detail)
     powers = [one.energy_mj / latency_ms[name] for name, one in found.items() if one.energy_mj is not None]
     if len(powers) < len(models):

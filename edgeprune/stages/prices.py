@@ -53,7 +53,7 @@ def _measure(job: Job, wanted: Mapping[str, set[LayerShape]]) -> Times:
     files = {
         (shape, precision): path
         for precision, shapes in wanted.items()
-        for shape, path in write_probes(shapes, job.target.format, precision, folder).items()
+        for shape, path in write_probes(shapes, job.planned.format, precision, folder).items()
     }
     job.detail(f"measuring {len(files)} layers and conversions in float and int8")
     windows = time_probes(job, files, PROBES)

@@ -43,7 +43,7 @@ MINUTES = 10.0
 
 
 def _table_key(job: Job) -> TableKey:
-    target, facts = job.target, job.device.facts
+    target, facts = job.planned, job.device.facts
     return TableKey(
         facts.fingerprint,
         target.runtime,
@@ -105,7 +105,7 @@ def _measure_table(job: Job, key: TableKey) -> LatencyTable:
 
 def _probe(job: Job, shapes: Sequence[LayerShape], seconds: float) -> tuple[LatencyPoint, ...]:
     """Time models of one layer or a join on the device; what a call of the runtime costs by itself is taken off."""
-    target, joins = job.target, [shape for shape in shapes if shape.op == JOIN]
+    target, joins = job.planned, [shape for shape in shapes if shape.op == JOIN]
     alone = shapes_alone([shape for shape in shapes if shape.op != JOIN], joins)
     files = write_probes({*alone, *joins}, target.format, job.planned.layer_precision, job.run.path("probes"))
     settings = ProbeSettings(rounds=ROUNDS, window_s=WINDOW_S, budget_s=max(0.0, seconds))

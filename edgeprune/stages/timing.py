@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from edgeprune.core.layers import LayerShape, join_ends
 from edgeprune.core.measurement import Protocol
+from edgeprune.core.shipping import FORMAT_RUNTIMES
 from edgeprune.device.measure import ModelFile, ProbeSettings, measure_models, measure_probes
 from edgeprune.stages.job import Job
 
@@ -28,7 +29,7 @@ def time_nets(job: Job, files: Mapping[str, Path]) -> dict[str, tuple[float, ...
     Raises:
         DeviceError: the device cannot be reached or does not run them.
     """
-    models = [ModelFile.of(path, job.target.runtime, name) for name, path in files.items()]
+    models = [ModelFile.of(path, FORMAT_RUNTIMES[path.suffix[1:]], name) for name, path in files.items()]
     measured = measure_models(job.device, models, job.target.threads, QUICK, lambda _: None)
     return {name: one.samples_ms for name, one in measured.items()}
 
@@ -39,7 +40,7 @@ def time_probes(job: Job, files: Mapping[Key, Path], settings: ProbeSettings) ->
     Raises:
         DeviceError: the device cannot be reached or does not run them.
     """
-    models = {key: ModelFile.of(path, job.target.runtime) for key, path in files.items()}
+    models = {key: ModelFile.of(path, FORMAT_RUNTIMES[path.suffix[1:]]) for key, path in files.items()}
     windows = measure_probes(job.device, list(models.values()), job.target.threads, settings, job.detail)
     return {key: windows[model.name] for key, model in models.items()}
 

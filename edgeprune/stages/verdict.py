@@ -1,72 +1,91 @@
-"""The last stages: hold the figures against the gates, and write the report."""
+"""The last stages: hold the figures against the gates, and write the report. They import neither torch nor runtimes."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
-from edgeprune.core.document import REPORT_VERSION, Figures, budget_gates, describe_conditions, gate_figures
-from edgeprune.core.gate import decide, judge
-from edgeprune.core.shipping import DEFAULT_LIMIT, Candidates
+from edgeprune.core.document import REPORT_VERSION, Figures, describe_conditions
+from edgeprune.core.gate import QUALITY_METRICS, decide
+from edgeprune.core.shipping import FORMAT_RUNTIMES, Candidates
 from edgeprune.core.statistics import ratio_interval
 from edgeprune.core.target import AUTO
 from edgeprune.report.junit import render_junit
 from edgeprune.report.page import render_page
 from edgeprune.run import read_json, write_atomic, write_json
-from edgeprune.stages.artifacts import read_artifacts, read_refused
 from edgeprune.stages.job import Job
-from edgeprune.stages.measure import baseline_name, read_candidates, read_figures, read_measurements, shipped
+from edgeprune.stages.record import find_candidates, read_artifacts, read_figures, read_refused
 
 ARTIFACT_FIELDS = ("path", "sha256", "format", "precision", "bytes", "role", "scheme")
 
 
 def gate(job: Job) -> dict[str, Any]:
-    """Judge the shipped artifact by the target's gates and its own budget."""
-    figures = read_figures(job)
-    baseline, result = figures[baseline_name(job)], figures[shipped(job)]
-    looked_at, beside = gate_figures(result, baseline), gate_figures(baseline)
-    results = [judge(one, looked_at, beside) for one in budget_gates(job.target.budget, job.target.gates)]
-    return {"verdict": decide(results), "gates": [one.to_dict() for one in results]}
+    """Judge the shipped artifact by the target's gates and its whole budget.
+
+    Raises:
+        RunError: a file that it rests on is gone or was changed since it was measured.
+    """
+    candidates = find_candidates(job, read_figures(job))
+    result = candidates.choose()
+    _check_files(job, result, candidates.baseline)
+    results = candidates.judge(result)
+    return {
+        "verdict": decide(results),
+        "gates": [one.to_dict() for one in results],
+        "artifact": result.artifact.name,
+        "judged_by": [one.to_dict() for one in candidates.gates],
+        "source": job.gates_source,
+    }
+
+
+def _check_files(job: Job, *figures: Figures) -> None:
+    for one in figures:
+        job.run.file(one.artifact.path)
 
 
 def report(job: Job) -> dict[str, Any]:
-    """Write `report.json`, `report.html` and `gates.junit.xml`."""
-    document = build_report(job)
-    measured = read_measurements(job)
-    samples = {
-        "before": measured[baseline_name(job)].samples_ms,
-        "after": measured[shipped(job)].samples_ms,
-    }
-    write_json(job.run.path("report.json"), document)
-    write_atomic(job.run.path("gates.junit.xml"), render_junit(document))
-    write_atomic(job.run.path("report.html"), render_page(document, samples))
+    """Write `report.json`, `report.html` and `gates.junit.xml`.
+
+    Raises:
+        RunError: a file that it rests on is gone or was changed since it was measured.
+    """
+    figures = read_figures(job)
+    candidates = find_candidates(job, figures)
+    result = candidates.choose()
+    _check_files(job, result, candidates.baseline)
+    document = build_report(job, figures, candidates)
+    samples = {"before": candidates.baseline.measurement.samples_ms, "after": result.measurement.samples_ms}
+    write_json(job.run.product("report.json"), document)
+    write_atomic(job.run.product("gates.junit.xml"), render_junit(document))
+    write_atomic(job.run.product("report.html"), render_page(document, samples))
     return {"verdict": document["verdict"]}
 
 
-def build_report(job: Job) -> dict[str, Any]:
+def build_report(job: Job, figures: Mapping[str, Figures], candidates: Candidates) -> dict[str, Any]:
     """The report document; its fields are described in docs/report.md."""
-    figures, judged, profiled = read_figures(job), job.run.result("gate"), job.run.result("profile")
-    candidates = read_candidates(job)
-    baseline, result = candidates.baseline, figures[shipped(job)]
+    judged, profiled = job.run.result("gate"), job.run.result("profile")
+    baseline, result = candidates.baseline, candidates.choose()
     speedup = ratio_interval(baseline.measurement.samples_ms, result.measurement.samples_ms)
-    fitted, budget = job.run.result("fit"), job.target.budget
+    fitted = job.run.result("fit")
     return {
         "version": REPORT_VERSION,
         "edgeprune": version("edgeprune"),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "verdict": judged["verdict"],
         "gates": judged["gates"],
+        "judged_by": judged["source"],
         "target": job.target.name,
-        "recipe": job.recipe.name,
-        "runtime": f"{job.target.runtime} {result.measurement.runtime_version}",
+        "recipe": job.recipe_name,
+        "metric": job.metric.to_dict(),
+        "runtime": _describe_runtime(result),
         "baseline": baseline.to_dict(),
         "result": result.to_dict(),
         "budget": {
             "latency_ms": fitted["plan"]["budget_ms"],
-            "asked_latency_ms": budget.latency_ms,
-            "asked_speedup": budget.speedup,
-            "asked_energy_mj": budget.energy_mj,
+            **{f"asked_{name}": limit for name, limit in asdict(job.target.budget).items()},
         },
         "predicted": {
             "latency_ms": fitted["plan"]["predicted_ms"],
@@ -79,12 +98,12 @@ def build_report(job: Job) -> dict[str, Any]:
         "artifacts": _artifact_rows(job, figures, candidates),
         "device": profiled["device"],
         "conditions": describe_conditions(result.measurement),
-        "plan": read_json(job.run.path("plan.json")),
+        "plan": read_json(job.run.file("plan.json")),
         "parity": job.run.result("export")["parity"] + job.run.result("measure")["parity"],
-        "torch_accuracy_percent": {
-            "original": job.run.result("trace")["accuracy_percent"],
-            "cut": job.run.result("recover")["accuracy_before_percent"],
-            "recovered": job.run.result("recover")["accuracy_percent"],
+        "torch_quality": {
+            "original": job.run.result("trace")["quality"],
+            "cut": job.run.result("recover")["quality_before"],
+            "recovered": job.run.result("recover")["quality"],
         },
         "notes": [
             *job.run.result("trace")["notes"],
@@ -95,36 +114,50 @@ def build_report(job: Job) -> dict[str, Any]:
     }
 
 
+def _describe_runtime(figures: Figures) -> str:
+    return f"{FORMAT_RUNTIMES[figures.artifact.format]} {figures.measurement.runtime_version}"
+
+
 def _choice_notes(job: Job, candidates: Candidates, result: Figures) -> list[str]:
     """How the file that ships was chosen, where there is something to say."""
     notes = list(candidates.explain(result))
-    notes += [f"refused: {reason}" for name, reason in read_refused(job).items() if f"-{job.target.format}-" in name]
-    if job.target.precision == AUTO and candidates.limits == (DEFAULT_LIMIT,):
-        notes.append(f"no gate on accuracy: what ships was chosen within {DEFAULT_LIMIT.describe()}")
+    notes += [
+        f"refused: {reason}" for name, reason in read_refused(job).items() if f"-{result.artifact.format}-" in name
+    ]
+    if AUTO in (job.target.precision, job.target.runtime) and not any(
+        gate.metric in QUALITY_METRICS for gate in candidates.gates
+    ):
+        (limit,) = candidates.limits
+        notes.append(f"no gate on {job.metric.name}: what ships was chosen within {limit.describe()}")
+    if result.artifact.format != candidates.baseline.artifact.format:
+        notes.append(f"the speed-up is that over the unpruned fp32 net in {_describe_runtime(candidates.baseline)}")
     return notes
 
 
-def _artifact_rows(job: Job, figures: dict[str, Figures], candidates: Candidates) -> list[dict[str, Any]]:
+def _artifact_rows(job: Job, figures: Mapping[str, Figures], candidates: Candidates) -> list[dict[str, Any]]:
     """Every file; of those that could ship also whether it is accurate enough, and the fastest of these."""
-    names = {one.artifact.name for one in candidates.files}
-    accurate = {one.artifact.name for one in candidates.accurate}
-    rows, ships, refused = [], shipped(job), read_refused(job)
+    ships, refused, rows = candidates.choose(), read_refused(job), []
     for artifact in read_artifacts(job):
-        name = artifact.name
-        row = {field: getattr(artifact, field) for field in ARTIFACT_FIELDS} | {"shipped": name == ships}
-        if name in figures:
-            found = figures[name]
-            row |= {
-                "accuracy_percent": found.accuracy_percent,
-                "latency": found.latency.to_dict(),
-                "origin": "measured",
-            }
-        if name in refused:
-            row |= {"refused": refused[name]}
-        if name in names:
-            row |= {"accurate": name in accurate, "fastest": name == candidates.fastest.artifact.name}
+        row = {field: getattr(artifact, field) for field in ARTIFACT_FIELDS}
+        row |= {"shipped": artifact.name == ships.artifact.name}
+        if artifact.name in figures:
+            row |= _measured_row(candidates, figures[artifact.name])
+        if artifact.name in refused:
+            row |= {"refused": refused[artifact.name]}
         rows.append(row)
     return rows
+
+
+def _measured_row(candidates: Candidates, figures: Figures) -> dict[str, Any]:
+    row = {
+        "quality": figures.shown_quality,
+        "latency": figures.latency.to_dict(),
+        "origin": "measured",
+        "problems": list(figures.measurement.problems),
+    }
+    if figures in candidates.files:
+        row |= {"accurate": figures in candidates.accurate, "fastest": figures is candidates.fastest}
+    return row
 
 
 def _problems(*figures: Figures) -> list[str]:

@@ -1,0 +1,95 @@
+"""What the finished stages of a run have left: its files, what was measured of them, and which of them ships.
+
+Imports nothing heavy, so that a run is judged again in no time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from edgeprune.core.artifact import Artifact, name_artifact, parse_artifact
+from edgeprune.core.document import Figures
+from edgeprune.core.limits import Costs
+from edgeprune.core.measurement import Measurement, parse_measurement
+from edgeprune.core.shipping import Candidates
+from edgeprune.core.target import AUTO
+from edgeprune.run import read_json
+from edgeprune.stages.job import Job
+
+
+def read_originals(job: Job) -> list[Artifact]:
+    """The unpruned net's files, as the profile made them."""
+    return [parse_artifact(row) for row in job.run.result("profile")["originals"]]
+
+
+def read_artifacts(job: Job) -> list[Artifact]:
+    """Every file of this run."""
+    return [parse_artifact(row) for row in job.run.result("export")["artifacts"]]
+
+
+def read_refused(job: Job) -> dict[str, str]:
+    """Why files of this run may not ship, by their name: they do not compute what the net computes."""
+    return dict(job.run.result("export").get("refused", {}))
+
+
+def baseline_name(job: Job) -> str:
+    """Name of the artifact that everything is held against: the unpruned net in fp32."""
+    return name_artifact("original", job.baseline_format, "fp32")
+
+
+def find_needed(job: Job) -> tuple[str, ...]:
+    """Names of the files without which a run makes no sense: the baseline, and what is asked for."""
+    asked = "fp32" if job.target.precision == AUTO else job.target.precision
+    return baseline_name(job), name_artifact("pruned", job.planned.format, asked)
+
+
+def is_open(job: Job, artifact: Artifact) -> bool:
+    """Whether a file may be what ships: the pruned net, as the target names it or leaves it open."""
+    formats = job.formats if job.target.runtime == AUTO else (job.target.format,)
+    precise = job.target.precision in (AUTO, artifact.precision)
+    return artifact.role == "pruned" and artifact.format in formats and precise
+
+
+def find_candidates(job: Job, figures: Mapping[str, Figures]) -> Candidates:
+    """Of all that was measured, the pruned net's files that compute what the net computes."""
+    broken = job.run.result("measure").get("broken", ())
+    files = [one for one in figures.values() if one.artifact.role == "pruned" and one.artifact.name not in broken]
+    choice = {one.artifact.name for one in files if is_open(job, one.artifact)}
+    return Candidates(tuple(files), figures[baseline_name(job)], job.gates, choice, job.target.budget.gate_confidence)
+
+
+def read_measurements(job: Job) -> dict[str, Measurement]:
+    """The final measurements by artifact name."""
+    return {name: parse_measurement(row) for name, row in read_json(job.run.file("measurements.json")).items()}
+
+
+def read_figures(job: Job) -> dict[str, Figures]:
+    """Everything measured, by artifact name."""
+    result, measured, metric = job.run.result("measure"), read_measurements(job), job.metric
+    costs = {name: Costs(**row) for name, row in job.run.result("export")["costs"].items()}
+    fitted = name_artifact("pruned", job.planned.format, job.planned.fitted_precision)
+    original = name_artifact("original", job.planned.format, "fp32")
+    predicted = {
+        original: job.run.result("profile")["baseline_predicted_ms"],
+        fitted: job.run.result("fit")["plan"]["predicted_ms"],
+    }
+    return {
+        one.name: Figures(
+            artifact=one,
+            measurement=measured[one.name],
+            quality=_read_quality(result["quality"][one.name]),
+            samples=result["samples"],
+            costs=costs[one.name],
+            predicted_ms=predicted.get(one.name, one.predicted_ms),
+            metric=metric,
+        )
+        for one in read_artifacts(job)
+        if one.name in measured
+    }
+
+
+def _read_quality(value: Any) -> float:
+    """A figure of quality as `measure` has saved it: null where the metric gave no finite number."""
+    return math.nan if value is None else float(value)

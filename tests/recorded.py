@@ -1,0 +1,35 @@
+"""Run directories as the line leaves them, every file in its record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgeprune.run import Run, open_run
+
+
+def record_run(
+    folder: Path, request: Mapping[str, Any], stages: Mapping[str, Any], made: Mapping[str, Sequence[str]]
+) -> Path:
+    """Let stages have finished with these results; `made` are the files, there already, that each of them made."""
+    with open_run(folder, dict(request)) as run:
+        run.begin()
+        for name, result in stages.items():
+            record_stage(run, name, result, made.get(name, ()))
+    return folder
+
+
+def record_stage(run: Run, name: str, result: Any, made: Sequence[str] = ()) -> None:
+    """Let a stage have finished, anew where it has before."""
+
+    def compute() -> Any:
+        for path in made:
+            run.product(path)
+        return result
+
+    content = {path: (run.directory / path).read_bytes() for path in made}
+    run.forget(name)
+    for path, data in content.items():
+        run.path(path).write_bytes(data)
+    run.stage(name, compute)
