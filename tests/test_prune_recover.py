@@ -216,7 +216,9 @@ def test_a_checkpoint_that_cannot_be_written_is_said(tmp_path: Path) -> None:
 def test_a_loss_that_explodes_says_what_to_change() -> None:
     images, labels = stripes(32)
     recipe = tiny_recipe(SHORT, [(images * float("inf"), labels)])
-    with pytest.raises(EdgepruneError, match=r"epoch 1; lower finetune learning_rate in stripes.py \(now 0.05\)"):
+    with pytest.raises(
+        EdgepruneError, match=r"epoch 1: the inputs .*; lower finetune learning_rate in stripes.py \(now 0.05\)"
+    ):
         recover(traced(), None, recipe, silent)
 
 

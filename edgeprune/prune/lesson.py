@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from edgeprune.graph.trace import copy_program, set_training_
+from edgeprune.prune.finite import check_tensors
+from edgeprune.prune.pairs import read_pairs
 from edgeprune.prune.recover import (
     MAX_GRADIENT_NORM,
     Mode,
@@ -23,7 +25,6 @@ from edgeprune.prune.recover import (
     choose_mode,
     learning_rate,
     make_optimizer,
-    read_pairs,
     seed,
     training_loss,
 )
@@ -71,6 +72,9 @@ class Lesson:
             nn.utils.clip_grad_norm_(program.parameters(), MAX_GRADIENT_NORM)
             optimizer.step()
         set_training_(program, False)
+        rate = self.recipe.finetune.learning_rate
+        remedy = f"lower finetune learning_rate in {self.recipe.source} (now {rate:g}) or check its train_data()"
+        check_tensors(program, "a short training of a cut net", remedy)
 
 
 def prepare_lesson(program: GraphModule, recipe: Recipe, nets: int) -> Lesson:

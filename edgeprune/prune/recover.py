@@ -7,7 +7,7 @@ import json
 import math
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,10 @@ from torch.fx import GraphModule
 
 from edgeprune.errors import EdgepruneError, RunError
 from edgeprune.graph.trace import copy_program, set_training_
+from edgeprune.prune.finite import check_tensors, find_source
+from edgeprune.prune.pairs import read_pairs
 from edgeprune.prune.recalibrate import channels_last
-from edgeprune.recipes.load import Data, Finetune, Recipe
+from edgeprune.recipes.load import Finetune, Recipe
 
 WARMUP_SHARE = 0.05
 MOMENTUM = 0.9
@@ -178,30 +180,24 @@ def _timed_step(trial: GraphModule, mode: Mode, batch: tuple[Tensor, Tensor], re
     return time.perf_counter() - started
 
 
-def read_pairs(data: Data) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches for training.
-
-    Raises:
-        EdgepruneError: a batch has no targets.
-    """
-    for inputs, targets in data:
-        if targets is None:
-            raise EdgepruneError(f"{data.where}: training needs batches of (inputs, targets); this one has inputs only")
-        yield inputs, targets
-
-
 def _train_epoch_(training: _Training) -> float:
     """One pass over the data, seeded by its number; gives the mean loss."""
     seed(training.epoch)
     data, settings = training.recipe.train_data(), training.recipe.finetune
-    total, steps = 0.0, len(data)
-    for step, (inputs, targets) in enumerate(read_pairs(data)):
-        progress = min(1.0, (training.epoch + step / steps) / settings.epochs)
+    losses: list[float] = []
+    for inputs, targets in read_pairs(data):
+        progress = min(1.0, (training.epoch + len(losses) / len(data)) / settings.epochs)
         for group in training.optimizer.param_groups:
             group["lr"] = learning_rate(progress, settings.learning_rate)
-        total += _step_(training, inputs, targets)
+        losses.append(_step_(training, inputs, targets))
     training.epoch += 1
-    return total / steps
+    check_tensors(training.program, f"recover: after epoch {training.epoch}", _remedy(training.recipe))
+    return math.fsum(losses) / len(losses)
+
+
+def _remedy(recipe: Recipe) -> str:
+    rate = recipe.finetune.learning_rate
+    return f"lower finetune learning_rate in {recipe.source} (now {rate:g}) or check its train_data()"
 
 
 def _step_(training: _Training, inputs: Tensor, targets: Tensor) -> float:
@@ -214,9 +210,9 @@ def _step_(training: _Training, inputs: Tensor, targets: Tensor) -> float:
         loss = loss + loss.detach().abs() * NOISE_WEIGHT * noise / (noise + NOISE_KNEE)
     value = float(loss.detach())
     if not math.isfinite(value):
+        source = find_source(training.program, inputs)
         raise EdgepruneError(
-            f"recover: the loss is not finite in epoch {training.epoch + 1}; lower finetune learning_rate in "
-            f"{training.recipe.source} (now {training.recipe.finetune.learning_rate:g}) or check its train_data()"
+            f"recover: the loss is not finite in epoch {training.epoch + 1}: {source}; {_remedy(training.recipe)}"
         )
     training.optimizer.zero_grad()
     torch.autograd.backward(loss)

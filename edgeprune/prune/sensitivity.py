@@ -14,6 +14,7 @@ from edgeprune.errors import EdgepruneError
 from edgeprune.graph.surgery import apply_plan
 from edgeprune.prune.evidence import Batch, Evidence, Scores
 from edgeprune.prune.importance import keep_best
+from edgeprune.prune.pairs import join_singles
 from edgeprune.prune.recalibrate import mean_loss, recalibrate_
 
 Progress = Callable[[str], None]
@@ -67,11 +68,15 @@ def repair(rises: Mapping[int, float]) -> dict[int, float]:
 def label_batches(
     program: GraphModule, batches: Iterable[tuple[Tensor, Tensor | None]], least: int = 512
 ) -> tuple[Batch, ...]:
-    """Calibration batches up to `least` inputs; where targets are missing, the program's own class probabilities."""
+    """Calibration batches up to `least` inputs, none of a single one where there are more.
+
+    Where targets are missing, they are the program's own class probabilities.
+    """
     found: list[Batch] = []
     with torch.no_grad():
-        for inputs, targets in batches:
-            found.append((inputs, program(inputs).softmax(1) if targets is None else targets))
+        labelled = ((one, program(one).softmax(1) if targets is None else targets) for one, targets in batches)
+        for pair in join_singles(labelled):
+            found.append(pair)
             if sum(len(taken) for taken, _ in found) >= least:
                 break
     if not found:

@@ -3,33 +3,41 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
+import torch
+from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from edgeprune.core.plan import PruningPlan, parse_plan
 from edgeprune.core.target import AUTO, MIXED
-from edgeprune.errors import PlanError, RecipeError
+from edgeprune.errors import GraphError, PlanError, RecipeError
 from edgeprune.graph.costs import count_parameters
+from edgeprune.graph.precision import widen
 from edgeprune.graph.proof import check_surgery
 from edgeprune.graph.storage import load_model, model_sha256, save_model
 from edgeprune.graph.surgery import apply_plan
-from edgeprune.graph.trace import trace_model
+from edgeprune.graph.trace import is_dynamic, trace_model
 from edgeprune.prune.evidence import Batch, Evidence
+from edgeprune.prune.fold import fold_weights
 from edgeprune.prune.importance import score_channels
 from edgeprune.prune.lesson import prepare_lesson
-from edgeprune.prune.masks import make_permanent
 from edgeprune.prune.quantization_aware import train_quantization_aware
 from edgeprune.prune.recalibrate import evaluate, recalibrate_if_better
 from edgeprune.prune.reconstruct import reconstruct_
 from edgeprune.prune.recover import recover
 from edgeprune.prune.sensitivity import label_batches, measure_sensitivity, tried_widths
 from edgeprune.recipes.check import check_recipe
+from edgeprune.recipes.load import Recipe
+from edgeprune.recipes.models import describe_precision
+from edgeprune.recipes.user_code import describe_error
 from edgeprune.run import read_json
 from edgeprune.stages.job import Job
 from edgeprune.stages.latency import check_budget
 
+FAITHFUL, ROUNDINGS = 1e-3, 64
+"""How far a graph may be from its module, relative to the outputs; in shorter floats, in units of the last place."""
 PROOF_LIMIT = 1e-9
 """Largest relative difference, in float64, between the cut net and the original with those channels neutralised."""
 IMPORTANCE = "l2"
@@ -42,14 +50,15 @@ ROUNDED = ("int8", "dynamic-int8", "int16x8", MIXED, AUTO)
 def trace(job: Job) -> dict[str, Any]:
     """Build the model, check it, trace it, find its channel groups."""
     recipe = job.recipe
-    check_recipe(recipe)
-    example = recipe.example_input()
-    save_model(trace_model(make_permanent(recipe.model()), example), job.run.product("original.pt2"), example)
+    looked = check_recipe(recipe)
+    program, notes = trace_recipe(recipe)
+    save_model(program, job.run.product("original.pt2"), recipe.example_input())
     analysis = job.analysis
     prunable = [group.name for group in analysis.channel_groups]
     branches = [group.name for group in analysis.groups if group.is_branch and not group.frozen]
     if not prunable:
         raise PlanError(f"recipe {recipe.name}: no channel of this net can be pruned: {'; '.join(analysis.notes)}")
+    job.widths  # noqa: B018  a rule for what cannot be cut is told at once
     quality = evaluate(job.original, recipe.eval_data(), recipe.metric)
     if not math.isfinite(quality):
         raise RecipeError(f"{recipe.source}: metric {recipe.metric.name} gave {quality} over eval_data()")
@@ -63,8 +72,69 @@ def trace(job: Job) -> dict[str, Any]:
         "quality": quality,
         "prunable": prunable,
         "branches": branches,
-        "notes": list(analysis.notes),
+        "notes": [*notes, *looked, *analysis.notes],
     }
+
+
+def trace_recipe(recipe: Recipe) -> tuple[GraphModule, tuple[str, ...]]:
+    """The graph of a recipe's model, every float in float32 and every weight plain; and what was changed, for people.
+
+    Raises:
+        GraphError: it cannot be traced, takes one batch only, or its graph computes something else than it.
+    """
+    example = recipe.example_input()
+    model, folded = fold_weights(recipe.model())
+    program, narrow = widen(trace_model(model, example), example)
+    if not is_dynamic(program):
+        raise GraphError(
+            f"{recipe.source}: model(): its forward works for one number of inputs only; write it without that number: "
+            "x.shape[0] or -1 in a view, and no loop over the inputs of a batch"
+        )
+    _check_output(program, recipe)
+    inputs = next(iter(recipe.eval_data()))[0]
+    check_graph(program, recipe.model(), inputs, str(recipe.source), narrow)
+    notes = [*recipe.model_notes(), *([describe_precision(narrow)] if narrow else [])]
+    if folded:
+        shown = ", ".join(folded[:4]) + (f" and {len(folded) - 4} more" if len(folded) > 4 else "")
+        notes.append(f"masks and norms of weights were multiplied out: {shown}; training moves the plain weights")
+    return program, tuple(notes)
+
+
+def _check_output(program: GraphModule, recipe: Recipe) -> None:
+    """Require a row for each input, of fixed sizes, whatever the values of the inputs."""
+    (output,) = program.graph.find_nodes(op="output")
+    (given,) = program.graph.find_nodes(op="placeholder")
+    rows, *sizes = output.all_input_nodes[0].meta["val"].shape
+    if str(rows) != str(given.meta["val"].shape[0]) or not all(isinstance(size, int) for size in sizes):
+        raise GraphError(
+            f"{recipe.source}: model(): its output is [{', '.join(map(str, (rows, *sizes)))}]: its size hangs on the "
+            "values of the inputs, and a file has fixed sizes; give a row for each input, and select none"
+        )
+
+
+def check_graph(
+    program: GraphModule, model: nn.Module, inputs: Tensor, source: str, narrow: Collection[torch.dtype] = ()
+) -> None:
+    """Require a traced graph to compute what the module does on a batch, as far as floats of its types agree.
+
+    Raises:
+        GraphError: it does not.
+    """
+    try:
+        with torch.no_grad():
+            wanted, found = model(inputs).double(), program(inputs).double()
+    except RuntimeError as exc:
+        raise GraphError(
+            f"{source}: model(): its graph does not run on {len(inputs)} inputs ({describe_error(exc)}): the forward "
+            "decides by the number of inputs; write it without that"
+        ) from exc
+    tolerance = max([FAITHFUL, *(ROUNDINGS * torch.finfo(kind).eps for kind in narrow)])
+    error = float((wanted - found).norm() / wanted.norm().clamp(min=1e-30))
+    if not error <= tolerance:
+        raise GraphError(
+            f"{source}: model(): its graph differs from it by {error:.2g} of the outputs of {len(inputs)} inputs: the "
+            "forward depends on something beside its input, such as what it has kept from calls before"
+        )
 
 
 def score(job: Job) -> dict[str, Any]:
