@@ -63,7 +63,7 @@ def test_training_on_batches_of_one_keeps_the_statistics_finite(counts: tuple[in
     torch.manual_seed(0)
     program = trace_model(Flat(), EXAMPLE)
     recipe = tiny_recipe(Finetune(epochs=1, learning_rate=0.05), batches(*counts))
-    trained = recover(program, None, recipe, lambda _: None)
+    trained = recover(program, None, recipe, lambda _: None).program
     assert all(bool(value.isfinite().all()) for value in named_tensors(trained).values())
     lesson = prepare_lesson(program, recipe, nets=1)
     lesson.give_(program)

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
-from prune_nets import tiny_recipe
+from prune_nets import TinyResidual, tiny_recipe
 from torch import Tensor, nn
+from torch.fx import GraphModule
 from torch.nn.utils import parametrizations
 
+from edgeprune.core.plan import GroupPlan, PruningPlan
+from edgeprune.core.target import Target
 from edgeprune.errors import GraphError, RecipeError
 from edgeprune.graph.groups import find_groups
+from edgeprune.graph.storage import load_model, save_model
+from edgeprune.graph.surgery import apply_plan
+from edgeprune.graph.trace import trace_model
+from edgeprune.prune.recalibrate import evaluate
+from edgeprune.prune.recover import recover
 from edgeprune.recipes.check import check_recipe
 from edgeprune.recipes.load import Finetune, Recipe
-from edgeprune.stages.model import check_graph, trace_recipe
+from edgeprune.stages import model as stages_model
+from edgeprune.stages.model import check_graph, recover_accuracy, trace_recipe
 
 
 class Net(nn.Module):
@@ -28,6 +41,74 @@ class Net(nn.Module):
 
     def pool(self, x: Tensor) -> Tensor:
         return x.mean((2, 3))
+
+
+@pytest.fixture(scope="module")
+def learnt() -> GraphModule:
+    """A net that tells stripes apart."""
+    torch.manual_seed(0)
+    program = trace_model(TinyResidual(), torch.zeros(1, 2, 4, 4))
+    return recover(program, None, tiny_recipe(Finetune(epochs=8, learning_rate=0.05)), lambda _: None).program
+
+
+def job_on(program: GraphModule, recipe: Recipe, folder: Path, said: list[str]) -> Any:
+    """As much of a job as recovery needs: two channels of six are cut, and the cut net is saved."""
+    analysis = find_groups(program)
+    keep = {"inner": (0, 1, 2, 3)}
+    plan = PruningPlan((GroupPlan("inner", 6, keep["inner"], 0.0, "a test"),), "0" * 64, 1.0, 1.0, 0.0, 0.0, ())
+    (folder / "plan.json").write_text(plan.to_json())
+    save_model(apply_plan(program, analysis, keep), folder / "pruned.pt2", torch.zeros(1, 2, 4, 4))
+    place = SimpleNamespace(path=folder.joinpath, file=folder.joinpath, product=folder.joinpath)
+    target = Target("local", "a board")
+    return SimpleNamespace(
+        recipe=recipe, original=program, analysis=analysis, run=place, target=target, detail=said.append
+    )
+
+
+def test_recovery_says_which_state_of_each_step_it_keeps(learnt: GraphModule, tmp_path: Path) -> None:
+    said: list[str] = []
+    recipe = tiny_recipe(Finetune(epochs=2, learning_rate=0.05))
+    result = recover_accuracy(job_on(learnt, recipe, tmp_path, said))
+    assert result["held_out"] == {"source": "calibration_data()", "inputs": 16}
+    assert [step["step"] for step in result["steps"]] == ["re-fitting", "fine-tuning"]
+    assert [len(step["standings"]) for step in result["steps"]] == [2, 3]
+    assert result["notes"][1].startswith("fine-tuning: ")
+    assert "on 16 inputs of calibration_data()" in result["notes"][1]
+    assert [line for line in said if line in result["notes"]] == result["notes"]
+    assert evaluate(load_model(tmp_path / "recovered.pt2"), recipe.eval_data(), recipe.metric) == result["quality"]
+    json.dumps(result, allow_nan=False)
+
+
+def test_what_does_harm_is_not_kept(learnt: GraphModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a re-fit that spoils the net nor a training by a loss that the metric has nothing to do with."""
+
+    def spoil_(pruned: GraphModule, *_: Any) -> None:
+        with torch.no_grad():
+            pruned.get_parameter("classifier.weight").neg_()
+
+    monkeypatch.setattr(stages_model, "reconstruct_", spoil_)
+    recipe = replace(
+        tiny_recipe(Finetune(epochs=4, learning_rate=0.05, distillation=0.0)),
+        loss=lambda outputs, _: 1000 * (outputs - 1).square().mean(),
+    )
+    result = recover_accuracy(job_on(learnt, recipe, tmp_path, []))
+    assert [step["kept"] for step in result["steps"]] == [0, 0]
+    assert result["quality"] == pytest.approx(result["quality_before"], abs=1)
+    assert "fine-tuning: the net as it was before is kept" in result["notes"][1]
+    untrained, kept = (load_model(tmp_path / name) for name in ("pruned.pt2", "recovered.pt2"))
+    assert torch.equal(untrained.get_parameter("classifier.weight"), kept.get_parameter("classifier.weight"))
+
+
+def test_a_net_that_got_worse_on_the_gates_data_is_said_to(
+    learnt: GraphModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = iter([98.4, 94.1])
+    monkeypatch.setattr(stages_model, "evaluate", lambda *_: next(figures))
+    result = recover_accuracy(job_on(learnt, tiny_recipe(Finetune(epochs=1)), tmp_path, []))
+    assert result["notes"][-1] == (
+        "on eval_data() top-1 accuracy is 98.40 % before fine-tuning and 94.10 % after it: give validation_data(), or "
+        "change finetune"
+    )
 
 
 def recipe_of(net: nn.Module) -> Recipe:

@@ -37,7 +37,9 @@ def check_recipe(recipe: Recipe) -> tuple[str, ...]:
             recipe's code raises.
     """
     _check_parameters(recipe)
-    sets = (("eval_data", recipe.eval_data()), ("train_data", recipe.train_data()))
+    sets = [("eval_data", recipe.eval_data()), ("train_data", recipe.train_data())]
+    if recipe.validation_data is not None:
+        sets.append(("validation_data", recipe.validation_data()))
     outputs = {name: _check_first(recipe, name, data) for name, data in sets}
     _check_calibration(recipe, recipe.calibration_data())
     notes = [note for name, data in sets for note in _look_through(recipe, name, data, outputs[name].shape)]

@@ -30,6 +30,8 @@ BUILT_IN = {
 }
 """Built-in recipes by name; each is a file that a user can copy."""
 REQUIRED = ("model", "train_data", "eval_data", "calibration_data")
+VALIDATION = "validation_data"
+"""A function that a recipe need not have."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ class Recipe:
     loss: Callable[[Tensor, Tensor], Tensor]
     metric: Metric
     finetune: Finetune = Finetune()
+    validation_data: Callable[[], Data] | None = None
+    """What states of a training are judged by, where the recipe has it: neither trained on nor judged by gates."""
     widths: Mapping[str, WidthRule | None] = field(default_factory=dict)
     """Rules for widths by the name of a layer or group; None: it stays whole."""
     labels: tuple[str, ...] = ()
@@ -247,6 +251,7 @@ def _recipe(name: str, path: Path, content: Mapping[str, Any]) -> Recipe:
         loss=_loss(content.get("loss"), source) or nn.functional.cross_entropy,
         metric=_metric(content.get("metric"), source),
         finetune=parse_finetune(content.get("finetune", {}), f"{path}: finetune"),
+        validation_data=data(VALIDATION) if callable(content.get(VALIDATION)) else None,
         widths=parse_widths(content.get("widths", {}), f"{path}: widths"),
         labels=_parse_labels(content.get("labels", ()), f"{path}: labels"),
         preprocessing=_parse_text(content.get("preprocessing", ""), f"{path}: preprocessing"),
