@@ -14,6 +14,7 @@ from edgeprune.core.plan import PruningPlan, parse_plan
 from edgeprune.core.target import AUTO, MIXED
 from edgeprune.errors import GraphError, PlanError, RecipeError
 from edgeprune.graph.costs import count_parameters
+from edgeprune.graph.groups import Analysis
 from edgeprune.graph.precision import widen
 from edgeprune.graph.proof import check_surgery
 from edgeprune.graph.storage import load_model, model_sha256, save_model
@@ -57,8 +58,7 @@ def trace(job: Job) -> dict[str, Any]:
     analysis = job.analysis
     prunable = [group.name for group in analysis.channel_groups]
     branches = [group.name for group in analysis.groups if group.is_branch and not group.frozen]
-    if not prunable:
-        raise PlanError(f"recipe {recipe.name}: no channel of this net can be pruned: {'; '.join(analysis.notes)}")
+    require_groups(analysis, recipe)
     job.widths  # noqa: B018  a rule for what cannot be cut is told at once
     quality = evaluate(job.original, recipe.eval_data(), recipe.metric)
     if not math.isfinite(quality):
@@ -105,6 +105,26 @@ def trace_recipe(recipe: Recipe) -> tuple[GraphModule, tuple[str, ...]]:
         shown = ", ".join(folded[:4]) + (f" and {len(folded) - 4} more" if len(folded) > 4 else "")
         notes.append(f"masks and norms of weights were multiplied out: {shown}; training moves the plain weights")
     return program, tuple(notes)
+
+
+def require_groups(analysis: Analysis, recipe: Recipe) -> None:
+    """Require that something can be pruned.
+
+    Raises:
+        PlanError: nothing can; says why.
+    """
+    if not analysis.channel_groups:
+        raise PlanError(f"recipe {recipe.name}: no channel of this net can be pruned: {'; '.join(analysis.notes)}")
+
+
+def list_groups(analysis: Analysis) -> list[tuple[str, str, str]]:
+    """Rows of what can be cut, by the names that a recipe's `widths` know: group, channels, layers of that width."""
+    rows = []
+    for group in analysis.groups:
+        layers = [layer.name for layer in analysis.layers if group.name in layer.cout.groups]
+        if not group.frozen:
+            rows.append((group.name, "a branch" if group.is_branch else str(group.size), ", ".join(layers)))
+    return rows
 
 
 def _check_output(program: GraphModule, recipe: Recipe) -> None:
