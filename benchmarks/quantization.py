@@ -52,10 +52,10 @@ from edgeprune.export.quantize_onnx import choose_onnx_scheme
 from edgeprune.export.runners import RUNNERS, run_onnx
 from edgeprune.graph.storage import load_model, model_sha256
 from edgeprune.graph.trace import copy_program, trace_model
+from edgeprune.prune.held_out import hold_out
 from edgeprune.prune.quantization_aware import train_quantization_aware
 from edgeprune.prune.recalibrate import recalibrate_
-from edgeprune.prune.recover import recover
-from edgeprune.prune.sensitivity import label_batches
+from edgeprune.prune.recover import Course, recover
 from edgeprune.recipes.load import Finetune, load_recipe, top1_accuracy_percent
 from edgeprune.run import write_json
 from edgeprune.shipped import cache_dir
@@ -130,9 +130,8 @@ def mobilenet() -> Case:
     if not place.exists():
         settings = Finetune(EPOCHS, LEARNING_RATE, distillation=0.0)
         steps = place.with_suffix(".partial")
-        program = recover(
-            program, None, replace(recipe, finetune=settings), lambda text: print(text, flush=True), steps
-        )
+        recipe = replace(recipe, finetune=settings)
+        program = recover(program, None, recipe, lambda text: print(text, flush=True), Course(steps)).program
         save_file({name: value.contiguous() for name, value in program.state_dict().items()}, place)
     program.load_state_dict(load_file(place))
     return cifar10(program, f"trained on CIFAR-10 for {EPOCHS} epochs here")
@@ -145,9 +144,9 @@ def aware(name: str, make: Callable[[], Case]) -> Case:
     program = copy_program(case.program)
     if not place.exists():
         settings = replace(recipe.finetune, quantization_aware_epochs=AWARE_EPOCHS)
-        batches = label_batches(program, recipe.calibration_data())
+        held_out, _ = hold_out(recipe, program)
         done = train_quantization_aware(
-            program, case.program, replace(recipe, finetune=settings), batches, lambda text: print(text, flush=True)
+            program, case.program, replace(recipe, finetune=settings), held_out, lambda text: print(text, flush=True)
         )
         place.parent.mkdir(parents=True, exist_ok=True)
         save_file({key: value.contiguous() for key, value in done.program.state_dict().items()}, place)

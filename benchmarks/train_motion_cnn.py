@@ -38,7 +38,7 @@ def main() -> None:
         print(line, flush=True)
         lines.append(json.dumps({"progress": line}))
 
-    net = recover(trace_model(MotionCNN(), recipe.example_input()), None, recipe, note)
+    net = recover(trace_model(MotionCNN(), recipe.example_input()), None, recipe, note).program
     accuracy = evaluate(net, recipe.eval_data(), recipe.metric)
     lines.append(json.dumps({"test_accuracy_percent": round(accuracy, 2)}))
     print(lines[-1])

@@ -30,6 +30,29 @@ def copy_recipe(name: str, directory: Path) -> None:
     click.echo(f"{path}: edit it, then `edgeprune deploy --target local --recipe {path}`")
 
 
+@recipes.command("check")
+@click.argument("recipe")
+def check_recipe(recipe: str) -> None:
+    """Check RECIPE, a built-in name or a .py file, and list what of its net can be cut.
+
+    By these names its `widths` may rule which channels stay: {"conv1": "whole", "conv2": {"step": 16, "least": 32}}.
+    """
+    from edgeprune.core.summary import render_columns
+    from edgeprune.graph.groups import find_groups
+    from edgeprune.recipes.check import check_recipe as check
+    from edgeprune.recipes.load import load_recipe
+    from edgeprune.stages.model import list_groups, require_groups, trace_recipe
+
+    loaded = load_recipe(recipe)
+    looked = check(loaded)
+    program, changed = trace_recipe(loaded)
+    analysis = find_groups(program)
+    require_groups(analysis, loaded)
+    click.echo(render_columns([("group", "channels", "layers that have its width"), *list_groups(analysis)]))
+    for note in (*changed, *looked, *analysis.notes):
+        click.echo(f"note: {note}")
+
+
 @click.command()
 @click.argument("name", required=False)
 def targets(name: str | None) -> None:

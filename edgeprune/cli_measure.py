@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -182,10 +183,11 @@ def _find_target(asked: Mapping[str, Any]) -> Target:
 
 
 def _read_model(path: Path) -> ModelFile:
-    """A file, or what a run ships, with the runtime of its format."""
+    """A file with all its weights, or what a run ships, with the runtime of its format."""
     from edgeprune.core.release import shipped_path
     from edgeprune.core.target import RUNTIMES
     from edgeprune.device.measure import ModelFile
+    from edgeprune.export.contained import contain
     from edgeprune.run import look_at_run, read_json
 
     if path.is_dir():
@@ -194,7 +196,11 @@ def _read_model(path: Path) -> ModelFile:
     runtime = next((name for name, format_ in RUNTIMES.items() if path.suffix == f".{format_}"), None)
     if runtime is None:
         raise UsageError(f"{path}: expected an .onnx or .tflite file, or a run directory")
-    return ModelFile.of(path, runtime)
+    folder = click.get_current_context().with_resource(tempfile.TemporaryDirectory())  # as long as the command runs
+    whole = contain(path, Path(folder))
+    if whole != path:
+        _say(f"{path.name}: the weights that lie beside it are sent inside it")
+    return ModelFile.of(whole, runtime)
 
 
 def _render_measurement(one: Measurement) -> str:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 from device_models import CONV, make_model
 from release_board import make_run
@@ -63,6 +64,23 @@ def test_a_file_is_measured_and_written_with_its_samples(call: Call, tmp_path: P
     assert "inputs: " in said
     assert "had a core" in said
     assert (code == 0) == (found["problems"] == [])
+
+
+def test_weights_that_lie_beside_a_file_go_with_it(call: Call, tmp_path: Path) -> None:
+    """The copy of the file that is pushed runs where nothing lies beside it."""
+    whole = make_model(tmp_path, "onnxruntime").path
+    beside, output = tmp_path / "beside.onnx", tmp_path / "measured.json"
+    onnx.save(onnx.load(whole), beside, save_as_external_data=True, location="beside.data", size_threshold=0)
+    code, said, told = call("measure", beside, "--output", output)
+    assert code in (0, 4), told
+    assert "beside.onnx: the weights that lie beside it are sent inside it" in told
+    assert "latency p50" in said
+    assert json.loads(output.read_text())["file"] == "beside.onnx"
+    code, _, told = call("compare", beside, whole)
+    assert code in (0, 4), told
+    (tmp_path / "beside.data").unlink()
+    code, _, told = call("measure", beside)
+    assert (code, "its weights lie in beside.data, which is not in" in told) == (2, True)
 
 
 def test_a_sustained_run_is_shown_over_time(call: Call, tmp_path: Path) -> None:

@@ -18,11 +18,13 @@ from parity_chain import compare_artifacts
 from torch import Tensor, nn
 
 from edgeprune.core.artifact import Artifact
-from edgeprune.errors import ExportError, ParityError
+from edgeprune.core.metric import TOP1, Metric
+from edgeprune.core.sqnr import find_weakest_channel
+from edgeprune.errors import ExportError, ParityError, RecipeError
 from edgeprune.export import parity
 from edgeprune.export.artifacts import ExportRequest, build_artifacts
 from edgeprune.export.files import sha256_of
-from edgeprune.export.parity import TOLERANCES, Parity, check_parity, compare_outputs
+from edgeprune.export.parity import TOLERANCES, Judge, Parity, Tolerance, check_parity, compare_outputs
 from edgeprune.export.quantize_onnx import choose_onnx_scheme, quantize_onnx
 
 INT8 = TOLERANCES["int8"]
@@ -212,3 +214,129 @@ def test_saturating_kernels_are_told_from_a_bad_file(
     with pytest.raises(ParityError, match=r"reference kernels -> optimised kernels.*reduce_range=True"):
         check_parity(chain[2])
     assert not broken_links(compare_artifacts(odd_program, built, tmp_path, inputs, same_processor=False))
+
+
+def boxes_and_scores(count: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """Four coordinates in pixels beside a score, `[N, 5]`, and the classes that the scores tell apart."""
+    random = np.random.default_rng(0)
+    classes = random.integers(0, 2, count)
+    scores = np.where(classes, 0.9, 0.1) + random.normal(0, 0.03, count)
+    return np.c_[random.uniform(0, 640, (count, 4)), scores].astype(np.float32), classes
+
+
+def rounded(values: np.ndarray) -> np.ndarray:
+    """Held in 8 bits by one scale, as a static file holds its output."""
+    step = np.float32(values.max() / 255)
+    return (values / step).round() * step
+
+
+SCORE = Metric("score accuracy", lambda o, t: 100 * float(((o[:, 4] > 0.5) == t).mean()), better="higher", unit="%")
+RMSE = Metric("RMSE", lambda o, t: float(np.sqrt(np.square(o[:, 4] - t).mean())), better="lower")
+RMSE_HIGHER = replace(RMSE, compute=lambda o, t: 1 / float(np.sqrt(np.square(o[:, 4] - t).mean())), better="higher")
+
+
+def test_a_channel_that_others_dwarf_is_judged_at_its_own_scale() -> None:
+    outputs, _ = boxes_and_scores()
+    found = compare_outputs("a -> b", outputs, rounded(outputs), INT8)
+    assert found.sqnr_db > 50
+    assert not found.ok
+    assert found.weakest is not None
+    assert (found.weakest.axis, found.weakest.index) == (1, 4)
+    assert "channel 4 of 5 (axis 1) keeps" in found.describe()
+    with pytest.raises(
+        ParityError, match=r"channel 4 of 5 .* bring the channels to one scale.*and 6 dB in every channel"
+    ):
+        check_parity(found)
+    scaled = outputs / [640, 640, 640, 640, 1]
+    assert compare_outputs("a -> b", scaled, rounded(scaled), INT8).ok
+
+
+@pytest.mark.parametrize("axis", [1, 3])
+def test_channels_of_maps_are_judged_first_or_last(axis: int) -> None:
+    maps = np.random.default_rng(1).standard_normal((4, 6, 5, 6))
+    sizes = np.ones([6 if one == axis else 1 for one in range(4)])
+    sizes[(0,) * axis + (2,)] = 1e-4
+    found = compare_outputs("a -> b", maps * sizes, rounded(maps * sizes), INT8)
+    assert found.weakest is not None
+    assert (found.weakest.axis, found.weakest.index, found.weakest.count) == (axis, 2, 6)
+    assert not found.ok
+
+
+@pytest.mark.parametrize(("metric", "collapses"), [(SCORE, True), (RMSE, True), (RMSE_HIGHER, True)])
+def test_a_metric_that_collapses_is_named_though_noise_is_low(metric: Metric, collapses: bool) -> None:
+    outputs, classes = boxes_and_scores()
+    wide = replace(INT8, channel_db=None)
+    found = compare_outputs("a -> b", outputs, rounded(outputs), wide, Judge(metric, classes))
+    assert found.sqnr_db > 50
+    assert found.ok is not collapses
+    assert f"{metric.name} falls from" in found.collapse
+    assert found.top1_agreement is None  # the largest of pixels and a score is no class
+    assert compare_outputs("a -> b", outputs, outputs, wide, Judge(metric, classes)).ok
+    json.dumps(asdict(found), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("metric", "before", "count", "most"),
+    [
+        (SCORE, 94.0, 64, 300 * np.sqrt(0.94 * 0.06 / 64)),
+        (SCORE, 99.0, 10_000, 5.0),
+        (SCORE, 100.0, 64, 5.0),
+        (RMSE, 0.33, 64, 0.165),
+        (RMSE, -2.0, 64, 1.0),
+    ],
+)
+def test_what_a_file_may_lose_on_so_many_rows(metric: Metric, before: float, count: int, most: float) -> None:
+    assert Judge(metric, np.zeros(count)).most_drop(before) == pytest.approx(most)
+
+
+@pytest.mark.parametrize(("drop", "ok"), [(4.9, True), (5.1, False), (-50.0, True)])
+def test_a_drop_beyond_the_noise_of_few_rows_is_a_collapse(drop: float, ok: bool) -> None:
+    figures = {0.0: 100.0, 1.0: 100.0 - drop}
+    metric = replace(SCORE, compute=lambda outputs, _: figures[float(outputs.flat[0])])
+    reference, other = np.zeros((8, 2)), np.ones((8, 2))
+    anything = Tolerance("a test", "a test")
+    assert compare_outputs("a -> b", reference, other, anything, Judge(metric, np.zeros(8))).ok is ok
+
+
+def test_a_metric_without_a_number_is_a_collapse_of_the_file_and_not_of_the_rows() -> None:
+    def compute(outputs: np.ndarray, _: np.ndarray) -> float:
+        if outputs.flat[0] == 2:
+            raise RecipeError("one class only")
+        return float("nan") if outputs.flat[0] else 1.0
+
+    judge, anything = Judge(replace(RMSE, compute=compute), np.zeros(8)), Tolerance("a test", "a test")
+    zeros, ones, twos = (np.full((8, 2), value) for value in (0.0, 1.0, 2.0))
+    assert "falls from 1 to no number" in compare_outputs("a -> b", zeros, ones, anything, judge).collapse
+    assert compare_outputs("a -> b", twos, ones, anything, judge).ok
+    assert compare_outputs("a -> b", ones, zeros, anything, judge).ok
+
+
+def test_logits_keep_their_top1_by_a_judge_that_knows_them() -> None:
+    logits = normal(64, 10)
+    judge = Judge(replace(TOP1, compute=lambda *_: 100.0), np.zeros(64), classifies=True)
+    assert compare_outputs("a -> b", logits, logits + np.float32(1e-4), INT8, judge).top1_agreement == 1.0
+
+
+def weakest_db(reference: np.ndarray, other: np.ndarray) -> float | None:
+    found = find_weakest_channel(reference, other)
+    return None if found is None else found.sqnr_db
+
+
+def test_a_channel_by_hand() -> None:
+    reference = np.zeros((16, 3))
+    reference[:, 0] = np.tile([10.0, -10.0], 8)
+    reference[:, 1] = 100 + np.tile([2.0, -2.0], 8)  # varies by 2 about an offset: the offset is no information
+    other = reference + np.array([0.1, 0.2, 0.0])
+    assert weakest_db(reference, other) == pytest.approx(20.0)
+    reference[:, 1] = 100 + np.tile([0.9, -0.9], 8)  # varies by less than a hundredth: a constant, held against itself
+    assert weakest_db(reference, reference + np.array([0.1, 0.2, 0.0])) == pytest.approx(40.0)
+
+
+def test_silent_channels_and_too_few_values_say_nothing() -> None:
+    reference = np.random.default_rng(2).standard_normal((16, 2))
+    reference[:, 1] *= 1e-9
+    other = reference + np.array([0.0, 1e-9])
+    assert weakest_db(reference, other) is None
+    assert weakest_db(reference[:7], other[:7] + 1) is None
+    assert weakest_db(reference, reference) is None
+    assert weakest_db(reference[:, 0], reference[:, 0] + 1) is None

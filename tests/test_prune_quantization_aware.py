@@ -23,6 +23,7 @@ from edgeprune.export.quantize_onnx import choose_onnx_scheme, quantize_onnx
 from edgeprune.export.runners import run_onnx
 from edgeprune.graph.trace import named_tensors, trace_model
 from edgeprune.prune import quantization_aware
+from edgeprune.prune.held_out import HeldOut
 from edgeprune.prune.quantization_aware import (
     fake_quantize,
     round_activations,
@@ -30,13 +31,14 @@ from edgeprune.prune.quantization_aware import (
     train_quantization_aware,
 )
 from edgeprune.prune.recalibrate import evaluate, recalibrate_
-from edgeprune.prune.recover import noise_share, recover
+from edgeprune.prune.recover import Course, noise_share, recover
 from edgeprune.recipes.load import Finetune, parse_finetune
 from edgeprune.stages.model import train_for_int8
 
 EXAMPLE = torch.zeros(1, 2, 4, 4)
 AWARE = Finetune(epochs=6, learning_rate=0.05, quantization_aware_epochs=6)
 BATCHES = (stripes(64, 1),)
+HELD_OUT = HeldOut(BATCHES, "calibration_data()", nn.functional.cross_entropy, None)
 
 
 def silent(_: str) -> None:
@@ -46,7 +48,7 @@ def silent(_: str) -> None:
 @pytest.fixture(scope="module")
 def trained() -> GraphModule:
     torch.manual_seed(0)
-    program = recover(trace_model(TinyResidual(), EXAMPLE), None, tiny_recipe(AWARE), silent)
+    program = recover(trace_model(TinyResidual(), EXAMPLE), None, tiny_recipe(AWARE), silent).program
     recalibrate_(program, BATCHES)
     return program
 
@@ -110,30 +112,30 @@ def test_a_net_that_few_bits_ruin_is_mended_by_training(trained: GraphModule, mo
     coarse = partial(fake_quantize, weight_bits=2)
     monkeypatch.setattr(quantization_aware, "fake_quantize", coarse)
     monkeypatch.setattr(quantization_aware, "LEARNING_RATE_SHARE", 1.0)
-    done = train_quantization_aware(trained, trained, tiny_recipe(AWARE), BATCHES, silent)
+    done = train_quantization_aware(trained, trained, tiny_recipe(AWARE), HELD_OUT, silent)
     assert done.kept
-    assert done.loss_after < 0.7 * done.loss_before
+    assert done.standings[done.kept].loss < 0.7 * done.standings[0].loss
     assert accuracy(coarse(done.program)) >= accuracy(coarse(trained)) + 2
 
 
 def test_it_does_no_harm_at_eight_bits_and_resumes(trained: GraphModule, tmp_path: Path) -> None:
     lines: list[str] = []
     checkpoint = tmp_path / "aware.safetensors"
-    done = train_quantization_aware(trained, trained, tiny_recipe(AWARE), BATCHES, lines.append, checkpoint)
+    done = train_quantization_aware(trained, trained, tiny_recipe(AWARE), HELD_OUT, lines.append, checkpoint)
     assert accuracy(fake_quantize(done.program)) >= accuracy(fake_quantize(trained)) - 1
     assert lines[0].startswith("quantization-aware: epoch 1 of 6, loss ")
     again: list[str] = []
-    same = train_quantization_aware(trained, trained, tiny_recipe(AWARE), BATCHES, again.append, checkpoint)
+    same = train_quantization_aware(trained, trained, tiny_recipe(AWARE), HELD_OUT, again.append, checkpoint)
     assert again == []
-    assert (same.loss_before, same.loss_after) == (done.loss_before, done.loss_after)
+    assert (same.standings, same.kept) == (done.standings, done.kept)
 
 
 def test_a_training_that_does_harm_is_not_kept(trained: GraphModule, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quantization_aware, "LEARNING_RATE_SHARE", 100.0)
     recipe = tiny_recipe(Finetune(learning_rate=0.05, quantization_aware_epochs=1, distillation=0.0))
-    done = train_quantization_aware(trained, trained, recipe, BATCHES, silent)
+    done = train_quantization_aware(trained, trained, recipe, HELD_OUT, silent)
     assert not done.kept
-    assert done.program is trained
+    assert all(torch.equal(done.program.state_dict()[name], value) for name, value in trained.state_dict().items())
 
 
 class Attention(nn.Module):
@@ -187,10 +189,11 @@ def test_it_runs_where_int8_may_ship_and_the_recipe_asks_for_it(
         detail=silent,
         run=SimpleNamespace(path=tmp_path.joinpath),
     )
-    program, told = train_for_int8(job, trained, BATCHES)
-    assert (told is not None) == runs == (tmp_path / "quantization_aware.safetensors").exists()
-    if told is not None:
-        assert (program is not trained) == told["kept"] == (told["loss_after"] < told["loss_before"])
+    _, steps = train_for_int8(job, trained, HELD_OUT)
+    assert bool(steps) == runs == (tmp_path / "quantization_aware.safetensors").exists()
+    for step in steps:
+        losses = [standing["loss"] for standing in step["standings"]]
+        assert step["kept"] == losses.index(min(losses))
 
 
 class Cancelling(nn.Module):
@@ -218,7 +221,10 @@ def test_a_net_learns_to_mind_the_rounding_less() -> None:
     def keep_db(one: GraphModule) -> float:
         return measure_sqnr_db(*(net(inputs).detach().numpy() for net in (one, fake_quantize(one))))
 
-    assert keep_db(recover(program, program, recipe, silent, None, fake_quantize)) > keep_db(program) + 5
+    assert (
+        keep_db(recover(program, program, recipe, silent, Course(make_twin=fake_quantize)).program)
+        > keep_db(program) + 5
+    )
 
 
 def test_noise_is_a_share_of_the_teachers_power() -> None:

@@ -1,6 +1,7 @@
 """Sensitivity, recalibration, evaluation and recovery on a tiny net."""
 
-from itertools import pairwise
+from dataclasses import replace
+from itertools import count, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,14 @@ from edgeprune.graph.surgery import apply_plan
 from edgeprune.graph.trace import trace_model
 from edgeprune.prune import recover as recover_module
 from edgeprune.prune.evidence import Evidence
+from edgeprune.prune.held_out import hold_out
 from edgeprune.prune.importance import score_channels
 from edgeprune.prune.lesson import prepare_lesson
 from edgeprune.prune.recalibrate import evaluate, mean_loss, recalibrate_, recalibrate_if_better
-from edgeprune.prune.recover import breaks_channels_last, learning_rate, recover, training_loss
+from edgeprune.prune.recover import Course, breaks_channels_last, learning_rate, recover, training_loss
 from edgeprune.prune.sensitivity import label_batches, measure_sensitivity, repair, tried_widths
-from edgeprune.recipes.load import Finetune
+from edgeprune.recipes.load import Finetune, Recipe
+from edgeprune.recipes.reading import Data
 
 SHORT = Finetune(epochs=3, learning_rate=0.05)
 
@@ -59,7 +62,7 @@ def test_sensitivity_tells_a_dead_channel_from_a_live_one() -> None:
     before = {name: value.clone() for name, value in evidence.named.items()}
     scores = score_channels("fisher", made)
     lines: list[str] = []
-    rises = measure_sensitivity(evidence, scores, {"inner": (1, 3, 6), "stem": (4, 8)}, lambda _: None, lines.append)
+    rises = measure_sensitivity(evidence, scores, {"inner": (1, 3, 6), "stem": (4, 8)}, lambda _: False, lines.append)
     assert rises["inner"][6] == rises["stem"][8] == 0.0
     assert rises["inner"][3] < 1e-6 < rises["stem"][4]
     assert rises["inner"][1] >= rises["inner"][3]
@@ -75,7 +78,7 @@ def test_a_lesson_lets_a_cut_net_learn_back_and_leaves_the_original_alone() -> N
     assert lesson.steps == len(lesson.exercises) == 48  # six batches of data, taken again and again
     widths = {"inner": (1, 6), "inner:branch": (0, 1)}
     scores = score_channels("l2", evidence)
-    raw = measure_sensitivity(evidence, scores, widths, lambda _: None, lambda _: None)
+    raw = measure_sensitivity(evidence, scores, widths, lambda _: False, lambda _: None)
     taught = measure_sensitivity(evidence, scores, widths, lesson.give_, lambda _: None)
     cut = apply_plan(evidence.program, evidence.analysis, {"inner:branch": ()})
     untrained = mean_loss(cut, evidence.batches, evidence.loss)
@@ -83,6 +86,20 @@ def test_a_lesson_lets_a_cut_net_learn_back_and_leaves_the_original_alone() -> N
     assert mean_loss(cut, evidence.batches, evidence.loss) < untrained
     assert taught["inner:branch"][1] == raw["inner:branch"][1] == 0.0
     assert all(torch.equal(value, before[name]) for name, value in evidence.named.items())
+
+
+def test_a_lesson_that_does_harm_is_not_counted() -> None:
+    evidence = tiny_evidence()
+    scores = score_channels("l2", evidence)
+    widths = {"inner": (2, 4, 6)}
+
+    def ruin_(program: GraphModule) -> bool:
+        with torch.no_grad():
+            program.get_parameter("classifier.weight").mul_(-100)
+        return True
+
+    raw = measure_sensitivity(evidence, scores, widths, lambda _: False, silent)
+    assert measure_sensitivity(evidence, scores, widths, ruin_, silent) == raw
 
 
 def test_without_time_there_is_no_lesson(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +157,7 @@ def test_recovery_learns_and_leaves_its_input_alone() -> None:
     before = {name: value.clone() for name, value in program.state_dict().items()}
     recipe = tiny_recipe(Finetune(epochs=8, learning_rate=0.05))
     lines: list[str] = []
-    trained = recover(program, None, recipe, lines.append)
+    trained = recover(program, None, recipe, lines.append).program
     assert evaluate(trained, recipe.eval_data(), recipe.metric) > 80
     assert len(lines) == 8
     assert "epoch 8 of 8" in lines[-1]
@@ -153,12 +170,12 @@ def test_recovery_learns_and_leaves_its_input_alone() -> None:
 
 def test_a_teacher_is_followed_where_targets_say_nothing() -> None:
     teacher_recipe = tiny_recipe(Finetune(epochs=8, learning_rate=0.05, distillation=0.0))
-    teacher = recover(traced(), None, teacher_recipe, silent)
+    teacher = recover(traced(), None, teacher_recipe, silent).program
     images, labels = stripes(192)
     noise = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
     batches = list(zip(images.split(32), noise.split(32), strict=True))
     recipe = tiny_recipe(Finetune(epochs=8, learning_rate=0.05, distillation=1.0), batches)
-    taught = recover(traced(1), teacher, recipe, silent)
+    taught = recover(traced(1), teacher, recipe, silent).program
     assert evaluate(taught, recipe.eval_data(), recipe.metric) > 80
 
 
@@ -173,56 +190,107 @@ def test_the_distance_to_an_equal_teacher_is_nothing() -> None:
     assert float(training_loss(recipe, outputs, targets, other)) == pytest.approx(float(expected) * 16 / 5, rel=1e-4)
 
 
-def test_an_interrupted_recovery_ends_as_an_uninterrupted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_judged", [False, True])
+def test_an_interrupted_recovery_ends_as_an_uninterrupted_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_judged: bool
+) -> None:
     monkeypatch.setattr(recover_module, "choose_mode", lambda *_: recover_module.Mode())
-    recipe, checkpoint = tiny_recipe(SHORT), tmp_path / "recover.safetensors"
+    recipe, checkpoint = spoilt_after(2), tmp_path / "recover.safetensors"
     teacher = traced(7)
-    whole = recover(traced(), teacher, recipe, silent)
+    course = Course(checkpoint, held_out=hold_out(recipe, teacher)[0] if is_judged else None)
+    whole = recover(traced(), teacher, recipe, silent, replace(course, checkpoint=None))
 
     def kill(line: str) -> None:
-        if "epoch 2" in line:
+        if "epoch 3" in line:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        recover(traced(), teacher, recipe, kill, checkpoint)
+        recover(traced(), teacher, spoilt_after(2), kill, course)
     lines: list[str] = []
-    resumed = recover(traced(), teacher, recipe, lines.append, checkpoint)
+    resumed = recover(traced(), teacher, spoilt_after(2, begun=3), lines.append, course)
     assert len(lines) == 1
-    for name, value in whole.state_dict().items():
-        torch.testing.assert_close(resumed.state_dict()[name], value, rtol=1e-5, atol=1e-6)
+    assert whole.kept == resumed.kept == (2 if is_judged else 4)
+    assert [one.loss for one in resumed.standings] == pytest.approx([one.loss for one in whole.standings], rel=1e-4)
+    for name, value in whole.program.state_dict().items():
+        torch.testing.assert_close(resumed.program.state_dict()[name], value, rtol=1e-5, atol=1e-6)
     again: list[str] = []
-    recover(traced(), teacher, recipe, again.append, checkpoint)
+    assert recover(traced(), teacher, recipe, again.append, course).kept == whole.kept
     assert again == []
+
+
+def spoilt_after(epochs: int, begun: int = 0) -> Recipe:
+    """A recipe of four epochs whose data are good at first, and then have every label wrong; `begun` are over."""
+    recipe, passes = tiny_recipe(Finetune(epochs=4, learning_rate=0.05, distillation=0.0)), count(begun)
+
+    def train_data() -> Data:
+        good = recipe.train_data()
+        if next(passes) < epochs:
+            return good
+        return replace(good, batches=[(inputs, (targets + 1) % 3) for inputs, targets in good.batches])
+
+    return replace(recipe, train_data=train_data)
+
+
+def test_the_best_state_on_held_out_data_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recover_module, "choose_mode", lambda *_: recover_module.Mode())
+    recipe = spoilt_after(2)
+    held_out, _ = hold_out(recipe, traced())
+    done = recover(traced(), None, recipe, silent, Course(held_out=held_out))
+    assert done.kept == 2
+    assert len(done.standings) == 5
+    assert held_out.judge(done.program).loss == pytest.approx(done.standings[2].loss, rel=1e-5)
+    qualities = [one.quality or 0.0 for one in done.standings]
+    assert qualities[2] > max(qualities[0], qualities[4]) + 10
+    unjudged = recover(traced(), None, spoilt_after(2), silent)
+    assert held_out.judge(unjudged.program).quality == pytest.approx(qualities[4], abs=2)
+
+
+def test_a_training_that_does_harm_leaves_the_net_as_it_was() -> None:
+    """A loss that pulls away from what the metric wants: it falls, and the net gets worse."""
+    recipe = tiny_recipe(Finetune(epochs=8, learning_rate=0.05))
+    good = recover(traced(), None, recipe, silent).program
+    wrong = replace(
+        recipe, loss=lambda outputs, targets: 100 * nn.functional.mse_loss(outputs, torch.ones_like(outputs))
+    )
+    held_out = replace(hold_out(recipe, good)[0], loss=wrong.loss)
+    done = recover(good, None, wrong, silent, Course(held_out=held_out))
+    assert done.kept == 0
+    assert done.standings[-1].loss < done.standings[0].loss
+    for name, value in good.state_dict().items():
+        assert torch.equal(done.program.state_dict()[name], value)
 
 
 @pytest.mark.parametrize("what", ["torn", "other weights", "not a checkpoint"])
 def test_a_checkpoint_of_something_else_is_passed_over(tmp_path: Path, what: str) -> None:
     recipe, checkpoint = tiny_recipe(SHORT), tmp_path / "recover.safetensors"
-    recover(traced(5 if what == "other weights" else 0), None, recipe, silent, checkpoint)
+    recover(traced(5 if what == "other weights" else 0), None, recipe, silent, Course(checkpoint))
     if what == "torn":
         checkpoint.write_bytes(checkpoint.read_bytes()[:500])
     if what == "not a checkpoint":
         checkpoint.write_text("hello")
     lines: list[str] = []
-    recover(traced(), None, recipe, lines.append, checkpoint)
+    recover(traced(), None, recipe, lines.append, Course(checkpoint))
     assert len(lines) == 3
 
 
 def test_a_checkpoint_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    course = Course(tmp_path / "missing" / "recover.safetensors")
     with pytest.raises(RunError, match="cannot be written"):
-        recover(traced(), None, tiny_recipe(SHORT), silent, tmp_path / "missing" / "recover.safetensors")
+        recover(traced(), None, tiny_recipe(SHORT), silent, course)
 
 
 def test_a_loss_that_explodes_says_what_to_change() -> None:
     images, labels = stripes(32)
     recipe = tiny_recipe(SHORT, [(images * float("inf"), labels)])
-    with pytest.raises(EdgepruneError, match=r"epoch 1; lower finetune learning_rate in stripes.py \(now 0.05\)"):
+    with pytest.raises(
+        EdgepruneError, match=r"epoch 1: the inputs .*; lower finetune learning_rate in stripes.py \(now 0.05\)"
+    ):
         recover(traced(), None, recipe, silent)
 
 
 def test_no_epochs_give_the_net_as_it_was() -> None:
     program = traced()
-    same = recover(program, None, tiny_recipe(Finetune(epochs=0)), silent)
+    same = recover(program, None, tiny_recipe(Finetune(epochs=0)), silent).program
     torch.testing.assert_close(same(stripes(4)[0]), program(stripes(4)[0]))
 
 

@@ -95,7 +95,11 @@ def test_a_recipe_may_bring_its_own_loss_metric_and_settings(tmp_path: Path) -> 
         ("def eval_data():\n    return batches()", "def eval_data():\n    return []", ("eval_data() gave no batches",)),
         ("def eval_data():\n    return batches()", "def eval_data():\n    return iter(batches())", ("read only once",)),
         ("def eval_data():\n    return batches()", "def eval_data():\n    return 3", ("eval_data() gave int",)),
-        ("def eval_data():\n    return batches()", "def eval_data():\n    return ['ab']", ("a batch is a str",)),
+        (
+            "def eval_data():\n    return batches()",
+            "def eval_data():\n    return ['ab']",
+            ("batch 1: found a str; expected a pair",),
+        ),
         (
             "def train_data():\n    return batches()",
             "def train_data():\n    return [torch.zeros(4, 2, 4)]",
@@ -154,6 +158,100 @@ def test_what_is_wrong_with_a_recipe_is_said_in_one_line(
     message = refusal(tmp_path, GOOD.replace(old, new, 1))
     for word in words:
         assert word in message
+
+
+def own_loss(body: str) -> str:
+    return f"def loss(o, t):\n    return {body}\n"
+
+
+def own_metric(body: str) -> str:
+    return f"{METRIC}\ndef judge(o, t):\n    return {body}\nmetric = Metric('m', judge, better='higher')\n"
+
+
+def own_data(name: str, body: str) -> str:
+    return f"def {name}():\n    return {body}\n"
+
+
+TWO = "[(torch.zeros(4, 2, 4), torch.tensor([0, 1, 2, 0])), (torch.zeros(4, 2, 4), {})]"
+
+
+@pytest.mark.parametrize(
+    ("added", "message"),
+    [
+        (
+            own_loss("nn.functional.cross_entropy(o, t, reduction='none')"),
+            "the loss gave a tensor [4]; expected one number",
+        ),
+        (own_loss("nn.functional.cross_entropy(o, t).item()"), "the loss gave float; expected a tensor"),
+        (own_loss("None"), "the loss gave NoneType; expected a tensor"),
+        (own_loss("nn.functional.cross_entropy(o, t).detach()"), "the loss cannot be differentiated by the outputs"),
+        (own_loss("o.argmax(1).eq(t).float().mean()"), "the loss cannot be differentiated by the outputs"),
+        (own_loss("(o - o).sqrt().sum()"), "the gradient of the loss is NaN or infinite"),
+        (own_loss("o.sum() / 0"), "the loss gave"),
+        (own_loss("o @ t"), "loss() of a tensor [4, 3] and a tensor [4] raised RuntimeError"),
+        ("loss = nn.CrossEntropyLoss\n", "loss is the class CrossEntropyLoss; make one: loss = CrossEntropyLoss()"),
+        (own_metric("None"), "the metric gave None; expected a number over all rows"),
+        (own_metric("o.argmax(1) == t"), "the metric gave an array of shape [4]; expected a number"),
+        (own_metric("{'acc': 1}"), "the metric gave {'acc': 1}; expected a number"),
+        (own_metric("float('nan')"), "the metric gave nan"),
+        (own_metric("o.argmax(dim=1)"), "metric() of an array [4, 3] and an array [4] raised TypeError"),
+        (own_data("eval_data", TWO.format("torch.tensor([0, 1, 2, 3])")), "eval_data(): batch 2: targets are 0 to 3"),
+        (
+            own_data("train_data", TWO.format("torch.tensor([0, -1, 2, 0])")),
+            "train_data(): batch 2: targets are -1 to 2",
+        ),
+        (
+            own_data("calibration_data", TWO.format("torch.arange(4)")),
+            "calibration_data(): batch 2: targets are 0 to 3",
+        ),
+        (own_data("train_data", TWO.format("torch.zeros(4)")), "batch 2: targets are torch.float32 [4]"),
+        (own_data("train_data", TWO.format("torch.zeros(4, 1).long()")), "batch 2: targets are torch.int64 [4, 1]"),
+        (own_data("eval_data", "[(torch.zeros(4, 2, 4), torch.eye(4)[:, :3])]"), "targets are floats [4, 3]"),
+        (own_data("eval_data", "[(torch.zeros(4, 2, 5), torch.arange(4))]"), "model() on a batch of eval_data()"),
+        (own_data("calibration_data", "[(torch.zeros(1, 2, 4), torch.arange(1))]"), "calibration_data() gives 1 input"),
+        (own_data("train_data", "[(torch.zeros(1, 2, 4), torch.arange(1))]"), "train_data() gives 1 input"),
+    ],
+)
+def test_what_a_loss_a_metric_or_a_later_batch_gives_is_held_against_what_is_needed(
+    tmp_path: Path, added: str, message: str
+) -> None:
+    assert message in refusal(tmp_path, GOOD + added)
+
+
+@pytest.mark.parametrize(
+    "added",
+    [
+        own_data("train_data", TWO.format("torch.tensor([0, -100, 2, 0])")),
+        own_loss("(o.sum(1) - t).square().mean()"),
+        "loss = nn.CrossEntropyLoss(label_smoothing=0.1)\n",
+        own_metric("torch.tensor(3)"),
+        own_loss("nn.functional.mse_loss(o, t)")
+        + own_metric("0.5")
+        + "".join(
+            own_data(name, "[(torch.zeros(4, 2, 4), torch.zeros(4, 3).double())]")
+            for name in ("train_data", "eval_data", "calibration_data")
+        ),
+    ],
+)
+def test_unusual_parts_that_fit_are_taken(tmp_path: Path, added: str) -> None:
+    """Left-out classes, losses of one's own, a metric that is a tensor, float64 targets."""
+    assert check_recipe(load_recipe(write(tmp_path, GOOD + added))) == ()
+
+
+def test_targets_of_several_sizes_cannot_be_judged_together(tmp_path: Path) -> None:
+    ragged = "[(torch.zeros(4, 2, 4), torch.zeros(4, 3)), (torch.zeros(4, 2, 4), torch.zeros(4, 5))]"
+    text = GOOD + own_loss("o.square().mean()") + own_metric("1.0")
+    for name in ("train_data", "calibration_data"):
+        text += own_data(name, ragged)
+    check_recipe(load_recipe(write(tmp_path, text)))
+    message = refusal(tmp_path, text + own_data("eval_data", ragged))
+    assert "eval_data(): batch 2: targets of shape [4, 5], those of batch 1 are ['N', 3]" in message
+
+
+def test_a_long_look_at_training_data_is_cut_short_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeprune.recipes.check.LOOK_S", 0.0)
+    recipe = load_recipe(write(tmp_path, GOOD + own_data("train_data", TWO.format("torch.arange(4) % 3"))))
+    assert check_recipe(recipe) == ("train_data(): the first 1 of 2 batches were looked at beforehand, in 0 s",)
 
 
 def test_nan_in_a_parameter_is_named(tmp_path: Path) -> None:

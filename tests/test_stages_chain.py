@@ -17,11 +17,14 @@ from export_nets import ODD_SHAPE, OddNet, normal, seeded
 from torch.fx import GraphModule
 
 from edgeprune.core.artifact import Artifact
+from edgeprune.core.metric import Metric
 from edgeprune.core.target import Target
 from edgeprune.errors import ExportError, ParityError
 from edgeprune.export.artifacts import ExportRequest, build_artifacts
+from edgeprune.export.checks import run_torch
 from edgeprune.export.files import sha256_of
 from edgeprune.export.metadata import read_metadata
+from edgeprune.export.parity import Judge
 from edgeprune.graph.trace import trace_model
 from edgeprune.stages.artifacts import Files, build, wants_mixed
 from edgeprune.stages.chain import Checked, Nets, check_artifacts_
@@ -41,7 +44,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return program, build_artifacts(program, EXAMPLE, request), folder
 
 
-def check(made: Made, folder: Path, spoil: dict[str, Callable[[Any], None]], needed: tuple[str, ...]) -> Checked:
+def check(
+    made: Made,
+    folder: Path,
+    spoil: dict[str, Callable[[Any], None]],
+    needed: tuple[str, ...],
+    judge: Judge | None = None,
+) -> Checked:
     """Check copies of the files, those of some precisions spoilt; recorded hashes are made those of the files."""
     program, artifacts, source = made
     (folder / "artifacts").mkdir()
@@ -52,7 +61,7 @@ def check(made: Made, folder: Path, spoil: dict[str, Callable[[Any], None]], nee
         onnx.save(model, folder / one.path)
         copies.append(replace(one, sha256=sha256_of(folder / one.path)))
     checked = Checked()
-    check_artifacts_(checked, Nets({"pruned": program}, folder, INPUTS, True, needed), copies)
+    check_artifacts_(checked, Nets({"pruned": program}, folder, INPUTS, True, needed, judge), copies)
     return checked
 
 
@@ -88,6 +97,16 @@ def test_a_file_whose_outputs_have_no_figures_is_refused_alone(made: Made, tmp_p
     checked = check(made, tmp_path, {"fp16": overflow}, ("pruned-onnx-fp32",))
     assert list(checked.refused) == ["pruned-onnx-fp16"]
     assert "NaN or infinity" in checked.refused["pruned-onnx-fp16"]
+
+
+def test_a_file_whose_metric_collapses_is_refused(made: Made, tmp_path: Path) -> None:
+    """A figure that the least rounding ruins: fp32 and fp16 keep it, int8 does not."""
+    wanted = run_torch(made[0], INPUTS)
+    metric = Metric("closeness", lambda outputs, _: float(abs(outputs - wanted).max() < 3e-3), better="higher")
+    checked = check(made, tmp_path, {}, (), Judge(metric, np.zeros(len(INPUTS))))
+    assert list(checked.refused) == ["pruned-onnx-int8"]
+    assert "closeness falls from 1 to 0 on these rows" in checked.refused["pruned-onnx-int8"]
+    assert [link.qualities for link in checked.links if "int8" not in link.link] == [(1.0, 1.0)] * 2
 
 
 def test_what_was_made_from_a_refused_file_is_refused_too(made: Made, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -108,6 +108,26 @@ class PruningPlan:
         rows = ",\n  ".join(json.dumps(row) for row in document.pop("groups"))
         head = json.dumps(document, indent=1)[:-2]
         return f'{head},\n "groups": [\n  {rows}\n ]\n}}\n'
+
+
+def explain_width(group: ChannelGroup, width: int, offered: Sequence[int], is_fixed: bool, saving: str) -> str:
+    """Why a group has its width, for people: the recipe says so, it is what is on offer, or what it is worth.
+
+    `saving` says what a narrower one saves and which channels stay.
+    """
+    by_rule = "as the recipe says" if is_fixed else ""
+    if width < group.size:
+        return "; ".join(text for text in (by_rule, saving) if text)
+    whole = "kept" if group.is_branch else "whole"
+    if is_fixed:
+        return f"{whole}: {by_rule}"
+    if len(offered) == 1:
+        return f"{whole}: no narrower width is on offer"
+    return (
+        f"{whole}: cutting it is not worth its loss"
+        if group.is_branch
+        else "whole: no narrower width is worth its loss"
+    )
 
 
 def parse_plan(document: Mapping[str, Any], where: str = "plan") -> PruningPlan:

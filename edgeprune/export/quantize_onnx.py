@@ -11,6 +11,7 @@ import numpy as np
 
 from edgeprune.core.ranges import Range
 from edgeprune.errors import ExportError
+from edgeprune.export.biases import fit_onnx_biases
 from edgeprune.export.checks import Batch, gather_calibration
 from edgeprune.export.files import write_file
 from edgeprune.export.foreign import foreign
@@ -137,6 +138,26 @@ def prepare_onnx(source: Path, target: Path) -> None:
         from onnxruntime.quantization.shape_inference import quant_pre_process
 
         quant_pre_process(str(source), str(target), skip_symbolic_shape=True)
+        _own_biases(target)
+
+
+def _own_biases(path: Path) -> None:
+    """Give each layer a bias of its own: ONNX Runtime holds a shared one in steps of the first layer's input only."""
+    import onnx
+
+    model = onnx.load(path)
+    stored = {one.name: one for one in model.graph.initializer}
+    seen: set[str] = set()
+    for node in model.graph.node:
+        bias = node.input[2] if node.op_type in ("Conv", "Gemm") and len(node.input) > 2 else ""
+        if bias in seen:
+            node.input[2] = f"{node.name}.{bias}"
+            model.graph.initializer.add().CopyFrom(stored[bias])
+            model.graph.initializer[-1].name = node.input[2]
+        elif bias in stored:
+            seen.add(bias)
+    if len(model.graph.initializer) > len(stored):
+        onnx.save(model, path)
 
 
 def _find_grouped_transposed(path: Path) -> list[str]:
@@ -181,4 +202,4 @@ def quantize_prepared(
                 extra_options={"OpTypesToExcludeOutputQuantization": [] if floats else FLOAT_RESULTS},
                 calibration_cache_path=cache,
             )
-            return quantized.read_bytes()
+            return fit_onnx_biases(quantized.read_bytes(), prepared)

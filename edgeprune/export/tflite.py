@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from edgeprune.core.artifact import Signature
 from edgeprune.core.ranges import Range
 from edgeprune.errors import ExportError
+from edgeprune.export.biases import fit_tflite_biases
 from edgeprune.export.checks import Batch, check_image, check_program, gather_calibration
 from edgeprune.export.files import write_file
 from edgeprune.export.foreign import foreign
@@ -113,7 +114,7 @@ def quantize_with_ranges(
         for name in found.keys() & ranges.keys():
             low, high = ranges[name]
             found[name] |= {"min": np.full_like(found[name]["min"], low), "max": np.full_like(found[name]["max"], high)}
-        return _quantize(model, recipe, found)
+        return fit_tflite_biases(_quantize(model, recipe, found), source)
 
 
 def _quantize(model: bytes, recipe: Any, ranges: Any = None) -> bytes:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import copy
 import logging
+import re
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +21,8 @@ from edgeprune.errors import GraphError
 
 Example = Tensor | tuple[Tensor, ...]
 
+NOT_THE_USERS = (str(Path(torch.__file__).parent), str(Path(__file__).parent.parent))
+"""Folders of code that is not the model's."""
 LEAST_BATCH = 2
 """torch.export takes a batch of 1 for a constant."""
 
@@ -233,10 +238,34 @@ def export_graph(model: nn.Module, example: Example) -> ExportedProgram:
             try:
                 return torch.export.export(model, inputs)
             except Exception as exc:
-                raise GraphError(
-                    f"{type(model).__name__}: torch.export cannot trace it: {_first_line(exc)}; "
-                    "write the forward without branches on tensor values"
-                ) from exc
+                raise GraphError(f"{type(model).__name__}: torch.export cannot trace it: {_explain(exc)}") from exc
+
+
+REMEDIES = {
+    r"data.dependent|\bu\d+\b|unbacked": "its forward decides or sizes something by the values of a tensor; use "
+    "torch.where, masks and fixed sizes in place of if, loops and indices over values",
+    r"\.numpy\(\)|\bnumpy\b": "its forward leaves torch for numpy; use torch's own functions there",
+    r"ScriptModule": "give the Python module that was scripted, or a .pt2 of it",
+    r"registered as buffers|assigned during export": "its forward keeps a tensor on the module; leave that out, or "
+    "register it as a buffer",
+    r"Dynamo|dynamo": "give the module as it was before torch.compile",
+    r"(?i)fake ?tensor|meta tensor": "its forward calls what torch cannot look into (an extension, or a library of its "
+    "own); use torch's own operators there",
+}
+"""What torch.export says, as a pattern, to what can be done about it."""
+
+
+def _explain(exc: Exception) -> str:
+    """What torch says, the line of the model's code where it happened, and what can be done."""
+    text = str(exc)
+    remedy = next((remedy for pattern, remedy in REMEDIES.items() if re.search(pattern, text)), "")
+    places = [
+        f"{frame.filename}:{frame.lineno}"
+        for frame in traceback.extract_tb(exc.__traceback__)
+        if Path(frame.filename).exists() and not frame.filename.startswith(NOT_THE_USERS)
+    ]
+    place = f" (at {places[-1]})" if places else ""
+    return f"{_first_line(exc)}{place}" + (f"; {remedy}" if remedy else "")
 
 
 def _is_variadic(model: nn.Module) -> bool:

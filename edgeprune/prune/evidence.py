@@ -17,6 +17,7 @@ from edgeprune.core.plan import ChannelGroup
 from edgeprune.errors import EdgepruneError, PlanError
 from edgeprune.graph.groups import Analysis
 from edgeprune.graph.trace import operator_of
+from edgeprune.prune.finite import find_source
 
 Scores = NDArray[np.float64]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -68,7 +69,7 @@ class Evidence:
             for pair in zip(torch.split(inputs, SMALL_BATCH), torch.split(targets, SMALL_BATCH), strict=True)
         ]
         for inputs, targets in pieces:
-            loss = checked(self.loss(self.program(inputs), targets))
+            loss = checked(self.loss(self.program(inputs), targets), self.program, inputs)
             found = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
             for name, gradient in zip(parameters, found, strict=True):
                 total[name] += gradient.square() / len(pieces)
@@ -82,7 +83,7 @@ class Evidence:
         for inputs, targets in self.batches:
             values = self._differentiable(inputs, {node for nodes in sources.values() for node in nodes})
             output = values.pop("output")
-            loss = checked(self.loss(output, targets)) * len(inputs)
+            loss = checked(self.loss(output, targets), self.program, inputs) * len(inputs)
             found_here = torch.autograd.grad(loss, list(values.values()), materialize_grads=True)
             gradients = dict(zip(values, found_here, strict=True))
             for name, nodes in sources.items():
@@ -216,15 +217,16 @@ def place_of(evidence: Evidence, group: str, node: Node) -> tuple[int, NDArray[n
     raise PlanError(f"group {group!r} does not run through the value {node.name!r}")
 
 
-def checked(loss: Tensor) -> Tensor:
-    """The loss, if it is finite.
+def checked(loss: Tensor, program: GraphModule, inputs: Tensor) -> Tensor:
+    """The loss of a program on a batch of calibration inputs, if it is finite.
 
     Raises:
-        EdgepruneError: NaN or infinite.
+        EdgepruneError: NaN or infinite; says where that arises.
     """
     if not bool(torch.isfinite(loss)):
         raise EdgepruneError(
-            "calibration: the loss is not finite; check the model and calibration_data() of the recipe"
+            f"calibration: the loss is not finite: {find_source(program, inputs)}; check the model, its loss and the "
+            "targets of calibration_data()"
         )
     return loss
 

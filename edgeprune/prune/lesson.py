@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from edgeprune.graph.trace import copy_program, set_training_
+from edgeprune.prune.finite import check_tensors
+from edgeprune.prune.pairs import read_pairs
 from edgeprune.prune.recover import (
     MAX_GRADIENT_NORM,
     Mode,
@@ -23,7 +25,6 @@ from edgeprune.prune.recover import (
     choose_mode,
     learning_rate,
     make_optimizer,
-    read_pairs,
     seed,
     training_loss,
 )
@@ -52,10 +53,14 @@ class Lesson:
     mode: Mode
     steps: int
 
-    def give_(self, program: GraphModule) -> None:
-        """Train a net in eval mode by SGD over one cosine; it ends in eval mode."""
+    def give_(self, program: GraphModule) -> bool:
+        """Train a net in eval mode by SGD over one cosine; it ends in eval mode. Tells whether there were any steps.
+
+        Raises:
+            EdgepruneError: a parameter or statistic is not finite afterwards.
+        """
         if self.steps == 0:
-            return
+            return False
         seed(0)
         mode = Mode(self.mode.bfloat16, self.mode.channels_last and not breaks_channels_last(program))
         optimizer = make_optimizer(program, self.recipe.finetune)
@@ -71,6 +76,10 @@ class Lesson:
             nn.utils.clip_grad_norm_(program.parameters(), MAX_GRADIENT_NORM)
             optimizer.step()
         set_training_(program, False)
+        rate = self.recipe.finetune.learning_rate
+        remedy = f"lower finetune learning_rate in {self.recipe.source} (now {rate:g}) or check its train_data()"
+        check_tensors(program, "a short training of a cut net", remedy)
+        return True
 
 
 def prepare_lesson(program: GraphModule, recipe: Recipe, nets: int) -> Lesson:

@@ -8,7 +8,6 @@ the zeros that make up no channel.
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
-from torch.nn.utils import prune
 
 from edgeprune.graph.groups import Analysis
 from edgeprune.graph.labels import Dim
@@ -27,6 +25,7 @@ from edgeprune.graph.surgery import apply_plan
 from edgeprune.graph.trace import operator_of, sizes_of
 from edgeprune.graph.walk import Dims, Value, arg
 from edgeprune.prune.evidence import LAYERS, weight_of
+from edgeprune.prune.fold import fold_weights
 
 Mask = NDArray[np.bool_]
 
@@ -55,21 +54,11 @@ ROUNDING = 16
 
 
 def make_permanent(model: nn.Module) -> nn.Module:
-    """A copy of a model whose masks (`torch.nn.utils.prune`) have been multiplied into its weights.
+    """A copy of a model whose masks (`torch.nn.utils.prune`) have been multiplied into its weights, or itself.
 
     The copy can be traced, saved and trained like any other; the given model keeps its masks.
     """
-    masked = [(module, hook._tensor_name) for module in model.modules() for hook in _mask_hooks(module)]
-    products: dict[int, Any] = {id(getattr(module, name)): getattr(module, name).detach() for module, name in masked}
-    permanent = copy.deepcopy(model, products)
-    for module in permanent.modules():
-        for hook in _mask_hooks(module):
-            prune.remove(module, hook._tensor_name)  # type: ignore[no-untyped-call]
-    return permanent
-
-
-def _mask_hooks(module: nn.Module) -> list[Any]:
-    return [hook for hook in module._forward_pre_hooks.values() if isinstance(hook, prune.BasePruningMethod)]
+    return fold_weights(model)[0]
 
 
 def find_dead_channels(program: GraphModule, analysis: Analysis) -> dict[str, tuple[int, ...]]:

@@ -7,8 +7,8 @@ net itself: it has no quantization parameter, so the exporters find the ranges a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,9 +16,8 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from edgeprune.graph.trace import copy_program, named_tensors, operator_of
-from edgeprune.prune.evidence import Batch
-from edgeprune.prune.recalibrate import mean_loss
-from edgeprune.prune.recover import recover
+from edgeprune.prune.held_out import HeldOut
+from edgeprune.prune.recover import Course, Recovered, recover
 from edgeprune.recipes.load import Recipe
 
 LEARNING_RATE_SHARE = 0.1
@@ -38,31 +37,18 @@ READING = (*WEIGHTED, *PRODUCTS, *MERGES)
 among them: nothing is rounded in between."""
 
 
-@dataclass(frozen=True)
-class QuantizationAware:
-    """The net that comes out, and the loss of its quantized twin on calibration data before and after."""
-
-    program: GraphModule
-    loss_before: float
-    loss_after: float
-
-    @property
-    def kept(self) -> bool:
-        """Whether the training made the quantized twin better; where not, the net is the one that went in."""
-        return self.loss_after < self.loss_before
-
-
 def train_quantization_aware(
     program: GraphModule,
     teacher: GraphModule,
     recipe: Recipe,
-    batches: Sequence[Batch],
+    held_out: HeldOut,
     progress: Callable[[str], None],
     checkpoint: Path | None = None,
-) -> QuantizationAware:
+) -> Recovered:
     """Train `program` (eval mode) for the recipe's quantization-aware epochs; resumable as :func:`recover` is.
 
-    It is taught by `teacher`, and kept only where its quantized twin answers `batches` better than before.
+    It is taught by `teacher`; of its states, the one before training included, that is kept whose quantized twin
+    answers the held-out data best.
 
     Raises:
         EdgepruneError: the loss stops being finite.
@@ -71,10 +57,8 @@ def train_quantization_aware(
     settings = recipe.finetune
     rate = settings.learning_rate * LEARNING_RATE_SHARE
     settings = replace(settings, epochs=settings.quantization_aware_epochs, learning_rate=rate)
-    before = mean_loss(fake_quantize(program), batches, recipe.loss)
-    trained = recover(program, teacher, replace(recipe, finetune=settings), progress, checkpoint, fake_quantize)
-    after = mean_loss(fake_quantize(trained), batches, recipe.loss)
-    return QuantizationAware(trained if after < before else program, before, after)
+    course = Course(checkpoint, fake_quantize, held_out)
+    return recover(program, teacher, replace(recipe, finetune=settings), progress, course)
 
 
 def fake_quantize(program: GraphModule, weight_bits: int = WEIGHT_BITS) -> GraphModule:

@@ -13,6 +13,10 @@ from torch.fx import GraphModule, Interpreter
 from edgeprune.errors import EdgepruneError
 from edgeprune.graph.trace import copy_program
 from edgeprune.prune.evidence import Batch, Loss, checked
+from edgeprune.prune.finite import check_tensors
+
+LEAST = 2
+"""Inputs whose statistics have a variance, whatever the layer."""
 
 
 class _Statistics(Interpreter):
@@ -40,12 +44,10 @@ def recalibrate_(program: GraphModule, batches: Iterable[tuple[Tensor, Tensor | 
         for count, (inputs, _) in enumerate(batches, 1):
             interpreter.share = 1 / count
             interpreter.run(channels_last(inputs))
-    bad = [name for name, value in program.named_buffers() if not bool(value.isfinite().all())]
-    if bad:
-        raise EdgepruneError(f"recalibration: {bad[0]} is not finite; check calibration_data() and the model's weights")
+    check_tensors(program, "statistics of calibration_data()", "check these data and the model's weights")
 
 
-def mean_loss(program: nn.Module, batches: Iterable[Batch], loss: Loss) -> float:
+def mean_loss(program: GraphModule, batches: Iterable[Batch], loss: Loss) -> float:
     """Mean loss over all inputs of the batches.
 
     Raises:
@@ -54,7 +56,8 @@ def mean_loss(program: nn.Module, batches: Iterable[Batch], loss: Loss) -> float
     total, count = 0.0, 0
     with torch.inference_mode():
         for inputs, targets in batches:
-            total += float(checked(loss(program(channels_last(inputs)), targets))) * len(inputs)
+            found = loss(program(channels_last(inputs)), targets)
+            total += float(checked(found, program, inputs)) * len(inputs)
             count += len(inputs)
     return total / count
 
@@ -64,17 +67,17 @@ def recalibrate_if_better(program: GraphModule, batches: Sequence[Batch], loss: 
 
     Training keeps statistics of augmented inputs, which padding and distortions shift away from those that the
     deployed net gets. Half of the inputs give the statistics, the other half decides; then all give them. Tells
-    whether anything was changed.
+    whether anything was changed: nothing is where there are too few to halve.
 
     Raises:
         EdgepruneError: a loss or a statistic is not finite.
     """
-    halves = [
-        pair
-        for inputs, targets in batches
-        for pair in zip(inputs.tensor_split(2), targets.tensor_split(2), strict=True)
-    ]
-    first, second = halves[::2], halves[1::2]
+    large = [pair for pair in batches if len(pair[0]) >= 2 * LEAST]
+    if not large:
+        return program, False
+    first, second = (
+        [(one.tensor_split(2)[half], other.tensor_split(2)[half]) for one, other in large] for half in (0, 1)
+    )
     trial = copy_program(program)
     recalibrate_(trial, first)
     if not mean_loss(trial, second, loss) < mean_loss(program, second, loss):

@@ -7,8 +7,8 @@ import json
 import math
 import random
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,11 @@ from torch.fx import GraphModule
 
 from edgeprune.errors import EdgepruneError, RunError
 from edgeprune.graph.trace import copy_program, set_training_
+from edgeprune.prune.finite import check_tensors, find_source
+from edgeprune.prune.held_out import Choice, HeldOut, Standing
+from edgeprune.prune.pairs import read_pairs
 from edgeprune.prune.recalibrate import channels_last
-from edgeprune.recipes.load import Data, Finetune, Recipe
+from edgeprune.recipes.load import Finetune, Recipe
 
 WARMUP_SHARE = 0.05
 MOMENTUM = 0.9
@@ -51,28 +54,69 @@ class Mode:
         return outputs.float()
 
 
+@dataclass(frozen=True)
+class Course:
+    """What a training has beside its recipe's settings: where it is saved after each epoch, a twin that it runs in
+    place of the net (:func:`recover`), and the data that its states are judged by.
+    """
+
+    checkpoint: Path | None = None
+    make_twin: Callable[[GraphModule], GraphModule] | None = None
+    held_out: HeldOut | None = None
+
+    @property
+    def name(self) -> str:
+        """What the training is called."""
+        return "quantization-aware" if self.make_twin else "recover"
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """The net that comes out, how its states stand (before training, then after each epoch), and which it is.
+
+    Without held-out data there are no standings, and it is the last.
+    """
+
+    program: GraphModule
+    standings: tuple[Standing, ...] = ()
+    kept: int = 0
+
+
 @dataclass
 class _Training:
-    """A training under way: everything that an epoch reads and moves on; `runs` is the program or its twin."""
+    """A training under way: everything that an epoch reads and moves on; `runs` is the program or its twin.
+
+    `best` is the state of the program that is chosen so far, where states are judged.
+    """
 
     program: GraphModule
     teacher: nn.Module | None
     recipe: Recipe
     optimizer: torch.optim.SGD
     runs: GraphModule
+    choice: Choice | None
     mode: Mode = Mode()
     epoch: int = 0
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def rounds(self) -> bool:
+        """Whether a twin runs, with norms as they are."""
+        return self.runs is not self.program
+
+    def judge_(self) -> None:
+        """Let the state be chosen if it is the best so far."""
+        if self.choice is not None:
+            set_training_(self.runs, False)
+            if self.choice.offer_(self.choice.held_out.judge(self.runs)):
+                self.best = {name: value.detach().clone() for name, value in self.program.state_dict().items()}
+            set_training_(self.runs, not self.rounds)
 
 
 def recover(
-    program: GraphModule,
-    teacher: nn.Module | None,
-    recipe: Recipe,
-    progress: Progress,
-    checkpoint: Path | None = None,
-    make_twin: Callable[[GraphModule], GraphModule] | None = None,
-) -> GraphModule:
-    """A copy of `program`, in eval mode, trained by the recipe's settings.
+    program: GraphModule, teacher: nn.Module | None, recipe: Recipe, progress: Progress, course: Course = Course()
+) -> Recovered:
+    """A copy of `program`, in eval mode, trained by the recipe's settings: its best state on the held-out data.
 
     SGD with Nesterov momentum, a short warm-up and one cosine to zero (Loshchilov and Hutter, 2017), the gradient's
     norm clipped, no weight decay on norms and biases, and distillation (Hinton et al., 2015): `teacher` (in eval mode)
@@ -80,8 +124,8 @@ def recover(
     here. With `make_twin`, training runs a twin that shares the program's tensors and rounds them, in float32, norms as
     they are; how far its answers are from the program's own is part of the loss, so that the program learns to mind the
     rounding less (after Alizadeh et al., "Gradient l1 regularization for quantization robustness", 2020).
-    `checkpoint` is written after each epoch; a training that finds its own goes on from there, and gives the
-    same net as one that was never interrupted.
+    A training that finds its own checkpoint goes on from there, and gives the same net as one that was never
+    interrupted.
 
     Raises:
         EdgepruneError: the loss stops being finite; says what to change.
@@ -89,24 +133,33 @@ def recover(
     """
     student, settings = copy_program(program), recipe.finetune
     if settings.epochs == 0:
-        return student
-    twin = make_twin(student) if make_twin else student
-    training = _Training(student, teacher, recipe, make_optimizer(student, settings), twin)
+        return Recovered(student)
+    training = _begin(student, teacher, recipe, course)
     identity = _identity(student, settings)
-    if not (checkpoint and _resume_(training, checkpoint, identity)):
+    if not (course.checkpoint and _resume_(training, course.checkpoint, identity)):
         chosen = choose_mode(student, recipe)
-        training.mode = replace(chosen, bfloat16=chosen.bfloat16 and make_twin is None)
-    set_training_(training.runs, make_twin is None)
+        training.mode = replace(chosen, bfloat16=chosen.bfloat16 and not training.rounds)
+        training.judge_()
+    set_training_(training.runs, not training.rounds)
     started, first = time.monotonic(), training.epoch
     while training.epoch < settings.epochs:
         loss = _train_epoch_(training)
-        if checkpoint:
-            _save(training, checkpoint, identity)
+        training.judge_()
+        if course.checkpoint:
+            _save(training, course.checkpoint, identity)
         left = (time.monotonic() - started) / (training.epoch - first) * (settings.epochs - training.epoch)
-        name = "quantization-aware" if make_twin else "recover"
-        progress(f"{name}: epoch {training.epoch} of {settings.epochs}, loss {loss:.3f}, {_words(left)} left")
+        progress(f"{course.name}: epoch {training.epoch} of {settings.epochs}, loss {loss:.3f}, {_words(left)} left")
     set_training_(training.runs, False)
-    return student
+    if training.choice is None:
+        return Recovered(student, kept=settings.epochs)
+    student.load_state_dict(training.best)
+    return Recovered(student, tuple(training.choice.standings), training.choice.kept)
+
+
+def _begin(student: GraphModule, teacher: nn.Module | None, recipe: Recipe, course: Course) -> _Training:
+    twin = course.make_twin(student) if course.make_twin else student
+    choice = Choice(course.held_out) if course.held_out else None
+    return _Training(student, teacher, recipe, make_optimizer(student, recipe.finetune), twin, choice)
 
 
 def training_loss(recipe: Recipe, outputs: Tensor, targets: Tensor, taught: Tensor | None) -> Tensor:
@@ -178,45 +231,39 @@ def _timed_step(trial: GraphModule, mode: Mode, batch: tuple[Tensor, Tensor], re
     return time.perf_counter() - started
 
 
-def read_pairs(data: Data) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches for training.
-
-    Raises:
-        EdgepruneError: a batch has no targets.
-    """
-    for inputs, targets in data:
-        if targets is None:
-            raise EdgepruneError(f"{data.where}: training needs batches of (inputs, targets); this one has inputs only")
-        yield inputs, targets
-
-
 def _train_epoch_(training: _Training) -> float:
     """One pass over the data, seeded by its number; gives the mean loss."""
     seed(training.epoch)
     data, settings = training.recipe.train_data(), training.recipe.finetune
-    total, steps = 0.0, len(data)
-    for step, (inputs, targets) in enumerate(read_pairs(data)):
-        progress = min(1.0, (training.epoch + step / steps) / settings.epochs)
+    losses: list[float] = []
+    for inputs, targets in read_pairs(data):
+        progress = min(1.0, (training.epoch + len(losses) / len(data)) / settings.epochs)
         for group in training.optimizer.param_groups:
             group["lr"] = learning_rate(progress, settings.learning_rate)
-        total += _step_(training, inputs, targets)
+        losses.append(_step_(training, inputs, targets))
     training.epoch += 1
-    return total / steps
+    check_tensors(training.program, f"recover: after epoch {training.epoch}", _remedy(training.recipe))
+    return math.fsum(losses) / len(losses)
+
+
+def _remedy(recipe: Recipe) -> str:
+    rate = recipe.finetune.learning_rate
+    return f"lower finetune learning_rate in {recipe.source} (now {rate:g}) or check its train_data()"
 
 
 def _step_(training: _Training, inputs: Tensor, targets: Tensor) -> float:
     outputs = training.mode.run(training.runs, inputs)
     taught = _taught(training, inputs)
     loss = training_loss(training.recipe, outputs, targets, taught)
-    if training.runs is not training.program:
+    if training.rounds:
         plain = training.mode.run(training.program, inputs)
         noise = noise_share(outputs, plain, taught)
         loss = loss + loss.detach().abs() * NOISE_WEIGHT * noise / (noise + NOISE_KNEE)
     value = float(loss.detach())
     if not math.isfinite(value):
+        source = find_source(training.program, inputs)
         raise EdgepruneError(
-            f"recover: the loss is not finite in epoch {training.epoch + 1}; lower finetune learning_rate in "
-            f"{training.recipe.source} (now {training.recipe.finetune.learning_rate:g}) or check its train_data()"
+            f"recover: the loss is not finite in epoch {training.epoch + 1}: {source}; {_remedy(training.recipe)}"
         )
     training.optimizer.zero_grad()
     torch.autograd.backward(loss)
@@ -269,7 +316,10 @@ def _save(training: _Training, checkpoint: Path, identity: str) -> None:
         momentum = training.optimizer.state.get(value, {}).get("momentum_buffer")
         if momentum is not None:
             tensors[f"momentum.{name}"] = momentum.clone()
-    about = {"identity": identity, "epoch": training.epoch, "mode": asdict(training.mode)}
+    tensors |= {f"best.{name}": value for name, value in training.best.items()}
+    choice = training.choice
+    judged = {"standings": [asdict(one) for one in choice.standings], "kept": choice.kept} if choice else None
+    about = {"identity": identity, "epoch": training.epoch, "mode": asdict(training.mode), "judged": judged}
     partial = checkpoint.with_name(f".{checkpoint.name}.partial")
     try:
         contiguous = {name: value.contiguous() for name, value in tensors.items()}
@@ -285,7 +335,7 @@ def _resume_(training: _Training, checkpoint: Path, identity: str) -> bool:
     try:
         with safe_open(checkpoint, "pt") as file:
             about: dict[str, Any] = json.loads(file.metadata()["training"])
-            if about["identity"] != identity:
+            if about["identity"] != identity or (about["judged"] is None) != (training.choice is None):
                 return False
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
@@ -297,6 +347,10 @@ def _resume_(training: _Training, checkpoint: Path, identity: str) -> bool:
         if f"momentum.{name}" in tensors:
             training.optimizer.state[value]["momentum_buffer"] = tensors[f"momentum.{name}"]
     training.epoch, training.mode = int(about["epoch"]), Mode(**about["mode"])
+    if training.choice is not None:
+        training.choice.standings = [Standing(**row) for row in about["judged"]["standings"]]
+        training.choice.kept = int(about["judged"]["kept"])
+        training.best = {name.removeprefix("best."): one for name, one in tensors.items() if name.startswith("best.")}
     return True
 
 

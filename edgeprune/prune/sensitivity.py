@@ -14,6 +14,7 @@ from edgeprune.errors import EdgepruneError
 from edgeprune.graph.surgery import apply_plan
 from edgeprune.prune.evidence import Batch, Evidence, Scores
 from edgeprune.prune.importance import keep_best
+from edgeprune.prune.pairs import join_singles
 from edgeprune.prune.recalibrate import mean_loss, recalibrate_
 
 Progress = Callable[[str], None]
@@ -25,14 +26,15 @@ def measure_sensitivity(
     evidence: Evidence,
     scores: Mapping[str, Scores],
     widths: Mapping[str, Sequence[int]],
-    train_: Callable[[GraphModule], None],
+    train_: Callable[[GraphModule], bool],
     progress: Progress,
 ) -> dict[str, dict[int, float]]:
     """The rise of the calibration loss at each width of each group, its least important channels cut and nothing else.
 
     Every net is really cut, its batch-norm statistics are measured anew on the first batch, `train_` trains it a
-    little (as it does the original that it is compared with), and the loss is the mean over all batches. Noise is
-    repaired: of a group, a narrower width never costs less, and no cut pays.
+    little (as it does the original that it is compared with) and tells whether it did, and the loss is the mean over
+    all batches, the one before that training where it did harm. Noise is repaired: of a group, a narrower width never
+    costs less, and no cut pays.
     """
     reference = _loss_after(evidence, {}, train_)
     rises = {}
@@ -67,11 +69,15 @@ def repair(rises: Mapping[int, float]) -> dict[int, float]:
 def label_batches(
     program: GraphModule, batches: Iterable[tuple[Tensor, Tensor | None]], least: int = 512
 ) -> tuple[Batch, ...]:
-    """Calibration batches up to `least` inputs; where targets are missing, the program's own class probabilities."""
+    """Calibration batches up to `least` inputs, none of a single one where there are more.
+
+    Where targets are missing, they are the program's own class probabilities.
+    """
     found: list[Batch] = []
     with torch.no_grad():
-        for inputs, targets in batches:
-            found.append((inputs, program(inputs).softmax(1) if targets is None else targets))
+        labelled = ((one, program(one).softmax(1) if targets is None else targets) for one, targets in batches)
+        for pair in join_singles(labelled):
+            found.append(pair)
             if sum(len(taken) for taken, _ in found) >= least:
                 break
     if not found:
@@ -79,8 +85,8 @@ def label_batches(
     return tuple(found)
 
 
-def _loss_after(evidence: Evidence, keep: Mapping[str, Sequence[int]], train_: Callable[[GraphModule], None]) -> float:
+def _loss_after(evidence: Evidence, keep: Mapping[str, Sequence[int]], train_: Callable[[GraphModule], bool]) -> float:
     pruned = apply_plan(evidence.program, evidence.analysis, keep)
     recalibrate_(pruned, evidence.batches[:1])
-    train_(pruned)
-    return mean_loss(pruned, evidence.batches, evidence.loss)
+    untrained = mean_loss(pruned, evidence.batches, evidence.loss)
+    return min(untrained, mean_loss(pruned, evidence.batches, evidence.loss)) if train_(pruned) else untrained

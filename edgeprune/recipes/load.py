@@ -6,22 +6,23 @@ import ast
 import math
 import shutil
 import sys
-import traceback
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from edgeprune.core.candidates import WidthRule
 from edgeprune.core.metric import TOP1, Metric
 from edgeprune.core.target import suggest
-from edgeprune.errors import EdgepruneError, RecipeError
+from edgeprune.errors import RecipeError
+from edgeprune.recipes.models import build_model
+from edgeprune.recipes.reading import Data, first_inputs, plain_tensor, wrap_data
+from edgeprune.recipes.user_code import guarded
 
 BUILT_IN = {
     name: Path(__file__).parent / f"{name.replace('-', '_')}.py"
@@ -29,7 +30,8 @@ BUILT_IN = {
 }
 """Built-in recipes by name; each is a file that a user can copy."""
 REQUIRED = ("model", "train_data", "eval_data", "calibration_data")
-SEED = 0
+VALIDATION = "validation_data"
+"""A function that a recipe need not have."""
 
 
 @dataclass(frozen=True)
@@ -46,23 +48,6 @@ class Finetune:
     distillation: float = 0.5
     temperature: float = 4.0
     quantization_aware_epochs: int = 0
-
-
-@dataclass(frozen=True)
-class Data:
-    """A recipe's data set: batches `(inputs, targets)`, readable again and again; targets are None where not given."""
-
-    where: str
-    source: str
-    batches: Any
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
-        iterator = guarded(self.where, self.source, lambda: iter(self.batches))
-        while (batch := guarded(self.where, self.source, lambda: next(iterator, None))) is not None:
-            yield _pair(batch, self.where)
 
 
 @dataclass(frozen=True)
@@ -84,12 +69,16 @@ class Recipe:
     loss: Callable[[Tensor, Tensor], Tensor]
     metric: Metric
     finetune: Finetune = Finetune()
+    validation_data: Callable[[], Data] | None = None
+    """What states of a training are judged by, where the recipe has it: neither trained on nor judged by gates."""
     widths: Mapping[str, WidthRule | None] = field(default_factory=dict)
     """Rules for widths by the name of a layer or group; None: it stays whole."""
     labels: tuple[str, ...] = ()
     """Names of the classes, in the order of the outputs; exported files state them, and the preprocessing."""
     preprocessing: str = ""
     """What is done to raw data to make them inputs, in words."""
+    model_notes: Callable[[], tuple[str, ...]] = tuple
+    """What was changed in the model so that it can be traced and trained, for people."""
 
     @property
     def classifies(self) -> bool:
@@ -119,7 +108,7 @@ def load_recipe(name_or_path: str) -> Recipe:
         raise RecipeError(f"{name_or_path}: a recipe is a Python file; see `edgeprune recipes copy`")
     content = vars(_execute(path))
     for name in REQUIRED:
-        if not callable(content.get(name)):
+        if not callable(content.get(name)) and not (name == "model" and isinstance(content.get(name), str | Path)):
             raise RecipeError(f"{path}: function {name}() is missing{_near(name, content)}")
     return _recipe(name_or_path if name_or_path in BUILT_IN else path.stem, path, content)
 
@@ -219,19 +208,6 @@ def _parse_text(given: Any, where: str) -> str:
     return given
 
 
-def guarded(what: str, source: str, function: Callable[[], Any]) -> Any:
-    """Call a user's code; what it raises becomes a RecipeError with the line of the user's file."""
-    try:
-        return function()
-    except EdgepruneError:
-        raise
-    except (Exception, SystemExit) as exc:
-        lines = [frame.lineno for frame in traceback.extract_tb(exc.__traceback__) if frame.filename == source]
-        place = f"{source}:{lines[-1]}" if lines else source
-        reason = (str(exc).strip().splitlines() or ["no message"])[0]
-        raise RecipeError(f"{place}: {what} raised {type(exc).__name__}: {reason}") from exc
-
-
 def _execute(path: Path) -> types.ModuleType:
     source = str(path)
     module = types.ModuleType(f"edgeprune_recipe_{path.stem}")
@@ -259,29 +235,35 @@ def _recipe(name: str, path: Path, content: Mapping[str, Any]) -> Recipe:
     source = str(path)
 
     def data(function: str) -> Callable[[], Data]:
-        return cache(lambda: _data(guarded(f"{function}()", source, content[function]), function, source))
+        return cache(lambda: wrap_data(guarded(f"{function}()", source, content[function]), function, source, example))
 
     eval_data = data("eval_data")
+    example = cache(lambda: _example_input(content.get("example_input"), eval_data, source))
+    built = cache(lambda: build_model(content["model"], source, example))
     return Recipe(
         name=name,
         source=path,
-        model=cache(lambda: _model(content["model"], source)),
+        model=lambda: built().module,
         train_data=data("train_data"),
         eval_data=eval_data,
         calibration_data=data("calibration_data"),
-        example_input=cache(lambda: _example_input(content.get("example_input"), eval_data, source)),
+        example_input=example,
         loss=_loss(content.get("loss"), source) or nn.functional.cross_entropy,
         metric=_metric(content.get("metric"), source),
         finetune=parse_finetune(content.get("finetune", {}), f"{path}: finetune"),
+        validation_data=data(VALIDATION) if callable(content.get(VALIDATION)) else None,
         widths=parse_widths(content.get("widths", {}), f"{path}: widths"),
         labels=_parse_labels(content.get("labels", ()), f"{path}: labels"),
         preprocessing=_parse_text(content.get("preprocessing", ""), f"{path}: preprocessing"),
+        model_notes=lambda: built().notes,
     )
 
 
 def _loss(given: Any, source: str) -> Callable[..., Any] | None:
     if given is None or given is nn.functional.cross_entropy:
         return None
+    if isinstance(given, type):
+        raise RecipeError(f"{source}: loss is the class {given.__name__}; make one: loss = {given.__name__}()")
     if not callable(given):
         raise RecipeError(f"{source}: loss: expected a function (outputs, targets), found {type(given).__name__}")
     return _guarded_pair("loss()", given, source)
@@ -302,51 +284,25 @@ def _metric(given: Any, source: str) -> Metric:
 
 
 def _guarded_pair(what: str, function: Callable[[Any, Any], Any], source: str) -> Callable[..., Any]:
-    return lambda outputs, targets: guarded(what, source, lambda: function(outputs, targets))
+    def call(outputs: Any, targets: Any) -> Any:
+        given = f"{what} of {_say_shape(outputs)} and {_say_shape(targets)}"
+        return guarded(given, source, lambda: function(outputs, targets))
+
+    return call
 
 
-def _model(build: Callable[[], Any], source: str) -> nn.Module:
-    torch.manual_seed(SEED)
-    model = guarded("model()", source, build)
-    if not isinstance(model, nn.Module):
-        raise RecipeError(f"{source}: model() gave {type(model).__name__}; expected a torch.nn.Module")
-    return model.eval()
+def _say_shape(value: Tensor | np.ndarray) -> str:
+    return f"{'a tensor' if isinstance(value, Tensor) else 'an array'} {list(value.shape)}"
 
 
-def _data(batches: Any, function: str, source: str) -> Data:
-    where = f"{source}: {function}()"
-    if isinstance(batches, Iterator):
-        raise RecipeError(f"{where} gave an iterator, which can be read only once; return a list or a DataLoader")
-    if not hasattr(batches, "__iter__") or not hasattr(batches, "__len__"):
-        raise RecipeError(
-            f"{where} gave {type(batches).__name__}; expected batches of (inputs, targets) with a length: "
-            "a list or a DataLoader"
-        )
-    if guarded(f"{function}()", source, lambda: len(batches)) == 0:
-        raise RecipeError(f"{where} gave no batches; expected at least one")
-    return Data(f"{function}()", source, batches)
-
-
-def _pair(batch: Any, where: str) -> tuple[Tensor, Tensor | None]:
-    inputs, targets = (batch, None) if isinstance(batch, Tensor) else _split(batch, where)
-    if len(inputs) == 0 or (targets is not None and len(inputs) != len(targets)):
-        count = "no" if targets is None else len(targets)
-        raise RecipeError(f"{where}: a batch has {len(inputs)} inputs and {count} targets; expected as many, above 0")
-    return inputs, targets
-
-
-def _split(batch: Any, where: str) -> tuple[Tensor, Tensor]:
-    pair = isinstance(batch, tuple | list) and len(batch) == 2
-    if not pair or not all(isinstance(part, Tensor) and part.ndim > 0 for part in batch):
-        raise RecipeError(f"{where}: a batch is a {type(batch).__name__}; expected a pair of tensors (inputs, targets)")
-    return batch[0], batch[1]
-
-
-def _example_input(given: Callable[[], Any] | None, eval_data: Callable[[], Data], source: str) -> Tensor:
+def _example_input(given: Any, eval_data: Callable[[], Data], source: str) -> Tensor:
     if given is None:
-        return next(iter(eval_data()))[0][:1]
-    example = guarded("example_input()", source, given)
-    if not isinstance(example, Tensor) or example.ndim < 1 or len(example) != 1:
-        shape = list(example.shape) if isinstance(example, Tensor) else type(example).__name__
-        raise RecipeError(f"{source}: example_input() gave {shape}; expected a tensor with a batch dimension of 1")
+        return first_inputs(eval_data())
+    if not callable(given):
+        raise RecipeError(f"{source}: example_input: expected a function, found {type(given).__name__}")
+    example = plain_tensor(guarded("example_input()", source, given), f"{source}: example_input()")
+    if len(example) != 1:
+        raise RecipeError(
+            f"{source}: example_input() gave {list(example.shape)}; expected a tensor with a batch dimension of 1"
+        )
     return example

@@ -28,6 +28,8 @@ TOLERANCE, LEAST_SCALE = 1e-3, 1e-2
 """Largest difference from ONNX Runtime, relative to the largest output (float32 through some hundred layers), and what
 counts as the largest where all are tiny: ONNX Runtime's sigmoid is exact to 1e-7, not relative to its own value."""
 INSTALL = "reading it takes onnx2torch: `pip install --no-deps onnx2torch` (its dependency torchvision is not used)"
+WEIGHTS_MISSING = "should be stored in"
+"""What onnx says of weights that lie in another file, which is not there."""
 SEED = 0
 
 
@@ -90,7 +92,9 @@ def _read(path: str | Path) -> Any:
     except OSError as exc:
         raise RecipeError(f"cannot be read: {exc.strerror or exc}") from exc
     except Exception as exc:
-        raise RecipeError(f"not a valid ONNX file: {_first_line(exc)}") from exc
+        text = _first_line(exc)
+        fault = "cannot be read" if WEIGHTS_MISSING in text else "not a valid ONNX file"
+        raise RecipeError(f"{fault}: {text}") from exc
     return network
 
 

@@ -16,13 +16,14 @@ from torch.fx import GraphModule
 
 from edgeprune.core.artifact import Artifact, name_artifact
 from edgeprune.core.limits import STATED_BYTES, Costs
+from edgeprune.core.metric import TOP1
 from edgeprune.core.shipping import is_within, quality_limits
 from edgeprune.core.target import AUTO, FORMAT_PRECISIONS, MIXED
 from edgeprune.errors import ExportError
 from edgeprune.export.artifacts import ExportRequest, build_artifacts, place_artifact
 from edgeprune.export.files import sha256_of
 from edgeprune.export.mixed import Wishes
-from edgeprune.export.parity import TOLERANCES, compare_outputs
+from edgeprune.export.parity import TOLERANCES, Judge, compare_outputs
 from edgeprune.export.runners import RUNNERS, run_onnx
 from edgeprune.export.schemes import find_scheme
 from edgeprune.export.tflite import TfliteForm
@@ -143,12 +144,14 @@ def export(job: Job) -> dict[str, Any]:
     originals, made = read_originals(job), _build_all(job, program)
     for one in originals:
         job.run.file(one.path)
+    inputs, targets = evaluation_rows(job, PARITY_ROWS)
     nets = Nets(
         programs={"original": job.original, "pruned": program},
         directory=job.run.directory,
-        inputs=evaluation_rows(job, PARITY_ROWS)[0],
+        inputs=inputs,
         same_processor=not job.facts.host_key,
         needed=(*find_needed(job), name_artifact("pruned", job.planned.format, "fp32")),
+        judge=judge_rows(job, targets),
     )
     check_artifacts_(checked, nets, originals)
     check_artifacts_(checked, nets, made)
@@ -238,10 +241,16 @@ def _is_int8_right(job: Job, checked: Checked, is_accurate: Callable[[Path], boo
 
 def _is_right(job: Job, is_accurate: Callable[[Path], bool], path: Path) -> bool:
     """Whether a file of mixed precision may ship: it is accurate, and computes what the fp32 file does."""
-    inputs, _ = evaluation_rows(job, PARITY_ROWS)
+    inputs, targets = evaluation_rows(job, PARITY_ROWS)
     run, _ = _find_judge(job)
-    link = compare_outputs("mixed", run(_place(job, "fp32"), inputs), run(path, inputs), TOLERANCES[MIXED])
-    return link.ok and is_accurate(path)
+    outputs = run(_place(job, "fp32"), inputs), run(path, inputs)
+    return compare_outputs("mixed", *outputs, TOLERANCES[MIXED], judge_rows(job, targets)).ok and is_accurate(path)
+
+
+def judge_rows(job: Job, targets: np.ndarray) -> Judge:
+    """The recipe's metric over rows with these targets; outputs are logits where its loss or its metric says so."""
+    metric = job.recipe.metric
+    return Judge(metric, targets, job.recipe.classifies or metric == TOP1)
 
 
 def make_judge(job: Job) -> Callable[[Path], bool]:

@@ -13,7 +13,7 @@ from torch.fx import GraphModule
 from edgeprune.core.artifact import Artifact, name_artifact
 from edgeprune.errors import EdgepruneError, ExportError, ParityError
 from edgeprune.export.links import Bisector, find_bisectors
-from edgeprune.export.parity import Parity, check_parity, compare_each
+from edgeprune.export.parity import Judge, Parity, check_parity, compare_each
 
 BISECT_ROWS = 8
 
@@ -22,7 +22,7 @@ BISECT_ROWS = 8
 class Nets:
     """The nets by role, the run directory with their files, inputs `[N, ...]`; whether the files run on this machine.
 
-    What is broken among the files named in `needed` stops everything.
+    What is broken among the files named in `needed` stops everything. `judge` knows the targets of the inputs.
     """
 
     programs: Mapping[str, GraphModule]
@@ -30,6 +30,7 @@ class Nets:
     inputs: np.ndarray
     same_processor: bool
     needed: Collection[str]
+    judge: Judge | None = None
 
 
 @dataclass
@@ -53,7 +54,7 @@ def check_artifacts_(checked: Checked, nets: Nets, artifacts: Sequence[Artifact]
     """
     files = {one.name: one for one in artifacts}
     for artifact, found in compare_each(
-        nets.programs[artifacts[0].role], artifacts, nets.directory, nets.inputs, nets.same_processor
+        nets.programs[artifacts[0].role], artifacts, nets.directory, nets.inputs, nets.same_processor, nets.judge
     ):
         try:
             if isinstance(found, EdgepruneError):

@@ -257,8 +257,11 @@ class Job:
         for name, rule in self.recipe.widths.items():
             groups = [name] if name in sizes else outputs.get(name, [])
             if not groups:
+                why = next((group.frozen for group in self.analysis.groups if group.name == name), "")
+                known = [*sizes, *(layer for layer, its in outputs.items() if its and layer not in sizes)]
                 raise RecipeError(
-                    f"{self.recipe.source}: widths: no layer {name!r} that may be cut{suggest(name, sizes)}"
+                    f"{self.recipe.source}: widths: no layer {name!r} that may be cut"
+                    + (f": {why}" if why else f"{suggest(name, known)}; `edgeprune recipes check` lists them")
                 )
             found |= {group: rule or WidthRule(fixed=sizes[group]) for group in groups}
         return found

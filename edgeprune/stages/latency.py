@@ -19,7 +19,7 @@ from edgeprune.core.correction import Correction, MeasuredNet, fit_correction
 from edgeprune.core.latency import ESTIMATED, FOREIGN, LatencyTable, describe_net, parse_table, render_table
 from edgeprune.core.limits import count_costs, stated_bytes
 from edgeprune.core.loop import AIM, Goal, choose_fitting, describe_tries, fit_to_budget
-from edgeprune.core.plan import GroupPlan, PruningPlan, parse_plan
+from edgeprune.core.plan import GroupPlan, PruningPlan, explain_width, parse_plan
 from edgeprune.core.planner import Choice, Problem, choose_widths, find_fastest, predict_ms, trace_front
 from edgeprune.core.reach import Reach, check_reach
 from edgeprune.core.shipping import FORMAT_RUNTIMES, choose_planned
@@ -298,7 +298,8 @@ def _make_plan(job: Job, problem: Problem, choice: Choice, limit: float) -> Prun
         kind, size, width = groups[group].kind, groups[group].size, choice.widths[group]
         saved = predict_ms(problem, {**choice.widths, group: size}) - choice.latency_ms
         kept = "cut to its shortcut" if groups[group].is_branch else f"highest {importance} scores kept"
-        reason = f"saves {saved:.3g} ms; {kept}" if width < size else "whole: no narrower width is worth its loss"
+        offered, is_fixed = job.widths[group], group in problem.limits.fixed
+        reason = explain_width(groups[group], width, offered, is_fixed, f"saves {saved:.3g} ms; {kept}")
         entries.append(GroupPlan(group, size, keep, problem.loss[group][width], reason, kind))
     return PruningPlan(
         tuple(entries),

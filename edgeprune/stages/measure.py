@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,10 @@ from edgeprune.core.shipping import FORMAT_RUNTIMES
 from edgeprune.core.target import RUNTIMES
 from edgeprune.device.energy import add_energy, measure_energy
 from edgeprune.device.measure import ModelFile, evaluate_model, measure_models
-from edgeprune.export.parity import TOLERANCES, Parity, check_parity, compare_outputs
+from edgeprune.export.parity import KERNELS, TOLERANCES, Judge, Parity, check_parity, compare_outputs
 from edgeprune.export.runners import RUNNERS, fit_inputs
 from edgeprune.run import write_json
-from edgeprune.stages.artifacts import PARITY_ROWS, REMOTE_ROWS, evaluation_rows
+from edgeprune.stages.artifacts import PARITY_ROWS, REMOTE_ROWS, evaluation_rows, judge_rows
 from edgeprune.stages.chain import parity_row
 from edgeprune.stages.job import Job
 from edgeprune.stages.record import baseline_name, find_needed, is_open, read_artifacts, read_refused
@@ -50,7 +51,8 @@ def measure(job: Job) -> dict[str, Any]:
         p50_ms = measured[name].latency.p50_ms
         job.detail(f"{name}: {metric.name} {metric.describe(figure)}, p50 {p50_ms:.4g} ms")
         if elsewhere:
-            links[name] = _device_link(model, precisions[name], inputs[:PARITY_ROWS], outputs[:PARITY_ROWS])
+            judge = judge_rows(job, targets[:PARITY_ROWS])
+            links[name] = _device_link(model, precisions[name], inputs[:PARITY_ROWS], outputs[:PARITY_ROWS], judge)
     broken = find_broken(links, find_needed(job))
     skipped = sorted({FORMAT_RUNTIMES[file_format] for file_format in job.formats} - runtimes)
     return {
@@ -87,7 +89,11 @@ def model_file(job: Job, artifact: Artifact) -> ModelFile:
     return ModelFile(artifact.name, job.run.file(artifact.path), artifact.sha256, FORMAT_RUNTIMES[artifact.format])
 
 
-def _device_link(model: ModelFile, precision: str, inputs: np.ndarray, outputs: np.ndarray) -> Parity:
-    """The same file on the device and here."""
-    here = RUNNERS[RUNTIMES[model.runtime]](model.path, inputs)
-    return compare_outputs(f"{model.name}: here -> on the device", here, outputs, TOLERANCES[precision])
+def _device_link(
+    model: ModelFile, precision: str, inputs: np.ndarray, outputs: np.ndarray, judge: Judge | None = None
+) -> Parity:
+    """The same file on the device and here; kernels that only round differently may be a step apart in each channel."""
+    here, tolerance = RUNNERS[RUNTIMES[model.runtime]](model.path, inputs), TOLERANCES[precision]
+    if precision not in ("fp32", "fp16"):
+        tolerance = replace(tolerance, channel_db=KERNELS[RUNTIMES[model.runtime]].channel_db)
+    return compare_outputs(f"{model.name}: here -> on the device", here, outputs, tolerance, judge)

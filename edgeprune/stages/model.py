@@ -3,33 +3,43 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import torch
+from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from edgeprune.core.plan import PruningPlan, parse_plan
 from edgeprune.core.target import AUTO, MIXED
-from edgeprune.errors import PlanError, RecipeError
+from edgeprune.errors import GraphError, PlanError, RecipeError
 from edgeprune.graph.costs import count_parameters
+from edgeprune.graph.groups import Analysis
+from edgeprune.graph.precision import widen
 from edgeprune.graph.proof import check_surgery
 from edgeprune.graph.storage import load_model, model_sha256, save_model
 from edgeprune.graph.surgery import apply_plan
-from edgeprune.graph.trace import trace_model
+from edgeprune.graph.trace import copy_program, is_dynamic, trace_model
 from edgeprune.prune.evidence import Batch, Evidence
+from edgeprune.prune.fold import fold_weights
+from edgeprune.prune.held_out import Choice, HeldOut, hold_out
 from edgeprune.prune.importance import score_channels
 from edgeprune.prune.lesson import prepare_lesson
-from edgeprune.prune.masks import make_permanent
 from edgeprune.prune.quantization_aware import train_quantization_aware
 from edgeprune.prune.recalibrate import evaluate, recalibrate_if_better
 from edgeprune.prune.reconstruct import reconstruct_
-from edgeprune.prune.recover import recover
+from edgeprune.prune.recover import Course, Recovered, recover
 from edgeprune.prune.sensitivity import label_batches, measure_sensitivity, tried_widths
 from edgeprune.recipes.check import check_recipe
+from edgeprune.recipes.load import Recipe
+from edgeprune.recipes.models import describe_precision
+from edgeprune.recipes.user_code import describe_error
 from edgeprune.run import read_json
 from edgeprune.stages.job import Job
 from edgeprune.stages.latency import check_budget
 
+FAITHFUL, ROUNDINGS = 1e-3, 64
+"""How far a graph may be from its module, relative to the outputs; in shorter floats, in units of the last place."""
 PROOF_LIMIT = 1e-9
 """Largest relative difference, in float64, between the cut net and the original with those channels neutralised."""
 IMPORTANCE = "l2"
@@ -42,19 +52,25 @@ ROUNDED = ("int8", "dynamic-int8", "int16x8", MIXED, AUTO)
 def trace(job: Job) -> dict[str, Any]:
     """Build the model, check it, trace it, find its channel groups."""
     recipe = job.recipe
-    check_recipe(recipe)
-    example = recipe.example_input()
-    save_model(trace_model(make_permanent(recipe.model()), example), job.run.product("original.pt2"), example)
+    looked = check_recipe(recipe)
+    program, notes = trace_recipe(recipe)
+    save_model(program, job.run.product("original.pt2"), recipe.example_input())
     analysis = job.analysis
     for fault in analysis.faults:
         job.detail(fault)
     prunable = [group.name for group in analysis.channel_groups]
     branches = [group.name for group in analysis.groups if group.is_branch and not group.frozen]
-    if not prunable:
-        raise PlanError(f"recipe {recipe.name}: no channel of this net can be pruned: {'; '.join(analysis.notes)}")
+    require_groups(analysis, recipe)
+    job.widths  # noqa: B018  a rule for what cannot be cut is told at once
     quality = evaluate(job.original, recipe.eval_data(), recipe.metric)
     if not math.isfinite(quality):
         raise RecipeError(f"{recipe.source}: metric {recipe.metric.name} gave {quality} over eval_data()")
+    standing = hold_out(recipe, job.original)[0].judge(job.original)
+    if standing.quality is not None and not math.isfinite(standing.quality):
+        raise RecipeError(
+            f"{recipe.source}: metric {recipe.metric.name} gave {standing.quality} over the inputs that training is "
+            "judged by; give validation_data(), typical inputs with targets"
+        )
     job.detail(
         f"{recipe.metric.name} {recipe.metric.describe(quality)} in torch, {len(prunable)} groups of channels and "
         f"{len(branches)} branches to prune"
@@ -65,8 +81,89 @@ def trace(job: Job) -> dict[str, Any]:
         "quality": quality,
         "prunable": prunable,
         "branches": branches,
-        "notes": list(analysis.notes),
+        "notes": [*notes, *looked, *analysis.notes],
     }
+
+
+def trace_recipe(recipe: Recipe) -> tuple[GraphModule, tuple[str, ...]]:
+    """The graph of a recipe's model, every float in float32 and every weight plain; and what was changed, for people.
+
+    Raises:
+        GraphError: it cannot be traced, takes one batch only, or its graph computes something else than it.
+    """
+    example = recipe.example_input()
+    model, folded = fold_weights(recipe.model())
+    program, narrow = widen(trace_model(model, example), example)
+    if not is_dynamic(program):
+        raise GraphError(
+            f"{recipe.source}: model(): its forward works for one number of inputs only; write it without that number: "
+            "x.shape[0] or -1 in a view, and no loop over the inputs of a batch"
+        )
+    _check_output(program, recipe)
+    inputs = next(iter(recipe.eval_data()))[0]
+    check_graph(program, recipe.model(), inputs, str(recipe.source), narrow)
+    notes = [*recipe.model_notes(), *([describe_precision(narrow)] if narrow else [])]
+    if folded:
+        shown = ", ".join(folded[:4]) + (f" and {len(folded) - 4} more" if len(folded) > 4 else "")
+        notes.append(f"masks and norms of weights were multiplied out: {shown}; training moves the plain weights")
+    return program, tuple(notes)
+
+
+def require_groups(analysis: Analysis, recipe: Recipe) -> None:
+    """Require that something can be pruned.
+
+    Raises:
+        PlanError: nothing can; says why.
+    """
+    if not analysis.channel_groups:
+        raise PlanError(f"recipe {recipe.name}: no channel of this net can be pruned: {'; '.join(analysis.notes)}")
+
+
+def list_groups(analysis: Analysis) -> list[tuple[str, str, str]]:
+    """Rows of what can be cut, by the names that a recipe's `widths` know: group, channels, layers of that width."""
+    rows = []
+    for group in analysis.groups:
+        layers = [layer.name for layer in analysis.layers if group.name in layer.cout.groups]
+        if not group.frozen:
+            rows.append((group.name, "a branch" if group.is_branch else str(group.size), ", ".join(layers)))
+    return rows
+
+
+def _check_output(program: GraphModule, recipe: Recipe) -> None:
+    """Require a row for each input, of fixed sizes, whatever the values of the inputs."""
+    (output,) = program.graph.find_nodes(op="output")
+    (given,) = program.graph.find_nodes(op="placeholder")
+    rows, *sizes = output.all_input_nodes[0].meta["val"].shape
+    if str(rows) != str(given.meta["val"].shape[0]) or not all(isinstance(size, int) for size in sizes):
+        raise GraphError(
+            f"{recipe.source}: model(): its output is [{', '.join(map(str, (rows, *sizes)))}]: its size hangs on the "
+            "values of the inputs, and a file has fixed sizes; give a row for each input, and select none"
+        )
+
+
+def check_graph(
+    program: GraphModule, model: nn.Module, inputs: Tensor, source: str, narrow: Collection[torch.dtype] = ()
+) -> None:
+    """Require a traced graph to compute what the module does on a batch, as far as floats of its types agree.
+
+    Raises:
+        GraphError: it does not.
+    """
+    try:
+        with torch.no_grad():
+            wanted, found = model(inputs).double(), program(inputs).double()
+    except RuntimeError as exc:
+        raise GraphError(
+            f"{source}: model(): its graph does not run on {len(inputs)} inputs ({describe_error(exc)}): the forward "
+            "decides by the number of inputs; write it without that"
+        ) from exc
+    tolerance = max([FAITHFUL, *(ROUNDINGS * torch.finfo(kind).eps for kind in narrow)])
+    error = float((wanted - found).norm() / wanted.norm().clamp(min=1e-30))
+    if not error <= tolerance:
+        raise GraphError(
+            f"{source}: model(): its graph differs from it by {error:.2g} of the outputs of {len(inputs)} inputs: the "
+            "forward depends on something beside its input, such as what it has kept from calls before"
+        )
 
 
 def score(job: Job) -> dict[str, Any]:
@@ -115,38 +212,75 @@ def prune(job: Job) -> dict[str, Any]:
 
 
 def recover_accuracy(job: Job) -> dict[str, Any]:
-    """Re-fit what reads the cut channels, then fine-tune the net, taught by the original."""
-    recipe, keep = job.recipe, read_plan(job).keep
-    program = load_model(job.run.file("pruned.pt2"))
-    reconstruct_(program, job.original, job.analysis, keep, label_batches(job.original, recipe.calibration_data()))
+    """Re-fit what reads the cut channels, then fine-tune the net, taught by the original; the best state is kept."""
+    recipe = job.recipe
+    held_out, fitted = hold_out(recipe, job.original)
+    program, steps = refit(job, load_model(job.run.file("pruned.pt2")), held_out, fitted)
     before = evaluate(program, recipe.eval_data(), recipe.metric)
-    program = recover(program, job.original, recipe, job.detail, job.run.path("recover.safetensors"))
+    course = Course(job.run.path("recover.safetensors"), held_out=held_out)
+    done = recover(program, job.original, recipe, job.detail, course)
+    steps.append(describe_step("fine-tuning", done))
+    program, aware = train_for_int8(job, done.program, held_out)
+    steps += aware
     batches = label_batches(job.original, recipe.calibration_data(), STATISTICS_INPUTS)
-    program, aware = train_for_int8(job, program, batches)
     program, recalibrated = recalibrate_if_better(program, batches, recipe.loss)
     after = evaluate(program, recipe.eval_data(), recipe.metric)
     save_model(program, job.run.product("recovered.pt2"), recipe.example_input())
     metric, (shown_before, shown_after) = recipe.metric, map(recipe.metric.describe, (before, after))
     job.detail(f"{metric.name} {shown_before} after the cut and re-fitting, {shown_after} after fine-tuning")
+    notes = [say_step(step, held_out) for step in steps]
+    if metric.drop(after, before) > 0:
+        notes.append(
+            f"on eval_data() {metric.name} is {shown_before} before fine-tuning and {shown_after} after it: give "
+            "validation_data(), or change finetune"
+        )
+    for note in notes:
+        job.detail(note)
     return {
         "quality_before": before if math.isfinite(before) else None,
         "quality": after if math.isfinite(after) else None,
         "recalibrated": recalibrated,
-        "quantization_aware": aware,
+        "held_out": {"source": held_out.source, "inputs": held_out.inputs},
+        "steps": steps,
+        "notes": notes,
         "model_sha256": model_sha256(program),
     }
 
 
-def train_for_int8(
-    job: Job, program: GraphModule, batches: Sequence[Batch]
-) -> tuple[GraphModule, dict[str, Any] | None]:
+def refit(
+    job: Job, program: GraphModule, held_out: HeldOut, fitted: Sequence[Batch]
+) -> tuple[GraphModule, list[dict[str, Any]]]:
+    """The net with the layers re-fitted that read what is cut, if it is better so; and what is to be said of it."""
+    choice, trial = Choice(held_out), copy_program(program)
+    choice.offer_(held_out.judge(program))
+    reconstruct_(trial, job.original, job.analysis, read_plan(job).keep, fitted)
+    kept = trial if choice.offer_(held_out.judge(trial)) else program
+    return kept, [describe_step("re-fitting", Recovered(kept, tuple(choice.standings), choice.kept))]
+
+
+def train_for_int8(job: Job, program: GraphModule, held_out: HeldOut) -> tuple[GraphModule, list[dict[str, Any]]]:
     """Train on with the rounding of int8, where the recipe asks for it and the target may ship it."""
     if job.recipe.finetune.quantization_aware_epochs == 0 or job.target.precision not in ROUNDED:
-        return program, None
+        return program, []
     checkpoint = job.run.path("quantization_aware.safetensors")
-    done = train_quantization_aware(program, job.original, job.recipe, batches, job.detail, checkpoint)
-    job.detail(
-        f"loss of the net rounded to int8 {done.loss_before:.4f}, {done.loss_after:.4f} after quantization-aware "
-        f"training: {'kept' if done.kept else 'not kept'}"
+    done = train_quantization_aware(program, job.original, job.recipe, held_out, job.detail, checkpoint)
+    return done.program, [describe_step("quantization-aware training, rounded to int8", done)]
+
+
+def describe_step(name: str, done: Recovered) -> dict[str, Any]:
+    """Which of a step's states was kept, as the run keeps it: 0 is the one before, then one for each epoch."""
+    rows = [one.to_dict() for one in done.standings]
+    return {"step": name, "kept": done.kept, "states": max(0, len(rows) - 1), "standings": rows}
+
+
+def say_step(step: Mapping[str, Any], held_out: HeldOut) -> str:
+    """For people: which state of a step ships, and how it does beside the one before."""
+    if not step["standings"]:
+        return f"{step['step']}: none, as the recipe asks for no epochs"
+    kept, last = step["kept"], step["states"]
+    which = "the net as it was before" if not kept else "its result" if last == 1 else f"epoch {kept} of {last}"
+    figures = "; ".join(
+        f"{name} {held_out.say(step['standings'][number])}"
+        for name, number in {"before": 0, "then": kept or last}.items()
     )
-    return done.program, {"kept": done.kept, "loss_before": done.loss_before, "loss_after": done.loss_after}
+    return f"{step['step']}: {which} is kept ({figures}, on {held_out.label})"

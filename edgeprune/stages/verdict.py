@@ -108,6 +108,7 @@ def build_report(job: Job, figures: Mapping[str, Figures], candidates: Candidate
         },
         "notes": [
             *job.run.result("trace")["notes"],
+            *job.run.result("recover")["notes"],
             *job.run.result("measure")["notes"],
             *_choice_notes(job, candidates, result),
             *_problems(result, baseline),
