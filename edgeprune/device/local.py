@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from edgeprune.device.process import run_process
+from edgeprune.device.process import Processes
 from edgeprune.device.transport import Completed, OutputReader, describe_space, hash_file
 from edgeprune.errors import DeviceError
 
@@ -20,6 +20,9 @@ class LocalTransport:
     host = "local"
     host_key = ""
 
+    def __init__(self) -> None:
+        self._processes = Processes(self.host)
+
     def run(
         self,
         command: Sequence[str],
@@ -29,7 +32,7 @@ class LocalTransport:
         on_line: Callable[[str], None] | None = None,
     ) -> Completed:
         """Run a command; see Transport."""
-        return run_process(command, stdin, timeout_s, OutputReader(self.host, on_line))
+        return self._processes.run(command, stdin, timeout_s, OutputReader(self.host, on_line))
 
     def put(self, local: Path, remote: str) -> None:
         """Copy a file; see Transport."""
@@ -62,7 +65,8 @@ class LocalTransport:
             raise DeviceError(f"{remote}: cannot be fetched to {local}: {exc.strerror}") from exc
 
     def close(self) -> None:
-        """Nothing is held."""
+        """End what runs."""
+        self._processes.close()
 
 
 def _check_space(local: Path, place: Path) -> None:
