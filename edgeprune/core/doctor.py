@@ -48,6 +48,8 @@ class BoardState:
     runtimes: Mapping[str, str] = field(default_factory=dict)
     broken: Mapping[str, str] = field(default_factory=dict)
     """Why an installed runtime does not load, by name."""
+    noise: str = ""
+    """What its login shell prints before a command."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,7 @@ def find_drift_s(times: tuple[int, ...], begun_s: float, ended_s: float) -> floa
 def judge_board(state: BoardState, wanted: Wanted) -> list[Finding]:
     """What is wrong, the worst first."""
     found = [*_judge_runtime(state, wanted), *_judge_place(state, wanted), *_judge_speed(state), *_judge_sensors(state)]
+    found += _judge_shell(state)
     return sorted(found, key=lambda one: (ERROR, WARNING, NOTE).index(one.severity))
 
 
@@ -187,6 +190,13 @@ def _judge_speed(state: BoardState) -> Iterator[Finding]:
     if state.load is not None and state.load > BUSY:
         what = f"busy with something else: load {state.load:.2f} on {state.cores or 'unknown'} cores"
         yield Finding(WARNING, what, "see what runs (top) and end it")
+
+
+def _judge_shell(state: BoardState) -> Iterator[Finding]:
+    if state.noise:
+        shown = " ".join("".join(one if one.isprintable() else " " for one in state.noise).split())
+        remedy = "print in interactive shells only: in ~/.bashrc below `case $- in *i*) ;; *) return ;; esac`"
+        yield Finding(NOTE, f"the login shell prints text, which breaks scp and rsync: {shown[:80]!r}", remedy)
 
 
 def _judge_sensors(state: BoardState) -> Iterator[Finding]:

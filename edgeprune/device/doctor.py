@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from contextlib import closing
+from dataclasses import replace
 
 from edgeprune.core.doctor import Finding, Wanted, find_drift_s, judge_board, parse_board
 from edgeprune.core.target import Target
@@ -82,6 +83,6 @@ def examine_board(target: Target, host: str | None) -> tuple[str, list[Finding]]
         if "== ended" not in text:
             raise DeviceError(f"{transport.host}: does not run commands as a board does: {text.strip()[:200]!r}")
         setup = f"edgeprune devices setup --target {target.name} --host {transport.host}"
-    state = parse_board(text)
+    state = replace(parse_board(text), noise=done.noise)
     remedy = f"pip install {packages[0]}" if local else setup
     return transport.host, judge_board(state, Wanted(packages, remedy, find_drift_s(state.times, begun, ended)))
