@@ -127,11 +127,12 @@ def find_known(name: str, files: Sequence[Path]) -> KnownKeys:
     bare = re.sub(r"^\[(.*)\]:[0-9]+$", r"\1", name)
     here = [line for line in lines if matches(line.hosts, name)]
     beside = [line for line in lines if bare != name and matches(line.hosts, bare)]
+    withdrawn = [line.blob for line in beside if line.marker == REVOKED]
     return KnownKeys(
         keys=tuple(line for line in here if not line.marker),
-        portless=tuple(line for line in beside if not line.marker),
+        portless=tuple(line for line in beside if not line.marker and line.blob not in withdrawn),
         authorities=tuple(line for line in here if line.marker == AUTHORITY),
-        revoked=tuple(line for line in (*here, *beside) if line.marker == REVOKED),
+        revoked=tuple(line for line in here if line.marker == REVOKED),
         unreadable=tuple(unreadable),
     )
 
