@@ -35,7 +35,8 @@ from edgeprune.errors import HostKeyError
 if why_not():
     pytest.skip(why_not(), allow_module_level=True)
 
-RSA = base64.b64encode(b"\0\0\0\x07ssh-rsa\0\0\0\x03\x01\0\x01").decode()
+RSA = base64.b64encode(b"\0\0\0\x07ssh-rsa\0\0\0\x03\x01\0\x01\0\0\x01\x01\0" + b"\xff" * 256).decode()
+"""As large as one must be."""
 
 
 @cache
