@@ -90,7 +90,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @settings(max_examples=150)
-@given(content=files, name=st.sampled_from(NAMES))
+@given(content=files, name=st.sampled_from([name for name in NAMES if name == name.lower()]))
 @example(content=b"@revoked * " + make_key(1).encode(), name="board")
 @example(content=b"!board,* " + make_key(1).encode() + b"\n*,!board " + make_key(1).encode(), name="board")
 def test_the_lines_of_a_host_are_those_that_ssh_keygen_finds(folder: Path, content: bytes, name: str) -> None:
