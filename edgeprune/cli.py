@@ -7,6 +7,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -446,8 +447,9 @@ _STARTED = time.monotonic()
 
 
 def _say(text: str) -> None:
-    """Progress, with the seconds since the start."""
-    click.echo(f"{time.monotonic() - _STARTED:6.1f} s  {text}", err=True)
+    """Progress, with the seconds since the start; where nobody takes it any more, what it is about goes on."""
+    with suppress(OSError):
+        click.echo(f"{time.monotonic() - _STARTED:6.1f} s  {text}", err=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

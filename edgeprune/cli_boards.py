@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,9 @@ def board_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _say(text: str) -> None:
-    click.echo(text, err=True)
+    """Progress; where nobody takes it any more, what it is about goes on."""
+    with suppress(OSError):
+        click.echo(text, err=True)
 
 
 @click.group()
