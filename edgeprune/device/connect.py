@@ -83,9 +83,13 @@ def open_device(
         TargetError: no address is known for the target.
         DeviceError: the board cannot be reached, lacks Python, or is in use by somebody else.
     """
-    with open_agent(target.name, host, target.python) as agent, hold_lease(agent, f"target {target.name}", say):
+    with (
+        open_agent(target.name, host, target.python) as agent,
+        hold_lease(agent, f"target {target.name}", say) as holding,
+    ):
         settings = {"cores": target.cores, "provider": target.provider, "allow_fallback": target.allow_fallback}
-        yield _gather(replace(agent, settings=settings | {"set_governor": set_governor}), target)
+        settings |= {"set_governor": set_governor, **holding.settings}
+        yield _gather(replace(holding, settings=settings), target)
 
 
 @contextmanager

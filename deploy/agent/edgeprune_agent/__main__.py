@@ -56,6 +56,8 @@ def serve(text: str, root: str, events: Events) -> None:
     try:
         request = json.loads(text)
         name = request["command"]
+        if request.get("lease"):
+            events.watch = lambda: find("lease", "require_held")(request)
         with find("prepare", "prepared")(request, root) if name in TIMED else nullcontext():
             find(COMMANDS[name], name)(request, root, events)
     except AgentError as exc:
