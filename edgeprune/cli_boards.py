@@ -82,13 +82,17 @@ def trust(host: str, yes: bool) -> None:
 @devices.command("setup")
 @board_options
 @click.option(
-    "--wheels", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Wheels for an offline board."
+    "--runtime", type=click.Choice(["onnxruntime", "litert"]), help="Runtime to install, if not the target's."
 )
-def setup(target: str, host: str | None, wheels: Path | None) -> None:
+@click.option(
+    "--wheels", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Install these wheels alone."
+)
+def setup(target: str, host: str | None, runtime: str | None, wheels: Path | None) -> None:
     """Make a venv on the board and install the target's runtime there."""
-    from edgeprune.device.setup import setup_device
+    from edgeprune.device.setup import Order, setup_device
 
-    click.echo(setup_device(_load_target(target), host, wheels, _say))
+    chosen = _load_target(target)
+    click.echo(setup_device(Order(chosen, runtime or chosen.runtime, wheels), host, _say))
 
 
 @devices.command("doctor")

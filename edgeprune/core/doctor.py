@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
-MIN_PYTHON = (3, 9)
+MIN_PYTHON = (3, 8)
 MIN_GLIBC = {"onnxruntime": (2, 28), "ai-edge-litert": (2, 27), "tflite-runtime": (2, 34)}
 """By the manylinux tags of the wheels of onnxruntime 1.31.1, ai-edge-litert 2.3.0 and tflite-runtime 2.14.0 on PyPI."""
 THROTTLED = ("under-voltage", "frequency capped", "throttled", "soft temperature limit")
@@ -126,12 +126,12 @@ def judge_board(state: BoardState, wanted: Wanted) -> list[Finding]:
 def _judge_runtime(state: BoardState, wanted: Wanted) -> Iterator[Finding]:
     if not state.python:
         yield Finding(
-            ERROR, "no Python 3 that runs", "install python3 (3.9 or newer); on Debian: apt install python3-venv"
+            ERROR, "no Python 3 that runs", "install python3 (3.8 or newer); on Debian: apt install python3-venv"
         )
         return
     if state.python_version < MIN_PYTHON:
         shown = ".".join(map(str, state.python_version))
-        yield Finding(ERROR, f"Python {shown} is too old; 3.9 or newer is needed", "install a newer system or Python")
+        yield Finding(ERROR, f"Python {shown} is too old; 3.8 or newer is needed", "install a newer system or Python")
     here = [name for name in wanted.packages if name in state.runtimes]
     if here and here[0] in state.broken:
         what = f"{here[0]} {state.runtimes[here[0]]} is installed but does not load: {state.broken[here[0]]}"

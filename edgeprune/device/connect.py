@@ -40,7 +40,10 @@ done
 
 @dataclass(frozen=True)
 class Device:
-    """A connected board. `workspace` is the agent's folder there, `python` the interpreter with the runtimes."""
+    """A connected board. `workspace` is the agent's folder there, `python` the interpreter with the runtimes.
+
+    `target` is the option that names its target, for remedies.
+    """
 
     transport: Transport
     facts: DeviceFacts
@@ -67,7 +70,7 @@ class Device:
         if self.transport.name == "local":
             remedy = f"pip install {package}"
         else:
-            remedy = f"edgeprune devices setup --target {self.target} --host {self.transport.host}"
+            remedy = f"edgeprune devices setup {self.target} --host {self.transport.host} --runtime {runtime}"
         raise RuntimeMissing(f"{self.facts.host}: {package} is not installed for {self.python}; run: {remedy}")
 
 
@@ -126,7 +129,7 @@ def open_transport(target_name: str, host: str | None) -> Transport:
 
 def _gather(agent: Agent, target: Target) -> Device:
     facts = _parse_facts(ask_agent(agent, {"command": "facts"}), agent.transport)
-    return Device(agent.transport, facts, agent.workspace, agent.python, agent, target.name)
+    return Device(agent.transport, facts, agent.workspace, agent.python, agent, target.option)
 
 
 def shake_hands(transport: Transport, python: str) -> tuple[str, str]:
@@ -145,7 +148,7 @@ def shake_hands(transport: Transport, python: str) -> tuple[str, str]:
         raise DeviceError(f"{transport.host}: {workspace} cannot be made: {done.stderr.strip()[-300:]}")
     if "python" not in found:
         raise DeviceError(
-            f"{transport.host}: no Python there ({', '.join(candidates)}); install python3 (3.9 or newer) with venv"
+            f"{transport.host}: no Python there ({', '.join(candidates)}); install python3 (3.8 or newer) with venv"
         )
     return found["workspace"], found["python"]
 

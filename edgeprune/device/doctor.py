@@ -82,7 +82,7 @@ def examine_board(target: Target, host: str | None) -> tuple[str, list[Finding]]
         text = plain(done.stdout.decode(errors="replace"))
         if "== ended" not in text:
             raise DeviceError(f"{transport.host}: does not run commands as a board does: {text.strip()[:200]!r}")
-        setup = f"edgeprune devices setup --target {target.name} --host {transport.host}"
+        setup = f"edgeprune devices setup {target.option} --host {transport.host}"
     state = replace(parse_board(text), noise=done.noise)
     remedy = f"pip install {packages[0]}" if local else setup
     return transport.host, judge_board(state, Wanted(packages, remedy, find_drift_s(state.times, begun, ended)))

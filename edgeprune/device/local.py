@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from edgeprune.device.process import Processes
 from edgeprune.device.transport import Completed, OutputReader, describe_space, hash_file
-from edgeprune.errors import DeviceError
+from edgeprune.errors import DeviceError, NoSpace
 
 
 class LocalTransport:
@@ -50,7 +51,8 @@ class LocalTransport:
                 raise DeviceError(f"{place}: was damaged while it was copied; is the disk failing?")
             partial.replace(place)
         except OSError as exc:
-            raise DeviceError(f"{place}: cannot be written: {exc.strerror}") from exc
+            full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
+            raise (NoSpace if full else DeviceError)(f"{place}: cannot be written: {exc.strerror}") from exc
         finally:
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
@@ -72,4 +74,4 @@ class LocalTransport:
 def _check_space(local: Path, place: Path) -> None:
     needed, free = local.stat().st_size, shutil.disk_usage(place.parent).free
     if needed > free:
-        raise DeviceError(f"local: {describe_space(str(place), needed, free)}")
+        raise NoSpace(f"local: {describe_space(str(place), needed, free)}")

@@ -13,8 +13,8 @@ from edgeprune.core.artifact import parse_artifact
 from edgeprune.core.release import Release, ReleaseOnBoard, build_release, parse_releases, shipped_path
 from edgeprune.core.target import Target
 from edgeprune.device.agent import Agent, ask_agent, understood
-from edgeprune.device.transport import describe_space
-from edgeprune.errors import DeviceError, RunError, UsageError
+from edgeprune.device.transport import describe_size, describe_space
+from edgeprune.errors import DeviceError, NoSpace, RunError, UsageError
 from edgeprune.run import read_json
 from edgeprune.shipped import shipped_dir
 
@@ -95,14 +95,14 @@ def push_release(agent: Agent, release: Release, model: bytes) -> Pushed:
         needed, free, had = (count(row[name]) for name in ("needed", "free", "had"))
         part, digest = text(row["part"]), text(row["sha256"])
     if needed > free:
-        raise DeviceError(f"{host}: {describe_space(f'release {release.id}', needed, free)}")
+        raise NoSpace(f"{host}: {describe_space(f'release {release.id}', needed, free)}")
     start = had if hashlib.sha256(model[:had]).hexdigest() == digest and had <= len(model) else 0
     for offset in range(start, len(model), PIECE_BYTES):
         said = _send_piece(agent, part, offset, model[offset : offset + PIECE_BYTES])
         if said:
             raise DeviceError(
-                f"{host}: release {release.id} cannot be written: {said} ({free / 2**20:.1f} MiB were free, "
-                f"{needed / 2**20:.1f} MiB needed); what is active stays; run the same command again to resume"
+                f"{host}: release {release.id} cannot be written: {said} ({describe_size(free)} were free, "
+                f"{describe_size(needed)} needed); what is active stays; run the same command again to resume"
             )
     _ask(agent, "finish", {"id": release.id})
     return Pushed(release.id, len(model) - start, start)

@@ -144,4 +144,9 @@ def hash_file(path: Path) -> str:
 
 def describe_space(path: str, needed: int, free: int) -> str:
     """What to say when a file does not fit."""
-    return f"no space for {path}: it needs {needed / 2**20:.1f} MiB, {free / 2**20:.1f} MiB are free; make room there"
+    return f"no space for {path}: it needs {describe_size(needed)}, {describe_size(free)} are free; make room there"
+
+
+def describe_size(count: int) -> str:
+    """Bytes for people: MiB, or KiB where a tenth of a MiB would hide what is meant."""
+    return f"{count / 2**20:.1f} MiB" if count >= 2**20 / 10 else f"{count / 2**10:.1f} KiB"

@@ -297,7 +297,7 @@ def switch(folder: Path, name: str) -> None:
 def find_current(folder: Path) -> str | None:
     """The active release."""
     link = folder / CURRENT
-    name = str(link.readlink()) if link.is_symlink() else ""
+    name = os.readlink(link) if link.is_symlink() else ""
     return name if ID.fullmatch(name) and (folder / name).is_dir() else None
 
 
