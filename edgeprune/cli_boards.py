@@ -284,11 +284,10 @@ def rollback(target: str, host: str | None) -> None:
 @click.option("--keep", type=click.IntRange(0), default=1, show_default=True, help="Newest others to keep.")
 def prune(target: str, host: str | None, keep: int) -> None:
     """Remove old releases and broken pushes; the active release and the one before it always stay."""
-    from edgeprune.device.lease import hold_lease
     from edgeprune.device.releases import prune_releases
 
-    with _open_agent(target, host) as agent, hold_lease(agent, "release prune", _say):
-        removed = prune_releases(agent, keep)
+    with _open_agent(target, host) as agent:
+        removed = prune_releases(agent, keep, _say)
         click.echo(f"{agent.transport.host}: removed {_list(removed)}")
 
 

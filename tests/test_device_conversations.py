@@ -222,7 +222,7 @@ CASES: dict[str, tuple[str, dict[str, Any], Callable[[Device], Any]]] = {
     ),
     "activate": ("release", {"folder": "/b/releases"}, lambda device: activate_release(device.agent, "0" * 16)),
     "rollback": ("release", {"folder": "/b", "releases": RELEASES}, lambda device: roll_back(device.agent)),
-    "prune": ("release", {"removed": ["0" * 16]}, lambda device: prune_releases(device.agent, 1)),
+    "prune": ("release", {"removed": ["0" * 16]}, lambda device: prune_releases(device.agent, 1, ignore)),
     "keys": (
         "trust",
         {"file": "/etc/x", "keys": [{"key": "A", "name": "ada", "fingerprint": "SHA256:x"}]},

@@ -276,6 +276,11 @@ def _request(name: str, token: str, reason: str, seconds: float) -> dict[str, An
     return {"action": "take", "name": name, **lease}
 
 
+def describe_work(agent: Agent, reason: str) -> dict[str, Any]:
+    """The request for a lease to work, as the agent knows it."""
+    return {**_machine(agent), **_request(WORK, secrets.token_hex(16), reason, TTL_S)}
+
+
 def _ask(agent: Agent, request: Mapping[str, Any]) -> dict[str, Any]:
     return ask_agent(agent, {"command": "lease", **_machine(agent), **request})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from edgeprune.core.artifact import parse_artifact
 from edgeprune.core.release import Release, ReleaseOnBoard, build_release, parse_releases, shipped_path
 from edgeprune.core.target import Target
 from edgeprune.device.agent import Agent, ask_agent, understood
+from edgeprune.device.lease import describe_work, hold_lease
 from edgeprune.device.transport import describe_size, describe_space
 from edgeprune.errors import DeviceError, NoSpace, RunError, UsageError
 from edgeprune.run import read_json
@@ -141,10 +142,24 @@ def roll_back(agent: Agent) -> tuple[str, str]:
     return active, _runner_command(agent, row)
 
 
-def prune_releases(agent: Agent, keep: int) -> list[str]:
-    """Remove old releases and broken pushes; the active one, the one before and the `keep` newest others stay."""
+def prune_releases(agent: Agent, keep: int, say: Callable[[str], None]) -> list[str]:
+    """Remove old releases and broken pushes; the active one, the one before and the `keep` newest others stay.
+
+    On a full disk, which has no room for a lease, the board's leases are locked instead.
+
+    Raises:
+        DeviceError: somebody else uses or has reserved the board.
+    """
+    try:
+        with hold_lease(agent, "release prune", say):
+            return _prune(agent, {"keep": keep})
+    except NoSpace:
+        return _prune(agent, {"keep": keep, "instead_of_lease": describe_work(agent, "release prune")})
+
+
+def _prune(agent: Agent, more: Mapping[str, Any]) -> list[str]:
     with understood(agent.transport.host, "what it removed"):
-        return list(each(text)(_ask(agent, "prune", {"keep": keep})["removed"]))
+        return list(each(text)(_ask(agent, "prune", more)["removed"]))
 
 
 def _runner_command(agent: Agent, row: Mapping[str, Any]) -> str:
