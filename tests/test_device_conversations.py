@@ -36,8 +36,9 @@ from edgeprune.device.measure import (
 )
 from edgeprune.device.nodes import profile_nodes
 from edgeprune.device.releases import activate_release, list_releases, prune_releases, push_release, roll_back
-from edgeprune.device.setup import Board, Interpreter, _verify
+from edgeprune.device.setup import Board, _verify
 from edgeprune.device.signing import list_keys
+from edgeprune.device.site import Interpreter
 from edgeprune.device.transport import Completed
 from edgeprune.errors import DeviceError, EdgepruneError
 
