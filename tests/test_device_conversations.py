@@ -194,13 +194,17 @@ CASES: dict[str, tuple[str, dict[str, Any], Callable[[Device], Any]]] = {
         {"outputs": OUTPUTS, "rows": 2},
         lambda device: evaluate_model(device, MODEL, np.zeros((2, 3), np.float32), ignore),
     ),
-    "meter": ("meter", {"meter": METER, "problem": ""}, lambda device: check_meter(device, TARGET)),
+    "meter": (
+        "meter",
+        {"meter": METER, "problem": "", "arrivals": [[0.0, 0.0, 0.0], [1.0, 1.0, 2.5]]},
+        lambda device: check_meter(device, TARGET),
+    ),
     "energy": (
         "energy",
         {
             "meter": METER,
             "windows": WINDOWS,
-            "readings": [[at / 20, at / 20 + 2.0 * max(0, at - 40)] for at in range(120)],
+            "arrivals": [[at / 20, at / 20, at / 20 + 2.0 * max(0, at - 40)] for at in range(120)],
             "lost": "",
         },
         use_energy,

@@ -119,9 +119,18 @@ def fresh_board(ssh_server: SshServer) -> SshServer:
     return ssh_server
 
 
+@pytest.fixture(scope="module")
+def bare_venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A venv, made once: that takes its time."""
+    path = tmp_path_factory.mktemp("venv") / "venv"
+    subprocess.run([Path(sys.base_prefix) / "bin" / "python3", "-m", "venv", path], check=True)
+    return path
+
+
 @pytest.fixture
-def board_with_venv(fresh_board: SshServer, tmp_path: Path) -> SshServer:
+def board_with_venv(fresh_board: SshServer, bare_venv: Path, tmp_path: Path) -> SshServer:
     """A board on which version 9.9 was installed."""
+    shutil.copytree(bare_venv, venv_of(fresh_board), symlinks=True)
     assert "onnxruntime 9.9" in set_up(make_wheel(tmp_path / "nine").parent)
     return fresh_board
 
@@ -296,6 +305,7 @@ def test_a_python_that_is_too_old_is_told_before_anything_is_made(fresh_board: S
     assert not (fresh_board.board / ".cache" / "edgeprune").exists()
 
 
+@pytest.mark.device
 def test_a_newer_python_beside_the_old_one_is_taken(fresh_board: SshServer, tmp_path: Path) -> None:
     """What the message above says is done, and works."""
     folder = use_pythons(fresh_board, ("python3", (3, 6)))
@@ -306,6 +316,7 @@ def test_a_newer_python_beside_the_old_one_is_taken(fresh_board: SshServer, tmp_
         assert device.facts.runtimes == {"onnxruntime": "9.9"}
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("harm", ["too old", "gone", "another"])
 def test_a_venv_whose_python_is_not_its_own_any_more_is_made_anew(
     board_with_venv: SshServer, tmp_path: Path, harm: str
@@ -333,10 +344,12 @@ def test_a_venv_that_is_sound_is_kept(board_with_venv: SshServer, tmp_path: Path
     assert mark.exists()
 
 
-def test_the_python_that_a_target_names_is_installed_for(fresh_board: SshServer, tmp_path: Path) -> None:
+def test_the_python_that_a_target_names_is_installed_for(
+    fresh_board: SshServer, bare_venv: Path, tmp_path: Path
+) -> None:
     """And used afterwards: not another venv beside it."""
     own = fresh_board.board / "own"
-    subprocess.run([sys.executable, "-m", "venv", own], check=True)
+    shutil.copytree(bare_venv, own, symlinks=True)
     named = replace(TARGET, python=f"{own}/bin/python")
     assert set_up(make_wheel(tmp_path / "wheels").parent, named).endswith(f"in {own}/bin/python")
     assert not (fresh_board.board / ".local" / "share" / "edgeprune" / "venv").exists()
@@ -401,8 +414,9 @@ def test_a_disk_that_fills_up_is_told_and_left_as_it_was(
 
 
 def test_a_full_disk_is_not_taken_for_a_missing_network(
-    fresh_board: SshServer, monkeypatch: pytest.MonkeyPatch
+    fresh_board: SshServer, bare_venv: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    shutil.copytree(bare_venv, venv_of(fresh_board), symlinks=True)
     run = SshTransport.run
 
     def be_full(link: SshTransport, command: Any, **more: Any) -> Any:
@@ -412,7 +426,6 @@ def test_a_full_disk_is_not_taken_for_a_missing_network(
     monkeypatch.setattr(SshTransport, "run", be_full)
     with pytest.raises(NoSpace, match="pip cannot install onnxruntime: its disk is full"):
         set_up()
-    assert not (fresh_board.board / ".local" / "share" / "edgeprune" / "venv").exists()
 
 
 @pytest.mark.parametrize(
@@ -433,9 +446,10 @@ def test_a_disk_that_nothing_can_run_from_is_told(
 
 
 def test_remedies_name_the_target_and_the_runtime_as_they_are_to_be_given(
-    fresh_board: SshServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fresh_board: SshServer, bare_venv: Path, tmp_path: Path
 ) -> None:
     """The command that a message names is run as it stands, and mends what the message was about."""
+    shutil.copytree(bare_venv, venv_of(fresh_board), symlinks=True)
     file = tmp_path / "my target.toml"
     file.write_text('description = "mine"\nruntime = "onnxruntime"\n')
     target = load_target(str(file))

@@ -26,6 +26,7 @@ from edgeprune.device.site import (
     check_place,
     choose_interpreter,
     choose_packages,
+    find_free,
     find_needed,
     survey,
 )
@@ -38,6 +39,7 @@ MODULES = {
     "ai-edge-litert": "ai_edge_litert.interpreter",
     "tflite-runtime": "tflite_runtime.interpreter",
 }
+FULL_BYTES = 1 << 20
 SILENCE_S = 900.0
 """pip says nothing while it unpacks; on an SD card that takes minutes."""
 CHECK = """
@@ -141,7 +143,8 @@ def _venv(transport: Transport, site: Site, interpreter: Interpreter, say: Calla
     try:
         done = transport.run([interpreter.path, "-m", "venv", "--clear", site.venv], timeout_s=SILENCE_S)
         if done.exit_code != 0:
-            raise _failed(transport.host, done, "python3 cannot make a venv", "; on Debian: apt install python3-venv")
+            what, remedy = "python3 cannot make a venv", "; on Debian: apt install python3-venv"
+            raise _failed(transport.host, done, what, remedy, free_bytes=find_free(transport, site.venv))
         yield Board(transport, workspace, f"{site.venv}/bin/python", interpreter, say)
     except BaseException:
         with suppress(DeviceError):
@@ -149,9 +152,9 @@ def _venv(transport: Transport, site: Site, interpreter: Interpreter, say: Calla
         raise
 
 
-def _failed(host: str, done: Completed, what: str, remedy: str = "") -> DeviceError:
+def _failed(host: str, done: Completed, what: str, remedy: str = "", *, free_bytes: int | None = None) -> DeviceError:
     """What is said of a command that failed; a full disk is told as one, whatever the command made of it."""
-    if is_full(done):
+    if is_full(done) or (free_bytes is not None and free_bytes < FULL_BYTES):
         return NoSpace(f"{host}: {what}: its disk is full; make room there, and run the same command again")
     return DeviceError(f"{host}: {what}: {_reason(done)}{remedy}")
 

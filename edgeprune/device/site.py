@@ -118,7 +118,6 @@ def survey(transport: Transport, python: str) -> Site:
     told = {name: value for name, _, value in lines if name != "python"}
     if "venv" not in told or "place" not in told:
         raise DeviceError(f"{transport.host}: does not run commands as a board does: {done.stderr.strip()[-200:]}")
-    space = re.search(r"\s(\d+)\s+(\d+)\s+(\d+)\s+\d+%", told.get("space", ""))
     found = [_parse_interpreter(value) for name, _, value in lines if name == "python"]
     known = [(one, prefix) for one, prefix in filter(None, found)]
     own = [one for one, prefix in known if prefix == told["venv"] or one.path.startswith(f"{told['venv']}/")]
@@ -127,10 +126,22 @@ def survey(transport: Transport, python: str) -> Site:
         place=told["place"],
         writable=told.get("writable") == "yes",
         options=tuple(told.get("options", "").split(",")),
-        free_bytes=int(space[3]) * 1024 if space else None,
+        free_bytes=_parse_space(told.get("space", "")),
         there=next(iter(own), None),
         pythons=tuple(one for one, _ in known if one not in own),
     )
+
+
+def find_free(transport: Transport, place: str) -> int | None:
+    """Bytes that are free on the disk of a folder, where it tells them."""
+    done = transport.run(["df", "-Pk", "--", place], timeout_s=SILENCE_S)
+    return _parse_space(done.stdout.decode(errors="replace"))
+
+
+def _parse_space(text: str) -> int | None:
+    """The bytes that are free, of what `df -Pk` prints."""
+    space = re.search(r"\s(\d+)\s+(\d+)\s+(\d+)\s+\d+%", text)
+    return int(space[3]) * 1024 if space else None
 
 
 def _parse_interpreter(line: str) -> tuple[Interpreter, str] | None:
