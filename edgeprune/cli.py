@@ -18,7 +18,8 @@ from edgeprune.cli_boards import TARGET_HELP, devices, fleet, release
 from edgeprune.cli_catalog import recipes, targets
 from edgeprune.cli_measure import compare, file_options, governor_option, measure_file
 from edgeprune.core.gate import EXIT_CODES, PASS
-from edgeprune.errors import EdgepruneError, UsageError
+from edgeprune.disk import describe_os_error
+from edgeprune.errors import EdgepruneError, RunError, UsageError
 
 REQUEST = (
     *("target", "host", "recipe", "latency_ms", "speedup", "confidence"),
@@ -467,13 +468,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as exc:
+        _fail(RunError(describe_os_error(exc)), 1, given, exc)
     except Exception as exc:
         _fail(exc, 1, given)
 
 
-def _fail(exc: Exception, code: int, given: Sequence[str]) -> None:
+def _fail(exc: Exception, code: int, given: Sequence[str], cause: Exception | None = None) -> None:
     if "--debug" in given:
-        traceback.print_exception(exc)
+        traceback.print_exception(cause or exc)
     foreseen = isinstance(exc, EdgepruneError)
     text = (
         " ".join(str(exc).split())

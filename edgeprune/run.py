@@ -13,11 +13,12 @@ import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeprune.disk import describe_os_error
 from edgeprune.errors import RunError
 
 
@@ -36,8 +37,9 @@ def write_atomic(path: Path, data: str | bytes) -> None:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as exc:
-        partial.unlink(missing_ok=True)
-        raise RunError(f"{path}: cannot be written: {exc.strerror}") from exc
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise RunError(f"{path}: cannot be written: {describe_os_error(exc, path)}") from exc
 
 
 def write_json(path: Path, document: Any) -> None:
@@ -67,9 +69,16 @@ class Run:
     request: dict[str, Any]
 
     def path(self, name: str) -> Path:
-        """A file of this run; its folder exists."""
+        """A file of this run; its folder exists.
+
+        Raises:
+            RunError: its folder cannot be made.
+        """
         path = self.directory / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise RunError(describe_os_error(exc, path.parent)) from exc
         return path
 
     def finished(self, stage: str) -> bool:
@@ -114,7 +123,7 @@ def open_run(directory: Path, request: dict[str, Any]) -> Iterator[Run]:
         directory.mkdir(parents=True, exist_ok=True)
         lock = (directory / ".lock").open("a")
     except OSError as exc:
-        raise RunError(f"{directory}: cannot be used as a run directory: {exc.strerror}") from exc
+        raise RunError(f"cannot be used as a run directory: {describe_os_error(exc, directory)}") from exc
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

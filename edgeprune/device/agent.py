@@ -8,13 +8,14 @@ import json
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from edgeprune.core.doctor import MIN_PYTHON
 from edgeprune.device.transport import Completed, Transport, plain
+from edgeprune.disk import describe_os_error
 from edgeprune.errors import ConnectionFailed, DeviceError, NoSpace, RemoteError, RuntimeMissing
 from edgeprune.shipped import shipped_dir
 
@@ -95,10 +96,17 @@ def push_agent(transport: Transport, workspace: str, python: str) -> Agent:
 
 
 def put_bytes(transport: Transport, content: bytes, remote: str) -> None:
-    """Upload content that is not yet a file."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "content"
-        path.write_bytes(content)
+    """Upload content that is not yet a file.
+
+    Raises:
+        DeviceError: as for :meth:`Transport.put`, or there is no room here.
+    """
+    with ExitStack() as undo:
+        try:
+            path = Path(undo.enter_context(tempfile.TemporaryDirectory())) / "content"
+            path.write_bytes(content)
+        except OSError as exc:
+            raise DeviceError(describe_os_error(exc)) from exc
         transport.put(path, remote)
 
 

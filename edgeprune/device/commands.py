@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
 from edgeprune.device.transport import Completed, describe_size, describe_space, hash_file
+from edgeprune.disk import describe_os_error
 from edgeprune.errors import DeviceError, NoSpace
 
 SHORT_S = 60.0
@@ -86,7 +87,7 @@ class FilesByCommands(ABC):
             partial.write_bytes(done.stdout)
             partial.replace(local)
         except OSError as exc:
-            raise DeviceError(f"{local}: cannot be written: {exc.strerror}") from exc
+            raise DeviceError(describe_os_error(exc, local)) from exc
 
 
 def parse_check(text: str) -> tuple[str, int | None]:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+from edgeprune.disk import describe_os_error
 from edgeprune.errors import EdgepruneError, ExportError
 
 _OPERATOR_PATTERNS = (
@@ -147,7 +148,7 @@ def foreign(action: str, path: Path) -> Iterator[None]:
     except EdgepruneError:
         raise
     except OSError as exc:
-        raise ExportError(f"{path}: {action}: {exc}; check the path, its permissions and the free space") from exc
+        raise ExportError(f"{path}: {action}: {describe_os_error(exc)}") from exc
     except Exception as exc:
         raise ExportError(f"{path}: {action}: {_explain(exc)}") from exc
 
