@@ -50,6 +50,9 @@ class BoardState:
     """Why an installed runtime does not load, by name."""
     noise: str = ""
     """What its login shell prints before a command."""
+    place: str = ""
+    """Where edgeprune's folder lies or would be made, and in `place_is` whether it can be used for that."""
+    place_is: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,8 @@ def parse_board(text: str) -> BoardState:
         power_meters=tuple(
             sorted({one for one in parts.get("power", "").split() if one.lower().startswith(POWER_CHIPS)})
         ),
+        place=parts.get("place", "").partition("\n")[0],
+        place_is=tuple(re.split(r"[\n,]", parts.get("place", ""))[1:]),
         python=str(python.get("path", "")),
         python_version=_parse_version(str(python.get("version", ""))),
         runtimes=_texts(python.get("runtimes")),
@@ -157,6 +162,16 @@ def _judge_glibc(state: BoardState, wanted: Wanted) -> Iterator[Finding]:
 
 
 def _judge_place(state: BoardState, wanted: Wanted) -> Iterator[Finding]:
+    if "ro" in state.place_is:
+        remedy = "sudo mount -o remount,rw THAT DISK; one that became so by itself may be failing (dmesg)"
+        yield Finding(ERROR, f"{state.place} is on a disk that is mounted read-only", remedy)
+    elif "closed" in state.place_is:
+        remedy = "log in as a user that has a home there, or: sudo chown -R THE USER of that folder"
+        yield Finding(ERROR, f"{state.place} cannot be written by this user", remedy)
+    if "noexec" in state.place_is:
+        remedy = "sudo mount -o remount,exec THAT DISK, or a link there to a folder on another disk"
+        what = f"{state.place} is on a disk that runs no programs (noexec): a runtime there does not load"
+        yield Finding(WARNING if state.runtimes and not state.broken else ERROR, what, remedy)
     if state.disk_free_mib is not None and state.disk_mib:
         nearly = min(NEARLY_FULL_MIB, NEARLY_FULL_SHARE * state.disk_mib)
         severity = ERROR if state.disk_free_mib < FULL_MIB else WARNING if state.disk_free_mib < nearly else ""

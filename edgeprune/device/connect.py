@@ -13,6 +13,7 @@ from edgeprune.core.measurement import FACTS, NO_POWER_SENSOR, DeviceFacts
 from edgeprune.core.target import Target
 from edgeprune.device.address import AdbAddress
 from edgeprune.device.agent import Agent, ask_agent, ignore, push_agent, understood
+from edgeprune.device.commands import cannot_write
 from edgeprune.device.lease import hold_lease
 from edgeprune.device.local import LocalTransport
 from edgeprune.device.lookup import resolve_host
@@ -145,7 +146,7 @@ def shake_hands(transport: Transport, python: str) -> tuple[str, str]:
     said = plain(done.stdout.decode(errors="replace"))
     found = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
     if "workspace" not in found:
-        raise DeviceError(f"{transport.host}: {workspace} cannot be made: {done.stderr.strip()[-300:]}")
+        raise cannot_write(transport.host, workspace, done.stderr)
     if "python" not in found:
         raise DeviceError(
             f"{transport.host}: no Python there ({', '.join(candidates)}); install python3 (3.8 or newer) with venv"

@@ -44,7 +44,12 @@ section governor; cat /sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor
 section throttled; vcgencmd get_throttled
 section memory; cat /proc/meminfo
 section load; cat /proc/loadavg
-section disk; df -Pk -- "$HOME"
+place=$HOME/.cache/edgeprune/board
+while [ ! -d "$place" ]; do place=${place%/*}; [ -n "$place" ] || place=/; done
+section disk; df -Pk -- "$place"
+mount=$(df -Pk -- "$place" | sed -n '2s/.*% *//p')
+section place; echo "$place"; if [ -w "$place" ]; then echo writable; else echo closed; fi
+grep -F -- " $mount " /proc/mounts | tail -n 1 | cut -d ' ' -f 4
 section temperature; cat /sys/class/thermal/thermal_zone*/temp /sys/class/hwmon/hwmon*/temp*_input
 section power; cat /sys/class/hwmon/hwmon*/name
 ls /sys/bus/i2c/drivers | grep '^ina'; ls /sys/class/powercap | grep rapl | sed 's/^.*rapl.*$/rapl/'

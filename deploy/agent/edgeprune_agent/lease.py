@@ -103,9 +103,14 @@ def open_guard(path: Path) -> int:
     try:
         return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
-        guard = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
-        os.fchmod(guard, 0o644)
+        guard = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+        os.fchmod(guard, mode_of(path))
         return guard
+
+
+def mode_of(path: Path) -> int:
+    """Who may read a file among the leases: everybody where they are the whole machine's."""
+    return 0o600 if path.parent == home() else 0o644
 
 
 def find_folder(request: dict[str, Any]) -> Path:
@@ -220,13 +225,12 @@ def look(path: Path) -> dict[str, Any] | None:
 
 
 def write(path: Path, lease: dict[str, Any]) -> None:
-    """Write a lease whole; one that the whole machine shares can be read by everybody."""
+    """Write a lease whole."""
     partial = path.with_name(f"{path.stem}.{secrets.token_hex(8)}.partial")
-    mode = 0o600 if path.parent == home() else 0o644
     try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            os.fchmod(descriptor, mode)
+            os.fchmod(descriptor, mode_of(path))
             file.write(json.dumps(lease))
         partial.replace(path)
     except OSError as exc:
