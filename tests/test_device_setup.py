@@ -337,6 +337,14 @@ def test_a_venv_whose_python_is_not_its_own_any_more_is_made_anew(
     assert "version = 3.11" in config.read_text()
 
 
+@pytest.mark.device
+def test_a_venv_is_made_from_a_python_that_is_in_one(fresh_board: SshServer, bare_venv: Path, tmp_path: Path) -> None:
+    """As where the account activates one of its own: that is left alone."""
+    fresh_board.restart(prelude=f"export PIP_NO_INDEX=1 PATH='{bare_venv}/bin':$PATH; ")
+    assert set_up(make_wheel(tmp_path / "wheels").parent).endswith("in ~/.local/share/edgeprune/venv")
+    assert not list(bare_venv.glob("lib/python*/site-packages/onnxruntime*"))
+
+
 def test_a_venv_that_is_sound_is_kept(board_with_venv: SshServer, tmp_path: Path) -> None:
     mark = venv_of(board_with_venv) / "mark"
     mark.touch()

@@ -104,8 +104,9 @@ def setup_device(order: Order, host: str | None, say: Callable[[str], None]) -> 
         packages = choose_packages(order.runtime, interpreter, transport.host)
         paths = sorted(order.wheels.glob("*.whl")) if order.wheels is not None else []
         wheels = choose_wheels(paths, packages, interpreter) if order.wheels is not None else None
-        check_place(site, find_needed(site, packages, wheels), transport.host)
-        with _venv(transport, site, interpreter, say) as board:
+        kept = bool(order.target.python) or interpreter == site.there
+        check_place(site, find_needed(kept, packages, wheels), transport.host)
+        with _venv(transport, site, interpreter, say) if not kept else _kept(transport, interpreter, say) as board:
             say(f"installing {' '.join(packages)} for {interpreter.describe()}")
             if wheels is not None:
                 _install_offline(board, packages, wheels)
@@ -131,13 +132,16 @@ def choose_wheels(paths: Sequence[Path], packages: Sequence[str], interpreter: I
 
 
 @contextmanager
-def _venv(transport: Transport, site: Site, interpreter: Interpreter, say: Callable[[str], None]) -> Iterator[Board]:
-    """The venv, as it is or made anew; one that was made is removed again where the body fails."""
-    keeps = interpreter == site.there or interpreter.is_venv
+def _kept(transport: Transport, interpreter: Interpreter, say: Callable[[str], None]) -> Iterator[Board]:
+    """A venv as it is."""
     workspace, _ = shake_hands(transport, interpreter.path)
-    if keeps:
-        yield Board(transport, workspace, interpreter.path, interpreter, say)
-        return
+    yield Board(transport, workspace, interpreter.path, interpreter, say)
+
+
+@contextmanager
+def _venv(transport: Transport, site: Site, interpreter: Interpreter, say: Callable[[str], None]) -> Iterator[Board]:
+    """The venv, made anew, and removed again where the body fails."""
+    workspace, _ = shake_hands(transport, interpreter.path)
     again = " anew" if site.there is not None else ""
     say(f"making {VENV}{again} with {interpreter.describe()}")
     try:

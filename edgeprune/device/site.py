@@ -195,9 +195,9 @@ def _check_named(site: Site, target: Target, host: str) -> Interpreter:
     return named
 
 
-def find_needed(site: Site, packages: Sequence[str], wheels: Sequence[Wheel] | None) -> int:
-    """Bytes that the venv and the packages will take, the wheels beside them included."""
-    venv = 0 if site.there is not None and site.there.sound else VENV_MIB << 20
+def find_needed(kept: bool, packages: Sequence[str], wheels: Sequence[Wheel] | None) -> int:
+    """Bytes that the packages will take, with the wheels beside them, and the venv unless one is kept."""
+    venv = 0 if kept else VENV_MIB << 20
     if wheels is None:
         return venv + (INSTALLED_MIB[packages[0]] << 20)
     return venv + int(sum(wheel.packed_bytes + COMPILED * wheel.unpacked_bytes for wheel in wheels))
