@@ -7,6 +7,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from edgeprune.cli_boards import TARGET_HELP, devices, fleet, release
 from edgeprune.cli_catalog import recipes, targets
 from edgeprune.cli_measure import busy_option, compare, file_options, governor_option, measure_file
 from edgeprune.core.gate import EXIT_CODES, PASS
+from edgeprune.disk import describe_os_error
 from edgeprune.errors import EdgepruneError, RunError, UsageError
 
 REQUEST = (
@@ -471,8 +473,9 @@ _STARTED = time.monotonic()
 
 
 def _say(text: str) -> None:
-    """Progress, with the seconds since the start."""
-    click.echo(f"{time.monotonic() - _STARTED:6.1f} s  {text}", err=True)
+    """Progress, with the seconds since the start; where nobody takes it any more, what it is about goes on."""
+    with suppress(OSError):
+        click.echo(f"{time.monotonic() - _STARTED:6.1f} s  {text}", err=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -491,14 +494,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as exc:
-        _fail(RunError(f"{exc.filename or 'this machine'}: {exc.strerror or exc}"), 1, given)
+        _fail(RunError(describe_os_error(exc)), 1, given, exc)
     except Exception as exc:
         _fail(exc, 1, given)
 
 
-def _fail(exc: Exception, code: int, given: Sequence[str]) -> None:
+def _fail(exc: Exception, code: int, given: Sequence[str], cause: Exception | None = None) -> None:
     if "--debug" in given:
-        traceback.print_exception(exc)
+        traceback.print_exception(cause or exc)
     foreseen = isinstance(exc, EdgepruneError)
     text = (
         " ".join(str(exc).split())

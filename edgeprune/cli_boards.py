@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,9 @@ def board_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _say(text: str) -> None:
-    click.echo(text, err=True)
+    """Progress; where nobody takes it any more, what it is about goes on."""
+    with suppress(OSError):
+        click.echo(text, err=True)
 
 
 @click.group()
@@ -81,13 +83,17 @@ def trust(host: str, yes: bool) -> None:
 @devices.command("setup")
 @board_options
 @click.option(
-    "--wheels", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Wheels for an offline board."
+    "--runtime", type=click.Choice(["onnxruntime", "litert"]), help="Runtime to install, if not the target's."
 )
-def setup(target: str, host: str | None, wheels: Path | None) -> None:
+@click.option(
+    "--wheels", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Install these wheels alone."
+)
+def setup(target: str, host: str | None, runtime: str | None, wheels: Path | None) -> None:
     """Make a venv on the board and install the target's runtime there."""
-    from edgeprune.device.setup import setup_device
+    from edgeprune.device.setup import Order, setup_device
 
-    click.echo(setup_device(_load_target(target), host, wheels, _say))
+    chosen = _load_target(target)
+    click.echo(setup_device(Order(chosen, (runtime,) if runtime else chosen.runtimes, wheels), host, _say))
 
 
 @devices.command("doctor")
@@ -279,11 +285,10 @@ def rollback(target: str, host: str | None) -> None:
 @click.option("--keep", type=click.IntRange(0), default=1, show_default=True, help="Newest others to keep.")
 def prune(target: str, host: str | None, keep: int) -> None:
     """Remove old releases and broken pushes; the active release and the one before it always stay."""
-    from edgeprune.device.lease import hold_lease
     from edgeprune.device.releases import prune_releases
 
-    with _open_agent(target, host) as agent, hold_lease(agent, "release prune", _say):
-        removed = prune_releases(agent, keep)
+    with _open_agent(target, host) as agent:
+        removed = prune_releases(agent, keep, _say)
         click.echo(f"{agent.transport.host}: removed {_list(removed)}")
 
 

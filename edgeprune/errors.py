@@ -13,6 +13,7 @@
     │   ├── ConnectionFailed    unreachable, refused, timed out, lost
     │   │   └── HostKeyError    unknown or changed host key
     │   ├── RemoteError         a command or the agent failed on the board
+    │   ├── NoSpace             a board's disk is full
     │   └── RuntimeMissing      the inference runtime is not installed there
     ├── ProfileError            a latency table is missing a shape or belongs elsewhere
     └── RunError                a run directory cannot be used or resumed
@@ -77,6 +78,10 @@ class HostKeyError(ConnectionFailed):
 
 class RemoteError(DeviceError):
     """A command or the agent failed on the board."""
+
+
+class NoSpace(DeviceError):
+    """A board's disk is full, or would be."""
 
 
 class RuntimeMissing(DeviceError):

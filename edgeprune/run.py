@@ -16,11 +16,12 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgeprune.disk import describe_os_error
 from edgeprune.errors import RunError
 
 CHANGEABLE = ("allow_busy",)
@@ -39,16 +40,15 @@ def write_atomic(path: Path, data: str | bytes) -> None:
     partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with partial.open("wb") as file:
-                file.write(data.encode() if isinstance(data, str) else data)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with partial.open("wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
     except OSError as exc:
-        raise RunError(f"{path}: cannot be written: {exc.strerror}") from exc
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise RunError(f"{path}: cannot be written: {describe_os_error(exc, path)}") from exc
 
 
 def write_json(path: Path, document: Any) -> None:
@@ -112,7 +112,7 @@ class Run:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as exc:
-            raise RunError(f"{path.parent}: cannot be made: {exc.strerror}") from exc
+            raise RunError(describe_os_error(exc, path.parent)) from exc
         return path
 
     def product(self, name: str) -> Path:
@@ -252,7 +252,7 @@ def open_run(directory: Path, request: dict[str, Any]) -> Iterator[Run]:
         directory.mkdir(parents=True, exist_ok=True)
         lock = (directory / ".lock").open("a")
     except OSError as exc:
-        raise RunError(f"{directory}: cannot be used as a run directory: {exc.strerror}") from exc
+        raise RunError(f"cannot be used as a run directory: {describe_os_error(exc, directory)}") from exc
     with lock:
         _take(lock.fileno(), directory)
         yield Run(directory, settle_request(directory, request))

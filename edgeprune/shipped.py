@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,14 +53,15 @@ def load_target(name_or_path: str) -> Target:
     Raises:
         TargetError: no such target, or the file is not valid.
     """
-    if name_or_path.endswith(".toml"):
+    file = name_or_path if name_or_path.endswith(".toml") else ""
+    if file:
         path = Path(name_or_path)
     else:
         known = list_targets()
         if name_or_path not in known:
             raise TargetError(f"no target {name_or_path!r}{suggest(name_or_path, known)}")
         path = known[name_or_path]
-    return parse_target(_read_toml(path), path.stem, _display(path))
+    return replace(parse_target(_read_toml(path), path.stem, _display(path)), file=file)
 
 
 def list_profiles() -> dict[str, Path]:

@@ -27,6 +27,15 @@ if TYPE_CHECKING:
     from release_board import Board
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_leases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """This machine's leases are the tests' own: whoever else measures here is no matter of theirs."""
+    folder = tmp_path_factory.mktemp("leases")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEPRUNE_LEASES", str(folder))
+        yield folder
+
+
 @pytest.fixture
 def no_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A user's home that knows no board: no SSH configuration, no agent, no devices.toml; its path."""

@@ -37,7 +37,7 @@ WAITS = (
     "releases.SHORT_S",
     "lease.SHORT_S",
     "connect.HANDSHAKE_S",
-    "ssh.CONNECT_S",
+    "ssh_login.CONNECT_S",
 )
 LEAST_SILENCE_S, MOST_SILENCE_S = 4.0, 20.0
 SLACK = 3

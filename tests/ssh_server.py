@@ -29,7 +29,8 @@ KbdInteractiveAuthentication no
 UsePAM no
 StrictModes no
 SetEnv HOME={board}
-ForceCommand export HOME='{board}'; cd "$HOME" && {prelude} exec sh -c "$SSH_ORIGINAL_COMMAND"
+ForceCommand export HOME='{board}'; cd "$HOME" && {prelude} {shell} -c "$SSH_ORIGINAL_COMMAND"{epilogue}
+{more}
 """
 
 
@@ -42,10 +43,16 @@ def why_not() -> str:
 
 @dataclass
 class SshServer:
-    """`board` is the home that a session finds; `home` is a client's home that knows the server as Host `board`."""
+    """`board` is the home that a session finds; `home` is a client's home that knows the server as Host `board`.
+
+    `shell` is the login shell, `more` are lines of its configuration.
+    """
 
     folder: Path
     prelude: str = ""
+    shell: str = "exec sh"
+    epilogue: str = ""
+    more: str = ""
     port: int = 0
     address: str = "127.0.0.1"
     process: subprocess.Popen[bytes] | None = None
@@ -113,9 +120,17 @@ class SshServer:
         """What the server is started with."""
         return dict(os.environ)
 
+    def restart(self, **changes: str) -> None:
+        """Start it anew with another login shell or configuration."""
+        self.stop()
+        for name, value in changes.items():
+            setattr(self, name, value)
+        self.start()
+
     def start(self) -> None:
         places = {"folder": self.folder, "board": self.board}
-        text = self.config.format(port=self.port, address=self.address, prelude=self.prelude, **places)
+        login = {"prelude": self.prelude, "shell": self.shell, "epilogue": self.epilogue, "more": self.more}
+        text = self.config.format(port=self.port, address=self.address, **login, **places)
         (self.folder / "sshd_config").write_text(text)
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(exist_ok=True)
@@ -142,6 +157,7 @@ class SshServer:
         """End the server and every connection."""
         if self.process is None:
             return
+        self.process.send_signal(signal.SIGSTOP)  # else it may serve one more meanwhile, who keeps its port
         for pid in (*self.sessions(), self.process.pid):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

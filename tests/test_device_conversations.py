@@ -36,8 +36,9 @@ from edgeprune.device.measure import (
 )
 from edgeprune.device.nodes import profile_nodes
 from edgeprune.device.releases import activate_release, list_releases, prune_releases, push_release, roll_back
-from edgeprune.device.setup import Board, Interpreter, _verify
+from edgeprune.device.setup import Board, _verify
 from edgeprune.device.signing import list_keys
+from edgeprune.device.site import Interpreter
 from edgeprune.device.transport import Completed
 from edgeprune.errors import DeviceError, EdgepruneError
 
@@ -207,13 +208,17 @@ CASES: dict[str, tuple[str, dict[str, Any], Callable[[Device], Any]]] = {
         {"outputs": OUTPUTS, "rows": 2},
         lambda device: evaluate_model(device, MODEL, np.zeros((2, 3), np.float32), ignore),
     ),
-    "meter": ("meter", {"meter": METER, "problem": ""}, lambda device: check_meter(device, TARGET)),
+    "meter": (
+        "meter",
+        {"meter": METER, "problem": "", "arrivals": [[0.0, 0.0, 0.0], [1.0, 1.0, 2.5]]},
+        lambda device: check_meter(device, TARGET),
+    ),
     "energy": (
         "energy",
         {
             "meter": METER,
             "windows": WINDOWS,
-            "readings": [[at / 20, at / 20 + 2.0 * max(0, at - 40)] for at in range(120)],
+            "arrivals": [[at / 20, at / 20, at / 20 + 2.0 * max(0, at - 40)] for at in range(120)],
             "lost": "",
         },
         use_energy,
@@ -236,7 +241,7 @@ CASES: dict[str, tuple[str, dict[str, Any], Callable[[Device], Any]]] = {
     ),
     "activate": ("release", {"folder": "/b/releases"}, lambda device: activate_release(device.agent, "0" * 16)),
     "rollback": ("release", {"folder": "/b", "releases": RELEASES}, lambda device: roll_back(device.agent)),
-    "prune": ("release", {"removed": ["0" * 16]}, lambda device: prune_releases(device.agent, 1)),
+    "prune": ("release", {"removed": ["0" * 16]}, lambda device: prune_releases(device.agent, 1, ignore)),
     "keys": (
         "trust",
         {"file": "/etc/x", "keys": [{"key": "A", "name": "ada", "fingerprint": "SHA256:x"}]},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -63,6 +64,11 @@ SwapFree:         102396 kB
 Filesystem     1024-blocks    Used Available Capacity Mounted on
 /dev/root         30358152 5358152  23699908      19% /
 
+== place
+/home/pi
+writable
+rw,noatime
+
 == temperature
 42355
 
@@ -97,11 +103,14 @@ SICK = [
     ("SwapFree:         102396", "SwapFree:          2396", r"swap in use: 98 MiB.*\n.*swapoff"),
     ("23699908      19%", "204800      99%", r"disk nearly full: 200 MiB of .*\n.*release prune"),
     ("23699908      19%", "20480     100%", r"error    disk nearly full: 20 MiB"),
+    ("rw,noatime", "ro,noatime", r"error    /home/pi is on a disk that is mounted read-only\n.*remount,rw"),
+    ("writable", "closed", r"error    /home/pi cannot be written by this user\n.*chown"),
+    ("rw,noatime", "rw,noexec", r"warning  /home/pi is on a disk that runs no programs \(noexec\)"),
     ("42355", "42355\n81000", r"hot: 81 C"),
     ("42355", "", r"note     no temperature sensor"),
     ("\npmic", "", r"note     no power sensor"),
     ("0.08", "3.20", r"busy with something else: load 3\.20 on 4 cores"),
-    ('"version": "3.11.2"', '"version": "3.8.10"', r"error    Python 3\.8 is too old"),
+    ('"version": "3.11.2"', '"version": "3.7.10"', r"error    Python 3\.7 is too old; 3\.8 or newer"),
     (
         '{"onnxruntime": "1.31.1"}',
         "{}",
@@ -209,6 +218,21 @@ def test_a_sick_board_is_examined_over_ssh(ssh_server: SshServer) -> None:
         "glibc 2.24 is too old",
     ):
         assert said in done.output
+
+
+@pytest.mark.parametrize(("options", "said"), [("ro", "mounted read-only"), ("noexec", "runs no programs (noexec)")])
+def test_a_home_that_cannot_be_used_is_found_where_it_is_one(ssh_server: SshServer, options: str, said: str) -> None:
+    place = ssh_server.board / ".cache"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size=1m,{options}", "none", str(place)]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False).returncode != 0:
+        pytest.skip("needs root, to mount a small disk")
+    try:
+        _, findings = examine_board(TARGET, "board")
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+    assert [one for one in findings if said in one.what]
+    assert not [one for one in examine_board(TARGET, "board")[1] if "/.cache" in one.what]
 
 
 def _make_bare_python(folder: Path) -> Path:

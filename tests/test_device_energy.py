@@ -230,9 +230,9 @@ def test_the_agent_reads_the_boards_own_meter_while_models_loop(tmp_path: Path) 
     windows = parse_windows(row["windows"])
     assert [window.name for window in windows] == ["", model.name, ""]
     assert windows[0].end_s < windows[1].begin_s < windows[1].end_s < windows[2].begin_s
-    assert all(value == pytest.approx(record["watts"]) for _, value in row["readings"])
-    assert row["readings"][0][0] < windows[0].begin_s
-    assert row["readings"][-1][0] > windows[2].end_s - 0.2
+    assert all(value == pytest.approx(record["watts"]) for _, _, value in row["arrivals"])
+    assert row["arrivals"][0][0] < windows[0].begin_s
+    assert row["arrivals"][-1][0] > windows[2].end_s - 0.2
 
 
 @pytest.mark.parametrize(
@@ -247,6 +247,52 @@ def test_a_command_that_does_not_measure_is_refused_before_anything_runs(
 ) -> None:
     with pytest.raises(TargetError, match=said):
         check_meter(device, replace(LOCAL, power=PowerSource("command", command=command)))
+
+
+ODD = """
+import itertools, sys, time
+for at in itertools.count():
+    now = time.monotonic()
+    print(f"{eval(sys.argv[1])},{eval(sys.argv[2])}", flush=True)
+    time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize("where", [HERE, ON_DEVICE])
+@pytest.mark.parametrize(
+    ("seconds", "watts", "said"),
+    [
+        ("now * 1000", "2.5", "are they milliseconds"),
+        ("7", "2.5", "stand still at 7"),
+        ("at % 50", "2.5", "jump back, from 49 to 0"),
+        ("now", "2003", "2003 W, more than any board draws: are these milliwatts"),
+        ("now", "-3", "less than nothing"),
+    ],
+)
+def test_a_meter_that_cannot_be_believed_is_refused_before_anything_runs(
+    device: Device, where: str, seconds: str, watts: str, said: str
+) -> None:
+    command = (sys.executable, "-c", ODD, seconds, watts)
+    target = replace(LOCAL, power=PowerSource("command", command=command, where=where))
+    with pytest.raises(TargetError, match=rf"\[power\] .*command {sys.executable}: .*{said}"):
+        check_meter(device, target)
+
+
+@pytest.mark.parametrize("where", [HERE, ON_DEVICE])
+def test_a_meter_that_goes_wrong_later_gives_a_reason_and_no_figure(device: Device, tmp_path: Path, where: str) -> None:
+    command = (sys.executable, "-c", ODD, "now if at < 150 else now - 100", "2.5")
+    target = replace(LOCAL, power=PowerSource("command", command=command, where=where))
+    assert check_meter(device, target) == f"command {sys.executable}"
+    (found,) = measure_energy(device, [make_model(tmp_path, "onnxruntime")], target, ignore).values()
+    assert found.energy_mj is None
+    assert "its seconds jump back" in found.reason
+
+
+def test_a_plug_that_tells_too_much_is_refused(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    with plug(lambda path: json.dumps({"apower": 2003.0})) as address:
+        monkeypatch.setenv(meters.PLUG_VARIABLE, address)
+        with pytest.raises(TargetError, match="shelly plug: it says 2003 W"):
+            check_meter(device, replace(LOCAL, power=PowerSource("shelly")))
 
 
 def test_a_command_that_does_not_start_on_the_device_is_said_so(device: Device, tmp_path: Path) -> None:
@@ -373,7 +419,7 @@ def test_no_process_is_left_behind(device: Device) -> None:
     with meters.following(source.command) as log:
         while not log.readings:
             pass
-        pid = int(log.readings[0][0])
+        pid = int(log.arrivals[0].at_s)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     assert log.lost == ""

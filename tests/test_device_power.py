@@ -157,7 +157,7 @@ def measure_energy(board: Board, meter: power.Meter) -> Energy:
     ]
     log = power.Log()
     power.sample(meter, log, board.wait, board.clock)
-    readings = make_readings(Meter(**meter.describe()), log.readings, log.lost)
+    readings = make_readings(Meter(**meter.describe()), [arrival[1:] for arrival in log.arrivals], log.lost)
     return find_energies(readings, windows)["net"]
 
 

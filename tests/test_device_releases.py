@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from device_models import LINEAR
+from device_models import LINEAR, ignore
 from release_board import TARGET, Board, make_run, read_run, write_run
 
 from edgeprune.cli_boards import release as release_command
@@ -122,8 +122,8 @@ def test_releases_are_pushed_made_active_gone_back_to_and_pruned(agent: Agent, b
     with pytest.raises(RemoteError, match="no release was active before the current one"):
         roll_back(agent)
     activate_release(agent, ids[3])
-    assert prune_releases(agent, 1) == [ids[1]]
-    assert prune_releases(agent, 0) == [ids[2]]
+    assert prune_releases(agent, 1, ignore) == [ids[1]]
+    assert prune_releases(agent, 0, ignore) == [ids[2]]
     assert [row.id for row in list_releases(agent)] == [ids[0], ids[3]]
     assert [roll_back(agent)[0], board.active()] == [ids[0], ids[0]]
     modes = {path.stat().st_mode & 0o777 for path in board.folder.rglob("*") if not path.is_symlink()}

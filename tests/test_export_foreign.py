@@ -5,10 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import resource
+import subprocess
+import sys
+import threading
 import warnings
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import click
 import pytest
 
 from edgeprune.errors import ExportError, ParityError
@@ -88,3 +92,53 @@ def test_a_folder_that_is_a_file_is_an_export_error(tmp_path: Path) -> None:
 
 def _converting() -> AbstractContextManager[None]:
     return foreign("converting", Path("model.onnx"))
+
+
+def test_threads_that_are_quiet_together_leave_everything_as_it_was(capfd: pytest.CaptureFixture[str]) -> None:
+    """As when four boards arrive at once: each saves what it finds, in an order in which the last finds it muted."""
+    inside, leave = threading.Barrier(5), [threading.Event() for _ in range(4)]
+    filters, handlers = list(warnings.filters), list(logging.root.handlers)
+
+    def convert(at: int) -> None:
+        with quiet():
+            print("python")
+            os.write(1, b"native\n")
+            inside.wait(20)
+            leave[at].wait(20)
+            click.echo("python still", err=True)
+
+    threads = [threading.Thread(target=convert, args=(at,)) for at in range(4)]
+    for thread in threads:
+        thread.start()
+    inside.wait(20)
+    click.echo("another thread is heard", err=True)
+    for at in (2, 0, 3, 1):  # not the order in which they came
+        leave[at].set()
+        threads[at].join()
+    print("after")
+    os.write(2, b"native after\n")
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err) == ("after\n", "another thread is heard\nnative after\n")
+    assert (list(warnings.filters), list(logging.root.handlers)) == (filters, handlers)
+    assert logging.getLogger("anything").isEnabledFor(logging.CRITICAL)
+
+
+def test_quiet_within_quiet_stays_quiet(capfd: pytest.CaptureFixture[str]) -> None:
+    with quiet():
+        with quiet():
+            print("inner")
+        print("outer")
+        os.write(1, b"native\n")
+    print("after")
+    assert capfd.readouterr().out == "after\n"
+
+
+def test_a_process_without_standard_error_is_quiet_too() -> None:
+    code = (
+        "import os, sys; os.close(2); sys.stderr = None\n"
+        "from edgeprune.export.foreign import quiet\n"
+        "with quiet(): print('no')\n"
+        "print('yes')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True)
+    assert done.stdout == b"yes\n"

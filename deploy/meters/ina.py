@@ -3,7 +3,7 @@
     python3 ina.py --chip ina226 --bus 1 --address 0x40 --ohm 0.01
 
 In a target: meter = "command", command = ["ssh", "pi@meter", "python3", "ina.py", "--chip", "ina226", "--ohm", "0.01"].
-The shunt lies in the supply of the board that is measured. Needs Python 3.9 and read and write access to /dev/i2c-N
+The shunt lies in the supply of the board that is measured. Needs Python 3.8 and read and write access to /dev/i2c-N
 (group `i2c`), no package. Where Linux has a driver for the chip (hwmon), use that: both cannot use it at once.
 """
 

@@ -6,7 +6,7 @@ python run.py --check    infers on zeros, to see that the release runs here
 JSON input: a nested list for a model of one input, else {"input name": nested list, ...}. Shapes must be the model's
 own. Types too, but for floats given to a quantized input: these are quantized by its scale, and its outputs
 dequantized. Where the board names keys that it trusts, the release must be signed by one of them (see SIGNERS).
-Needs Python 3.9 or newer, numpy, and onnxruntime or ai-edge-litert (tflite-runtime).
+Needs Python 3.8 or newer, numpy, and onnxruntime or ai-edge-litert (tflite-runtime).
 """
 
 from __future__ import annotations

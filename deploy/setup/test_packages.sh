@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs what the tests of devices need beyond pip: an SSH server, and an emulated ARM64 userland.
+# Installs what the tests of devices need beyond pip: an SSH server, login
+# shells, and an emulated ARM64 userland.
 # Where it may not (not root, no apt), it says what is missing and succeeds: those tests are then skipped.
 set -eu
 
@@ -13,6 +14,9 @@ need mmdebstrap mmdebstrap
 need arch-test arch-test
 need adb adb
 need ip iproute2
+need tcsh tcsh
+need fish fish
+need zsh zsh
 
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
-MIN_PYTHON = (3, 9)
+MIN_PYTHON = (3, 8)
 MIN_GLIBC = {"onnxruntime": (2, 28), "ai-edge-litert": (2, 27), "tflite-runtime": (2, 34)}
 """By the manylinux tags of the wheels of onnxruntime 1.31.1, ai-edge-litert 2.3.0 and tflite-runtime 2.14.0 on PyPI."""
 THROTTLED = ("under-voltage", "frequency capped", "throttled", "soft temperature limit")
@@ -48,6 +48,11 @@ class BoardState:
     runtimes: Mapping[str, str] = field(default_factory=dict)
     broken: Mapping[str, str] = field(default_factory=dict)
     """Why an installed runtime does not load, by name."""
+    noise: str = ""
+    """What its login shell prints before a command."""
+    place: str = ""
+    """Where edgeprune's folder lies or would be made, and in `place_is` whether it can be used for that."""
+    place_is: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,8 @@ def parse_board(text: str) -> BoardState:
         power_meters=tuple(
             sorted({one for one in parts.get("power", "").split() if one.lower().startswith(POWER_CHIPS)})
         ),
+        place=parts.get("place", "").partition("\n")[0],
+        place_is=tuple(re.split(r"[\n,]", parts.get("place", ""))[1:]),
         python=str(python.get("path", "")),
         python_version=_parse_version(str(python.get("version", ""))),
         runtimes=_texts(python.get("runtimes")),
@@ -117,18 +124,19 @@ def find_drift_s(times: tuple[int, ...], begun_s: float, ended_s: float) -> floa
 def judge_board(state: BoardState, wanted: Wanted) -> list[Finding]:
     """What is wrong, the worst first."""
     found = [*_judge_runtime(state, wanted), *_judge_place(state, wanted), *_judge_speed(state), *_judge_sensors(state)]
+    found += _judge_shell(state)
     return sorted(found, key=lambda one: (ERROR, WARNING, NOTE).index(one.severity))
 
 
 def _judge_runtime(state: BoardState, wanted: Wanted) -> Iterator[Finding]:
     if not state.python:
         yield Finding(
-            ERROR, "no Python 3 that runs", "install python3 (3.9 or newer); on Debian: apt install python3-venv"
+            ERROR, "no Python 3 that runs", "install python3 (3.8 or newer); on Debian: apt install python3-venv"
         )
         return
     if state.python_version < MIN_PYTHON:
         shown = ".".join(map(str, state.python_version))
-        yield Finding(ERROR, f"Python {shown} is too old; 3.9 or newer is needed", "install a newer system or Python")
+        yield Finding(ERROR, f"Python {shown} is too old; 3.8 or newer is needed", "install a newer system or Python")
     here = [name for name in wanted.packages if name in state.runtimes]
     if here and here[0] in state.broken:
         what = f"{here[0]} {state.runtimes[here[0]]} is installed but does not load: {state.broken[here[0]]}"
@@ -154,6 +162,16 @@ def _judge_glibc(state: BoardState, wanted: Wanted) -> Iterator[Finding]:
 
 
 def _judge_place(state: BoardState, wanted: Wanted) -> Iterator[Finding]:
+    if "ro" in state.place_is:
+        remedy = "sudo mount -o remount,rw THAT DISK; one that became so by itself may be failing (dmesg)"
+        yield Finding(ERROR, f"{state.place} is on a disk that is mounted read-only", remedy)
+    elif "closed" in state.place_is:
+        remedy = "log in as a user that has a home there, or: sudo chown -R THE USER of that folder"
+        yield Finding(ERROR, f"{state.place} cannot be written by this user", remedy)
+    if "noexec" in state.place_is:
+        remedy = "sudo mount -o remount,exec THAT DISK, or a link there to a folder on another disk"
+        what = f"{state.place} is on a disk that runs no programs (noexec): a runtime there does not load"
+        yield Finding(WARNING if state.runtimes and not state.broken else ERROR, what, remedy)
     if state.disk_free_mib is not None and state.disk_mib:
         nearly = min(NEARLY_FULL_MIB, NEARLY_FULL_SHARE * state.disk_mib)
         severity = ERROR if state.disk_free_mib < FULL_MIB else WARNING if state.disk_free_mib < nearly else ""
@@ -187,6 +205,13 @@ def _judge_speed(state: BoardState) -> Iterator[Finding]:
     if state.load is not None and state.load > BUSY:
         what = f"busy with something else: load {state.load:.2f} on {state.cores or 'unknown'} cores"
         yield Finding(WARNING, what, "see what runs (top) and end it")
+
+
+def _judge_shell(state: BoardState) -> Iterator[Finding]:
+    if state.noise:
+        shown = " ".join("".join(one if one.isprintable() else " " for one in state.noise).split())
+        remedy = "print in interactive shells only: in ~/.bashrc below `case $- in *i*) ;; *) return ;; esac`"
+        yield Finding(NOTE, f"the login shell prints text, which breaks scp and rsync: {shown[:80]!r}", remedy)
 
 
 def _judge_sensors(state: BoardState) -> Iterator[Finding]:

@@ -111,6 +111,8 @@ class Readings:
     times_s: np.ndarray
     values: np.ndarray
     lost: str = ""
+    problem: str = ""
+    """Why they cannot be believed."""
 
 
 @dataclass(frozen=True)
@@ -220,6 +222,8 @@ def count_samples(readings: Readings, window: Window) -> int:
 
 def _doubt(readings: Readings, busy: Window, rests: tuple[Window, Window]) -> str:
     """Why the readings are no measurement of this window; empty where they are one."""
+    if readings.problem:
+        return f"{NOT_MEASURABLE}: {readings.meter.name}: {readings.problem}"
     lost = f" ({readings.lost})" if readings.lost else ""
     for where, windows in (("while the model ran", (busy,)), ("at rest", rests)):
         found = sum(count_samples(readings, window) for window in windows)
@@ -289,8 +293,10 @@ def parse_windows(rows: Sequence[Mapping[str, Any]]) -> tuple[Window, ...]:
     return windows
 
 
-def make_readings(meter: Meter, rows: Sequence[Sequence[float]], lost: str = "") -> Readings:
+def make_readings(meter: Meter, rows: Sequence[Sequence[float]], lost: str = "", problem: str = "") -> Readings:
     """Readings from pairs of time and value, in order of time; of two at one time the later counts.
+
+    `problem` says why they cannot be believed.
 
     Raises:
         ValueError: not pairs of finite numbers, or a kind or unit of meter that is unknown.
@@ -299,4 +305,4 @@ def make_readings(meter: Meter, rows: Sequence[Sequence[float]], lost: str = "")
         raise ValueError(f"a meter of kind {meter.kind!r} in {meter.unit!r} is unknown")
     pairs = np.asarray([each(number)(row) for row in rows], dtype=float).reshape(-1, 2)
     latest = dict(sorted((float(at), float(value)) for at, value in pairs))
-    return Readings(meter, np.asarray(list(latest)), np.asarray(list(latest.values())), lost)
+    return Readings(meter, np.asarray(list(latest)), np.asarray(list(latest.values())), lost, problem)

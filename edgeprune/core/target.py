@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from edgeprune.core.answers import LARGEST
@@ -132,6 +133,13 @@ class Target:
     protocol: Protocol = Protocol()
     power: PowerSource = PowerSource()
     hardware: tuple[HardwareFact, ...] = ()
+    file: str = field(default="", compare=False)
+    """The file that it was given as; empty where its name finds it."""
+
+    @property
+    def option(self) -> str:
+        """How a command names this target: for remedies, which a user copies."""
+        return f"--target {shlex.quote(self.file or self.name)}"
 
     def __post_init__(self) -> None:
         """Reject what does not go together.

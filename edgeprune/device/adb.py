@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import secrets
-import shlex
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
@@ -12,16 +10,16 @@ from contextlib import suppress
 
 from edgeprune.device.address import AdbAddress
 from edgeprune.device.commands import FilesByCommands
-from edgeprune.device.process import run_process
-from edgeprune.device.transport import Completed, OutputReader
+from edgeprune.device.frames import Framed, FramedReader
+from edgeprune.device.process import Processes
+from edgeprune.device.transport import Completed
 from edgeprune.errors import ConnectionFailed
 
 HOME = "/data/local/tmp"
 """What adb's user may write to and run from, on every phone."""
 CONNECT_S = 15.0
 NETWORK = re.compile(r".+:[0-9]{1,5}")
-SCRIPT = "cd {home} && export HOME={home} && {command}; code=$?; echo >&2; echo {marker} $code >&2"
-"""Says its end on standard error, which no program's output gets mixed with."""
+PRELUDE = f"cd {HOME} && export HOME={HOME} && "
 CAUSES = {
     "unauthorized": "it does not let this machine in; unlock it and allow USB debugging on its screen",
     "offline": "it is offline; plug it in again, or: adb reconnect offline",
@@ -45,6 +43,7 @@ class AdbTransport(FilesByCommands):
         self.host_key = f"adb serial {address.serial}"
         self._adb = adb
         self._serial = address.serial
+        self._processes = Processes(self.host)
 
     def run(
         self,
@@ -55,22 +54,23 @@ class AdbTransport(FilesByCommands):
         on_line: Callable[[str], None] | None = None,
     ) -> Completed:
         """Run a command; see Transport."""
-        marker = f"edgeprune-{secrets.token_hex(8)}"
-        script = SCRIPT.format(home=HOME, command=shlex.join(command), marker=marker)
-        words = [self._adb, "-s", self._serial, "shell", "-T", script]
+        framed = Framed(command, PRELUDE)
+        output, errors = framed.frames()
+        words = [self._adb, "-s", self._serial, "shell", "-T", framed.script]
         try:
-            done = run_process(words, stdin, timeout_s, OutputReader(self.host, on_line))
+            done = self._processes.run(words, stdin, timeout_s, FramedReader(self.host, on_line, output))
         except ConnectionFailed:
             self._let_go()
             raise
-        said, found, code = done.stderr.rpartition(f"\n{marker} ")
-        if not found:
+        said = errors.feed(done.stderr.encode()) + errors.finish()
+        if output.exit_code is None:
             self._let_go()
             raise ConnectionFailed(f"{self.host}: {explain(done)}")
-        return Completed(int(code), done.stdout, said)
+        return Completed(output.exit_code, done.stdout, said.decode(errors="replace"), output.noise)
 
     def close(self) -> None:
-        """Nothing is held: the adb server keeps the link."""
+        """End what runs there; the link itself is kept by the adb server."""
+        self._processes.close()
 
     def _let_go(self) -> None:
         """Have the adb server forget a link over the network that broke; it would go on waiting for it."""

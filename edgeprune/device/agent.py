@@ -8,17 +8,40 @@ import json
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from edgeprune.core.doctor import MIN_PYTHON
 from edgeprune.device.transport import Completed, Transport, plain
-from edgeprune.errors import ConnectionFailed, DeviceError, RemoteError, RuntimeMissing
+from edgeprune.disk import describe_os_error
+from edgeprune.errors import ConnectionFailed, DeviceError, NoSpace, RemoteError, RuntimeMissing
 from edgeprune.shipped import shipped_dir
 
 PACKAGE = "edgeprune_agent"
-START = f"import sys\nfrom {PACKAGE}.__main__ import main\nsys.exit(main())\n"
+TOO_OLD = f"Python %d.%d is too old (%s); {'.'.join(map(str, MIN_PYTHON))} or newer is needed: edgeprune devices setup"
+START = f"""import sys
+if sys.version_info < {MIN_PYTHON}:
+    told = {TOO_OLD!r} % (sys.version_info[0], sys.version_info[1], sys.executable)
+    print('{{"event": "error", "kind": "runtime", "message": "%s"}}' % told)
+    sys.exit(1)
+from {PACKAGE}.__main__ import main
+sys.exit(main())
+"""
+"""Also an old Python gets as far as to say that it is one."""
+FROM_MEMORY = """
+import os, sys, zipimport
+size, place = int(sys.argv[1]), sys.argv[2]
+held = os.memfd_create("agent")
+with open(held, "wb", closefd=False) as file:
+    file.write(sys.stdin.buffer.read(size))
+sys.argv = [place]
+sys.path.insert(0, "/proc/self/fd/%d" % held)
+from edgeprune_agent.__main__ import main
+sys.exit(main())
+"""
+"""Runs the agent without a file, as where the disk is full: the first $1 bytes of its input, as if it lay at $2."""
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The earliest time that a zip can hold: the same sources always give the same file."""
 KILLED = (-9, 137, -1)
@@ -36,6 +59,8 @@ class Agent:
     path: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What goes with every request: on which cores, with which provider and governor."""
+    content: bytes = b""
+    """The agent itself, where there was no room for it there: it goes with every request too."""
 
     @property
     def workspace(self) -> str:
@@ -60,18 +85,28 @@ def pack_agent() -> bytes:
 
 
 def push_agent(transport: Transport, workspace: str, python: str) -> Agent:
-    """Put the agent into the workspace, named by its hash, unless it is there."""
+    """Put the agent into the workspace, named by its hash, unless it is there; without room it works without a file."""
     content = pack_agent()
     remote = f"{workspace}/agent-{hashlib.sha256(content).hexdigest()[:16]}.pyz"
-    put_bytes(transport, content, remote)
+    try:
+        put_bytes(transport, content, remote)
+    except NoSpace:
+        return Agent(transport, python, remote, content=content)
     return Agent(transport, python, remote)
 
 
 def put_bytes(transport: Transport, content: bytes, remote: str) -> None:
-    """Upload content that is not yet a file."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "content"
-        path.write_bytes(content)
+    """Upload content that is not yet a file.
+
+    Raises:
+        DeviceError: as for :meth:`Transport.put`, or there is no room here.
+    """
+    with ExitStack() as undo:
+        try:
+            path = Path(undo.enter_context(tempfile.TemporaryDirectory())) / "content"
+            path.write_bytes(content)
+        except OSError as exc:
+            raise DeviceError(describe_os_error(exc)) from exc
         transport.put(path, remote)
 
 
@@ -89,10 +124,10 @@ def call_agent(
         DeviceError: what else the agent or the board reports.
     """
     reader = EventReader(agent.transport.host, progress, on_mark)
-    command = [agent.python, "-I", "-B", agent.path]
-    completed = agent.transport.run(
-        command, stdin=json.dumps({**agent.settings, **request}).encode(), timeout_s=SILENCE_S, on_line=reader.feed
-    )
+    command, stdin = [agent.python, "-I", "-B", agent.path], json.dumps({**agent.settings, **request}).encode()
+    if agent.content:
+        command[3:] = ["-c", FROM_MEMORY, str(len(agent.content)), agent.path]
+    completed = agent.transport.run(command, stdin=agent.content + stdin, timeout_s=SILENCE_S, on_line=reader.feed)
     return reader.finish(completed)
 
 
@@ -179,7 +214,7 @@ class EventReader:
         return self._results
 
     def _translate(self, kind: str, message: str) -> DeviceError:
-        errors: dict[str, type[DeviceError]] = {"runtime": RuntimeMissing, "disk": DeviceError}
+        errors: dict[str, type[DeviceError]] = {"runtime": RuntimeMissing, "disk": DeviceError, "full": NoSpace}
         return errors.get(kind, RemoteError)(f"{self._host}: {message}")
 
     def _lost(self, completed: Completed) -> DeviceError:

@@ -8,8 +8,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
-from edgeprune.device.transport import Completed, describe_space, hash_file
-from edgeprune.errors import DeviceError
+from edgeprune.device.transport import Completed, describe_size, describe_space, hash_file
+from edgeprune.disk import describe_os_error
+from edgeprune.errors import DeviceError, NoSpace
 
 SHORT_S = 60.0
 """Longest silence of a command that has little to do."""
@@ -30,6 +31,8 @@ mv -f -- "$2" "$1"
 """
 """Writes standard input as $2, checks its hash $3, and renames it to $1."""
 DAMAGED = 72
+FULL = re.compile("No space left on device|Disk quota exceeded")
+"""What programs say of a full disk."""
 
 
 class FilesByCommands(ABC):
@@ -55,7 +58,7 @@ class FilesByCommands(ABC):
         if found == digest:
             return
         if free is not None and needed > free:
-            raise DeviceError(f"{self.host}: {describe_space(remote, needed, free)}")
+            raise NoSpace(f"{self.host}: {describe_space(remote, needed, free)}")
         partial = f"{remote}.{secrets.token_hex(4)}.partial"
         command = ["sh", "-c", UPLOAD, "sh", remote, partial, digest]
         done = self.run(command, stdin=local.read_bytes(), timeout_s=SHORT_S)
@@ -63,15 +66,15 @@ class FilesByCommands(ABC):
             raise DeviceError(f"{self.host}: {remote} was damaged on the way; run the same command again")
         if done.exit_code != 0:
             _, free = self._check(remote)
-            space = "" if free is None else f" ({free / 2**20:.1f} MiB free, {needed / 2**20:.1f} MiB needed)"
-            raise DeviceError(f"{self.host}: {remote} cannot be written: {last_line(done.stderr)}{space}")
+            space = "" if free is None else f" ({describe_size(free)} free, {describe_size(needed)} needed)"
+            raise cannot_write(self.host, remote, done.stderr, space)
 
     def _check(self, remote: str) -> tuple[str, int | None]:
         """The hash of a remote file, and the bytes that are free beside it."""
         command = ["sh", "-c", CHECK, "sh", remote, str(PurePosixPath(remote).parent)]
         done = self.run(command, timeout_s=SHORT_S)
         if done.exit_code != 0:
-            raise DeviceError(f"{self.host}: {remote} cannot be written: {last_line(done.stderr)}")
+            raise cannot_write(self.host, remote, done.stderr)
         return parse_check(done.stdout.decode(errors="replace"))
 
     def get(self, remote: str, local: Path) -> None:
@@ -84,7 +87,7 @@ class FilesByCommands(ABC):
             partial.write_bytes(done.stdout)
             partial.replace(local)
         except OSError as exc:
-            raise DeviceError(f"{local}: cannot be written: {exc.strerror}") from exc
+            raise DeviceError(describe_os_error(exc, local)) from exc
 
 
 def parse_check(text: str) -> tuple[str, int | None]:
@@ -92,6 +95,12 @@ def parse_check(text: str) -> tuple[str, int | None]:
     digest = re.search(r"^[0-9a-f]{64}\b", text, re.MULTILINE)
     space = re.search(r"\s(\d+)\s+(\d+)\s+(\d+)\s+\d+%", text)
     return digest.group() if digest else "", int(space.group(3)) * 1024 if space else None
+
+
+def cannot_write(host: str, path: str, said: str, space: str = "") -> DeviceError:
+    """A file that could not be written there, from what a command said of it; a full disk is one of its own."""
+    kind = NoSpace if FULL.search(said) else DeviceError
+    return kind(f"{host}: {path} cannot be written: {last_line(said)}{space}")
 
 
 def last_line(text: str) -> str:

@@ -13,6 +13,7 @@ from edgeprune.core.measurement import FACTS, NO_POWER_SENSOR, DeviceFacts
 from edgeprune.core.target import Target
 from edgeprune.device.address import AdbAddress
 from edgeprune.device.agent import Agent, ask_agent, ignore, push_agent, understood
+from edgeprune.device.commands import cannot_write
 from edgeprune.device.lease import hold_lease
 from edgeprune.device.local import LocalTransport
 from edgeprune.device.lookup import resolve_host
@@ -40,7 +41,10 @@ done
 
 @dataclass(frozen=True)
 class Device:
-    """A connected board. `workspace` is the agent's folder there, `python` the interpreter with the runtimes."""
+    """A connected board. `workspace` is the agent's folder there, `python` the interpreter with the runtimes.
+
+    `target` is the option that names its target, for remedies.
+    """
 
     transport: Transport
     facts: DeviceFacts
@@ -67,7 +71,7 @@ class Device:
         if self.transport.name == "local":
             remedy = f"pip install {package}"
         else:
-            remedy = f"edgeprune devices setup --target {self.target} --host {self.transport.host}"
+            remedy = f"edgeprune devices setup {self.target} --host {self.transport.host} --runtime {runtime}"
         raise RuntimeMissing(f"{self.facts.host}: {package} is not installed for {self.python}; run: {remedy}")
 
 
@@ -94,9 +98,13 @@ def open_device(
         TargetError: no address is known for the target.
         DeviceError: the board cannot be reached, lacks Python, or is in use by somebody else.
     """
-    with open_agent(target.name, host, target.python) as agent, hold_lease(agent, f"target {target.name}", say):
+    with (
+        open_agent(target.name, host, target.python) as agent,
+        hold_lease(agent, f"target {target.name}", say) as holding,
+    ):
         settings = {"cores": target.cores, "provider": target.provider, "allow_fallback": target.allow_fallback}
-        yield _gather(replace(agent, settings=settings | asdict(session)), target)
+        settings |= {**asdict(session), **holding.settings}
+        yield _gather(replace(holding, settings=settings), target)
 
 
 @contextmanager
@@ -133,7 +141,7 @@ def open_transport(target_name: str, host: str | None) -> Transport:
 
 def _gather(agent: Agent, target: Target) -> Device:
     facts = _parse_facts(ask_agent(agent, {"command": "facts"}), agent.transport)
-    return Device(agent.transport, facts, agent.workspace, agent.python, agent, target.name)
+    return Device(agent.transport, facts, agent.workspace, agent.python, agent, target.option)
 
 
 def shake_hands(transport: Transport, python: str) -> tuple[str, str]:
@@ -149,10 +157,10 @@ def shake_hands(transport: Transport, python: str) -> tuple[str, str]:
     said = plain(done.stdout.decode(errors="replace"))
     found = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
     if "workspace" not in found:
-        raise DeviceError(f"{transport.host}: {workspace} cannot be made: {done.stderr.strip()[-300:]}")
+        raise cannot_write(transport.host, workspace, done.stderr)
     if "python" not in found:
         raise DeviceError(
-            f"{transport.host}: no Python there ({', '.join(candidates)}); install python3 (3.9 or newer) with venv"
+            f"{transport.host}: no Python there ({', '.join(candidates)}); install python3 (3.8 or newer) with venv"
         )
     return found["workspace"], found["python"]
 

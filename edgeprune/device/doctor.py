@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from contextlib import closing
+from dataclasses import replace
 
 from edgeprune.core.doctor import Finding, Wanted, find_drift_s, judge_board, parse_board
 from edgeprune.core.target import Target
@@ -43,7 +44,12 @@ section governor; cat /sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor
 section throttled; vcgencmd get_throttled
 section memory; cat /proc/meminfo
 section load; cat /proc/loadavg
-section disk; df -Pk -- "$HOME"
+place=$HOME/.cache/edgeprune/board
+while [ ! -d "$place" ]; do place=${place%/*}; [ -n "$place" ] || place=/; done
+section disk; df -Pk -- "$place"
+mount=$(df -Pk -- "$place" | sed -n '2s/.*% *//p')
+section place; echo "$place"; if [ -w "$place" ]; then echo writable; else echo closed; fi
+grep -F -- " $mount " /proc/mounts | tail -n 1 | cut -d ' ' -f 4
 section temperature; cat /sys/class/thermal/thermal_zone*/temp /sys/class/hwmon/hwmon*/temp*_input
 section power; cat /sys/class/hwmon/hwmon*/name
 ls /sys/bus/i2c/drivers | grep '^ina'; ls /sys/class/powercap | grep rapl | sed 's/^.*rapl.*$/rapl/'
@@ -81,7 +87,7 @@ def examine_board(target: Target, host: str | None) -> tuple[str, list[Finding]]
         text = plain(done.stdout.decode(errors="replace"))
         if "== ended" not in text:
             raise DeviceError(f"{transport.host}: does not run commands as a board does: {text.strip()[:200]!r}")
-        setup = f"edgeprune devices setup --target {target.name} --host {transport.host}"
-    state = parse_board(text)
+        setup = f"edgeprune devices setup {target.option} --host {transport.host}"
+    state = replace(parse_board(text), noise=done.noise)
     remedy = f"pip install {packages[0]}" if local else setup
     return transport.host, judge_board(state, Wanted(packages, remedy, find_drift_s(state.times, begun, ended)))

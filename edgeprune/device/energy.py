@@ -7,14 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from edgeprune.core.answers import read_fields
+from edgeprune.core.answers import number, read_fields
 from edgeprune.core.energy import METER, Energy, Meter, find_energies, make_readings, parse_windows
 from edgeprune.core.measurement import NO_POWER_SENSOR, Measurement
+from edgeprune.core.readings import Arrival, find_problem
 from edgeprune.core.target import AUTO, COMMAND, ON_DEVICE, PLUGS, PowerSource, Target
 from edgeprune.device.agent import ask_agent, understood
 from edgeprune.device.connect import Device
 from edgeprune.device.measure import ModelFile, push_models
-from edgeprune.device.meters import describe_command, open_external, try_external
+from edgeprune.device.meters import Log, describe_command, open_external, try_external
 from edgeprune.errors import TargetError
 
 ELSEWHERE = "elsewhere"
@@ -52,11 +53,7 @@ def check_meter(device: Device, target: Target) -> str:
         return found
     if target.power.meter == AUTO and found == NO_POWER_SENSOR:
         raise TargetError(f"target {target.name}: {asked}, but {device.facts.host} has {found}: {REMEDY}")
-    if is_external(target.power):
-        return try_external(target.power).name
-    if target.power.meter == COMMAND:
-        return describe_command(target.power.command).name
-    return _try_on_board(device, target)
+    return try_external(target.power).name if is_external(target.power) else _try_on_board(device, target)
 
 
 def is_external(source: PowerSource) -> bool:
@@ -66,14 +63,23 @@ def is_external(source: PowerSource) -> bool:
 
 def _try_on_board(device: Device, target: Target) -> str:
     source = target.power
-    request = {"command": "meter", "meter": source.meter, "sensor": source.sensor}
+    own = describe_command(source.command) if source.meter == COMMAND else None
+    request = {"command": "meter", "meter": source.meter, "sensor": source.sensor, "run": list(source.command)}
     row = ask_agent(device.agent, request)
-    problem = row.get("problem") or ("" if row.get("meter") else NO_POWER_SENSOR)
+    where = f"target {target.name}: [power] meter = {source.meter!r}: {device.facts.host}"
+    missing = row.get("problem") or ("" if own or row.get("meter") else NO_POWER_SENSOR)
+    if missing:
+        raise TargetError(f"{where}: {missing}; {REMEDY}")
+    meter = own or _parse_meter(device, row.get("meter"))
+    problem = find_problem(_parse_arrivals(device, row), meter.unit)
     if problem:
-        raise TargetError(
-            f"target {target.name}: [power] meter = {source.meter!r}: {device.facts.host}: {problem}; {REMEDY}"
-        )
-    return _parse_meter(device, row["meter"]).name
+        raise TargetError(f"{where}: {meter.name}: {problem}")
+    return meter.name
+
+
+def _parse_arrivals(device: Device, row: Mapping[str, Any]) -> list[Arrival]:
+    with understood(device.facts.host, "its power meter's readings"):
+        return [Arrival(number(came), number(at), number(value)) for came, at, value in row.get("arrivals") or ()]
 
 
 def measure_energy(
@@ -103,7 +109,8 @@ def measure_energy(
     own = describe_command(source.command) if source.meter == COMMAND else None
     row = ask_agent(device.agent, request | (_pace(own) if own else {}), progress)
     meter = own or _parse_meter(device, row.get("meter"))
-    return _find(device, meter, row, row.get("readings", []), str(row.get("lost") or ""))
+    log = Log(_parse_arrivals(device, row), str(row.get("lost") or ""))
+    return _find(device, meter, row, log)
 
 
 def _pace(meter: Meter) -> dict[str, float]:
@@ -122,15 +129,15 @@ def _measure_elsewhere(
         row = ask_agent(
             device.agent, request, progress, lambda at_s: alignment.pairs.append((at_s, time.perf_counter()))
         )
-    readings = [(at_s - alignment.ahead_s, watts) for at_s, watts in log.readings]
-    return _find(device, meter, row, readings, log.lost)
+    return _find(device, meter, row, log, alignment.ahead_s)
 
 
-def _find(
-    device: Device, meter: Meter, row: Mapping[str, Any], readings: Sequence[Sequence[float]], lost: str
-) -> dict[str, Energy]:
+def _find(device: Device, meter: Meter, row: Mapping[str, Any], log: Log, ahead_s: float = 0.0) -> dict[str, Energy]:
+    """The energies; `ahead_s` is by how much the clock of the readings is ahead of the board's."""
     with understood(device.facts.host, "the energy run"):
-        return find_energies(make_readings(meter, readings, lost), parse_windows(row["windows"]))
+        readings = [(at_s - ahead_s, value) for at_s, value in log.readings]
+        problem = find_problem(log.arrivals, meter.unit)
+        return find_energies(make_readings(meter, readings, log.lost, problem), parse_windows(row["windows"]))
 
 
 def _parse_meter(device: Device, row: Any) -> Meter:

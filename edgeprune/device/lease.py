@@ -14,20 +14,26 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from edgeprune.core.answers import number, text
 from edgeprune.device.agent import Agent, ask_agent, understood
 from edgeprune.device.transport import Transport
-from edgeprune.errors import ConnectionFailed, DeviceError, UsageError
+from edgeprune.errors import DeviceError, UsageError
 
 TTL_S = 180.0
 RENEW_S = 45.0
 """A lease outlives three renewals that do not arrive."""
+RETRY_S = 5.0
+"""After a renewal that did not arrive the next one comes so soon."""
+MARGIN_S = 5.0
+"""So long before its end a lease counts as run out here: what runs on the board must have ended when it ends there."""
+LOOK_S = 1.0
 SHORT_S = 60.0
+MACHINE_VARIABLE = "EDGEPRUNE_LEASES"
 LONGEST_RESERVATION_S = 7 * 86400.0
 WORK, RESERVED = "work", "reserved"
 RENEW = 'grep -qF -- "$2" "$1" 2>/dev/null || exit 3; touch -c -- "$1"'
@@ -58,19 +64,24 @@ class Lease:
 
 
 @contextmanager
-def hold_lease(agent: Agent, reason: str, say: Callable[[str], None]) -> Iterator[None]:
+def hold_lease(agent: Agent, reason: str, say: Callable[[str], None]) -> Iterator[Agent]:
     """Hold a board for the body; what this thread holds already it goes on holding.
 
+    Gives the agent that stops by itself what it does under this lease, once that is over: also where the link is dead.
+
     Raises:
-        DeviceError: somebody else uses or has reserved the board; or the lease was lost meanwhile, so that what was
-            measured may have been disturbed.
+        DeviceError: somebody else uses or has reserved the board; or the lease was lost or ran out meanwhile, so that
+            the work was stopped and what was measured may have been disturbed.
     """
     token = secrets.token_hex(16)
     _held[token] = threading.get_ident()
     try:
         path = _take_work(agent, token, reason, say)
-        with nullcontext() if path is None else _held_by(agent, path, token):
-            yield
+        if path is None:
+            yield agent
+            return
+        with _held_by(agent, path, token):
+            yield replace(agent, settings={**agent.settings, "lease": {"token": token, **_machine(agent)}})
     finally:
         del _held[token]
 
@@ -82,32 +93,31 @@ def _held_by(agent: Agent, path: str, token: str) -> Iterator[None]:
     try:
         with keeper:
             yield
-    except ConnectionFailed as exc:
-        if keeper.lost:
-            raise _lost(agent) from exc
+    except DeviceError as exc:
+        if keeper.gone:
+            raise _lost(agent, keeper.gone) from exc
         raise
     finally:
-        if not keeper.expired:
+        if not keeper.gone:
             with suppress(DeviceError):
                 agent.transport.run(["sh", "-c", END, "sh", path, token], timeout_s=SHORT_S)
-    if keeper.lost:
-        raise _lost(agent)
+    if keeper.gone:
+        raise _lost(agent, keeper.gone)
 
 
 def _take_work(agent: Agent, token: str, reason: str, say: Callable[[str], None]) -> str | None:
     """Take the lease to work, over one that is dead; gives its file, None where this thread has the lease already."""
     request = _request(WORK, token, reason, TTL_S)
-    row = _take(agent, request)
-    if not row["taken"]:
+    row, ended = _take(agent, request), set[str]()
+    while not row["taken"]:
         holder = _holder(agent, row)
         thread = _held.get(holder.token)
         if thread == threading.get_ident():
             return None
-        if holder.name == RESERVED or thread is not None or not _has_ended(holder.client):
+        if holder.name == RESERVED or holder.token in ended or thread is not None or not _has_ended(holder.client):
             raise _busy(agent, holder)
+        ended.add(holder.token)
         row = _take(agent, {**request, "instead_of": holder.token})
-    if not row["taken"]:
-        raise _busy(agent, _holder(agent, row))
     if row["replaced"]:
         old = parse_lease(row["replaced"], agent.transport.host)
         cause = "its process has ended" if old.left_s > 0 else "it was not renewed"
@@ -128,41 +138,67 @@ def _holder(agent: Agent, row: Mapping[str, Any]) -> Lease:
 
 
 class _Keeper:
-    """Renews a lease in a thread of its own. `lost`: somebody else has it now; then the link is closed."""
+    """Renews a lease in a thread of its own; goes on trying until the lease's own time is over.
+
+    `gone` says why it is no longer ours: somebody else has it, or it could not be renewed in time. Then the link is
+    closed, which ends what runs there.
+    """
 
     def __init__(self, transport: Transport, path: str, token: str) -> None:
-        self.lost = False
+        self.gone = ""
         self._transport = transport
         self._command = ["sh", "-c", RENEW, "sh", path, token]
-        self._renewed = time.monotonic()
+        self._renewed_s = read_clock_s()
+        self._trouble = ""
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._keep, daemon=True)
-
-    @property
-    def expired(self) -> bool:
-        """Whether somebody else may have taken it over, by now."""
-        return self.lost or time.monotonic() - self._renewed > TTL_S
+        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._keep, self._watch)]
 
     def __enter__(self) -> _Keeper:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self._done.set()
-        self._thread.join()
+        self._threads[1].join()
+        self._threads[0].join(LOOK_S if self.gone else None)
 
     def _keep(self) -> None:
-        while not self._done.wait(RENEW_S):
-            begun = time.monotonic()
-            try:
-                done = self._transport.run(self._command, timeout_s=SHORT_S)
-            except DeviceError:
-                return  # the body meets the same trouble, and tells it
-            if done.exit_code == LOST:
-                self.lost = True
-                self._transport.close()
-                return
-            self._renewed = begun
+        wait_s = RENEW_S
+        while not self._done.wait(wait_s):
+            wait_s = RENEW_S if self._renew() else RETRY_S
+
+    def _renew(self) -> bool:
+        begun_s = read_clock_s()
+        try:
+            done = self._transport.run(self._command, timeout_s=SHORT_S)
+        except DeviceError as exc:
+            self._trouble = str(exc)
+            return False
+        if done.exit_code == LOST:
+            self._give_up("somebody ended it or took it over")
+        elif done.exit_code == 0:
+            self._renewed_s = begun_s
+        else:
+            self._trouble = done.stderr.strip()[-200:] or f"exit code {done.exit_code}"
+        return done.exit_code == 0
+
+    def _watch(self) -> None:
+        """End the work when the lease ends, also while a renewal hangs, or after this machine has slept."""
+        while not self.gone and not self._done.wait(LOOK_S):
+            if read_clock_s() - self._renewed_s > TTL_S - MARGIN_S:
+                trouble = f": {self._trouble}" if self._trouble else ""
+                self._give_up(f"it could not be renewed for {TTL_S - MARGIN_S:.0f} s{trouble}")
+
+    def _give_up(self, why: str) -> None:
+        if not self.gone and not self._done.is_set():
+            self.gone = why
+            self._transport.close()
+
+
+def read_clock_s() -> float:
+    """A clock that only goes forward, and goes on while this machine sleeps."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def reserve(agent: Agent, reason: str, seconds: float) -> Lease | None:
@@ -240,8 +276,18 @@ def _request(name: str, token: str, reason: str, seconds: float) -> dict[str, An
     return {"action": "take", "name": name, **lease}
 
 
+def describe_work(agent: Agent, reason: str) -> dict[str, Any]:
+    """The request for a lease to work, as the agent knows it."""
+    return {**_machine(agent), **_request(WORK, secrets.token_hex(16), reason, TTL_S)}
+
+
 def _ask(agent: Agent, request: Mapping[str, Any]) -> dict[str, Any]:
-    return ask_agent(agent, {"command": "lease", **request})
+    return ask_agent(agent, {"command": "lease", **_machine(agent), **request})
+
+
+def _machine(agent: Agent) -> dict[str, str]:
+    """Where the leases lie, if not beside the agent: those of this machine belong to all its users, not to a home."""
+    return {"machine": os.environ.get(MACHINE_VARIABLE, "")} if agent.transport.name == "local" else {}
 
 
 def _has_ended(client: Mapping[str, Any]) -> bool:
@@ -259,12 +305,18 @@ def _has_ended(client: Mapping[str, Any]) -> bool:
 
 
 def _find_place() -> str:
-    """This start of this machine and its process numbers, so that a number says which process it was."""
+    """This start of this machine and its process numbers, so that a number says which process it was.
+
+    Where that cannot be told it is this process alone: names of machines are not unique.
+    """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+        return f"{socket.gethostname()} {boot} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:
-        return socket.gethostname()
+        return _PROCESS
+
+
+_PROCESS = f"a process {secrets.token_hex(16)}"
 
 
 def _busy(agent: Agent, holder: Lease) -> DeviceError:
@@ -276,8 +328,8 @@ def _busy(agent: Agent, holder: Lease) -> DeviceError:
     )
 
 
-def _lost(agent: Agent) -> DeviceError:
+def _lost(agent: Agent, why: str) -> DeviceError:
     return DeviceError(
-        f"{agent.transport.host}: lost the lease: somebody ended it or took it over, so that what was measured "
-        "since may be disturbed; run the same command again"
+        f"{agent.transport.host}: lost the lease: {why}, so that somebody else may use the board now; the work there "
+        "was stopped, and what was measured since may be disturbed; run the same command again"
     )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from edgeprune.device.process import run_process
+from edgeprune.device.process import Processes
 from edgeprune.device.transport import Completed, OutputReader, describe_space, hash_file
-from edgeprune.errors import DeviceError
+from edgeprune.errors import DeviceError, NoSpace
 
 
 class LocalTransport:
@@ -19,6 +20,9 @@ class LocalTransport:
     name = "local"
     host = "local"
     host_key = ""
+
+    def __init__(self) -> None:
+        self._processes = Processes(self.host)
 
     def run(
         self,
@@ -29,7 +33,7 @@ class LocalTransport:
         on_line: Callable[[str], None] | None = None,
     ) -> Completed:
         """Run a command; see Transport."""
-        return run_process(command, stdin, timeout_s, OutputReader(self.host, on_line))
+        return self._processes.run(command, stdin, timeout_s, OutputReader(self.host, on_line))
 
     def put(self, local: Path, remote: str) -> None:
         """Copy a file; see Transport."""
@@ -47,7 +51,8 @@ class LocalTransport:
                 raise DeviceError(f"{place}: was damaged while it was copied; is the disk failing?")
             partial.replace(place)
         except OSError as exc:
-            raise DeviceError(f"{place}: cannot be written: {exc.strerror}") from exc
+            full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
+            raise (NoSpace if full else DeviceError)(f"{place}: cannot be written: {exc.strerror}") from exc
         finally:
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
@@ -62,10 +67,11 @@ class LocalTransport:
             raise DeviceError(f"{remote}: cannot be fetched to {local}: {exc.strerror}") from exc
 
     def close(self) -> None:
-        """Nothing is held."""
+        """End what runs."""
+        self._processes.close()
 
 
 def _check_space(local: Path, place: Path) -> None:
     needed, free = local.stat().st_size, shutil.disk_usage(place.parent).free
     if needed > free:
-        raise DeviceError(f"local: {describe_space(str(place), needed, free)}")
+        raise NoSpace(f"local: {describe_space(str(place), needed, free)}")

@@ -11,6 +11,7 @@ from typing import Any
 
 from edgeprune.core.target import suggest
 from edgeprune.device.address import AdbAddress, Address, parse_host
+from edgeprune.device.ssh_config import list_config_hosts
 from edgeprune.errors import TargetError
 from edgeprune.shipped import config_dir
 
@@ -190,6 +191,4 @@ def devices_path() -> Path:
 
 def _ssh_hosts() -> set[str]:
     """Hosts that ~/.ssh/config names."""
-    from edgeprune.device.ssh import list_config_hosts  # paramiko takes a while to import
-
     return list_config_hosts()

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgeprune.core.energy import Meter
+from edgeprune.core.readings import Arrival, find_problem, is_enough
 from edgeprune.core.target import COMMAND, PowerSource
 from edgeprune.errors import DeviceError, TargetError
 
@@ -30,10 +31,16 @@ STOP_S = 5.0
 
 @dataclass
 class Log:
-    """Readings by this machine's clock, in s and W, as they come; `lost` says why they ended too soon."""
+    """Readings as they come, in s and W; `lost` says why they ended too soon."""
 
-    readings: list[tuple[float, float]] = field(default_factory=list)
+    arrivals: list[Arrival] = field(default_factory=list)
     lost: str = ""
+
+    @property
+    def readings(self) -> list[tuple[float, float]]:
+        """Readings by our clock: the one that came with the least delay tells how the meter's relates to it."""
+        delay = min((one.came_s - one.at_s for one in self.arrivals), default=0.0)
+        return [(one.at_s + delay, one.value) for one in self.arrivals]
 
 
 @dataclass(frozen=True)
@@ -145,22 +152,25 @@ def read_plug(address: str, plug: Plug) -> float:
 
 
 def try_external(source: PowerSource) -> Meter:
-    """Read the meter once, before anything slow begins.
+    """Read the meter for a moment, before anything slow begins, and see whether it can be believed.
 
     Raises:
-        TargetError: it cannot be read; says what to do.
+        TargetError: it cannot be read, or not be believed; says what to do.
     """
     meter, enter = open_external(source)
     try:
         with enter() as log:
             deadline = time.monotonic() + STOP_S
-            while not log.readings and not log.lost and time.monotonic() < deadline:
+            while not is_enough(log.arrivals) and not log.lost and time.monotonic() < deadline:
                 time.sleep(PLUG_POLL_S / 20)
     except DeviceError as exc:
         raise TargetError(str(exc)) from exc
-    if not log.readings:
+    if not log.arrivals:
         expected = "lines of seconds,watts on standard output" if source.meter == COMMAND else "a plug at that address"
         raise TargetError(f"[power] {meter.name}: no reading: {log.lost or 'it says nothing'}; expected {expected}")
+    problem = find_problem(log.arrivals, meter.unit)
+    if problem:
+        raise TargetError(f"[power] {meter.name}: {problem}")
     return meter
 
 
@@ -178,7 +188,7 @@ def polling(read: Callable[[], float]) -> Iterator[Log]:
                 log.lost = str(exc)[:200]
                 return
             ended = time.perf_counter()
-            log.readings.append(((begun + ended) / 2, value))
+            log.arrivals.append(Arrival((begun + ended) / 2, (begun + ended) / 2, value))
             done.wait(max(0.0, PLUG_POLL_S - (ended - begun)))
 
     thread = threading.Thread(target=poll, daemon=True)
@@ -194,8 +204,7 @@ def polling(read: Callable[[], float]) -> Iterator[Log]:
 def following(command: Sequence[str]) -> Iterator[Log]:
     """Take the lines `seconds,watts` that a command prints while the body runs.
 
-    Its seconds are of a clock of its own: the line that came with the least delay tells how it relates to ours. The
-    readings are by our clock once the body has ended.
+    Its seconds are of a clock of its own.
 
     Raises:
         DeviceError: the command cannot be started.
@@ -207,8 +216,7 @@ def following(command: Sequence[str]) -> Iterator[Log]:
         )
     except OSError as exc:
         raise DeviceError(f"[power] command: {command[0]}: {exc.strerror}") from exc
-    delays: list[float] = []
-    reader = threading.Thread(target=_take_lines, args=(process, log, delays), daemon=True)
+    reader = threading.Thread(target=_take_lines, args=(process, log), daemon=True)
     reader.start()
     try:
         yield log
@@ -216,15 +224,13 @@ def following(command: Sequence[str]) -> Iterator[Log]:
         ended = process.poll() is not None
         _stop(process, reader)
         log.lost = log.lost if ended else ""
-        log.readings = [(seconds + min(delays), watts) for seconds, watts in log.readings]
 
 
-def _take_lines(process: subprocess.Popen[str], log: Log, delays: list[float]) -> None:
+def _take_lines(process: subprocess.Popen[str], log: Log) -> None:
     for line in process.stdout or ():
         reading = parse_reading(line)
         if reading is not None:
-            delays.append(time.perf_counter() - reading[0])
-            log.readings.append(reading)
+            log.arrivals.append(Arrival(time.perf_counter(), *reading))
     log.lost = f"the command ended with exit code {process.wait()}"
 
 

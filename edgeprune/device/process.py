@@ -6,11 +6,11 @@ import os
 import selectors
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from threading import Thread
 
 from edgeprune.device.transport import Completed, OutputReader
 from edgeprune.errors import ConnectionFailed, DeviceError
@@ -18,32 +18,71 @@ from edgeprune.errors import ConnectionFailed, DeviceError
 CHUNK = 1 << 16
 
 
-def run_process(command: Sequence[str], stdin: bytes, timeout_s: float, reader: OutputReader) -> Completed:
-    """Run a command in the user's home and in a session of its own; nothing of it outlives this call.
+class Processes:
+    """The processes on this machine that serve one board; nothing of one outlives its call."""
 
-    `timeout_s` bounds its silence: the time in which it neither prints nor takes input.
+    def __init__(self, host: str) -> None:
+        self._host = host
+        self._lock = threading.Lock()
+        self._running: set[int] = set()
+        self._closed = False
 
-    Raises:
-        DeviceError: it cannot be run.
-        ConnectionFailed: the silence was too long.
-    """
-    try:
-        process = subprocess.Popen(
-            command,
-            cwd=Path.home(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-    except OSError as exc:
-        raise DeviceError(f"{reader.host}: cannot run {command[0]}: {exc.strerror}") from exc
-    with process:
-        try:
-            return _converse(process, stdin, timeout_s, reader)
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+    def run(self, command: Sequence[str], stdin: bytes, timeout_s: float, reader: OutputReader) -> Completed:
+        """Run a command in the user's home and in a session of its own.
+
+        `timeout_s` bounds its silence: the time in which it neither prints nor takes input.
+
+        Raises:
+            DeviceError: it cannot be run.
+            ConnectionFailed: the silence was too long, or all was closed meanwhile.
+        """
+        with self._start(command) as process:
+            try:
+                done = _converse(process, stdin, timeout_s, reader)
+            finally:
+                self._end(process.pid)
+        if self._closed:
+            raise self._was_closed()
+        return done
+
+    def close(self) -> None:
+        """End what runs, and run nothing more."""
+        with self._lock:
+            self._closed = True
+            for pid in self._running:
+                _kill(pid)
+
+    def _start(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
+        with self._lock:
+            if self._closed:
+                raise self._was_closed()
+            try:
+                process = subprocess.Popen(
+                    command,
+                    cwd=Path.home(),
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    start_new_session=True,
+                )
+            except OSError as exc:
+                raise DeviceError(f"{self._host}: cannot run {command[0]}: {exc.strerror}") from exc
+            self._running.add(process.pid)
+            return process
+
+    def _end(self, pid: int) -> None:
+        with self._lock:
+            _kill(pid)
+            self._running.discard(pid)
+
+    def _was_closed(self) -> ConnectionFailed:
+        return ConnectionFailed(f"{self._host}: was let go of; run the same command again")
+
+
+def _kill(pid: int) -> None:
+    """End a process and what it has started."""
+    with suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
 
 
 class _Feeder:
@@ -54,7 +93,7 @@ class _Feeder:
         self.written = time.monotonic()
         self._pipe = process.stdin
         self._content = memoryview(content)
-        Thread(target=self._feed, daemon=True).start()
+        threading.Thread(target=self._feed, daemon=True).start()
 
     def _feed(self) -> None:
         with suppress(OSError, ValueError):

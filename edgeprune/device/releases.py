@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ from edgeprune.core.artifact import parse_artifact
 from edgeprune.core.release import Release, ReleaseOnBoard, build_release, parse_releases, shipped_path
 from edgeprune.core.target import Target
 from edgeprune.device.agent import Agent, ask_agent, understood
-from edgeprune.device.transport import describe_space
-from edgeprune.errors import DeviceError, RunError, UsageError
+from edgeprune.device.lease import describe_work, hold_lease
+from edgeprune.device.transport import describe_size, describe_space
+from edgeprune.errors import DeviceError, NoSpace, RunError, UsageError
 from edgeprune.run import look_at_run, read_json
 from edgeprune.shipped import shipped_dir
 
@@ -93,14 +94,14 @@ def push_release(agent: Agent, release: Release, model: bytes) -> Pushed:
         needed, free, had = (count(row[name]) for name in ("needed", "free", "had"))
         part, digest = text(row["part"]), text(row["sha256"])
     if needed > free:
-        raise DeviceError(f"{host}: {describe_space(f'release {release.id}', needed, free)}")
+        raise NoSpace(f"{host}: {describe_space(f'release {release.id}', needed, free)}")
     start = had if hashlib.sha256(model[:had]).hexdigest() == digest and had <= len(model) else 0
     for offset in range(start, len(model), PIECE_BYTES):
         said = _send_piece(agent, part, offset, model[offset : offset + PIECE_BYTES])
         if said:
             raise DeviceError(
-                f"{host}: release {release.id} cannot be written: {said} ({free / 2**20:.1f} MiB were free, "
-                f"{needed / 2**20:.1f} MiB needed); what is active stays; run the same command again to resume"
+                f"{host}: release {release.id} cannot be written: {said} ({describe_size(free)} were free, "
+                f"{describe_size(needed)} needed); what is active stays; run the same command again to resume"
             )
     _ask(agent, "finish", {"id": release.id})
     return Pushed(release.id, len(model) - start, start)
@@ -139,10 +140,24 @@ def roll_back(agent: Agent) -> tuple[str, str]:
     return active, _runner_command(agent, row)
 
 
-def prune_releases(agent: Agent, keep: int) -> list[str]:
-    """Remove old releases and broken pushes; the active one, the one before and the `keep` newest others stay."""
+def prune_releases(agent: Agent, keep: int, say: Callable[[str], None]) -> list[str]:
+    """Remove old releases and broken pushes; the active one, the one before and the `keep` newest others stay.
+
+    On a full disk, which has no room for a lease, the board's leases are locked instead.
+
+    Raises:
+        DeviceError: somebody else uses or has reserved the board.
+    """
+    try:
+        with hold_lease(agent, "release prune", say):
+            return _prune(agent, {"keep": keep})
+    except NoSpace:
+        return _prune(agent, {"keep": keep, "instead_of_lease": describe_work(agent, "release prune")})
+
+
+def _prune(agent: Agent, more: Mapping[str, Any]) -> list[str]:
     with understood(agent.transport.host, "what it removed"):
-        return list(each(text)(_ask(agent, "prune", {"keep": keep})["removed"]))
+        return list(each(text)(_ask(agent, "prune", more)["removed"]))
 
 
 def _runner_command(agent: Agent, row: Mapping[str, Any]) -> str:

@@ -26,11 +26,15 @@ def plain(text: str) -> str:
 
 @dataclass(frozen=True)
 class Completed:
-    """A command that has ended. A negative `exit_code` is the signal that killed it; `stderr` is made plain."""
+    """A command that has ended. A negative `exit_code` is the signal that killed it; `stderr` is made plain.
+
+    `noise` is what a login shell printed before the command, which is no part of its output.
+    """
 
     exit_code: int
     stdout: bytes
     stderr: str
+    noise: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stderr", plain(self.stderr))
@@ -82,10 +86,14 @@ class Transport(Protocol):
 
 
 class OutputReader:
-    """Gathers a command's standard output and hands it on line by line."""
+    """Gathers a command's standard output and hands it on line by line.
+
+    `failure` is what went wrong with whoever takes the lines: no fault of the board's or of the link's.
+    """
 
     def __init__(self, host: str, on_line: Callable[[str], None] | None) -> None:
         self.host = host
+        self.failure: Exception | None = None
         self._on_line = on_line
         self._chunks: list[bytes] = []
         self._size = 0
@@ -110,13 +118,22 @@ class OutputReader:
             return
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         for line in lines:
-            self._on_line(line.decode(errors="replace"))
+            self._hand_on(line)
 
     def finish(self) -> None:
         """Hand on a last line that has no end."""
-        if self._rest and self._on_line is not None:
-            self._on_line(self._rest.decode(errors="replace"))
+        if self._rest:
+            self._hand_on(self._rest)
         self._rest = b""
+
+    def _hand_on(self, line: bytes) -> None:
+        if self._on_line is None:
+            return
+        try:
+            self._on_line(line.decode(errors="replace"))
+        except Exception as exc:
+            self.failure = exc
+            raise
 
 
 def hash_file(path: Path) -> str:
@@ -127,4 +144,9 @@ def hash_file(path: Path) -> str:
 
 def describe_space(path: str, needed: int, free: int) -> str:
     """What to say when a file does not fit."""
-    return f"no space for {path}: it needs {needed / 2**20:.1f} MiB, {free / 2**20:.1f} MiB are free; make room there"
+    return f"no space for {path}: it needs {describe_size(needed)}, {describe_size(free)} are free; make room there"
+
+
+def describe_size(count: int) -> str:
+    """Bytes for people: MiB, or KiB where a tenth of a MiB would hide what is meant."""
+    return f"{count / 2**20:.1f} MiB" if count >= 2**20 / 10 else f"{count / 2**10:.1f} KiB"

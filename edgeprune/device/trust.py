@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 from edgeprune.device.address import AdbAddress
+from edgeprune.device.known_hosts import find_known
 from edgeprune.device.lookup import resolve_host
-from edgeprune.device.ssh import HostKey, find_known_keys, read_host_key
+from edgeprune.device.ssh_login import HostKey, read_host_key
 from edgeprune.errors import HostKeyError, UsageError
 
 
@@ -28,21 +30,27 @@ def remember_host_key(key: HostKey) -> Path:
     """Append a host key to the user's known_hosts, unless it is there; gives the file.
 
     Raises:
-        HostKeyError: another key of that kind is known, or the file cannot be written.
+        HostKeyError: another key of that kind is known, this one is revoked, or the file cannot be written.
     """
-    known = find_known_keys(key.host, [key.file])
-    if known.get(key.kind) == key.base64:
-        return key.file
-    if key.kind in known:
+    known, blob = find_known(key.host, [key.file]), base64.b64decode(key.base64)
+    withdrawn = [line for line in known.revoked if line.blob == blob]
+    if withdrawn:
         raise HostKeyError(
-            f"{key.file}: has another {key.kind} key of {key.host}; if the board was set up anew, "
+            f"{withdrawn[0].where}: says that this key of {key.host} is @revoked; give the board a new one"
+        )
+    same_kind = [line for line in known.keys if line.kind == key.kind]
+    if any(line.blob == blob for line in same_kind):
+        return key.file
+    if same_kind:
+        raise HostKeyError(
+            f"{same_kind[0].where}: has another {key.kind} key of {key.host}; if the board was set up anew, "
             f"remove that first: ssh-keygen -f {key.file} -R '{key.host}'"
         )
     try:
         key.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         key.file.touch(mode=0o600)
-        text = key.file.read_text()
-        start = "\n" if text and not text.endswith("\n") else ""
+        text = key.file.read_bytes()
+        start = "\n" if text and not text.endswith(b"\n") else ""
         with key.file.open("a") as file:
             file.write(f"{start}{key.host} {key.kind} {key.base64}\n")
     except OSError as exc:

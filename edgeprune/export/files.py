@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from edgeprune.disk import describe_os_error
 from edgeprune.errors import ExportError
 
 
@@ -23,7 +24,7 @@ def write_file(path: Path, content: bytes) -> None:
         finally:
             partial.unlink(missing_ok=True)
     except OSError as exc:
-        raise ExportError(f"{path}: cannot write {len(content):,} bytes: {exc.strerror}; make room there") from exc
+        raise ExportError(f"{path}: cannot write {len(content):,} bytes: {describe_os_error(exc, path)}") from exc
 
 
 def sha256_of(path: Path) -> str:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from edgeprune.disk import describe_os_error
 from edgeprune.errors import GraphError
 from edgeprune.graph.trace import Example, export_graph, graph_of, operator_of
 
@@ -45,7 +46,7 @@ def save_model(program: GraphModule, path: Path, example: Example) -> None:
     """Write `program` as a `.pt2` without pickles: the same bytes for the same program, whole or not at all.
 
     Raises:
-        GraphError: the program does not export, or has a tensor that only a pickle can hold.
+        GraphError: the program does not export, has a tensor that only a pickle can hold, or cannot be written.
     """
     exported = export_graph(program, example)
     exported.example_inputs = None
@@ -54,10 +55,13 @@ def save_model(program: GraphModule, path: Path, example: Example) -> None:
     entries = _checked_entries(buffer, path)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        unfinished.write_bytes(_archive(entries))
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        try:
+            unfinished.write_bytes(_archive(entries))
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except OSError as exc:
+        raise GraphError(describe_os_error(exc, path)) from exc
 
 
 def load_model(path: Path) -> GraphModule:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from edgeprune.disk import describe_os_error
 from edgeprune.errors import RecipeError
 from edgeprune.recipes.pickled_arrays import read_pickled_arrays
 from edgeprune.shipped import cache_dir
@@ -174,8 +175,14 @@ def _convert_motion(document: bytes, stored: Path) -> None:
 
 def _save_arrays(stored: Path, **arrays: np.ndarray) -> None:
     partial = stored.with_suffix(".partial.npz")
-    np.savez(partial, allow_pickle=False, **arrays)
-    partial.replace(stored)
+    try:
+        try:
+            np.savez(partial, allow_pickle=False, **arrays)
+            partial.replace(stored)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as exc:
+        raise RecipeError(describe_os_error(exc, stored)) from exc
 
 
 def _convert_cifar10(package: Path, stored: Path) -> None:

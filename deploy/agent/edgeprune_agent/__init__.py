@@ -1,6 +1,6 @@
 """The agent that runs on a board: describes it, measures models and runs them.
 
-It is packed into one file, which `python3 FILE` runs. It needs Python 3.9 or newer, numpy and one inference runtime,
+It is packed into one file, which `python3 FILE` runs. It needs Python 3.8 or newer, numpy and one inference runtime,
 and imports nothing of edgeprune. It reads one JSON request from standard input, and writes JSON lines to standard
 output:
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -57,6 +58,8 @@ def serve(text: str, root: str, events: Events) -> None:
     try:
         request = json.loads(text)
         name = request["command"]
+        if request.get("lease"):
+            events.watch = lambda: find("lease", "require_held")(request)
         with find("prepare", "prepared")(request, root) if name in TIMED else nullcontext():
             find(COMMANDS[name], name)(request, root, events)
     except AgentError as exc:
@@ -66,11 +69,20 @@ def serve(text: str, root: str, events: Events) -> None:
     except BrokenPipeError:
         raise
     except OSError as exc:
-        events.emit("error", kind="disk", message=f"{exc.filename or ''}: {exc.strerror or first_line(exc)}")
+        events.emit("error", **describe_os_error(exc))
     except Exception as exc:
         traceback.print_exc()
         events.emit("error", kind="internal", message=f"{type(exc).__name__}: {first_line(exc)}")
     events.emit("end")
+
+
+def describe_os_error(exc: OSError) -> dict[str, str]:
+    """What a file or disk did not allow, as the caller understands it."""
+    place = exc.filename or f"a file of {os.path.dirname(os.path.abspath(sys.argv[0]))}"  # noqa: PTH100, PTH120
+    text = f"{place}: {exc.strerror or first_line(exc)}"
+    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+        return {"kind": "full", "message": f"{text}; make room there (edgeprune release prune), and run it again"}
+    return {"kind": "disk", "message": text}
 
 
 def find(module: str, name: str) -> Callable[..., Any]:

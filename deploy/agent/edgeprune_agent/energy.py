@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ContextManager
 
 from edgeprune_agent.errors import AgentError, first_line
 from edgeprune_agent.events import Events
 from edgeprune_agent.files import read_checked
 from edgeprune_agent.measure import keep_archive
 from edgeprune_agent.meter import Meter
-from edgeprune_agent.power import choose_meter, following, sampling
+from edgeprune_agent.power import Log, choose_meter, following, sampling
 from edgeprune_agent.timing import quiet
 from edgeprune_agent.turns import load_all
 
@@ -22,20 +22,38 @@ MARGIN_S = 0.3
 """Before and after each window the board does the same as in it: meters and clocks settle, no edge is averaged in."""
 MARGIN_POLLS = 2
 SLICE_S = 2.0
+TRY_S, TRY_SPAN_S = 5.0, 1.0
 COMMAND = "command"
 ELSEWHERE = "elsewhere"
 
 
 def meter(request: dict[str, Any], root: str, events: Events) -> None:
-    """Find a meter and read it once; the result says what it is, or why it cannot be read."""
-    found, problem = None, ""
+    """Find a meter and read it for a moment; the result says what it is and what it read, or why it cannot be read."""
+    found, problem, log = None, "", Log()
     try:
-        found = choose_meter(root, request["meter"], request["sensor"])
-        if found is not None:
-            found.read()
+        if request["meter"] == COMMAND:
+            log = read_for(following(request["run"]))
+            problem = "" if log.arrivals else log.lost or "the command says nothing; expected lines of seconds,watts"
+        else:
+            found = choose_meter(root, request["meter"], request["sensor"])
+            if found is not None:
+                found.read()
+                log = read_for(sampling(found))
+                problem = log.lost
     except (OSError, ValueError, AgentError) as exc:
         problem = first_line(exc)
-    events.emit("result", meter=found.describe() if found else None, problem=problem)
+    events.emit("result", meter=found.describe() if found else None, problem=problem, arrivals=log.arrivals)
+
+
+def read_for(readings: ContextManager[Log]) -> Log:
+    """What a meter says until that can be judged, or too long nothing comes."""
+    with readings as log:
+        deadline = time.monotonic() + TRY_S
+        while time.monotonic() < deadline and not log.lost:
+            if len(log.arrivals) > 1 and log.arrivals[-1][0] - log.arrivals[0][0] > TRY_SPAN_S:
+                break
+            time.sleep(0.05)
+    return log
 
 
 def energy(request: dict[str, Any], root: str, events: Events) -> None:
@@ -61,7 +79,7 @@ def energy(request: dict[str, Any], root: str, events: Events) -> None:
         "result",
         meter=found.describe() if found else None,
         windows=windows,
-        readings=log.readings,
+        arrivals=log.arrivals,
         lost=log.lost,
     )
 

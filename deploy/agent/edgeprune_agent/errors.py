@@ -6,7 +6,7 @@ from __future__ import annotations
 class AgentError(Exception):
     """Something that the caller can understand.
 
-    `kind` is request, hash, signature, runtime, model, meter, disk or memory.
+    `kind` is request, hash, signature, runtime, model, meter, disk, full (no space on a disk) or memory.
     """
 
     def __init__(self, kind: str, message: str) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, TextIO
 
 
@@ -19,14 +20,19 @@ def claim_stdout() -> TextIO:
 
 ALIVE_S = 5.0
 SAY_S = 10.0
+WATCH_S = 5.0
 
 
 class Events:
-    """Writes events, each flushed at once."""
+    """Writes events, each flushed at once.
+
+    `watch`, where it is set, is called every few seconds while there are any, and may end the command by raising.
+    """
 
     def __init__(self, stream: TextIO) -> None:
+        self.watch: Callable[[], None] = lambda: None
         self._stream = stream
-        self._last = self._told = time.monotonic()
+        self._last = self._told = self._watched = time.monotonic()
 
     def emit(self, event: str, **fields: Any) -> None:
         """Write one event."""
@@ -36,6 +42,7 @@ class Events:
 
     def progress(self, text: str) -> None:
         """Say what is going on."""
+        self._look()
         self.emit("progress", text=text)
         self._told = time.monotonic()
 
@@ -44,7 +51,13 @@ class Events:
         if time.monotonic() - self._told > SAY_S:
             self.progress(text)
 
+    def _look(self) -> None:
+        if time.monotonic() - self._watched > WATCH_S:
+            self._watched = time.monotonic()
+            self.watch()
+
     def alive(self) -> None:
         """Give a sign of life where nothing was written for a while."""
+        self._look()
         if time.monotonic() - self._last > ALIVE_S:
             self.emit("alive")

@@ -133,7 +133,7 @@ def start_cold(model: dict[str, Any], request: dict[str, Any], events: Events) -
     peaks = [start["peak_memory_mib"] for start in starts if start["peak_memory_mib"] is not None]
     return {
         **{name: statistics.median(values) for name, values in times.items()},
-        "cold_starts_ms": [list(pair) for pair in zip(times["init_ms"], times["first_ms"])],  # noqa: B905  Python 3.8
+        "cold_starts_ms": [list(pair) for pair in zip(times["init_ms"], times["first_ms"])],
         "peak_memory_mib": max(peaks, default=None),
         "providers": starts[0]["providers"],
     }

@@ -7,9 +7,9 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Callable, NamedTuple, Optional, Tuple
 
 from edgeprune_agent.board import find_paths, read_numbers, read_text
 from edgeprune_agent.errors import AgentError
@@ -174,7 +174,7 @@ def find_rapl(root: str, sensor: str) -> Meter | None:
     return Meter("RAPL " + "+".join(zones[zone] for zone in chosen), "rapl", "J", read, fresh=False)
 
 
-Counter = tuple[Callable[[], int], "int | None"]
+Counter = Tuple[Callable[[], int], Optional[int]]
 """How a counter in uJ is read, and after what it begins again."""
 
 

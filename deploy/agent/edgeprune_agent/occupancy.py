@@ -78,8 +78,7 @@ def describe_load(before: Load, after: Load) -> dict[str, float | None]:
     """Seconds between two moments: of the wall clock, and what others, a hypervisor and waiting took of them."""
     own_s = after.own_s - before.own_s
     busy_s, stolen_s, stalled_s = (
-        None if first is None or last is None else last - first
-        for first, last in zip(before[2:], after[2:])  # noqa: B905  Python 3.8 runs this
+        None if first is None or last is None else last - first for first, last in zip(before[2:], after[2:])
     )
     return {
         "wall_s": after.wall_s - before.wall_s,

@@ -27,10 +27,13 @@ STOP_S = 5.0
 
 
 class Log:
-    """Readings as they come, each a time in s and a value; `lost` says why they ended too soon."""
+    """Readings as they come: when by our clock, their own time, both in s, and the value.
+
+    `lost` says why they ended too soon.
+    """
 
     def __init__(self) -> None:
-        self.readings: list[tuple[float, float]] = []
+        self.arrivals: list[tuple[float, float, float]] = []
         self.lost = ""
 
 
@@ -65,7 +68,8 @@ def sample(meter: Meter, log: Log, wait: Callable[[float], bool], clock: Callabl
         while True:
             begun = clock()
             value = meter.read()
-            log.readings.append(((begun + clock()) / 2, value))
+            at_s = (begun + clock()) / 2
+            log.arrivals.append((at_s, at_s, value))
             if wait(meter.poll_s):
                 return
     except (OSError, ValueError) as exc:
@@ -92,7 +96,7 @@ def sampling(meter: Meter | None) -> Iterator[Log]:
 def following(command: Sequence[str]) -> Iterator[Log]:
     """Take the lines `seconds,watts` that a command prints while the body runs.
 
-    Its seconds are of a clock of its own: the line that came with the least delay tells how it relates to ours.
+    Its seconds are of a clock of its own.
 
     Raises:
         AgentError: the command cannot be started.
@@ -104,8 +108,7 @@ def following(command: Sequence[str]) -> Iterator[Log]:
         )
     except OSError as exc:
         raise AgentError("meter", f"[power] command: {command[0]}: {exc.strerror}") from exc
-    arrivals: list[tuple[float, float, float]] = []
-    reader = threading.Thread(target=take_lines, args=(process, arrivals), daemon=True)
+    reader = threading.Thread(target=take_lines, args=(process, log.arrivals), daemon=True)
     reader.start()
     try:
         yield log
@@ -113,8 +116,6 @@ def following(command: Sequence[str]) -> Iterator[Log]:
         if process.poll() is not None:
             log.lost = f"{command[0]} ended with exit code {process.returncode}"
         stop(process, reader)
-        delay = min((arrived - seconds for arrived, seconds, _ in arrivals), default=0.0)
-        log.readings += [(seconds + delay, watts) for _, seconds, watts in arrivals]
 
 
 def take_lines(process: subprocess.Popen[str], arrivals: list[tuple[float, float, float]]) -> None:

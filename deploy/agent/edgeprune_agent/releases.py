@@ -20,12 +20,14 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from edgeprune_agent.errors import AgentError
 from edgeprune_agent.events import Events
 from edgeprune_agent.files import home
+from edgeprune_agent.lease import find_holder, guarded
 from edgeprune_agent.signatures import check_signature, find_signers
 
 ID = re.compile(r"[0-9a-f]{16}")
@@ -38,10 +40,20 @@ SPARE_BYTES = 1 << 20
 
 
 def release(request: dict[str, Any], root: str, events: Events) -> None:
-    """Do one thing with the releases; the result says how they stand, and what else there is to say."""
+    """Do one thing with the releases; the result says how they stand, and what else there is to say.
+
+    With `instead_of_lease`, the request for a lease that there was no room for, the leases stay locked meanwhile.
+
+    Raises:
+        AgentError: somebody else has the lease.
+    """
     folder = home() / "releases"
     folder.mkdir(exist_ok=True)
-    said = ACTIONS[request["action"]](folder, request)
+    wanted = request.get("instead_of_lease")
+    with guarded(wanted) if wanted else nullcontext():
+        if wanted and find_holder(wanted) is not None:
+            raise AgentError("request", "somebody else uses or has reserved this board; try again later")
+        said = ACTIONS[request["action"]](folder, request)
     events.emit("result", **said, releases=describe(folder), folder=str(folder))
 
 
@@ -61,16 +73,21 @@ def prepare(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
             write_whole(place / SIGNATURE, request["signature"])
         return {"there": True}
     part, model = part_of(place), read_manifest(content)["model"]
+    if part.is_symlink() or (part.exists() and not part.is_dir()):
+        remove_all(part)
     begun = part / model["file"]
+    if begun.is_symlink() or begun.is_dir():
+        remove_all(begun)
     had = begun.stat().st_size if begun.is_file() else 0
     needed = max(0, model["bytes"] - had) + SPARE_BYTES
     free = shutil.disk_usage(folder).free
     if needed <= free:
         part.mkdir(exist_ok=True)
-        (part / MANIFEST).write_bytes(content)
-        (part / RUNNER).write_text(request["runner"], "utf-8")
-        if signature:
-            (part / SIGNATURE).write_bytes(signature)
+        files = {MANIFEST: content, RUNNER: request["runner"].encode(), **({SIGNATURE: signature} if signature else {})}
+        for name, text in files.items():
+            if (part / name).is_symlink() or (part / name).is_dir():
+                remove_all(part / name)
+            (part / name).write_bytes(text)
     return {"there": False, "needed": needed, "free": free, "part": str(begun), "had": had, "sha256": hash_of(begun)}
 
 
@@ -86,14 +103,14 @@ def finish(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
         verify(part)
     except AgentError:
         for name in MODELS:
-            (part / name).unlink(missing_ok=True)
+            remove_all(part / name)
         raise
     require_signed(part)
     for path in sorted(part.iterdir()):
-        sync(path)
+        if path.is_file() and not path.is_symlink():
+            sync(path)
     sync(part)
-    if place.is_dir():  # damaged since it came here
-        shutil.rmtree(place)
+    remove_all(place)  # damaged since it came here
     part.replace(place)
     sync(folder)
     return {}
@@ -106,7 +123,7 @@ def activate(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
         AgentError: there is no such release, it is damaged, not signed as this board asks, or does not run here.
     """
     place = find(folder, request["id"])
-    if not place.is_dir():
+    if place.is_symlink() or not place.is_dir():
         raise AgentError("request", f"no release {request['id']} here")
     verify(place)
     require_signed(place)
@@ -136,14 +153,22 @@ def rollback(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def prune(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
-    """Remove all releases but the active one, the one to go back to, and the newest `keep` of the rest."""
+    """Remove all releases but the active one, the one to go back to, and the newest `keep` of the rest.
+
+    What broken pushes and removals have left goes first: it makes room, and stands in nobody's way then.
+    """
+    for path in folder.glob("*.part"):
+        remove_all(path)
     kept = {find_current(folder), find_previous(folder)}
     rest = [path for path in list_places(folder) if path.name not in kept]
     removed = rest[: len(rest) - request["keep"]] if request["keep"] < len(rest) else []
     for path in removed:
-        path.replace(part_of(path))
-    for path in folder.glob("*.part"):
-        shutil.rmtree(path)
+        gone = part_of(path)
+        try:
+            path.replace(gone)
+        except OSError:  # no room for a longer name
+            gone = path
+        remove_all(gone)
     return {"removed": [path.name for path in removed]}
 
 
@@ -155,6 +180,17 @@ ACTIONS = {
     "rollback": rollback,
     "prune": prune,
 }
+
+
+def remove_all(path: Path) -> None:
+    """Remove a file, a link or a folder with all that is in it; nothing where there is nothing."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    path.chmod(0o700)
+    for inner in path.iterdir():
+        remove_all(inner)
+    path.rmdir()
 
 
 def find(folder: Path, name: object) -> Path:
@@ -254,7 +290,10 @@ def is_whole(place: Path) -> bool:
 
 def read_file(path: Path) -> bytes:
     """What a file holds; nothing where there is none."""
-    return path.read_bytes() if path.is_file() else b""
+    try:
+        return path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+    except OSError:
+        return b""
 
 
 def hash_of(path: Path) -> str:
@@ -287,9 +326,12 @@ def try_out(place: Path) -> str:
 
 def switch(folder: Path, name: str) -> None:
     """Let `current` lead to another release, at one moment."""
-    link = folder / f"{CURRENT}.new"
-    link.unlink(missing_ok=True)
+    link, place = folder / f"{CURRENT}.new", folder / CURRENT
+    remove_all(link)
     link.symlink_to(name)
+    if place.is_dir() and not place.is_symlink():  # nobody but a stranger makes a folder of that name
+        remove_all(folder / f"{CURRENT}.part")
+        place.replace(folder / f"{CURRENT}.part")
     link.replace(folder / CURRENT)
     sync(folder)
 
@@ -297,7 +339,7 @@ def switch(folder: Path, name: str) -> None:
 def find_current(folder: Path) -> str | None:
     """The active release."""
     link = folder / CURRENT
-    name = str(link.readlink()) if link.is_symlink() else ""
+    name = os.readlink(link) if link.is_symlink() else ""
     return name if ID.fullmatch(name) and (folder / name).is_dir() else None
 
 
@@ -313,8 +355,8 @@ def find_previous(folder: Path) -> str | None:
 def read_activated(folder: Path) -> list[str]:
     """The releases in the order in which they became active; none where that cannot be read."""
     try:
-        names = json.loads((folder / ACTIVATED).read_text("utf-8"))
-    except (OSError, ValueError):
+        names = json.loads(read_file(folder / ACTIVATED))
+    except (ValueError, RecursionError):
         return []
     return [name for name in names if isinstance(name, str) and ID.fullmatch(name)] if isinstance(names, list) else []
 
@@ -330,15 +372,15 @@ def describe(folder: Path) -> list[dict[str, Any]]:
     current, previous, rows = find_current(folder), find_previous(folder), []
     for place in [*list_places(folder), *sorted(folder.glob("*.part"))]:
         try:
-            manifest = read_manifest((place / MANIFEST).read_bytes())
-        except (AgentError, OSError):
+            manifest = read_manifest(read_file(place / MANIFEST))
+        except AgentError:
             manifest = None
         rows.append({
             "id": place.name[:16],
             "whole": ID.fullmatch(place.name) is not None,
             "current": place.name == current,
             "previous": place.name == previous,
-            "bytes": sum(path.stat().st_size for path in place.iterdir() if path.is_file()),
+            "bytes": sum(path.lstat().st_size for path in place.iterdir()) if place.is_dir() else 0,
             "manifest": manifest,
             "signature": describe_signature(place),
         })  # fmt: skip
@@ -348,6 +390,9 @@ def describe(folder: Path) -> list[dict[str, Any]]:
 def write_whole(path: Path, text: str) -> None:
     """Write a file whole."""
     partial = path.with_suffix(".new")
+    remove_all(partial)
+    if path.is_dir() and not path.is_symlink():
+        remove_all(path)
     partial.write_text(text, "utf-8")
     sync(partial)
     partial.replace(path)

@@ -53,8 +53,7 @@ def settle_shape(name: str, sizes: Sequence[Size], wanted: Sequence[int] | None,
     """
     if wanted is not None:
         fits = len(wanted) == len(sizes) and all(
-            not is_fixed(size) or size == value
-            for size, value in zip(sizes, wanted)  # noqa: B905  Python 3.8
+            not is_fixed(size) or size == value for size, value in zip(sizes, wanted)
         )
         if not fits or not all(is_fixed(value) for value in wanted):
             raise AgentError("request", f"shape of {name}: {list(wanted)} does not fit {describe(sizes)}")

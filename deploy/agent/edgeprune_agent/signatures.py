@@ -12,7 +12,6 @@ from __future__ import annotations
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Optional
 
 from edgeprune_agent.errors import AgentError
 
@@ -22,7 +21,7 @@ IDENTITY, NAMESPACE = "edgeprune", "edgeprune-release"
 VERIFY_S = 30
 
 
-def find_signers(folder: Path) -> Optional[Path]:  # noqa: UP045  Python 3.9
+def find_signers(folder: Path) -> Path | None:
     """The file that says whose releases are taken; one that is there counts, be it a broken link or without any key."""
     return next((path for path in (SYSTEM, folder / OWN) if path.is_symlink() or path.exists()), None)
 
