@@ -268,6 +268,30 @@ def test_causes_are_told_from_values(change: Callable[[np.ndarray], np.ndarray],
     assert find_cause(values, change(values), first_axis=1).startswith(cause)
 
 
+def in_float16(values: np.ndarray) -> np.ndarray:
+    return values.astype(np.float16).astype(np.float32)
+
+
+def in_bfloat16(values: np.ndarray) -> np.ndarray:
+    return torch.from_numpy(values).bfloat16().float().numpy()
+
+
+@pytest.mark.parametrize(("name", "cast"), [("float16", in_float16), ("bfloat16", in_bfloat16)])
+def test_values_in_sixteen_bits_are_told_from_a_wrong_scale(
+    name: str, cast: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    """Of a channel that float16 cannot hold as much is left as a wrong scale would leave."""
+    values = normal(8, 16, 6, 6)
+    values[:, 3] *= 3e-8
+    assert find_cause(values, cast(values), first_axis=1).startswith(f"the values are in {name} (")
+    assert find_cause(cast(values), values, first_axis=1).startswith(f"the reference is in {name} (")
+    assert find_cause(cast(values), cast(values) * 2, first_axis=1).startswith("wrong scale: 2 times")
+    assert "float16" not in find_cause(values, values + normal(8, 16, 6, 6, seed=2) * np.float32(0.1), first_axis=1)
+    tripled = values.copy()
+    tripled[:, :2] *= 3
+    assert find_cause(values, cast(tripled), first_axis=1).startswith("wrong scale in channel 0, 1 of 16")
+
+
 def test_a_broken_link_of_the_line_names_the_layer(tmp_path: Path) -> None:
     example = torch.zeros(1, *ODD_SHAPE)
     program = traced(seeded(OddNet), example)

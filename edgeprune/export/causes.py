@@ -49,6 +49,39 @@ def find_lost_channels(reference: np.ndarray, other: np.ndarray) -> str:
     return ""
 
 
+def _find_short_float(wanted: np.ndarray, found: np.ndarray, _: int) -> str:
+    """One side held in 16 bits where the other is not, and apart by no more than that makes."""
+    if min(len(np.unique(wanted)), len(np.unique(found))) <= FEW_VALUES:
+        return ""
+    for name, cast, bits, least in SHORT_FLOATS:
+        short = [bool((cast(side) == side).all()) for side in (wanted, found)]
+        apart = np.abs(found - wanted) > ROUNDINGS * (2.0**-bits * np.abs(wanted) + least)
+        if short[0] != short[1] and apart.mean() < 0.01:
+            side = "reference is" if short[0] else "values are"
+            return f"the {side} in {name} ({bits} bits, nothing below {least:.1g}), the others in float32"
+    return ""
+
+
+def _to_float16(values: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return values.astype(np.float16).astype(np.float64)
+
+
+def _to_bfloat16(values: np.ndarray) -> np.ndarray:
+    """Cut to the upper half of a float32, which is all that a bfloat16 has."""
+    return (np.ascontiguousarray(values, np.float32).view(np.uint32) & 0xFFFF0000).view(np.float32).astype(np.float64)
+
+
+SHORT_FLOATS: tuple[tuple[str, Callable[[np.ndarray], np.ndarray], int, float], ...] = (
+    ("bfloat16", _to_bfloat16, 8, 2.0**-133),
+    ("float16", _to_float16, 11, 2.0**-24),
+)
+"""Name, cast, bits of a value and the least one above zero of floats in 16 bits."""
+ROUNDINGS = 16
+"""In units of the last place: how far a layer's output is off where all before it was rounded too."""
+FEW_VALUES = 32
+
+
 def _find_scale(wanted: np.ndarray, found: np.ndarray, _: int) -> str:
     if wanted.size < 3 or wanted.std() == 0 or found.std() == 0:
         return ""
@@ -126,12 +159,13 @@ def _find_saturation(wanted: np.ndarray, found: np.ndarray, _: int) -> str:
 
 def _find_coarse_step(wanted: np.ndarray, found: np.ndarray, _: int) -> str:
     steps = len(np.unique(found))
-    if steps <= 32 and len(np.unique(wanted)) > 4 * steps:
+    if steps <= FEW_VALUES and len(np.unique(wanted)) > 4 * steps:
         return f"scale too coarse: only {steps} distinct values"
     return ""
 
 
 CAUSES: tuple[Callable[[np.ndarray, np.ndarray, int], str], ...] = (
+    _find_short_float,
     _find_dead,
     _find_scale,
     _find_channel_scale,
