@@ -40,6 +40,7 @@ STEPS = {
     "recover": "fine-tune with distillation from the original",
     "export": "ONNX and TFLite, fp32 and int8, each checked",
     "measure": "push, measure latency and quality on the board",
+    "confirm": "measure what ships again beside the unpruned file, in fresh processes",
     "gate": "judge by the gates",
     "report": "report.json, report.html, gates.junit.xml",
 }

@@ -40,7 +40,7 @@ RECIPES = {
     "with a metric of no direction": ("def metric(outputs, targets): return 1.0", "which direction is better"),
     "that cannot be traced": (
         "class Net(nn.Module):\n def forward(self, x):\n  y = x.flatten(1)[:, :3]\n"
-        "  return y if x.sum() > 0 else -y\n"
+        "  return y if x.min() > -1e9 else -y\n"
         "def model(): return Net()",
         "torch.export|export",
     ),

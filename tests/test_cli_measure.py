@@ -18,6 +18,7 @@ from edgeprune import cli_measure
 from edgeprune.cli import main
 from edgeprune.core.layers import LayerShape
 from edgeprune.core.measurement import Conditions, DeviceFacts, Measurement
+from edgeprune.core.windows import Window
 from edgeprune.device import phone
 
 LARGE = LayerShape("conv", 64, 64, (3, 3), (1, 1), 1, (16, 16), (1, 1))
@@ -120,6 +121,14 @@ def test_a_file_against_itself_is_neither_faster_nor_slower_than_its_margin(call
     assert (code == 4) == (found["verdict"] == "inconclusive")
 
 
+def steady_windows(latency_ms: float) -> tuple[Window, ...]:
+    """Thirty windows of one run each, in ten processes that differ by tenths of a percent."""
+    return tuple(
+        Window(number % 10, 0.1 * number, latency_ms * (1 + 0.001 * (number % 10)), 1, latency_ms, 1.0, 0.0)
+        for number in range(30)
+    )
+
+
 @pytest.mark.parametrize(("problems", "verdict"), [((), "slower"), (("throttled: under-voltage",), "inconclusive")])
 def test_nothing_follows_from_a_run_that_is_not_valid(
     problems: tuple[str, ...], verdict: str, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -128,7 +137,18 @@ def test_nothing_follows_from_a_run_that_is_not_valid(
         facts = DeviceFacts("board", "aarch64", "", "a CPU", 4, (), 1000, "", "", "", {})
         taken = {
             name: Measurement(
-                name, "", "onnxruntime", "1", "", Conditions(1), 1.0, 1.0, 1, (ms,) * 30, None, rounds=(1,) * 30
+                name,
+                "",
+                "onnxruntime",
+                "1",
+                "",
+                Conditions(1),
+                1.0,
+                1.0,
+                1,
+                (ms,) * 30,
+                None,
+                windows=steady_windows(ms),
             )
             for name, ms in (("A", 1.0), ("B", 2.0))
         }
@@ -136,7 +156,8 @@ def test_nothing_follows_from_a_run_that_is_not_valid(
 
     monkeypatch.setattr(phone, "measure_files", measure)
     model, output = make_model(tmp_path, "onnxruntime"), tmp_path / "compared.json"
-    code, said, _ = call("compare", model.path, model.path, "--output", output)
+    code, said, told = call("compare", model.path, model.path, "--output", output)
+    assert output.exists(), told
     found = json.loads(output.read_text())["comparison"]
     assert (code, found["verdict"]) == (4 if problems else 0, verdict)
     assert ("is slower than" in said) == (not problems)

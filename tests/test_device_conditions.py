@@ -14,6 +14,7 @@ from edgeprune_agent.measure import describe_conditions
 from edgeprune_agent.parsers import describe_throttled
 from edgeprune_agent.prepare import find_cores
 from edgeprune_agent.sustain import describe_window
+from edgeprune_agent.timing import Window
 from test_device_conversations import MODEL, open_board
 from test_device_facts import write_tree
 
@@ -43,7 +44,8 @@ def test_throttle_events_count_where_they_grow_during_the_run(
 @pytest.mark.parametrize(("before", "after", "said"), [(7, 7, []), (7, 8, ["thermal throttling"]), (8, 7, [])])
 def test_a_window_of_a_long_run_tells_its_own_throttle_events(before: int, after: int, said: list[str]) -> None:
     first, second = with_events(before, after)
-    assert describe_window(1.0, [3, 1, 2], first, second)["throttled"] == said
+    taken = Window(0, [3, 1, 2], 6, 6, 0, 0)
+    assert describe_window(1.0, taken, first, second)["throttled"] == said
 
 
 @pytest.mark.parametrize(

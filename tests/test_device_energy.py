@@ -23,6 +23,7 @@ from test_device_facts import write_tree
 from edgeprune.core.document import Figures, gate_figures
 from edgeprune.core.energy import Energy, parse_windows
 from edgeprune.core.gate import FAIL, INCONCLUSIVE, PASS, Gate, judge
+from edgeprune.core.limits import Costs
 from edgeprune.core.measurement import Conditions, Measurement, Protocol, parse_measurement
 from edgeprune.core.target import HERE, METERS, ON_DEVICE, PLUGS, Budget, PowerSource, Target, parse_target
 from edgeprune.device import energy, meters
@@ -331,7 +332,7 @@ def test_an_energy_run_that_is_not_whole_is_an_error(
 def figures(found: Energy | None) -> Figures:
     taken = Measurement("a", "", "onnxruntime", "1", "f", Conditions(threads=1), 1.0, 1.0, 10, (1.0, 1.1), None)
     with_energy = add_energy({"a": taken}, {"a": found} if found else {})["a"]
-    return Figures(Any, with_energy, 90.0, 10, 1, 1)  # type: ignore[arg-type]
+    return Figures(Any, with_energy, 90.0, 10, Costs(1, 1, 1, 1))  # type: ignore[arg-type]
 
 
 def energy_of(value: float | None, error: float = 1.0, reason: str = "") -> Energy:

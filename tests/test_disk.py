@@ -53,7 +53,7 @@ def save_net(place: Path) -> None:
 
 def enter_run(place: Path) -> None:
     with open_run(place / "run", {"target": "local"}) as run:
-        run.path("stages/a")
+        run.begin()
 
 
 WRITERS: dict[str, Callable[[Path], object]] = {

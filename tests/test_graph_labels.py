@@ -135,6 +135,30 @@ def test_a_whole_made_of_frozen_parts_is_frozen_for_the_reason_of_a_part() -> No
     assert not solution.frozen.keys() & set(solution.atoms[free].reshape(-1).tolist())
 
 
+def test_freezing_a_whole_of_few_parts_leaves_those_of_many_alone() -> None:
+    labels = Labels()
+    few, many = fresh(labels, 4), fresh(labels, 8)
+    parts = [dim for dim in labels.split(few, (2, 2)) if dim is not None]
+    labels.split(many, (2, 2, 2))
+    labels.freeze(few, "why")
+    solution = solve(labels)
+    assert NONE not in solution.frozen
+    assert {solution.frozen[int(atom)] for dim in parts for atom in solution.atoms[dim][:, 0]} == {"why"}
+    assert not any(atom in solution.frozen for one in atoms_of(labels, many) for atom in one)
+
+
+def test_what_a_part_of_a_product_hangs_on_as_a_whole_stays() -> None:
+    """The columns of the first head, viewed as two dimensions: these live as long as that head."""
+    labels = Labels()
+    heads, columns = fresh(labels, 3), fresh(labels, 4)
+    merged = labels.merge((heads, columns), (3, 4))
+    assert merged is not None
+    labels.split(merged[:4], (2, 2))
+    solution = solve(labels)
+    assert [bool(one & solution.frozen.keys()) for one in atoms_of(labels, heads)] == [True, False, False]
+    assert solution.frozen[int(solution.atoms[heads[0], 0])] == "the whole dimension hangs on it"
+
+
 def test_a_whole_is_frozen_only_where_all_of_its_parts_are() -> None:
     labels = Labels()
     whole = fresh(labels, 4)

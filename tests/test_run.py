@@ -240,7 +240,7 @@ def test_an_error_of_this_machine_is_told_with_its_place_and_the_way_on(tmp_path
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     with open_run(tmp_path, REQUEST) as run:
         (tmp_path / "artifacts").write_text("a file in its place")
-        with pytest.raises(RunError, match="artifacts: cannot be made"):
+        with pytest.raises(RunError, match="artifacts: File exists; check the path"):
             run.path("artifacts/model.onnx")
 
 

@@ -46,10 +46,6 @@ class Extent:
         """
         return self.constant + sum(factor * prod(widths[name] for name in names) for factor, names in self.terms)
 
-    def share(self, parts: int) -> Extent:
-        """The count of each of so many equal parts."""
-        return Extent(self.constant // parts, tuple((factor // parts, names) for factor, names in self.terms))
-
     def within(self, branches: tuple[str, ...]) -> Extent:
         """The count inside residual branches: none once one of them is cut."""
         terms = ((self.constant, ()), *self.terms) if self.constant else self.terms

@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from math import exp, log
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.sparse import csr_matrix, diags, hstack
-from scipy.sparse.linalg import spsolve
 
 from edgeprune.core.answers import positive
 from edgeprune.core.statistics import CONFIDENCE, student_interval
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 DISTURBED = 0.05
 """A window whose threads waited for a core for more than this share of it was not the process's own."""
@@ -127,6 +129,9 @@ def fit_common_speed(windows: Mapping[str, Sequence[Window]]) -> dict[str, Stead
 
 def _fit(files: np.ndarray, at_s: np.ndarray, logs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The logarithm of each file's latency, and that of the common speed at each window."""
+    from scipy.sparse import csr_matrix, diags, hstack
+    from scipy.sparse.linalg import spsolve
+
     count = len(logs)
     places, knots_s = _interpolate(at_s)
     design = hstack([csr_matrix((np.ones(count), (np.arange(count), files))), places]).tocsr()
@@ -159,6 +164,8 @@ def _find_noise(files: np.ndarray, at_s: np.ndarray, logs: np.ndarray) -> np.nda
 
 def _interpolate(at_s: np.ndarray) -> tuple[csr_matrix, np.ndarray]:
     """A matrix that takes values at knots to values at these times, and the times of the knots."""
+    from scipy.sparse import csr_matrix
+
     ticks = np.unique(np.floor((at_s - at_s.min()) / STEP_S))
     knots_s = np.unique(np.concatenate([ticks, ticks + 1])) * STEP_S
     left = np.clip(np.searchsorted(knots_s, at_s - at_s.min(), side="right") - 1, 0, len(knots_s) - 2)

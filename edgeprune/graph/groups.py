@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from itertools import product
 from math import prod
 
 import numpy as np
@@ -83,7 +83,8 @@ def find_groups(program: GraphModule, ignore: Collection[str] = ()) -> Analysis:
     found = _gather(walk, solution)
     frozen = {name: _reason(atoms, solution) for name, atoms in found.items()}
     branches = find_branches(program, {use.node: use.weight for use in walk.layers})
-    extent = partial(_extent, _free_owners(found, frozen, solution), list(found.items()), solution)
+    sizes = [(name, len(atoms)) for name, atoms in found.items()]
+    extent = _Counting(_free_owners(found, frozen, solution), solution, sizes).extent
     return Analysis(
         groups=(*_describe(walk, solution, found, frozen), *_describe_branches(walk, branches, ignore)),
         layers=tuple(_layers(layers, extent, branches)),
@@ -218,27 +219,44 @@ def _free_owners(found: Mapping[str, Array], frozen: Mapping[str, str], solution
     return owner
 
 
-def _extent(owner: Array, groups: Sequence[tuple[str, Array]], solution: Solution, size: int, dim: Dim) -> Extent:
-    """A count of slices as it follows the widths of the groups; without labels it is fixed at `size`.
+@dataclass(frozen=True)
+class _Counting:
+    """What counts of slices follow: the owner of each atom, the sizes of the groups by name, in that order."""
 
-    Labels may be of as many inputs as the batch has.
-    """
-    if dim is None:
-        return Extent(size)
-    row = np.sort(owner[solution.atoms[dim]], axis=1)
-    kinds, counts = np.unique(row, axis=0, return_counts=True)
-    constant, terms = 0, []
-    for kind, count in zip(kinds, counts, strict=True):
-        own = [groups[index] for index in kind if index != NONE]
-        if own:
-            terms.append((int(count) // prod(len(atoms) for _, atoms in own), tuple(name for name, _ in own)))
-        else:
-            constant += int(count)
-    return Extent(constant, tuple(terms)).share(len(dim) // size)
+    owner: Array
+    solution: Solution
+    sizes: Sequence[tuple[str, int]]
+    known: dict[int, Counter[tuple[int, ...]]] = field(default_factory=dict)
+
+    def extent(self, size: int, dims: Dims) -> Extent:
+        """How the number of combinations of slices of some dimensions, `size` in all, follows the groups' widths."""
+        combined = Counter[tuple[int, ...]]({(): 1})
+        for dim in dims:
+            kinds = self._kinds(dim) if dim is not None else {(): 1}
+            pairs = product(combined.items(), kinds.items())
+            combined = Counter[tuple[int, ...]]()
+            for (left, one), (right, other) in pairs:
+                combined[tuple(sorted((*left, *right)))] += one * other
+        total, terms = sum(combined.values()), list[tuple[int, tuple[str, ...]]]()
+        for kind, count in combined.items():
+            own = [self.sizes[index] for index in kind]
+            factor = count * size // (total * prod(width for _, width in own))
+            terms.append((factor, tuple(name for name, _ in own)))
+        return Extent(sum(factor for factor, names in terms if not names), tuple(term for term in terms if term[1]))
+
+    def _kinds(self, dim: Array) -> Counter[tuple[int, ...]]:
+        """How many slices hang on which groups."""
+        if id(dim) not in self.known:
+            rows, counts = np.unique(np.sort(self.owner[self.solution.atoms[dim]], axis=1), axis=0, return_counts=True)
+            found = Counter[tuple[int, ...]]()
+            for row, count in zip(rows.tolist(), counts.tolist(), strict=True):
+                found[tuple(index for index in row if index != NONE)] += count
+            self.known[id(dim)] = found
+        return self.known[id(dim)]
 
 
 def _layers(
-    uses: Iterable[LayerUse], extent: Callable[[int, Dim], Extent], branches: Mapping[str, Branch]
+    uses: Iterable[LayerUse], extent: Callable[[int, Dims], Extent], branches: Mapping[str, Branch]
 ) -> Iterator[Layer]:
     times: Counter[str] = Counter()
     for use in uses:
@@ -247,7 +265,8 @@ def _layers(
         name = use.weight.removesuffix(".weight") + (f"@{turn}" if turn > 1 else "")
         around = tuple(name for name, one in branches.items() if use.node in one.nodes or use.node == one.add)
         cin, cout = extent(use.shape.cin, use.cin).within(around), extent(use.shape.cout, use.cout).within(around)
-        space = tuple(map(extent, use.shape.size, use.space)) if any(dim is not None for dim in use.space) else ()
+        space = tuple(map(extent, use.shape.size, use.space))
+        space = space if any(one.groups for one in space) else ()
         yield Layer(name, use.shape, cin, cout, extent(use.shape.groups, use.groups), space)
 
 

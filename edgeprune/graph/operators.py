@@ -12,12 +12,11 @@ from torch.fx.node import map_arg
 from edgeprune.core import steps as kinds
 from edgeprune.core.layers import ACTIVATIONS, ATTENTION, Window
 from edgeprune.core.steps import Operator, Place, Step, list_operators
-from edgeprune.graph.labels import Dim
 from edgeprune.graph.rules_layers import each_axis
 from edgeprune.graph.rules_shapes import swapped_axes
 from edgeprune.graph.rules_values import RESIZINGS
 from edgeprune.graph.trace import operator_of, sizes_of
-from edgeprune.graph.walk import LayerUse, Walk, arg
+from edgeprune.graph.walk import Dims, LayerUse, Walk, arg
 
 SAME = "contiguous clone detach alias dropout feature_dropout alpha_dropout feature_alpha_dropout to _to_copy type_as"
 """Operators that give their operand as it is."""
@@ -73,12 +72,10 @@ def _describe(operator: Operator, walk: Walk, layers: Mapping[str, LayerUse], no
     return LayerUse(operator.step.name, name, operator.shape, cin, cout, groups, space)
 
 
-def _labels(place: Place, walk: Walk, nodes: Mapping[str, Node]) -> Dim:
+def _labels(place: Place, walk: Walk, nodes: Mapping[str, Node]) -> Dims:
     tensor, axes = place
-    if not axes:
-        return None
-    dims, sizes = walk.dims(nodes[tensor]), walk.sizes(nodes[tensor])
-    return walk.labels.merge([dims[axis] for axis in axes], [sizes[axis] for axis in axes]) if dims else None
+    dims = walk.dims(nodes[tensor]) if tensor else ()
+    return tuple(dims[axis] for axis in axes) if dims else ()
 
 
 def _read_steps(walk: Walk, layers: Mapping[str, LayerUse]) -> tuple[list[Step], dict[str, tuple[int, ...]]]:

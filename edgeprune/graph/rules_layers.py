@@ -61,8 +61,8 @@ def _convolve(node: Node, walk: Walk, groups: int, transposed: bool) -> Value:
         walk.inner[node.name] = inner
     if source in walk.fed:
         shape = _shape(node, walk, axis, groups, transposed)
-        name, places = weight_name(weight) or node.name, _passed(node, walk, dims[axis + 1 :])
-        walk.layers.append(LayerUse(node.name, name, shape, dims[axis], cout, inner, places))
+        name, places = weight_name(weight) or node.name, tuple((dim,) for dim in _passed(node, walk, dims[axis + 1 :]))
+        walk.layers.append(LayerUse(node.name, name, shape, dims[axis : axis + 1], (cout,), (inner,), places))
     return (*dims[:axis], cout, *space)
 
 
@@ -166,8 +166,8 @@ def _note_linear(node: Node, walk: Walk, operands: tuple[Any, Any], axis: int, c
     dims, sizes = list(walk.dims(source)), list(walk.sizes(source))
     cin, width = dims.pop(axis), sizes.pop(axis)
     shape = describe_linear(width, walk.sizes(node)[axis], prod(sizes) // walk.batch)
-    space = (walk.labels.merge(dims, sizes),) if shape.size else ()
-    walk.layers.append(LayerUse(node.name, weight_name(weight) or node.name, shape, cin, cout, space=space))
+    space = (tuple(dims),) if shape.size else ()
+    walk.layers.append(LayerUse(node.name, weight_name(weight) or node.name, shape, (cin,), (cout,), space=space))
 
 
 def affine_product(node: Node, walk: Walk) -> Value:

@@ -31,19 +31,19 @@ class Use:
 
 @dataclass(frozen=True)
 class LayerUse:
-    """An operator that takes time, as it was met: its shape, and the labels that its channel counts follow.
+    """An operator that takes time, as it was met: its shape, and the labels that its counts follow.
 
-    `weight` is what it is named by, `space` the labels of its places, for each axis of the shape's size. Labels may be
-    those of all inputs of the batch that the sizes are for.
+    A count is that of all combinations of slices of some dimensions, be it of all inputs of the batch that the sizes
+    are for. `weight` is what it is named by, `space` has the dimensions of its places for each axis of the size.
     """
 
     node: str
     weight: str
     shape: LayerShape
-    cin: Dim
-    cout: Dim
-    groups: Dim = None
-    space: tuple[Dim, ...] = ()
+    cin: Dims
+    cout: Dims
+    groups: Dims = ()
+    space: tuple[Dims, ...] = ()
 
 
 @dataclass(frozen=True)
