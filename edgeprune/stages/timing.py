@@ -17,7 +17,9 @@ from edgeprune.errors import ProfileError
 from edgeprune.stages.job import Job
 
 QUICK = Protocol(min_samples=60, min_duration_s=0.5, rounds=60, processes=4, max_warmup_s=0.5)
-"""Enough to compare nets that take turns; the final figures are taken by the target's own protocol."""
+"""Enough to compare nets that take turns; the final figures are taken by the target's own protocol.
+
+A target that asks for less of something gets that."""
 TWIN = "twin"
 """The first of the nets once more: what it seems to take more or less is how far figures may be off."""
 TWIN_TOLERANCE = 0.02
@@ -55,8 +57,9 @@ def time_nets(job: Job, files: Mapping[str, Path]) -> NetTimes:
     models.append(replace(models[0], name=TWIN))
     windows: dict[str, tuple[Window, ...]] = {model.name: () for model in models}
     problems: tuple[str, ...] = ()
+    protocol = _shorten(job.target.protocol)
     for number in range(SESSIONS):
-        measured = measure_models(job.device, models, job.target.threads, QUICK, lambda _: None)
+        measured = measure_models(job.device, models, job.target.threads, protocol, lambda _: None)
         windows = {name: windows[name] + _number(measured[name], number) for name in windows}
         problems += tuple(find_neighbours(measured[TWIN].conditions))
         steady = fit_common_speed(windows)
@@ -71,6 +74,11 @@ def time_nets(job: Job, files: Mapping[str, Path]) -> NetTimes:
             "command again, or add --allow-busy"
         )
     return NetTimes({name: steady[name].latency_ms for name in files}, gap, tuple(dict.fromkeys(problems)))
+
+
+def _shorten(protocol: Protocol) -> Protocol:
+    names = ("min_samples", "min_duration_s", "rounds", "processes", "max_warmup_s")
+    return replace(QUICK, **{name: min(getattr(QUICK, name), getattr(protocol, name)) for name in names})
 
 
 def _number(measurement: Measurement, session: int) -> tuple[Window, ...]:
