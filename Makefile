@@ -12,7 +12,8 @@ demo: .venv/.demo
 
 test: check
 	sh deploy/setup/test_packages.sh
-	$(BIN)/python -m pytest -m "not device and not slow"
+	$(BIN)/python -m pytest -m "not device and not slow and not alone" --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not device and not slow and alone"
 
 test-devices: .venv/.dev
 	sh deploy/setup/test_packages.sh

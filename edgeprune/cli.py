@@ -222,7 +222,7 @@ def measure(
         raise UsageError("--sustained, --output and --shape are for a ready file: edgeprune measure MODEL --target ...")
     else:
         with _open(directory, asked) as job:
-            _run_line(job, "measure")
+            _run_line(job, "confirm")
             _show(job, "measure")
 
 
@@ -371,7 +371,7 @@ def _judge_again(directory: Path, stages: Sequence[str], gates: Path | None = No
     from edgeprune.stages.job import open_job
 
     with open_job(directory, dict.fromkeys(REQUEST), _say, gates and gates.resolve()) as job:
-        job.run.result("measure" if "gate" in stages else "gate")
+        job.run.result("confirm" if "gate" in stages else "gate")
         job.run.forget(*stages)
         for name in stages:
             _say(name)

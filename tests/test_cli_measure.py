@@ -21,6 +21,8 @@ from edgeprune.core.measurement import Conditions, DeviceFacts, Measurement
 from edgeprune.core.windows import Window
 from edgeprune.device import phone
 
+pytestmark = pytest.mark.alone
+
 LARGE = LayerShape("conv", 64, 64, (3, 3), (1, 1), 1, (16, 16), (1, 1))
 TARGET = """
 description = "this machine, quickly"

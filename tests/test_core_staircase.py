@@ -64,9 +64,15 @@ def test_many_points_are_labelled_at_the_ends() -> None:
 
 
 def test_facts_name_the_validation_error_or_say_that_there_is_none() -> None:
-    profiled = {"correction": {"error": 0.034, "variants": 12}, "device": {"host": "pi", "cpu": "Cortex-A72"}}
+    profiled = {
+        "correction": {"error": 0.034, "variants": 12},
+        "device": {"host": "pi", "cpu": "Cortex-A72"},
+        "twin_gap": 0.013,
+    }
     text = render_table_facts(STAIRS, profiled)
-    assert re.search(r"validation +whole nets missed by 3\.4% on average, leave one out of 12", text)
+    assert re.search(
+        r"validation +whole nets missed by 3\.4% on average, leave one out of 12; the same net twice: 1\.3% apart", text
+    )
     assert re.search(r"origin +measured", text)
     assert "40 layer shapes of 1 kinds" in text
     assert "Cortex-A72" in text

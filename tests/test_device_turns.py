@@ -25,13 +25,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_device_facts import write_tree
 
-from edgeprune.core.measurement import Conditions, Measurement, Protocol, find_neighbours, find_problems
+from edgeprune.core.measurement import Conditions, Measurement, Protocol, find_neighbours, find_problems, find_ratio
 from edgeprune.core.target import Target
 from edgeprune.core.windows import Window as CoreWindow
 from edgeprune.device.agent import pack_agent
 from edgeprune.device.connect import Session, open_device
 from edgeprune.device.measure import ModelFile, measure_models
 from edgeprune.errors import RemoteError
+
+pytestmark = pytest.mark.alone
 
 LOCAL = Target("local", "this machine")
 STAT = "cpu  86283 10 10900 711022 574 5 200 40 0 0\ncpu0 20874 0 3519 379704 92 0 51 14 0 0\n"
@@ -387,3 +389,18 @@ def test_what_never_ran_is_no_model(no_devices: Path, tmp_path: Path) -> None:
     path.write_bytes(b"no model")
     with open_device(LOCAL, None) as device, pytest.raises(RemoteError, match="broken: onnxruntime cannot load it"):
         measure_models(device, [ModelFile.of(path, "onnxruntime")], 1, QUICK, ignore)
+
+
+def test_files_that_share_fewer_than_two_undisturbed_processes_have_a_ratio_all_the_same() -> None:
+    """One was disturbed in all processes but one of those that the other had to itself."""
+    by_process = [[window for window in CALM if window.process == number] for number in range(4)]
+    hit = [[replace(window, waited_share=0.3, p50_ms=9.0) for window in of] for of in by_process]
+    first = measured([*by_process[0], *by_process[1], *hit[2], *hit[3]])
+    for second in (
+        [*hit[0], *by_process[1], *by_process[2], *hit[3]],
+        [*hit[0], *hit[1], *by_process[2], *by_process[3]],
+    ):
+        assert len(measured(second).steady_windows) == 10
+        ratio, low, high = find_ratio(first, measured(second))
+        assert low <= ratio <= high
+        assert ratio == pytest.approx(1.0, rel=0.03)

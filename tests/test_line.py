@@ -15,6 +15,8 @@ from line import QUICK, TINY, command, deploy, environment
 from edgeprune.export.metadata import read_metadata
 from edgeprune.pipeline import LINE
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], str]:

@@ -18,6 +18,8 @@ from edgeprune.cli import main
 from edgeprune.core.document import REPORT_VERSION
 from edgeprune.run import look_at_run, open_run, read_json
 
+pytestmark = pytest.mark.alone
+
 TARGET, RECIPE = FOLDER / "targets" / "judged.toml", FOLDER / "recipes" / "judged.py"
 STRICT = "[[gates]]\nmetric = 'quality_drop'\nat_most = 0.05\n"
 F1 = {"JUDGED_NAME": "F1", "JUDGED_BETTER": "higher", "JUDGED_BEFORE": "0.77", "JUDGED_AFTER": "0.10"}
@@ -309,4 +311,4 @@ def test_a_stage_that_is_none_or_of_no_run_is_refused(run: Path, call: Call, tmp
     code, printed, _ = call("deploy", "--run", run, "--from", "measure", "--dry-run")
     assert code == 0
     words = {line.split()[1]: line.split()[0] for line in printed.splitlines() if line.startswith("  ")}
-    assert [name for name, word in words.items() if word == "will"] == ["measure", "gate", "report"]
+    assert [name for name, word in words.items() if word == "will"] == ["measure", "confirm", "gate", "report"]

@@ -229,7 +229,8 @@ def find_ratio(above: Measurement, below: Measurement, confidence: float = CONFI
     The common speed of the board is taken off, and the interval is that over the processes which timed both; without
     several such it is a bootstrap over all samples.
     """
-    if len({window.process for one in (above, below) for window in one.steady_windows}) < LEAST_PROCESSES:
+    both = set.intersection(*({window.process for window in one.steady_windows} for one in (above, below)))
+    if len(both) < LEAST_PROCESSES:
         return ratio_interval(above.samples_ms, below.samples_ms, confidence)
     steady = fit_common_speed({"above": above.windows, "below": below.windows})
     return steady["above"].ratio_to(steady["below"], confidence)

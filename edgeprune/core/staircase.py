@@ -122,7 +122,9 @@ def _validation(table: LatencyTable, profiled: Mapping[str, Any] | None) -> str:
     correction = profiled["correction"]
     if correction.get("error") is None:
         return "none: too few whole nets were measured"
-    return f"whole nets missed by {correction['error']:.1%} on average, leave one out of {correction['variants']}"
+    twins = f"; the same net twice: {profiled['twin_gap']:.1%} apart" if "twin_gap" in profiled else ""
+    error, count = correction["error"], correction["variants"]
+    return f"whole nets missed by {error:.1%} on average, leave one out of {count}{twins}"
 
 
 def _plain(value: object) -> str:

@@ -110,7 +110,8 @@ def build_report(job: Job, figures: Mapping[str, Figures], candidates: Candidate
             *job.run.result("trace")["notes"],
             *job.run.result("recover")["notes"],
             *job.run.result("measure")["notes"],
-            *_choice_notes(job, candidates, result),
+            *_choice_notes(job, candidates, candidates.choose()),
+            *_busy_notes(job),
             *_problems(result, baseline),
         ],
     }
@@ -160,6 +161,14 @@ def _measured_row(candidates: Candidates, figures: Figures) -> dict[str, Any]:
     if figures in candidates.files:
         row |= {"accurate": figures in candidates.accurate, "fastest": figures is candidates.fastest}
     return row
+
+
+def _busy_notes(job: Job) -> list[str]:
+    """What else worked on the board while the figures were taken that the plan rests on."""
+    return [
+        f"the plan rests on figures that were taken beside other work (--allow-busy): {problem}"
+        for problem in job.run.result("profile").get("problems", ())
+    ]
 
 
 def _problems(*figures: Figures) -> list[str]:
