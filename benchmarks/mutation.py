@@ -1,0 +1,292 @@
+"""Change one thing in our own logic at a time and see whether a test of that module fails: results/mutation.json.
+
+    .venv/bin/python benchmarks/mutation.py [--mutants 220] [--only FILE] [--survivors]
+
+Mutants are drawn from all places in core/, graph/, device/ and the board's agent where a comparison, a sign, a number,
+a condition or a call can be changed (annotations, messages, decorators of classes and docstrings apart). Each is tried
+in a copy of the project by the test files that import its module, those that bear its name first, up to the first
+failure; a test that hangs is ended after `LIMIT_S` and counts as caught. Tests of whole lines, of boards and slow ones
+are not run. Rows are written one by one, and a second call goes on; a row whose file has changed since is tried anew.
+`--survivors` tries those again that lived on.
+
+What lives on is listed with its change; `why` says why it may, where a person has looked at it (`WHY`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import copy
+import hashlib
+import json
+import os
+import queue
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from machine import describe_machine
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "mutation.json"
+ROOMS = ("edgeprune/core", "edgeprune/graph", "edgeprune/device", "deploy/agent/edgeprune_agent")
+SEED, WORKERS, LIMIT_S = 12, 2, 150.0
+FEW, MOST = 3, 12
+USERS = (*ROOMS, "edgeprune/stages", "edgeprune/prune", "edgeprune/export")
+AGENT_TESTS = ("test_device_turns.py", "test_device_local.py", "test_device_shapes.py", "test_device_energy.py")
+LEFT_OUT = ("test_line", "test_cli", "test_recipes", "test_dry_run")
+COPIED = (
+    "edgeprune",
+    "deploy",
+    "tests",
+    "targets",
+    "hardware_profiles",
+    "benchmarks",
+    "docs",
+    "pyproject.toml",
+    "README.md",
+)
+COMPARED = {
+    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
+    ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
+}  # fmt: skip
+COUNTED = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult}
+NAMES = {"min": "max", "max": "min", "any": "all", "all": "any"}
+WHY: dict[str, str] = {}
+"""Why a mutant may live on, by `file:change`."""
+
+
+def list_places(tree: ast.AST) -> Iterator[ast.AST]:
+    """What can be changed, in order; what only people or type checkers read is left out."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Raise | ast.JoinedStr):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.arg | ast.AnnAssign):
+            inner = getattr(node, "value", None)
+            yield from list_places(ast.Expr(inner)) if inner is not None else ()
+            continue
+        if is_open_to_change(node):
+            yield node
+        if isinstance(node, ast.FunctionDef):
+            defaults = [one for one in (*node.args.defaults, *node.args.kw_defaults) if one is not None]
+            yield from list_places(ast.Module([*map(ast.Expr, defaults), *node.body], []))
+        elif isinstance(node, ast.ClassDef):
+            yield from list_places(ast.Module(node.body, []))
+        else:
+            yield from list_places(node)
+
+
+def is_open_to_change(node: ast.AST) -> bool:
+    """Whether a change of this node would be one of what the code does."""
+    if isinstance(node, ast.Compare):
+        return type(node.ops[0]) in COMPARED
+    if isinstance(node, ast.BinOp):
+        return type(node.op) in COUNTED and not isinstance(node.left, ast.Constant | ast.JoinedStr | ast.List)
+    if isinstance(node, ast.Constant):
+        return isinstance(node.value, bool | int | float) and not isinstance(node.value, complex)
+    if isinstance(node, ast.Call):
+        return isinstance(node.func, ast.Name) and node.func.id in NAMES
+    if isinstance(node, ast.Expr):
+        return isinstance(node.value, ast.Call)
+    return isinstance(node, ast.BoolOp | ast.If | ast.IfExp) or (
+        isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not | ast.USub)
+    )
+
+
+def change(node: ast.AST) -> str:
+    """Change a node in place; says into what."""
+    before = ast.unparse(node).splitlines()[0]
+    if isinstance(node, ast.Compare):
+        node.ops[0] = COMPARED[type(node.ops[0])]()
+    elif isinstance(node, ast.BinOp):
+        node.op = COUNTED[type(node.op)]()
+    elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
+        node.value = not node.value
+    elif isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+        node.value = node.value + 1 if isinstance(node.value, int) else node.value * 2 + 0.1
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        node.func.id = NAMES[node.func.id]
+    elif isinstance(node, ast.Expr):
+        node.value = ast.Constant(None)
+    elif isinstance(node, ast.BoolOp):
+        node.op = ast.And() if isinstance(node.op, ast.Or) else ast.Or()
+    elif isinstance(node, ast.If | ast.IfExp):
+        node.test = ast.UnaryOp(ast.Not(), node.test)
+    elif isinstance(node, ast.UnaryOp):
+        node.op = ast.UAdd() if isinstance(node.op, ast.USub) else ast.Not()
+        node.operand = node.operand if isinstance(node.op, ast.UAdd) else ast.UnaryOp(ast.Not(), node.operand)
+    return f"{before} -> {ast.unparse(node).splitlines()[0]}"
+
+
+def draw_mutants(count: int) -> list[tuple[str, int]]:
+    """Files and the numbers of the places in them, each place of all as likely as any other."""
+    places = [
+        (str(path.relative_to(ROOT)), number)
+        for room in ROOMS
+        for path in sorted((ROOT / room).glob("*.py"))
+        for number, _ in enumerate(list_places(ast.parse(path.read_text())))
+    ]
+    random.Random(SEED).shuffle(places)
+    return places[:count]
+
+
+def mutate(file: str, number: int) -> tuple[str, dict[str, Any]]:
+    """The text of a file with one change, and what the change is."""
+    text = (ROOT / file).read_text()
+    node: Any = list(list_places(ast.parse(text)))[number]
+    told, seen = change(node), node.test.operand if isinstance(node, ast.If) else node
+    changed = node.test if isinstance(node, ast.If) else node
+    lines = text.encode().splitlines(keepends=True)
+    before = b"".join(lines[: seen.lineno - 1]) + lines[seen.lineno - 1][: seen.col_offset]
+    after = lines[seen.end_lineno - 1][seen.end_col_offset :] + b"".join(lines[seen.end_lineno :])
+    new = "None" if isinstance(node, ast.Expr) else f"({ast.unparse(changed)})"
+    return (before + new.encode() + after).decode(), {"file": file, "line": node.lineno, "change": told}
+
+
+def find_tests(file: str) -> list[str]:
+    """The test files that import a module, those that bear its name first; where few do, what imports its users too."""
+    own = importers(file, (ROOT / "tests").glob("test_*.py"))
+    if len(own) < FEW:
+        users = importers(file, (path for room in USERS for path in (ROOT / room).rglob("*.py")))
+        for user in users:
+            own += importers(str(user.relative_to(ROOT)), (ROOT / "tests").glob("test_*.py"))
+    names = [one.name for one in own if not one.name.startswith(LEFT_OUT)]
+    names += AGENT_TESTS if "deploy" in file else ()
+    name = Path(file).stem.strip("_")
+    ordered = sorted(dict.fromkeys(names), key=lambda one: (name not in one, names.index(one)))
+    return [f"tests/{one}" for one in ordered[:MOST]]
+
+
+def importers(file: str, paths: Iterable[Path]) -> list[Path]:
+    """Those of some files that import a module, the short ones first."""
+    path = Path(file).with_suffix("")
+    dotted = f"edgeprune_agent.{path.name}" if "deploy" in path.parts else ".".join(path.parts)
+    parent, _, name = dotted.rpartition(".")
+    whole, part = re.escape(dotted), re.escape(parent)
+    imports = re.compile(rf"(from {whole} import|from {part} import [^\n]*\b{name}\b|import {whole}\b)")
+    return sorted((one for one in paths if imports.search(one.read_text())), key=lambda one: one.stat().st_size)
+
+
+def try_mutant(place: Path, file: str, number: int) -> dict[str, Any]:
+    """Whether a test in a copy of the project fails with one change."""
+    text, row = mutate(file, number)
+    tests, original = find_tests(file), (ROOT / file).read_text()
+    (place / file).write_text(text)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        "not device and not slow",
+        *tests,
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(place), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    process = subprocess.Popen(
+        command, cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        said, _ = process.communicate(timeout=LIMIT_S if tests else 1)
+        outcome = {0: "lived", 5: "no test"}.get(process.returncode, "caught")
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, 9)
+        said, outcome = process.communicate()[0], "too long"
+    finally:
+        (place / file).write_text(original)
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", said, re.MULTILINE)
+    return {**row, "outcome": outcome if tests else "no test", "by": failed[1] if failed else "", "tests": tests}
+
+
+def copy_project(place: Path) -> None:
+    """What the tests need of the project."""
+    for name in COPIED:
+        source = ROOT / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, place / name)
+
+
+def work(todo: queue.SimpleQueue[tuple[str, int]], rows: dict[str, Any], lock: threading.Lock) -> None:
+    """Try mutants in a copy of its own until none is left."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "project"
+        place.mkdir()
+        copy_project(place)
+        while not todo.empty():
+            try:
+                file, number = todo.get_nowait()
+            except queue.Empty:
+                return
+            row = try_mutant(place, file, number)
+            with lock:
+                rows[f"{file}#{number}"] = {**row, "sha256": digest(file)}
+                write(rows)
+                print(f"{len(rows)}: {row['outcome']:8} {file}:{row['line']}: {row['change'][:110]}", flush=True)
+
+
+def digest(file: str) -> str:
+    """By which a changed file is told."""
+    return hashlib.sha256((ROOT / file).read_bytes()).hexdigest()[:16]
+
+
+def write(rows: dict[str, Any]) -> None:
+    """Rows of files that have changed since stay in the sum until they are tried anew."""
+    shown = copy.deepcopy(rows)
+    for row in shown.values():
+        row["why"] = WHY.get(f"{row['file']}:{row['change']}", "") if row["outcome"] in ("lived", "no test") else ""
+    caught = sum(row["outcome"] in ("caught", "too long") for row in shown.values())
+    lived = [
+        f"{row['file']}:{row['line']}: {row['change']}"
+        for row in shown.values()
+        if row["outcome"] in ("lived", "no test")
+    ]
+    document = {
+        "summary": {"mutants": len(shown), "caught": round(caught / max(1, len(shown)), 4)},
+        "machine": describe_machine(["pytest", "hypothesis"]),
+        "survivors": lived,
+        "rows": shown,
+    }
+    RESULTS.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def main() -> None:
+    """From the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mutants", type=int, default=220)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--survivors", action="store_true")
+    asked = parser.parse_args()
+    rows: dict[str, Any] = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else {}
+    todo: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
+    for file, number in draw_mutants(asked.mutants):
+        row = rows.get(f"{file}#{number}")
+        known = (
+            row is not None
+            and row["sha256"] == digest(file)
+            and not (asked.survivors and row["outcome"] in ("lived", "no test"))
+        )
+        if asked.only in file and not known:
+            todo.put((file, number))
+    print(f"{todo.qsize()} mutants to try", flush=True)
+    lock = threading.Lock()
+    threads = [threading.Thread(target=work, args=(todo, rows, lock)) for _ in range(WORKERS)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    print(json.dumps(json.loads(RESULTS.read_text())["summary"]))
+
+
+if __name__ == "__main__":
+    main()
