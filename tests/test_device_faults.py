@@ -106,10 +106,9 @@ def slow_link(lab: Lab) -> Iterator[None]:
 def full_disk(lab: Lab) -> Iterator[None]:
     with small_disk(lab) as disk:
         filler = disk / "filler"
-        with filler.open("wb") as file, suppress(OSError):
+        with suppress(OSError), filler.open("wb", buffering=0) as file:
             while True:
                 file.write(bytes(1 << 16))
-                file.flush()
         os.truncate(filler, max(0, filler.stat().st_size - (1 << 16)))
         yield
         filler.unlink()
@@ -143,10 +142,9 @@ def disk_fills_up(lab: Lab) -> Iterator[None]:
         def fill_then_send(channel: paramiko.Channel, content: bytes) -> int:
             sent[0] += len(content)
             if sent[0] > len(lab.content) / 2 and not (disk / "filler").exists():
-                with (disk / "filler").open("wb") as file, suppress(OSError):
+                with suppress(OSError), (disk / "filler").open("wb", buffering=0) as file:
                     while True:
                         file.write(bytes(1 << 14))
-                        file.flush()
             return send(channel, content)
 
         patch.setattr(paramiko.Channel, "send", fill_then_send)

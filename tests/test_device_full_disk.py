@@ -123,6 +123,6 @@ def test_a_file_for_a_full_disk_is_refused_with_sizes_that_can_be_compared(
 
 def test_sizes_are_told_in_what_shows_them() -> None:
     assert [describe_size(one) for one in (0, 1536, 100 << 10, 1 << 17, 3 << 20)] == [
-        "0.0 KiB", "1.5 KiB", "100.0 KiB", "0.1 MiB", "3.0 MiB",
+        "0 B", "1.5 KiB", "100.0 KiB", "0.1 MiB", "3.0 MiB",
     ]  # fmt: skip
-    assert describe_space("x", 50 << 10, 0) == "no space for x: it needs 50.0 KiB, 0.0 KiB are free; make room there"
+    assert describe_space("x", 50 << 10, 0) == "no space for x: it needs 50.0 KiB, 0 B are free; make room there"

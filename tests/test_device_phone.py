@@ -386,5 +386,5 @@ def test_a_full_phone_is_told_with_its_space(phone: Phone, link: AdbTransport, t
     source.write_bytes(b"x")
     looked = link._check
     link._check = lambda remote: (looked(remote)[0], 0)  # type: ignore[method-assign]
-    with pytest.raises(DeviceError, match=rf"{phone.host}: no space for file: it needs 0\.0 MiB, 0\.0 MiB are free"):
+    with pytest.raises(DeviceError, match=rf"{phone.host}: no space for file: it needs 1 B, 0 B are free"):
         link.put(source, "file")

@@ -148,5 +148,7 @@ def describe_space(path: str, needed: int, free: int) -> str:
 
 
 def describe_size(count: int) -> str:
-    """Bytes for people: MiB, or KiB where a tenth of a MiB would hide what is meant."""
+    """Bytes for people: MiB, or a smaller unit where a tenth would hide what is meant."""
+    if count < 2**10 / 10:
+        return f"{count} B"
     return f"{count / 2**20:.1f} MiB" if count >= 2**20 / 10 else f"{count / 2**10:.1f} KiB"
