@@ -20,9 +20,11 @@ from edgeprune.device import lease as leases
 from edgeprune.device.address import Address
 from edgeprune.device.connect import open_agent
 from edgeprune.device.lease import hold_lease, list_leases
+from edgeprune.device.local import LocalTransport
 from edgeprune.device.releases import activate_release, list_releases, prune_releases, push_release
+from edgeprune.device.site import find_free
 from edgeprune.device.ssh import connect
-from edgeprune.device.transport import describe_size, describe_space
+from edgeprune.device.transport import Completed, describe_size, describe_space
 from edgeprune.errors import DeviceError, NoSpace
 
 
@@ -126,3 +128,17 @@ def test_sizes_are_told_in_what_shows_them() -> None:
         "0 B", "1.5 KiB", "100.0 KiB", "0.1 MiB", "3.0 MiB",
     ]  # fmt: skip
     assert describe_space("x", 50 << 10, 0) == "no space for x: it needs 50.0 KiB, 0 B are free; make room there"
+
+
+@pytest.mark.parametrize(
+    ("printed", "free_bytes"),
+    [
+        ("Filesystem 1024-blocks Used Available Capacity Mounted on\n/dev/root 30000 10000 20000 34% /\n", 20000 << 10),
+        ("Filesystem 1024-blocks Used Available Capacity Mounted on\na b/c 9 9 0 100% /mnt/a disk\n", 0),
+        ("df: /x: No such file or directory\n", None),
+    ],
+)
+def test_what_df_prints_is_read_in_bytes(printed: str, free_bytes: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    transport = LocalTransport()
+    monkeypatch.setattr(transport, "run", lambda command, **_: Completed(0, printed.encode(), ""))
+    assert find_free(transport, "/") == free_bytes
