@@ -49,6 +49,19 @@ def _size(row: Mapping[str, Any]) -> str:
     return f"{row['file_bytes'] / 1024:.1f} KiB"
 
 
+def _inputs(row: Mapping[str, Any]) -> str:
+    return ", ".join("x".join(map(str, shape)) for shape in row.get("inputs", {}).values()) or "not told"
+
+
+def _processor(row: Mapping[str, Any]) -> str:
+    known = row.get("processor") or {}
+    if known.get("waited_share") is None:
+        return "not told"
+    return (
+        f"{1 - known['waited_share']:.1%} of the time, {known['disturbed_windows']} of {known['windows']} windows lost"
+    )
+
+
 TIMED: tuple[Row, ...] = (
     ("latency p50", lambda row: f"{row['latency']['p50_ms']:.4g} ms"),
     (
@@ -65,6 +78,8 @@ TIMED: tuple[Row, ...] = (
     ("multiply-accumulates", lambda row: f"{row['macs']:,}"),
     ("largest activations", lambda row: f"{row['activation_bytes'] / 1024:.1f} KiB"),
     ("energy above idle", _energy),
+    ("input sizes", _inputs),
+    ("had a core (windows disturbed)", _processor),
     ("run", lambda row: describe_run(row["problems"])),
 )
 
@@ -85,7 +100,7 @@ def render_result(report: Mapping[str, Any]) -> str:
         render_columns(table),
         "",
         f"speed-up {report['speedup']:.2f}{doubt(columns)} (95 % interval {low:.2f} to {high:.2f}), measured "
-        f"interleaved on {device['host']}: {device['cpu']}, {report['runtime']}, {conditions['threads']} thread(s)",
+        f"in turns on {device['host']}: {device['cpu']}, {report['runtime']}, {conditions['threads']} thread(s)",
         "",
         render_artifacts(report["artifacts"], metric),
         "",

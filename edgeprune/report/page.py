@@ -40,7 +40,7 @@ def render_page(report: Mapping[str, Any], samples: Mapping[str, Sequence[float]
         f"<p>Verdict <span class='verdict {verdict}'>{verdict}</span> by {escape(report['judged_by'])}; "
         f"speed-up <b>{report['speedup']:.2f}{doubtful}</b> "
         f"(95 % interval {report['speedup_interval'][0]:.2f} to {report['speedup_interval'][1]:.2f}), "
-        "both artifacts measured interleaved on that device.</p>",
+        "both artifacts measured in turns on that device.</p>",
         _section("Before and after", _result_table(report, metric)),
         _section("Latency, every sample", _distribution(samples)),
         _section(
