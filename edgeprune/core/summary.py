@@ -57,9 +57,7 @@ def _processor(row: Mapping[str, Any]) -> str:
     known = row.get("processor") or {}
     if known.get("waited_share") is None:
         return "not told"
-    return (
-        f"{1 - known['waited_share']:.1%} of the time, {known['disturbed_windows']} of {known['windows']} windows lost"
-    )
+    return f"{100 * (1 - known['waited_share']):.1f} % ({known['disturbed_windows']} of {known['windows']})"
 
 
 TIMED: tuple[Row, ...] = (
