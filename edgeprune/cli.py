@@ -371,7 +371,8 @@ def _judge_again(directory: Path, stages: Sequence[str], gates: Path | None = No
     from edgeprune.stages.job import open_job
 
     with open_job(directory, dict.fromkeys(REQUEST), _say, gates and gates.resolve()) as job:
-        job.run.result("confirm" if "gate" in stages else "gate")
+        for name in ("measure", "confirm") if "gate" in stages else ("gate",):
+            job.run.result(name)
         job.run.forget(*stages)
         for name in stages:
             _say(name)
