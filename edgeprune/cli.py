@@ -6,18 +6,20 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from edgeprune.cli_boards import TARGET_HELP, devices, fleet, release
 from edgeprune.cli_catalog import recipes, targets
-from edgeprune.cli_measure import busy_option, compare, file_options, governor_option, measure_file
+from edgeprune.cli_measure import compare, file_options, measure_file
+from edgeprune.cli_options import RUNNING, Command, busy_option, governor_option, with_options
+from edgeprune.cli_profile import calibrate_profile, show_profile
 from edgeprune.core.gate import EXIT_CODES, PASS
 from edgeprune.disk import describe_os_error
 from edgeprune.errors import EdgepruneError, RunError, UsageError
@@ -28,8 +30,6 @@ REQUEST = (
     "allow_busy",
 )
 DEFAULT_RECIPE = "digits-resnet8"
-RUNTIMES = ("onnxruntime", "litert", "auto")
-PRECISIONS = ("fp32", "fp16", "int8", "dynamic-int8", "int16x8", "mixed", "auto")
 STEPS = {
     "trace": "build the model, find channels that live and die together",
     "profile": "measure its layers and some whole variants on the board",
@@ -48,8 +48,6 @@ STEPS = {
 INTERRUPTED = 130
 EVERY = "all"
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="edgeprune")
@@ -60,18 +58,6 @@ def cli(debug: bool) -> None:
     \b
     Exit codes: 0 pass, 1 error, 2 wrong call or input, 3 a gate failed, 4 inconclusive.
     """
-
-
-RUNNING = (
-    click.option("--runtime", type=click.Choice(RUNTIMES), help="Runtime that ships; auto: the fastest here."),
-    click.option("--precision", type=click.Choice(PRECISIONS), help="Precision that ships; auto: the fastest here."),
-    click.option("--threads", type=click.IntRange(1), help="Inference threads on the board."),
-)
-
-
-def running_options(command: Command) -> Command:
-    """The options that say how a net is run, where not as the target has it."""
-    return _with_options(command, RUNNING)
 
 
 def line_options(command: Command) -> Command:
@@ -97,13 +83,7 @@ def line_options(command: Command) -> Command:
             "--run", "directory", type=click.Path(path_type=Path), help="Run directory: a new one, or one to resume."
         ),
     )
-    return _with_options(command, options)
-
-
-def _with_options(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return with_options(command, options)
 
 
 def stage_command(name: str, until: str, text: str) -> None:
@@ -247,42 +227,6 @@ def profile(context: click.Context, /, directory: Path | None, **asked: Any) -> 
         raise UsageError(f"write the options behind the command: edgeprune profile {context.invoked_subcommand} ...")
 
 
-@profile.command("show")
-@click.option("--run", "directory", type=click.Path(path_type=Path, exists=True, file_okay=False), help="A run.")
-@click.option("--table", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="A latency table alone.")
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Picture to write (PNG).")
-def show_profile(directory: Path | None, table: Path | None, output: Path | None) -> None:
-    """Draw the staircases of a latency table: latency over the output channels, at several input channels.
-
-    Bars in the terminal and a picture (staircases.png in the run, or beside the table).
-    """
-    from edgeprune.core.latency import parse_table
-    from edgeprune.core.staircase import find_staircases, render_staircase, render_table_facts
-    from edgeprune.report.pictures import draw_staircases, render_png
-    from edgeprune.run import look_at_run, write_atomic
-
-    if (directory is None) == (table is None):
-        raise UsageError("give --run DIR or --table FILE, one of the two")
-    path = table or Path(directory or ".") / "latency_table.json"
-    if not path.exists():
-        raise UsageError(f"{path}: no latency table there yet; `edgeprune profile --run {directory}` measures one")
-    if directory is not None:
-        look_at_run(directory).file(path.name)
-    shown = parse_table(path.read_text(errors="replace"), str(path))
-    staircases = find_staircases(shown)
-    if not staircases:
-        raise UsageError(f"{path}: no points in this table")
-    profiled = look_at_run(directory).result("profile") if directory else None
-    bars = "least to median window" if shown.origin == "measured" else "90 % interval"
-    note = f"{shown.origin}; a dot is a shape of the table, its bar the {bars}"
-    picture = output or path.with_name("staircases.png" if directory else f"{path.stem}.png")
-    write_atomic(picture, render_png(draw_staircases(staircases, shown.key.describe(), note)))
-    click.echo(render_table_facts(shown, profiled))
-    for one in staircases:
-        click.echo(f"\n{render_staircase(one)}")
-    click.echo(f"\npicture: {picture}")
-
-
 @profile.command("layers")
 @click.option("--run", "directory", required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
 def show_layers(directory: Path) -> None:
@@ -292,37 +236,6 @@ def show_layers(directory: Path) -> None:
 
     with _open(directory, {}) as job:
         click.echo(render_breakdown(*break_down_net(job)))
-
-
-@profile.command("calibrate")
-@click.option("--target", required=True, help=TARGET_HELP)
-@click.option(
-    "--measurements",
-    required=True,
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="CSV with the columns model,ms (and threads, precision), or JSON rows of the same; 5 rows or more.",
-)
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Where to write the profile.")
-@click.option("--start", help="Profile to start from: a board's name or a .json file. Default: the target's own.")
-@running_options
-def calibrate_profile(target: str, measurements: Path, output: Path | None, start: str | None, **running: Any) -> None:
-    """Correct an estimated profile by 5 to 50 whole nets measured on the board.
-
-    A model is an .onnx file or a JSON list of layers, its path seen from the folder of the measurements. Rows of one
-    precision correct the board in the others too. Errors are shown before and after; after is by cross-validation:
-    each net is predicted by a fit that has not seen it.
-    """
-    from dataclasses import replace
-
-    from edgeprune.calibration import calibrate_target
-    from edgeprune.core.calibrate import render_errors
-    from edgeprune.shipped import load_target
-
-    chosen = replace(load_target(target), **{name: value for name, value in running.items() if value is not None})
-    done, path = calibrate_target(chosen, measurements, start, output)
-    click.echo(f"{chosen.name}, {chosen.runtime} {chosen.precision}, {chosen.threads} thread(s) where a row says none")
-    click.echo(render_errors(done))
-    click.echo(f"written to {path}: an estimate still; it plans and never passes a gate")
 
 
 @cli.command()
@@ -390,6 +303,8 @@ def explain(directory: Path) -> None:
     click.echo(render_plan(read_json(look_at_run(directory).file("plan.json"))))
 
 
+profile.add_command(show_profile)
+profile.add_command(calibrate_profile)
 cli.add_command(compare)
 cli.add_command(recipes)
 cli.add_command(targets)

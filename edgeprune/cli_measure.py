@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeprune.cli_boards import BUSY_HELP, HOST_HELP, TARGET_HELP
+from edgeprune.cli_boards import HOST_HELP, TARGET_HELP
+from edgeprune.cli_options import Command, governor_option
 from edgeprune.core.gate import EXIT_CODES, INCONCLUSIVE
 from edgeprune.errors import UsageError
 
@@ -26,19 +27,6 @@ COMPARE_PROCESSES = 12
 COMPARE_S = 9.0
 """Least time of each artifact in a comparison."""
 SHAPE_HELP = "Of a model whose input sizes are open: images=1,3,640,640, or 1,3,640,640 for an only input."
-GOVERNOR_HELP = "Set the frequency governor to performance meanwhile; it is set back, whatever happens."
-
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-def governor_option(command: Command) -> Command:
-    """The option that lets the governor be changed."""
-    return click.option("--set-governor", is_flag=True, default=None, help=GOVERNOR_HELP)(command)
-
-
-def busy_option(command: Command) -> Command:
-    """The option that lets a run go on though others are at work on the board."""
-    return click.option("--allow-busy", is_flag=True, default=None, help=BUSY_HELP)(command)
 
 
 def shape_option(command: Command) -> Command:
