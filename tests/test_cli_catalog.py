@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from command_line import run_command
 
-from edgeprune.cli import main
 from edgeprune.core.plan import BRANCH, ChannelGroup, explain_width
 from edgeprune.core.target import Target
 from edgeprune.errors import RecipeError
@@ -49,13 +49,7 @@ def recipe(tmp_path: Path) -> Path:
 
 
 def check(path: Path, capsys: Any) -> tuple[int, str, str]:
-    code = 0
-    try:
-        main(["recipes", "check", str(path)])
-    except SystemExit as ended:
-        code = int(ended.code or 0)
-    said = capsys.readouterr()
-    return code, said.out, said.err
+    return run_command(capsys, "recipes", "check", path)
 
 
 def test_what_can_be_cut_is_listed_by_name(recipe: Path, capsys: Any) -> None:

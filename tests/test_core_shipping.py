@@ -49,7 +49,7 @@ def candidates(
 
 
 def chosen(found: Candidates) -> str:
-    return found.choose().artifact.name.removeprefix("pruned-")
+    return found.chosen.artifact.name.removeprefix("pruned-")
 
 
 def test_the_fastest_accurate_file_ships_and_no_faster_one() -> None:
@@ -95,7 +95,7 @@ def test_a_number_is_asked_for_even_where_no_gate_asks_for_quality() -> None:
 def test_where_none_is_accurate_the_best_ships() -> None:
     found = candidates(figures("int8", 0.02, 79.0), figures("fp32", 0.06, 80.0))
     assert chosen(found) == "onnx-fp32"
-    assert found.explain(found.choose()) == (
+    assert found.explain(found.chosen) == (
         "no file is within accuracy_drop_points at_most 1.5; the best by top-1 accuracy is onnx fp32",
     )
 
@@ -107,7 +107,7 @@ def test_where_lower_is_better_the_lowest_is_the_best_and_a_rise_is_a_drop_of_qu
     assert chosen(found) == "onnx-fp32"
     worse = candidates(figures("fp32", 0.06, 2.0), bad, gates=(limit,), metric=RMSE, baseline=original(0.33))
     assert chosen(worse) == "onnx-fp32"
-    assert worse.explain(worse.choose()) == (
+    assert worse.explain(worse.chosen) == (
         "no file is within quality_drop at_most 0.05 K (RMSE); the best by RMSE is onnx fp32",
     )
 
@@ -129,7 +129,7 @@ def test_of_accurate_files_one_that_passes_all_gates_ships_before_a_faster_one()
     large = replace(large, artifact=replace(large.artifact, bytes=90_000))
     found = candidates(large, small, gates=(Gate("file_bytes", at_most=50_000), DROP))
     assert (chosen(found), found.fastest) == ("onnx-int8", found.files[0])
-    assert found.explain(found.choose()) == (
+    assert found.explain(found.chosen) == (
         "onnx int8 is slower than onnx fp32 here: 0.08 against 0.06 ms; it does not pass file_bytes at_most 50000",
     )
     unknown = candidates(
@@ -143,7 +143,7 @@ def test_of_accurate_files_one_that_passes_all_gates_ships_before_a_faster_one()
 def test_what_ships_by_order_is_said_to_be_slower_or_too_inaccurate() -> None:
     fp32, int8, worse = figures("fp32", 0.062, 91.5), figures("int8", 0.088, 91.4), figures("int8", 0.03, 80.0)
     asked = replace(candidates(fp32, int8), open={int8.artifact.name})
-    assert asked.choose() == int8
+    assert asked.chosen == int8
     assert asked.explain(int8) == (
         "onnx int8 is slower than onnx fp32 here: 0.088 against 0.062 ms; a run with --precision fp32 ships it, one "
         "with --precision auto the fastest",
@@ -159,7 +159,7 @@ def test_what_ships_by_order_is_said_to_be_slower_or_too_inaccurate() -> None:
 def test_a_faster_file_of_another_runtime_is_told() -> None:
     onnx, tflite = figures("fp32", 0.0258, 91.5), figures("fp32", 0.0106, 91.5, file_format="tflite")
     found = replace(candidates(onnx, tflite), open={onnx.artifact.name})
-    assert (found.choose(), found.fastest) == (onnx, tflite)
+    assert (found.chosen, found.fastest) == (onnx, tflite)
     assert found.explain(onnx) == (
         "onnx fp32 is slower than tflite fp32 here: 0.0258 against 0.0106 ms; a run with --runtime litert ships it, "
         "one with --runtime auto the fastest",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
+from command_line import run_command
 from recorded import record_run
 
-from edgeprune.cli import REQUEST, STEPS, main
+from edgeprune.cli import REQUEST, STEPS
 from edgeprune.pipeline import LINE
 from edgeprune.run import open_run
 
@@ -24,16 +26,7 @@ def say(no_devices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     folder.mkdir()
     monkeypatch.chdir(folder)
 
-    def run(*words: object) -> tuple[int, str, str]:
-        try:
-            main([str(word) for word in words])
-            code = 0
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
+    return partial(run_command, capsys)
 
 
 def write_files(folder: Path) -> None:

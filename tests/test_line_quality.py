@@ -11,10 +11,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from command_line import run_command
 from line import FOLDER, command, environment
 from recorded import record_stage
 
-from edgeprune.cli import main
 from edgeprune.core.document import REPORT_VERSION
 from edgeprune.run import look_at_run, open_run, read_json
 
@@ -66,17 +66,12 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
     for name, value in F1.items():
         monkeypatch.setenv(name, value)
 
-    def run_command(*words: object) -> tuple[int, str, str]:
-        try:
-            main([str(word) for word in words])
-            code = 0
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-        said = capsys.readouterr()
-        errors = [line for line in said.err.splitlines() if line.startswith("edgeprune: ")]
-        return code, said.out, errors[-1] if errors else ""
+    def run(*words: object) -> tuple[int, str, str]:
+        code, printed, told = run_command(capsys, *words)
+        errors = [line for line in told.splitlines() if line.startswith("edgeprune: ")]
+        return code, printed, errors[-1] if errors else ""
 
-    return run_command
+    return run
 
 
 def loose(folder: Path) -> Path:

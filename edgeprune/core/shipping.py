@@ -52,7 +52,8 @@ class Candidates:
         valid = [one for one in self.accurate if one.measurement.valid]
         return min(valid, key=lambda one: one.latency.p50_ms) if valid else None
 
-    def choose(self) -> Figures:
+    @cached_property
+    def chosen(self) -> Figures:
         """Of the files that are open to the device, what ships.
 
         The fastest of the accurate ones whose run is valid that passes all gates; where none does, one that fails none

@@ -27,7 +27,7 @@ def confirm(job: Job) -> dict[str, Any]:
         RunError: a file is gone, or was changed since it was exported.
     """
     candidates = find_candidates(job, read_figures(job))
-    result = candidates.choose()
+    result = candidates.chosen
     first = {one.artifact.name: one for one in (candidates.baseline, result)}
     models = [model_file(job, one.artifact) for one in first.values()]
     again, sessions = dict[str, Figures](), 0

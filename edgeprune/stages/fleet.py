@@ -57,7 +57,7 @@ def measure_fleet(job: Job, fleet: Fleet) -> dict[str, Any]:
         TargetError: a gate on energy and a board without a power meter.
     """
     candidates, gates = find_candidates(job, read_figures(job)), job.gates
-    chosen = {"baseline": candidates.baseline, "result": candidates.choose()}
+    chosen = {"baseline": candidates.baseline, "result": candidates.chosen}
     answers = _ask(job, fleet, chosen, {gate.metric for gate in gates})
     confidence = job.target.budget.gate_confidence
     results = {one.host: _judge(gates, one, confidence) for one in answers}

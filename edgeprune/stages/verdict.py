@@ -29,7 +29,7 @@ def gate(job: Job) -> dict[str, Any]:
         RunError: a file that it rests on is gone or was changed since it was measured.
     """
     candidates = find_candidates(job, read_figures(job))
-    result = candidates.choose()
+    result = candidates.chosen
     _check_files(job, result, candidates.baseline)
     results = candidates.judge(result)
     return {
@@ -54,7 +54,7 @@ def report(job: Job) -> dict[str, Any]:
     """
     figures = read_figures(job)
     candidates = find_candidates(job, figures)
-    result = candidates.choose()
+    result = candidates.chosen
     _check_files(job, result, candidates.baseline)
     document = build_report(job, figures, candidates)
     last, baseline = candidates.find_last(result)
@@ -68,7 +68,7 @@ def report(job: Job) -> dict[str, Any]:
 def build_report(job: Job, figures: Mapping[str, Figures], candidates: Candidates) -> dict[str, Any]:
     """The report document; its fields are described in docs/report.md."""
     judged, profiled = job.run.result("gate"), job.run.result("profile")
-    result, baseline = candidates.find_last(candidates.choose())
+    result, baseline = candidates.find_last(candidates.chosen)
     speedup = find_ratio(baseline.measurement, result.measurement, candidates.confidence)
     fitted = job.run.result("fit")
     return {
@@ -110,7 +110,7 @@ def build_report(job: Job, figures: Mapping[str, Figures], candidates: Candidate
             *job.run.result("trace")["notes"],
             *job.run.result("recover")["notes"],
             *job.run.result("measure")["notes"],
-            *_choice_notes(job, candidates, candidates.choose()),
+            *_choice_notes(job, candidates, candidates.chosen),
             *_busy_notes(job),
             *_problems(result, baseline),
         ],
@@ -139,7 +139,7 @@ def _choice_notes(job: Job, candidates: Candidates, result: Figures) -> list[str
 
 def _artifact_rows(job: Job, figures: Mapping[str, Figures], candidates: Candidates) -> list[dict[str, Any]]:
     """Every file; of those that could ship also whether it is accurate enough, and the fastest of these."""
-    ships, refused, rows = candidates.choose(), read_refused(job), []
+    ships, refused, rows = candidates.chosen, read_refused(job), []
     for artifact in read_artifacts(job):
         row = {field: getattr(artifact, field) for field in ARTIFACT_FIELDS}
         row |= {"shipped": artifact.name == ships.artifact.name}
