@@ -275,9 +275,13 @@ def test_what_a_process_says_went_wrong_is_passed_on(packed: Path) -> None:
 # the whole, on this machine
 
 
+HOG = "import os; test = os.getppid()\nwhile os.getppid() == test: pass"
+"""Keeps a core busy, and ends with the test, however that ends."""
+
+
 @contextmanager
 def busy_loops(count: int) -> Iterator[None]:
-    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    loops = [subprocess.Popen([sys.executable, "-c", HOG]) for _ in range(count)]
     try:
         yield
     finally:
