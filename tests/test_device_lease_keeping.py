@@ -503,7 +503,7 @@ def test_many_threads_of_one_process_take_turns(no_devices: Path) -> None:
     for thread in threads:
         thread.join()
     assert "in" in results
-    assert all(one == "in" or "in use by" in one for one in results)
+    assert all(one == "in" or "in use by" in one for one in results), results
 
 
 def test_ended_clients_in_a_row_are_all_passed_over(ssh_server: SshServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,6 +57,18 @@ def test_a_file_is_put_once_and_privately(tmp_path: Path) -> None:
     LocalTransport().put(source, str(place))
     assert place.stat().st_mtime_ns == written
     assert list(place.parent.iterdir()) == [place]
+
+
+def test_threads_of_one_process_put_the_same_file_at_once(tmp_path: Path) -> None:
+    """As a fleet does with the agent: none finds the half of another."""
+    source, place = tmp_path / "a", tmp_path / "b"
+    source.write_bytes(b"x" * 2**22)
+    for _ in range(5):
+        place.unlink(missing_ok=True)
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda _: LocalTransport().put(source, str(place)), range(4)))
+        assert place.read_bytes() == source.read_bytes()
+    assert sorted(tmp_path.iterdir()) == [source, place]
 
 
 def test_a_file_that_does_not_fit_is_refused_with_the_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

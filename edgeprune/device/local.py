@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-import os
+import secrets
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -38,7 +38,7 @@ class LocalTransport:
     def put(self, local: Path, remote: str) -> None:
         """Copy a file; see Transport."""
         place = Path.home() / remote
-        partial = place.with_name(f"{place.name}.{os.getpid()}.partial")
+        partial = place.with_name(f"{place.name}.{secrets.token_hex(4)}.partial")
         digest = hash_file(local)
         if place.is_file() and hash_file(place) == digest:
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -174,7 +175,7 @@ def add_device(name: str, host: str, target: str | None) -> Path:
         text += start + "\n".join(lines) + "\n"
         parse_devices(tomllib.loads(text), str(path))
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.partial")
+        partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
         partial.write_text(text)
         partial.replace(path)
     except (ValueError, RecursionError) as exc:

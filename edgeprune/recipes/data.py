@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 import shutil
 import subprocess
 import sys
@@ -174,7 +175,7 @@ def _convert_motion(document: bytes, stored: Path) -> None:
 
 
 def _save_arrays(stored: Path, **arrays: np.ndarray) -> None:
-    partial = stored.with_suffix(".partial.npz")
+    partial = stored.with_suffix(f".{secrets.token_hex(4)}.partial.npz")
     try:
         try:
             np.savez(partial, allow_pickle=False, **arrays)
