@@ -362,7 +362,7 @@ def test_the_planner_plans_on_an_estimate() -> None:
         ({"version": 1}, r"board\.json: version 1; this edgeprune reads version 2; remove the file.*profile calibrate"),
         ({"version": 3}, "version 3"),
         ({"origin": "measured"}, "origin 'measured'"),
-        ({"profiles": [{}]}, "not a file of estimated profiles"),
+        ({"profiles": [{}]}, "not a file of estimated profiles: 'parameters' is missing"),
         ({"sources": None}, "not a file of estimated profiles"),
         ({"facts": {}}, "no source for clock_ghz, macs_per_cycle"),
         ({"facts": ["a"]}, "not a file of estimated profiles"),
@@ -382,7 +382,7 @@ def test_a_wrong_figure_is_refused(figure: float, place: tuple[str, ...]) -> Non
     for name in place[:-1]:
         inner = inner[name]
     inner[place[-1]] = figure
-    with pytest.raises(ProfileError, match=r"board\.json"):
+    with pytest.raises(ProfileError, match=rf"board\.json: .*{place[-1]}"):
         parse_profiles(json.dumps(document), "board.json")
 
 

@@ -67,3 +67,11 @@ def test_a_table_of_another_version_is_refused(version: int) -> None:
     document = json.loads(render_table(table((CONV, 1.0, 0.5, 2.0))))
     with pytest.raises(ProfileError, match=rf"it\.json: version {version}; .* reads version 2: leave it out"):
         parse_table(json.dumps(document | {"version": version}), "it.json")
+
+
+@pytest.mark.parametrize("field", ["points", "key", "origin", "conditions"])
+def test_a_table_without_a_field_says_which_and_what_to_do(field: str) -> None:
+    document = json.loads(render_table(table((CONV, 1.0, 0.5, 2.0))))
+    del document[field]
+    with pytest.raises(ProfileError, match=rf"^it\.json: not a latency table: '{field}' is missing; leave it out"):
+        parse_table(json.dumps(document), "it.json")

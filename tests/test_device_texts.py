@@ -53,7 +53,7 @@ def test_no_text_of_a_phone_is_a_traceback(said: str) -> None:
     assert facts.cores >= 1
     json.dumps(facts.to_dict(), allow_nan=False)
     assert isinstance(read_state(transport).notes, tuple)
-    said = told_by(lambda: find_cores(replace(TARGET, cores=FASTEST), collect(transport)))
+    said = told_by(lambda: find_cores("PHONE", replace(TARGET, cores=FASTEST), collect(transport)))
     assert said == "" or "does not tell the clocks" in said
 
 

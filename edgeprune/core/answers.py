@@ -81,6 +81,13 @@ def read_fields(row: Any, readers: Mapping[str, Reader[Any]]) -> dict[str, Any]:
     return {name: readers[name](value) for name, value in row.items()}
 
 
+def describe_misfit(exc: BaseException) -> str:
+    """What is wrong with a document, from the error that reading it raised, for people."""
+    if isinstance(exc, KeyError):
+        return f"{exc} is missing"
+    return f"{exc}" or type(exc).__name__
+
+
 def _show(value: Any) -> str:
     """The beginning of a value, also where it is a whole number of thousands of digits."""
     if isinstance(value, int) and abs(value) >= LARGEST:

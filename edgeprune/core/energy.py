@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.core.answers import Reader, count, each, number, positive, text
+from edgeprune.core.answers import Reader, count, describe_misfit, each, number, positive, text
 
 LEAST_SAMPLES = 20
 """Fewer new readings in a window than these are no measurement."""
@@ -285,7 +285,7 @@ def parse_windows(rows: Sequence[Mapping[str, Any]]) -> tuple[Window, ...]:
             Window(text(row["name"]), number(row["begin_s"]), number(row["end_s"]), count(row["count"])) for row in rows
         )
     except (KeyError, TypeError) as exc:
-        raise ValueError(f"not an energy window: {exc!r}") from exc
+        raise ValueError(f"not an energy window: {describe_misfit(exc)}") from exc
     rests = all(bool(window.name) == bool(at % 2) for at, window in enumerate(windows))
     whole = all(0 < window.seconds < math.inf and (window.count > 0 or not window.name) for window in windows)
     if len(windows) % 2 == 0 or not rests or not whole:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from edgeprune.core.answers import describe_misfit
 from edgeprune.core.correction import Correction, MeasuredNet, find_kind
 from edgeprune.core.layers import BESIDE, JOIN, Layer, LayerShape
 from edgeprune.errors import ProfileError
@@ -240,7 +241,9 @@ def parse_table(text: str, where: str) -> LatencyTable:
         points = tuple(_parse_point(row) for row in document["points"])
         return LatencyTable(TableKey(**document["key"]), points, document["origin"], document["conditions"])
     except (ValueError, KeyError, TypeError) as exc:
-        raise ProfileError(f"{where}: not a latency table: {type(exc).__name__}: {exc}") from exc
+        raise ProfileError(
+            f"{where}: not a latency table: {describe_misfit(exc)}; leave it out, and measure here"
+        ) from exc
 
 
 def _parse_point(row: dict[str, Any]) -> LatencyPoint:

@@ -131,7 +131,7 @@ def choose_floats(problem: MixedProblem, noise: float) -> tuple[bool, ...] | Non
     if solved.status == INFEASIBLE:
         return None
     if solved.x is None:
-        raise ExportError(f"mixed precision: no choice of float layers: {solved.message}")
+        raise ExportError(f"mixed precision: the solver gave up ({solved.message}); ship int8 or fp32")
     return tuple(bool(value > 0.5) for value in solved.x[: len(problem.layers)])
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from edgeprune.core.answers import describe_misfit
 from edgeprune.errors import PlanError
 
 PLAN_VERSION = 1
@@ -150,7 +151,7 @@ def parse_plan(document: Mapping[str, Any], where: str = "plan") -> PruningPlan:
             notes=tuple(document["notes"]),
         )
     except (KeyError, TypeError, ValueError) as exc:
-        raise PlanError(f"{where}: not a pruning plan: {type(exc).__name__} {exc}") from exc
+        raise PlanError(f"{where}: not a pruning plan: {describe_misfit(exc)}") from exc
 
 
 def _parse_group(row: Mapping[str, Any], where: str) -> GroupPlan:

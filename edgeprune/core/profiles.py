@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from edgeprune.core.answers import describe_misfit
 from edgeprune.core.calibrate import Calibration
 from edgeprune.core.estimate import VALUE_BYTES, Core, EstimatedProfile, Parameter
 from edgeprune.core.latency import ESTIMATED
@@ -117,7 +118,7 @@ def parse_profiles(text: str, where: str) -> BoardProfiles:
             raise ProfileError(f"{where}: facts: no source for {', '.join(unsourced)}; every fact of the core has one")
         return BoardProfiles(name, document["description"], tuple(document["sources"]), facts, profiles)
     except (ValueError, KeyError, TypeError, AttributeError) as exc:
-        raise ProfileError(f"{where}: not a file of estimated profiles: {type(exc).__name__}: {exc}") from exc
+        raise ProfileError(f"{where}: not a file of estimated profiles: {describe_misfit(exc)}") from exc
 
 
 def _parse(row: Mapping[str, Any], board: str, where: str) -> EstimatedProfile:
@@ -128,12 +129,14 @@ def _parse(row: Mapping[str, Any], board: str, where: str) -> EstimatedProfile:
     peaks = core.macs_per_cycle
     if "fp32" not in peaks or set(peaks) - set(VALUE_BYTES):
         raise ProfileError(f"{where}: peaks at {', '.join(peaks) or 'nothing'}; expected fp32, and known are {KNOWN}")
-    facts = [float(getattr(core, name)) for name in FACTS if name != "macs_per_cycle"]
-    figures = [one.value for one in parameters.values()] + facts + [float(peak) for peak in peaks.values()]
-    figures += [float(row[name]) for name in SPREADS]
-    spreads = [one.spread for one in parameters.values()]
-    if not all(0 < value < float("inf") for value in figures) or not all(0 <= value < 10 for value in spreads):
-        raise ProfileError(f"{where}: a figure is not positive and finite, or a spread not between 0 and 10")
+    facts = {name: float(getattr(core, name)) for name in FACTS if name != "macs_per_cycle"}
+    figures = {name: one.value for name, one in parameters.items()} | facts
+    figures |= {f"peak at {name}": float(peak) for name, peak in peaks.items()}
+    figures |= {name: float(row[name]) for name in SPREADS}
+    wrong = [name for name, value in figures.items() if not 0 < value < float("inf")]
+    wrong += [f"spread of {name}" for name, one in parameters.items() if not 0 <= one.spread < 10]
+    if wrong:
+        raise ProfileError(f"{where}: {wrong[0]}: expected a figure above 0 and finite, and a spread from 0 to 10")
     own: dict[str, Any] = {name: row[name] for name in (*SPREADS, "conditions")}
     own |= {name: row[name] is True for name in ("winograd", "weights_only")}
     return EstimatedProfile(board, row["runtime"], core, parameters, **own)

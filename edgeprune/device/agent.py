@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from edgeprune.core.answers import describe_misfit
 from edgeprune.core.doctor import MIN_PYTHON
 from edgeprune.device.transport import Completed, Transport, plain
 from edgeprune.disk import describe_os_error
@@ -159,8 +160,7 @@ def understood(host: str, what: str) -> Iterator[None]:
     try:
         yield
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as exc:
-        told = plain(str(exc)) or type(exc).__name__
-        told = f"{told} is missing" if isinstance(exc, KeyError) else told
+        told = plain(describe_misfit(exc))
         raise RemoteError(f"{host}: what the agent says of {what} is not whole: {told[:300]}") from exc
 
 

@@ -12,7 +12,7 @@ from edgeprune.core.doctor import Finding, Wanted, find_drift_s, judge_board, pa
 from edgeprune.core.target import Target
 from edgeprune.device.connect import PACKAGES, VENV, open_transport
 from edgeprune.device.setup import MODULES
-from edgeprune.device.transport import plain
+from edgeprune.device.transport import SHELL_REMEDY, plain
 from edgeprune.errors import DeviceError
 
 SILENCE_S = 120.0
@@ -86,7 +86,9 @@ def examine_board(target: Target, host: str | None) -> tuple[str, list[Finding]]
         ended = time.time()
         text = plain(done.stdout.decode(errors="replace"))
         if "== ended" not in text:
-            raise DeviceError(f"{transport.host}: does not run commands as a board does: {text.strip()[:200]!r}")
+            raise DeviceError(
+                f"{transport.host}: does not run commands as a board does: {text.strip()[:200]!r}; {SHELL_REMEDY}"
+            )
         setup = f"edgeprune devices setup {target.option} --host {transport.host}"
     state = replace(parse_board(text), noise=done.noise)
     remedy = f"pip install {packages[0]}" if local else setup

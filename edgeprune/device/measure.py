@@ -22,7 +22,7 @@ from edgeprune.core.windows import Window, parse_probe_window
 from edgeprune.device.agent import ask_agent, call_agent, put_bytes, understood
 from edgeprune.device.connect import Device
 from edgeprune.device.phone_state import read_state
-from edgeprune.device.transport import hash_file
+from edgeprune.device.transport import AGAIN, hash_file
 from edgeprune.errors import DeviceError, RemoteError
 
 Progress = Callable[[str], None]
@@ -145,7 +145,7 @@ def measure_probes(
         }
     missing = [model.name for model in models if not windows.get(model.name)]
     if missing:
-        raise RemoteError(f"{device.facts.host}: the agent gave no times of {', '.join(missing[:3])}")
+        raise RemoteError(f"{device.facts.host}: the agent gave no times of {', '.join(missing[:3])}; {AGAIN}")
     return {model.name: windows[model.name] for model in models}
 
 
@@ -174,7 +174,7 @@ def _fetch_array(device: Device, name: str) -> np.ndarray:
         device.transport.get(remote, path)
         device.transport.run(["rm", "-f", "--", remote], timeout_s=30)
         if hash_file(path) != name.removesuffix(".npy"):
-            raise RemoteError(f"{device.facts.host}: the outputs were damaged on the way; run the same command again")
+            raise RemoteError(f"{device.facts.host}: the outputs were damaged on the way; {AGAIN}")
         try:
             return np.asarray(np.load(path, allow_pickle=False))
         except (ValueError, OSError, EOFError, MemoryError) as exc:
@@ -233,7 +233,7 @@ def _read(model: ModelFile) -> bytes:
 def _parse_row(device: Device, model: ModelFile, row: dict[str, Any] | None) -> Measurement:
     """A measurement from what the agent says."""
     if row is None:
-        raise RemoteError(f"{device.facts.host}: the agent gave no measurement of {model.name}")
+        raise RemoteError(f"{device.facts.host}: the agent gave no measurement of {model.name}; {AGAIN}")
     with understood(device.facts.host, f"the measurement of {model.name}"):
         return Measurement(
             artifact=model.name,

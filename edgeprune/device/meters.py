@@ -148,7 +148,7 @@ def read_plug(address: str, plug: Plug) -> float:
         with urllib.request.urlopen(address + plug.path, timeout=PLUG_TIMEOUT_S) as answer:
             return plug.parse(answer.read(1 << 16).decode(errors="replace"))
     except http.client.HTTPException as exc:
-        raise ValueError(f"the plug's answer is not whole: {exc!r}") from exc
+        raise ValueError(f"the plug's answer is not whole: {type(exc).__name__}") from exc
 
 
 def try_external(source: PowerSource) -> Meter:

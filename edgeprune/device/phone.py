@@ -114,7 +114,7 @@ def measure_native(
         for name, command in list(commands.items())[:: -1 if turn % 2 else 1]:
             taken[name].append(_run(transport, command))
         progress(f"round {turn + 1} of {calls}")
-    conditions = replace(_conditions(target, before, collect(transport)), too_warm_c=too_warm_c)
+    conditions = replace(_conditions(transport.host, target, before, collect(transport)), too_warm_c=too_warm_c)
     device = describe_phone(transport).fingerprint
     return {model.name: _describe(model, taken[model.name], target, conditions, device) for model in models}
 
@@ -172,7 +172,7 @@ def _window(number: int, benchmark: Benchmark) -> Window:
     return Window(number, float(number), benchmark.inference_us / 1e3, wall_ms=wall_ms)
 
 
-def find_cores(target: Target, told: Sections) -> tuple[int, ...]:
+def find_cores(host: str, target: Target, told: Sections) -> tuple[int, ...]:
     """The cores that a target names, or the fastest of this phone; empty where it is left to the kernel.
 
     Raises:
@@ -182,7 +182,9 @@ def find_cores(target: Target, told: Sections) -> tuple[int, ...]:
         return tuple(int(core) for core in target.cores)
     found = pick_fastest(_clocks(told), target.threads)
     if not found:
-        raise RemoteError('cores = "fastest": this phone does not tell the clocks of its cores; name them')
+        raise RemoteError(
+            f'{host}: cores = "fastest": it does not tell the clocks of its cores; name them, as cores = [4, 5]'
+        )
     return found
 
 
@@ -195,7 +197,7 @@ def _command(transport: Transport, model: ModelFile, target: Target, told: Secti
         )
     remote = f"edgeprune/{model.file}"
     transport.put(model.path, remote)
-    cores, protocol = find_cores(target, told), target.protocol
+    cores, protocol = find_cores(transport.host, target, told), target.protocol
     return [
         *(["taskset", core_mask(cores)] if cores else []),
         f"./{BENCHMARK}",
@@ -220,13 +222,13 @@ def _run(transport: Transport, command: list[str]) -> Benchmark:
     return found
 
 
-def _conditions(target: Target, before: Sections, after: Sections) -> Conditions:
+def _conditions(host: str, target: Target, before: Sections, after: Sections) -> Conditions:
     states = parse_phone(before), parse_phone(after)
     clocks = [_mean_mhz(told) for told in (before, after)]
     hottest = max(states, key=lambda state: state.thermal_status or 0)
     return Conditions(
         threads=target.threads,
-        affinity=find_cores(target, before),
+        affinity=find_cores(host, target, before),
         governor="+".join(sorted(set(before.get("governor", "").split()))),
         frequency_mhz=tuple(mhz for mhz in clocks if mhz is not None),
         temperature_c=tuple(state.cpu_c for state in states if state.cpu_c is not None),

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeprune.core.answers import count, each, text
+from edgeprune.core.answers import count, describe_misfit, each, text
 from edgeprune.core.artifact import parse_artifact
 from edgeprune.core.release import Release, ReleaseOnBoard, build_release, parse_releases, shipped_path
 from edgeprune.core.target import Target
@@ -66,7 +66,7 @@ def read_release(directory: Path, target: Target) -> tuple[Release, bytes]:
         release = build_release(report, artifact, runner, report["conditions"]["threads"])
     except (KeyError, TypeError, StopIteration) as exc:
         remedy = f"`edgeprune report --run {directory}` writes it anew"
-        raise RunError(f"{directory}: its report is not whole: {exc!r}; {remedy}") from exc
+        raise RunError(f"{directory}: its report is not whole: {describe_misfit(exc)}; {remedy}") from exc
     return release, _read_model(run.file(path), artifact.sha256)
 
 

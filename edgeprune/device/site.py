@@ -12,7 +12,7 @@ from typing import Any
 from edgeprune.core.doctor import MIN_PYTHON
 from edgeprune.core.target import Target
 from edgeprune.device.connect import VENV
-from edgeprune.device.transport import Transport, describe_space
+from edgeprune.device.transport import SHELL_REMEDY, Transport, describe_space
 from edgeprune.device.wheels import Wheel
 from edgeprune.errors import DeviceError, NoSpace
 
@@ -117,7 +117,9 @@ def survey(transport: Transport, python: str) -> Site:
     lines = [line.partition("=") for line in done.stdout.decode(errors="replace").splitlines()]
     told = {name: value for name, _, value in lines if name != "python"}
     if "venv" not in told or "place" not in told:
-        raise DeviceError(f"{transport.host}: does not run commands as a board does: {done.stderr.strip()[-200:]}")
+        raise DeviceError(
+            f"{transport.host}: does not run commands as a board does: {done.stderr.strip()[-200:]!r}; {SHELL_REMEDY}"
+        )
     found = [_parse_interpreter(value) for name, _, value in lines if name == "python"]
     known = [(one, prefix) for one, prefix in filter(None, found)]
     own = [one for one, prefix in known if prefix == told["venv"] or one.path.startswith(f"{told['venv']}/")]

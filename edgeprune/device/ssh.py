@@ -18,7 +18,7 @@ from edgeprune.device.commands import FilesByCommands
 from edgeprune.device.endpoint import find_endpoint
 from edgeprune.device.frames import BOOTSTRAP, Frame, Framed, FramedReader
 from edgeprune.device.ssh_login import connect_chain
-from edgeprune.device.transport import Completed, OutputReader, plain
+from edgeprune.device.transport import SHELL_REMEDY, Completed, OutputReader, plain
 from edgeprune.errors import ConnectionFailed, DeviceError
 
 CHUNK = 1 << 15
@@ -87,8 +87,8 @@ class SshTransport(FilesByCommands):
         if not output.begun:
             said = " ".join(f"{noise} {plain(errors)}".split())[-300:] or f"exit code {exit_code}"
             raise DeviceError(
-                f"{self.host}: its login shell runs no commands: {said}; give the user a login shell such as /bin/sh "
-                "there, and no ForceCommand that refuses them"
+                f"{self.host}: its login shell runs no commands: {said}; {SHELL_REMEDY}, "
+                "and no ForceCommand that refuses them"
             )
         return Completed(exit_code if output.exit_code is None else output.exit_code, content, errors, noise)
 

@@ -10,6 +10,8 @@ from typing import Protocol
 
 from edgeprune.errors import RemoteError
 
+AGAIN = "run the same command again"
+SHELL_REMEDY = "give the user a login shell such as /bin/sh there"
 MAX_OUTPUT_BYTES = 1 << 29
 """A command that prints more is broken or hostile."""
 

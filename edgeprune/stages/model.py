@@ -204,7 +204,9 @@ def prune(job: Job) -> dict[str, Any]:
     error = check_surgery(job.original, job.analysis, plan.keep, pruned, example)
     if error > PROOF_LIMIT:
         raise PlanError(
-            f"the cut net differs from the original without those channels by {error:.1e}; nothing was saved"
+            f"the cut net differs from the original without those channels by {error:.1e} of its outputs; "
+            "nothing was saved. Please report this; meanwhile a new run may do whose recipe keeps layers whole, as "
+            '`widths = {"LAYER": "whole"}`'
         )
     save_model(pruned, job.run.product("pruned.pt2"), example)
     job.detail(f"{count_parameters(pruned):,} parameters stay; proof {error:.1e}")
