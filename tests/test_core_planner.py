@@ -52,7 +52,9 @@ def brute_force(problem: Problem, budget_ms: float) -> float | None:
         widths = dict(zip(names, chosen, strict=True))
         shapes = [layer.at(widths) for layer in problem.layers]
         beyond = max(0.0, sum(shape.megavalues for shape in shapes) - problem.correction.cached_megavalues)
-        total = sum(map(staircase, shapes)) + problem.correction.per_megavalue_ms * beyond
+        total = (
+            problem.correction.offset_ms + sum(map(staircase, shapes)) + problem.correction.per_megavalue_ms * beyond
+        )
         if total <= budget_ms:
             loss = sum(problem.loss[name][width] for name, width in widths.items())
             best = loss if best is None else min(best, loss)
@@ -70,13 +72,18 @@ losses = st.fixed_dictionaries(
 
 
 @settings(max_examples=40, deadline=None)
-@given(losses, st.floats(0.2, 1.05), st.sampled_from([(0.0, 0.0), (0.5, 0.0), (2.0, 0.01), (5.0, 0.03)]))
+@given(
+    losses,
+    st.floats(0.2, 1.05),
+    st.sampled_from([(0.0, 0.0), (0.5, 0.0), (2.0, 0.01), (5.0, 0.03)]),
+    st.sampled_from([0.0, 0.03, -0.03]),
+)
 def test_plan_is_the_optimum_that_brute_force_finds(
-    loss: dict[str, dict[int, float]], share: float, beyond: tuple[float, float]
+    loss: dict[str, dict[int, float]], share: float, beyond: tuple[float, float], offset_ms: float
 ) -> None:
-    """Also where what is moved beyond the caches costs more."""
+    """Also where what is moved beyond the caches costs more, and where a net costs more or less than its layers."""
     per_megavalue_ms, cached = beyond
-    correction = Correction(per_megavalue_ms=per_megavalue_ms, cached_megavalues=cached)
+    correction = Correction(offset_ms=offset_ms, per_megavalue_ms=per_megavalue_ms, cached_megavalues=cached)
     problem = replace(chain(loss), correction=correction)
     full = predict_ms(problem, dict.fromkeys(loss, 32))
     best = brute_force(problem, share * full)

@@ -254,3 +254,15 @@ def test_budgets_of_a_target_are_read_together() -> None:
 def test_budgets_that_cannot_be_meant_are_refused(table: dict[str, float], message: str) -> None:
     with pytest.raises(TargetError, match=message):
         parse_target({"description": "x", "budget": table}, "x", "x.toml")
+
+
+@pytest.mark.parametrize("excess", [0, 1])
+def test_a_limit_that_is_exceeded_by_less_than_the_solver_sees_is_kept(excess: int) -> None:
+    """One parameter of four million is below the solver's tolerance of a millionth."""
+    layer = Layer("wide", LayerShape("linear", 2048, 2048), extent(constant=2048), extent("a"))
+    widths = {"a": (2040, 2048)}
+    whole = count_costs([layer], {"a": 2048}, "fp32").parameters
+    limits = Limits(parameters=whole - excess, precision="fp32")
+    loss = {"a": {2040: 1.0, 2048: 0.0}}
+    problem = Problem((layer,), loss, table_of([layer], widths, linear), limits=limits)
+    assert choose_widths(problem, inf).widths == {"a": 2040 if excess else 2048}

@@ -1,4 +1,4 @@
-"""A against B: two artifacts measured in interleaved rounds, their ratio, its interval, and a test of equivalence."""
+"""A against B: two artifacts that took turns in several processes, their ratio with interval, and equivalence."""
 
 from __future__ import annotations
 
@@ -15,16 +15,14 @@ from edgeprune.errors import UsageError
 MARGIN = 0.02
 ALPHA = 0.05
 RESAMPLES = 10_000
-LEAST_ROUNDS = 8
-"""Fewer rounds tell too little of how much rounds differ."""
+LEAST_PROCESSES = 8
+"""Fewer processes tell too little of how much they differ."""
 EQUIVALENT, FASTER, SLOWER, INCONCLUSIVE = "equivalent", "faster", "slower", "inconclusive"
-
-Rounds = Sequence[Sequence[float]]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How B's latency relates to A's: `ratio` is B / A, the geometric mean over rounds of the ratio of their medians.
+    """How B's latency relates to A's: `ratio` is B / A, the geometric mean over the processes that timed both.
 
     `low` and `high` bound it with 95 % confidence; `p_equivalent` is the p-value of the test that it lies outside of
     1 / (1 + margin) to 1 + margin.
@@ -37,7 +35,7 @@ class Comparison:
     high: float
     margin: float
     p_equivalent: float
-    rounds: int
+    processes: int
 
     @property
     def verdict(self) -> str:
@@ -53,19 +51,20 @@ class Comparison:
         return {**asdict(self), "verdict": self.verdict}
 
 
-def compare_rounds(first: Rounds, second: Rounds, margin: float = MARGIN) -> Comparison:
-    """Compare what two artifacts took in the same rounds, in ms.
+def compare_processes(
+    first_ms: Mapping[int, float], second_ms: Mapping[int, float], margin: float = MARGIN
+) -> Comparison:
+    """Compare what two artifacts took, in ms at the common speed of the board, in each process that timed both.
 
     Raises:
-        UsageError: too few rounds, not as many of each, an empty one, or a margin that is not above 0 and below 1.
+        UsageError: too few processes timed both, or a margin that is not above 0 and below 1.
     """
-    if len(first) != len(second) or len(first) < LEAST_ROUNDS or not all(map(len, (*first, *second))):
-        raise UsageError(
-            f"a comparison needs {LEAST_ROUNDS} rounds of both at least; found {len(first)}, {len(second)}"
-        )
+    both = sorted(first_ms.keys() & second_ms.keys())
+    if len(both) < LEAST_PROCESSES:
+        raise UsageError(f"a comparison needs {LEAST_PROCESSES} processes that timed both at least; found {len(both)}")
     if not 0 < margin < 1:
         raise UsageError(f"margin: {margin!r}; expected a fraction above 0 and below 1, as 0.02")
-    before, after = (np.log([float(np.median(one)) for one in rounds]) for rounds in (first, second))
+    before, after = (np.log([taken_ms[number] for number in both]) for taken_ms in (first_ms, second_ms))
     low, high = mean_interval(after - before)
     return Comparison(
         first_ms=exp(before.mean()),
@@ -75,20 +74,8 @@ def compare_rounds(first: Rounds, second: Rounds, margin: float = MARGIN) -> Com
         high=exp(high),
         margin=margin,
         p_equivalent=equivalence_p(after - before, log1p(margin)),
-        rounds=len(first),
+        processes=len(both),
     )
-
-
-def compare_processes(
-    first_ms: Mapping[int, float], second_ms: Mapping[int, float], margin: float = MARGIN
-) -> Comparison:
-    """Compare what two artifacts took in each of the processes that timed both, at the common speed of the board.
-
-    Raises:
-        UsageError: as for :func:`compare_rounds`, of processes.
-    """
-    both = sorted(first_ms.keys() & second_ms.keys())
-    return compare_rounds([[first_ms[number]] for number in both], [[second_ms[number]] for number in both], margin)
 
 
 def mean_interval(values: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float]:
@@ -135,7 +122,7 @@ def render_comparison(names: tuple[str, str], found: Comparison, problems: Seque
             f"A {first}: {found.first_ms:.4g} ms",
             f"B {second}: {found.second_ms:.4g} ms",
             f"B / A: {found.ratio:.4f} ({change:+.2f} %), 95 % interval {found.low:.4f} to {found.high:.4f}, "
-            f"{found.rounds} processes that took turns",
+            f"{found.processes} processes that took turns",
             f"equivalence within {100 * found.margin:g} %: p = {found.p_equivalent:.3g} (two one-sided tests)",
             *(f"not valid: {problem}" for problem in problems),
             "inconclusive: nothing follows from a run that is not valid" if problems else said[found.verdict],
