@@ -298,6 +298,15 @@ CASES = [
         **TAIL,
         frozen={"a": "no rule for this form of aten.slice"},
     ),
+    image(
+        "viewed_as_what_stays",
+        lambda net, x: pooled(net, net.b(net.a(x).view_as(torch.cat((x, x, x), 1)[:, 1:]))),
+        {"b": 6},
+        a=A8,
+        **TAIL,
+        frozen={"a": "view_as"},
+    ),
+    image("in_place", simple(lambda net, x: x.clamp_(0, 6).mul_(2).cumsum_(2)), BOTH, a=A8, **TAIL),
     image("normed_weight", weight_normed, {"stem": 8, "conv": 6}, stem=A8, conv=B8, head=lambda: head(6)),
     image(
         "unfold_and_fold",

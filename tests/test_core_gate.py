@@ -2,6 +2,7 @@ import contextlib
 import json
 import math
 import statistics
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,14 @@ from scipy.stats import binom, norm
 
 from edgeprune.core.document import quality_figures
 from edgeprune.core.gate import EXIT_CODES, FAIL, INCONCLUSIVE, METRICS, PASS, Figure, Gate, decide, judge, settle_gates
-from edgeprune.core.measurement import Conditions, Measurement, Protocol, find_problems, parse_measurement
+from edgeprune.core.measurement import (
+    Conditions,
+    Measurement,
+    Protocol,
+    find_problems,
+    parse_measurement,
+    pool_measurements,
+)
 from edgeprune.core.metric import TOP1, Metric, parse_metric
 from edgeprune.core.statistics import drift, median_interval, ratio_interval, summarise
 from edgeprune.core.target import parse_target
@@ -478,3 +486,14 @@ def test_metrics_with_other_functions_are_the_same_metric() -> None:
     assert F1.unit == ""
     assert F1.label == "F1"
     assert RMSE.label == "RMSE in K"
+
+
+def test_of_two_measurements_the_worse_condition_stands() -> None:
+    first, second = measurement([1.0] * 3, ("under-voltage",)), measurement([2.0] * 2, ("frequency capped",))
+    second = replace(second, conditions=replace(second.conditions, others_cores=0.5, too_warm_c=71.0))
+    pooled = pool_measurements(first, second)
+    assert pooled.samples_ms == (1.0, 1.0, 1.0, 2.0, 2.0)
+    assert pooled.warmup_runs == 20
+    assert pooled.conditions.throttled == ("under-voltage", "frequency capped")
+    assert (pooled.conditions.others_cores, pooled.conditions.too_warm_c) == (0.5, 71.0)
+    assert pool_measurements(second, first).conditions.others_cores == 0.5

@@ -266,3 +266,15 @@ def test_a_limit_that_is_exceeded_by_less_than_the_solver_sees_is_kept(excess: i
     loss = {"a": {2040: 1.0, 2048: 0.0}}
     problem = Problem((layer,), loss, table_of([layer], widths, linear), limits=limits)
     assert choose_widths(problem, inf).widths == {"a": 2040 if excess else 2048}
+
+
+def test_activations_of_a_layer_that_is_fed_by_many_groups_count_each_width_once() -> None:
+    """Input and output of a convolution over 8x8 places in float: 256 bytes a channel."""
+    names = [f"branch{index}" for index in range(6)]
+    widths = {name: tuple(range(4, 65, 4)) for name in names}
+    loss = {name: {width: (64 - width) * (1 + i) / 64 for width in widths[name]} for i, name in enumerate(names)}
+    layer = conv("joined", extent(*names), extent(constant=10))
+    limits = Limits(activation_bytes=(192 + 10) * 256, precision="fp32")
+    problem = Problem((layer,), loss, table_of([layer], widths, linear), limits=limits)
+    chosen = choose_widths(problem, inf).widths
+    assert (sum(chosen.values()), chosen["branch5"], chosen["branch0"]) == (192, 64, 4)

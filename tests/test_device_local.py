@@ -208,6 +208,8 @@ def test_a_missing_runtime_is_named_with_its_remedy(device: Device, tmp_path: Pa
     bare = replace(device, facts=replace(device.facts, runtimes={}))
     with pytest.raises(RuntimeMissing, match=r"onnxruntime is not installed for .*; run: pip install onnxruntime"):
         measure_models(bare, [make_model(tmp_path, "onnxruntime")], 1, QUICK, ignore)
+    with pytest.raises(RuntimeMissing, match=r"onnxruntime is not installed for .*; run: pip install onnxruntime"):
+        evaluate_model(bare, make_model(tmp_path, "onnxruntime"), np.zeros((1, CONV.cin, *CONV.size)), ignore)
 
 
 def test_a_file_that_changed_since_its_export_is_not_pushed(device: Device, tmp_path: Path) -> None:

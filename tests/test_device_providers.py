@@ -96,6 +96,8 @@ def test_tensorrt_leaves_nodes_to_cuda_before_the_cpu() -> None:
     fake = FakeRuntime(there, there)
     providers.make_session(fake, "model", {"provider": "tensorrt", "threads": 2})
     assert [name for name, _ in fake.asked] == there
+    assert (fake.options.intra_op_num_threads, fake.options.inter_op_num_threads) == (2, 1)
+    assert fake.options.execution_mode == fake.ExecutionMode.ORT_SEQUENTIAL
 
 
 def test_xnnpack_gets_the_threads_that_onnxruntime_does_not_take() -> None:
@@ -147,6 +149,8 @@ def test_the_cpu_alone_needs_no_profile(no_devices: Path, tmp_path: Path) -> Non
         ({"cores": [True]}, "expected core numbers"),
         ({"cores": [-1]}, "expected core numbers"),
         ({"cores": [1], "threads": 2}, r"cores: \[1\] for 2 threads; name a core for each"),
+        ({"protocol": {"round": 3}}, "protocol.*unknown key 'round'; did you mean 'rounds'"),
+        ({"protocol": 3}, "protocol.*expected a table"),
         ({"protocol": {"start_temperature_c": 0}}, "start_temperature_c: 0 must be above zero"),
     ],
 )

@@ -105,3 +105,13 @@ def test_a_defect_in_rewriting_names_the_operator(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(REWRITES, "aten.flatten", failing)
     with pytest.raises(GraphError, match=r"flatten \(aten\.flatten\).*KeyError: 'the cause'.*report"):
         apply_plan(program, find_groups(program), {"0": [0, 1]})
+
+
+def test_what_an_operator_gave_is_not_overwritten_by_a_later_one() -> None:
+    """Evidence is read from values of a run after it has ended."""
+    net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(inplace=True), nn.Hardtanh(0, 6, inplace=True))
+    program = trace_model(net, EXAMPLE)
+    interpreter = torch.fx.Interpreter(program, garbage_collect_values=False)
+    interpreter.run(EXAMPLE)
+    (made,) = (value for node, value in interpreter.env.items() if "conv" in node.name)
+    assert torch.equal(made, net[0](EXAMPLE))

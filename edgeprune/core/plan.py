@@ -158,8 +158,7 @@ def _parse_group(row: Mapping[str, Any], where: str) -> GroupPlan:
     keep, size = tuple(int(index) for index in row["keep"]), int(row["size"])
     kind = str(row.get("kind", "channels"))
     ascending = all(left < right for left, right in pairwise(keep))
-    if kind == BRANCH and keep in ((), (0,)):
-        return GroupPlan(str(row["group"]), size, keep, float(row["loss_increase"]), str(row["reason"]), kind)
-    if not keep or not ascending or keep[0] < 0 or keep[-1] >= size:
+    within = not keep or (keep[0] >= 0 and keep[-1] < size)
+    if not ascending or not within or not (keep or kind == BRANCH):
         raise PlanError(f"{where}: group {row['group']!r}: keep must be ascending indices below {size}, at least one")
     return GroupPlan(str(row["group"]), size, keep, float(row["loss_increase"]), str(row["reason"]), kind)
