@@ -21,13 +21,13 @@ import hashlib
 import json
 import os
 import queue
-import random
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -133,16 +133,25 @@ def change(node: ast.AST) -> str:
     return f"{before} -> {ast.unparse(node).splitlines()[0]}"
 
 
-def draw_mutants(count: int) -> list[tuple[str, int]]:
-    """Files and the numbers of the places in them, each place of all as likely as any other."""
-    places = [
-        (str(path.relative_to(ROOT)), number)
-        for room in ROOMS
-        for path in sorted((ROOT / room).glob("*.py"))
-        for number, _ in enumerate(list_places(ast.parse(path.read_text())))
-    ]
-    random.Random(SEED).shuffle(places)
-    return places[:count]
+def draw_mutants(count: int) -> dict[str, tuple[str, int]]:
+    """Files and the numbers of places in them, by what is changed and how often that was in the file before.
+
+    Each place of all is as likely as any other, and goes on being drawn when something else changes.
+    """
+    places = {}
+    for room in ROOMS:
+        for path in sorted((ROOT / room).glob("*.py")):
+            file, before = str(path.relative_to(ROOT)), Counter[str]()
+            for number, node in enumerate(list_places(ast.parse(path.read_text()))):
+                told = change(copy.deepcopy(node))
+                places[f"{file}: {told} #{before[told]}"] = (file, number)
+                before[told] += 1
+    return {name: places[name] for name in sorted(places, key=rank)[:count]}
+
+
+def rank(name: str) -> str:
+    """A place in an order by chance."""
+    return hashlib.sha256(f"{SEED} {name}".encode()).hexdigest()
 
 
 def mutate(file: str, number: int) -> tuple[str, dict[str, Any]]:
@@ -223,7 +232,7 @@ def copy_project(place: Path) -> None:
         (shutil.copytree if source.is_dir() else shutil.copy)(source, place / name)
 
 
-def work(todo: queue.SimpleQueue[tuple[str, int]], rows: dict[str, Any], lock: threading.Lock) -> None:
+def work(todo: queue.SimpleQueue[tuple[str, str, int]], rows: dict[str, Any], lock: threading.Lock) -> None:
     """Try mutants in a copy of its own until none is left."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "project"
@@ -231,12 +240,12 @@ def work(todo: queue.SimpleQueue[tuple[str, int]], rows: dict[str, Any], lock: t
         copy_project(place)
         while not todo.empty():
             try:
-                file, number = todo.get_nowait()
+                name, file, number = todo.get_nowait()
             except queue.Empty:
                 return
             row = try_mutant(place, file, number)
             with lock:
-                rows[f"{file}#{number}"] = {**row, "sha256": digest(file)}
+                rows[name] = {**row, "sha256": digest(file)}
                 write(rows)
                 print(f"{len(rows)}: {row['outcome']:8} {file}:{row['line']}: {row['change'][:110]}", flush=True)
 
@@ -274,16 +283,18 @@ def main() -> None:
     parser.add_argument("--survivors", action="store_true")
     asked = parser.parse_args()
     rows: dict[str, Any] = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else {}
-    todo: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
-    for file, number in draw_mutants(asked.mutants):
-        row = rows.get(f"{file}#{number}")
+    todo: queue.SimpleQueue[tuple[str, str, int]] = queue.SimpleQueue()
+    drawn = draw_mutants(asked.mutants)
+    rows = {name: row for name, row in rows.items() if name in drawn}
+    for name, (file, number) in drawn.items():
+        row = rows.get(name)
         known = (
             row is not None
             and row["sha256"] == digest(file)
             and not (asked.survivors and row["outcome"] in ("lived", "no test"))
         )
         if asked.only in file and not known:
-            todo.put((file, number))
+            todo.put((name, file, number))
     print(f"{todo.qsize()} mutants to try", flush=True)
     lock = threading.Lock()
     threads = [threading.Thread(target=work, args=(todo, rows, lock)) for _ in range(WORKERS)]
