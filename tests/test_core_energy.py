@@ -47,6 +47,15 @@ def find(readings: Readings, windows: tuple[Window, ...] = WINDOWS) -> Energy:
     return find_energies(readings, windows)["net"]
 
 
+@pytest.mark.parametrize(("at", "where"), [(0, "at rest"), (1, "while the model ran"), (2, "at rest")])
+def test_energy_of_a_board_that_others_work_on_is_no_figure(at: int, where: str) -> None:
+    quiet = tuple(replace(one, others_cores=0.2, cores=2) for one in WINDOWS)
+    found = find(read_power(SHUNT, power), (*quiet[:at], replace(quiet[at], others_cores=1.03), *quiet[at + 1 :]))
+    assert found.energy_mj is None
+    assert found.reason == f"not measurable: the board was not this run's own: others took 1.03 of 2 cores {where}"
+    assert find(read_power(SHUNT, power), quiet).energy_mj == pytest.approx(30.0, rel=1e-3)
+
+
 @pytest.mark.parametrize("meter", [SHUNT, RAPL], ids=lambda meter: meter.unit)
 def test_energy_is_power_above_idle_times_the_time_of_one_inference(meter: Meter) -> None:
     found = find(read_power(meter, power))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -15,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from busy import busy_loops
 from device_models import LINEAR, ignore, make_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_device_facts import write_tree
 
+from edgeprune.core import neighbours
 from edgeprune.core.document import Figures, gate_figures
 from edgeprune.core.energy import Energy, parse_windows
 from edgeprune.core.gate import FAIL, INCONCLUSIVE, PASS, Gate, judge
@@ -47,6 +50,12 @@ while True:
     time.sleep(0.005)
 """
 untimed = settings(deadline=None)
+
+
+@pytest.fixture(autouse=True)
+def not_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests run beside these; what that does to a figure is a matter of test_core_energy.py."""
+    monkeypatch.setattr(neighbours, "OTHERS_LIMIT", math.inf)
 
 
 @pytest.fixture
@@ -223,7 +232,10 @@ def test_the_agent_reads_the_boards_own_meter_while_models_loop(tmp_path: Path) 
     request |= {"meter": "auto", "sensor": ""}
     reader = EventReader("board", ignore)
     command = [sys.executable, "-I", "-B", str(agent), "--root", write_tree(tree, record["files"])]
-    done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, timeout=60, check=True)
+    with busy_loops(1):
+        done = subprocess.run(
+            command, input=json.dumps(request), capture_output=True, text=True, timeout=60, check=True
+        )
     for line in done.stdout.splitlines():
         reader.feed(line)
     (row,) = reader.finish(Completed(0, b"", ""))
@@ -234,6 +246,7 @@ def test_the_agent_reads_the_boards_own_meter_while_models_loop(tmp_path: Path) 
     assert all(value == pytest.approx(record["watts"]) for _, _, value in row["arrivals"])
     assert row["arrivals"][0][0] < windows[0].begin_s
     assert row["arrivals"][-1][0] > windows[2].end_s - 0.2
+    assert all((window.others_cores or 0) > 0.3 and window.cores == os.cpu_count() for window in windows)
 
 
 @pytest.mark.parametrize(
