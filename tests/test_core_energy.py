@@ -97,6 +97,14 @@ def test_the_uncertainty_holds_the_meters_gain_and_its_resolution(step: float, l
     assert least * 0.999 <= found.uncertainty_mj <= 3 * least
 
 
+def test_the_uncertainty_of_a_meter_of_coarse_steps_is_that_of_a_value_rounded_to_them() -> None:
+    """A value rounded to steps lies off by step / sqrt(12) (GUM, JCGM 100:2008, F.2.2.1), at 95 % by twice as much."""
+    found = find(read_power(replace(SHUNT, step=0.5), power))
+    one_w, gain_w = 2 * 0.5 / math.sqrt(12), 0.02 * 3
+    in_all_w = math.hypot(gain_w, one_w, math.hypot(one_w, one_w) / 2)
+    assert found.uncertainty_mj == pytest.approx(in_all_w * 2 / 200 * 1e3, rel=0.01)
+
+
 def test_noise_widens_the_uncertainty() -> None:
     random = np.random.default_rng(1)
     quiet = find(read_power(SHUNT, power))

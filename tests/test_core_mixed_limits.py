@@ -85,6 +85,11 @@ def test_activations_are_counted_by_what_each_layer_is_held_in() -> None:
     assert "a layer reads and writes 1,200 bytes, 1,000 allowed" in describe_cost(problem, (True, True))
 
 
+def test_activations_exactly_at_their_limit_are_within_it() -> None:
+    exact = MixedProblem((replace(SMALL, values=250), replace(LARGE, values=251)), most_activation_bytes=1000)
+    assert [exact.may_float(layer) for layer in exact.layers] == [True, False]
+
+
 @pytest.mark.parametrize("suffix", [".onnx", ".tflite"])
 def test_the_sizes_of_layers_are_read_from_the_file(suffix: str, tmp_path: Path) -> None:
     """A convolution of 9 x 3 x 8 weights on 6 x 6 places, and a linear layer of 8 x 4."""

@@ -182,6 +182,18 @@ def test_a_changed_host_key_is_told_and_not_overwritten(ssh_server: SshServer) -
     assert ssh_server.known_hosts.read_text() == known
 
 
+def test_of_several_known_keys_that_have_all_changed_the_first_is_told(ssh_server: SshServer) -> None:
+    old, known = ssh_server.fingerprint, ssh_server.known_hosts.read_text().strip()
+    ssh_server.stop()
+    ssh_server.make_key(ssh_server.folder / "host_key")
+    ssh_server.start()
+    ssh_server.known_hosts.write_text(f"{known}\n{known}\n")
+    with pytest.raises(HostKeyError, match="THE HOST KEY HAS CHANGED") as caught:
+        connect(BOARD)
+    assert old in str(caught.value)
+    assert "known_hosts:1" in str(caught.value)
+
+
 def test_host_key_checks_cannot_be_switched_off(ssh_server: SshServer) -> None:
     ssh_server.known_hosts.unlink()
     config = ssh_server.home / ".ssh" / "config"

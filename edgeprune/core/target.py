@@ -274,7 +274,7 @@ def _parse_gate(row: Mapping[str, Any], where: str) -> Gate:
     gate, better = Gate(metric, **limit), METRICS[metric]
     if given[0] == "max_regression" and metric in RELATIVE:
         raise TargetError(f"{where}: {metric}: is held against the original already; write {LIMITS[better]}")
-    if abs(gate.max_regression or 0.0) >= 1:
+    if gate.max_regression is not None and abs(gate.max_regression) >= 1:
         raise TargetError(f"{where}: {metric}: max_regression: {row[given[0]]!r} is no fraction; 5 % is 0.05")
     if better:
         check_direction(gate, better, f"{where}: {metric}: {better} is better")
