@@ -18,7 +18,7 @@ from edgeprune.device.connect import Device, open_device
 from edgeprune.device.local import LocalTransport
 from edgeprune.device.measure import ModelFile, ProbeSettings, evaluate_model, measure_models, measure_probes
 from edgeprune.errors import ConnectionFailed, DeviceError, RemoteError, RuntimeMissing
-from edgeprune.export.runners import RUNNERS
+from edgeprune.exporting.runners import RUNNERS
 
 LOCAL = Target("local", "this machine")
 both_runtimes = pytest.mark.parametrize("runtime", ["onnxruntime", "litert"])

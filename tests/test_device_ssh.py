@@ -30,7 +30,7 @@ from edgeprune.device.measure import ProbeSettings, evaluate_model, measure_mode
 from edgeprune.device.ssh import CHUNK, SshTransport, connect
 from edgeprune.device.trust import fetch_host_key, remember_host_key
 from edgeprune.errors import ConnectionFailed, DeviceError, HostKeyError, RemoteError, RuntimeMissing, UsageError
-from edgeprune.export.runners import run_onnx
+from edgeprune.exporting.runners import run_onnx
 
 BOARD = Address("board")
 TARGET = Target("rpi4", "a board of the tests")

@@ -251,14 +251,16 @@ class Job:
         Raises:
             RecipeError: a rule for what is no layer or group that may be cut.
         """
+        from edgeprune.graph.groups import groups_of
+
         found: dict[str, WidthRule] = {}
         sizes = {group.name: group.size for group in self.analysis.groups if not group.frozen}
-        outputs = {layer.name: sorted(layer.cout.groups & sizes.keys()) for layer in self.analysis.layers}
         for name, rule in self.recipe.widths.items():
-            groups = [name] if name in sizes else outputs.get(name, [])
+            groups = groups_of(self.analysis, name)
             if not groups:
                 why = next((group.frozen for group in self.analysis.groups if group.name == name), "")
-                known = [*sizes, *(layer for layer, its in outputs.items() if its and layer not in sizes)]
+                layers = [layer.name for layer in self.analysis.layers if groups_of(self.analysis, layer.name)]
+                known = list(dict.fromkeys([*sizes, *layers]))
                 raise RecipeError(
                     f"{self.recipe.source}: widths: no layer {name!r} that may be cut"
                     + (f": {why}" if why else f"{suggest(name, known)}; `edgeprune recipes check` lists them")

@@ -16,20 +16,20 @@ from edgeprune.errors import GraphError, PlanError, RecipeError
 from edgeprune.graph.costs import count_parameters
 from edgeprune.graph.groups import Analysis
 from edgeprune.graph.precision import widen
-from edgeprune.graph.proof import check_surgery
+from edgeprune.graph.proof import PROOF_LIMIT, check_surgery
 from edgeprune.graph.storage import load_model, model_sha256, save_model
 from edgeprune.graph.surgery import apply_plan
 from edgeprune.graph.trace import copy_program, is_dynamic, trace_model
-from edgeprune.prune.evidence import Batch, Evidence
-from edgeprune.prune.fold import fold_weights
-from edgeprune.prune.held_out import Choice, HeldOut, hold_out
-from edgeprune.prune.importance import score_channels
-from edgeprune.prune.lesson import prepare_lesson
-from edgeprune.prune.quantization_aware import train_quantization_aware
-from edgeprune.prune.recalibrate import evaluate, recalibrate_if_better
-from edgeprune.prune.reconstruct import reconstruct_
-from edgeprune.prune.recover import Course, Recovered, recover
-from edgeprune.prune.sensitivity import label_batches, measure_sensitivity, tried_widths
+from edgeprune.pruning.evidence import Batch, Evidence
+from edgeprune.pruning.fold import fold_weights
+from edgeprune.pruning.held_out import Choice, HeldOut, hold_out
+from edgeprune.pruning.importance import score_channels
+from edgeprune.pruning.lesson import prepare_lesson
+from edgeprune.pruning.quantization_aware import train_quantization_aware
+from edgeprune.pruning.recalibrate import evaluate, recalibrate_if_better
+from edgeprune.pruning.reconstruct import reconstruct_
+from edgeprune.pruning.recover import Course, Recovered, recover
+from edgeprune.pruning.sensitivity import label_batches, measure_sensitivity, tried_widths
 from edgeprune.recipes.check import check_recipe
 from edgeprune.recipes.load import Recipe
 from edgeprune.recipes.models import describe_precision
@@ -40,8 +40,6 @@ from edgeprune.stages.latency import check_budget
 
 FAITHFUL, ROUNDINGS = 1e-3, 64
 """How far a graph may be from its module, relative to the outputs; in shorter floats, in units of the last place."""
-PROOF_LIMIT = 1e-9
-"""Largest relative difference, in float64, between the cut net and the original with those channels neutralised."""
 IMPORTANCE = "l2"
 STATISTICS_INPUTS = 4096
 """Calibration inputs that batch-norm statistics are taken from, if there are so many."""
