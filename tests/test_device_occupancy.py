@@ -57,3 +57,11 @@ def test_a_window_waited_where_it_did_so_for_more_than_a_twentieth() -> None:
 
 def test_the_fixed_work_is_always_the_same() -> None:
     assert timing.do_arithmetic() == timing.do_arithmetic() > 0
+
+
+def test_the_three_that_work_most_are_named_with_their_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(occupancy.os, "sysconf", lambda name: 100)
+    before = {(1, "a"): 100, (2, "b"): 0, (3, "c"): 7, (4, "idle"): 50, (5, "d"): 0}
+    after = {(1, "a"): 200, (2, "b"): 5, (3, "c"): 57, (4, "idle"): 50, (6, "new"): 90}
+    assert occupancy.name_workers(before, after, 1.0) == "a (pid 1) 1.00, c (pid 3) 0.50, b (pid 2) 0.05"
+    assert occupancy.name_workers(before, {(2, "b"): 4}, 1.0) == ""
