@@ -202,15 +202,22 @@ def test_the_command_refuses_and_then_tells_the_sizes(
     assert '"images": [' in (tmp_path / "out.json").read_text()
 
 
-def write_relu(path: Path, name: str, kind: int = TensorProto.FLOAT, sizes: Sizes = ("N", "T")) -> ModelFile:
+def save_graph(path: Path, graph: Any) -> None:
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    write_file(path, model.SerializeToString())
+
+
+def write_identity(path: Path, name: str, kind: int = TensorProto.FLOAT, sizes: Sizes = ("N", "T")) -> ModelFile:
     values = [helper.make_tensor_value_info(one, kind, sizes) for one in (name, "y")]
     graph = helper.make_graph([helper.make_node("Identity", [name], ["y"])], "g", values[:1], values[1:])
-    write_file(path, helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9).SerializeToString())
+    write_file(
+        path, helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9).SerializeToString()
+    )
     return ModelFile.of(path, "onnxruntime")
 
 
 def test_files_whose_inputs_have_other_names_each_get_their_shapes(no_devices: Path, tmp_path: Path) -> None:
-    models = [write_relu(tmp_path / f"{name}.onnx", name) for name in ("a", "b")]
+    models = [write_identity(tmp_path / f"{name}.onnx", name) for name in ("a", "b")]
     with open_device(LOCAL, None, session=Session(shapes={"a": (1, 9), "b": (1, 5)})) as device:
         measured = measure_models(device, models, 1, QUICK, ignore)
     assert [measured[model.name].inputs for model in models] == [{"a": (1, 9)}, {"b": (1, 5)}]
@@ -222,7 +229,7 @@ def test_files_whose_inputs_have_other_names_each_get_their_shapes(no_devices: P
 
 
 def test_what_no_input_can_be_made_up_for_is_told(no_devices: Path, tmp_path: Path) -> None:
-    words = write_relu(tmp_path / "words.onnx", "words", TensorProto.STRING, (1, 4))
+    words = write_identity(tmp_path / "words.onnx", "words", TensorProto.STRING, (1, 4))
     value = helper.make_tensor("v", TensorProto.FLOAT, [1], [1.0])
     constant = helper.make_graph(
         [helper.make_node("Constant", [], ["y"], value=value)],
@@ -231,7 +238,9 @@ def test_what_no_input_can_be_made_up_for_is_told(no_devices: Path, tmp_path: Pa
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])],
     )
     path = tmp_path / "nothing.onnx"
-    write_file(path, helper.make_model(constant, opset_imports=[helper.make_opsetid("", 17)], ir_version=9).SerializeToString())
+    write_file(
+        path, helper.make_model(constant, opset_imports=[helper.make_opsetid("", 17)], ir_version=9).SerializeToString()
+    )
     with open_device(LOCAL, None) as device:
         with pytest.raises(RemoteError, match=r"takes a tensor\(string\), and only tensors of numbers"):
             measure_models(device, [words], 1, QUICK, ignore)
