@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from test_device_conversations import Echo, told_by
@@ -13,6 +14,7 @@ from test_device_conversations import Echo, told_by
 from edgeprune.core.measurement import Conditions
 from edgeprune.core.phone import Benchmark
 from edgeprune.core.target import FASTEST, Target
+from edgeprune.device import phone
 from edgeprune.device.connect import shake_hands
 from edgeprune.device.measure import ModelFile
 from edgeprune.device.phone import _describe as describe_calls
@@ -83,3 +85,22 @@ def test_the_memory_of_a_file_is_the_most_that_any_call_took(tmp_path: Path) -> 
     one = describe_calls(ModelFile.of(path, "litert"), calls, TARGET, Conditions(1), "f")
     assert (one.peak_memory_mib, one.init_ms, one.first_ms) == (9.0, 5.0, 0.9)
     assert list(one.samples_ms) == [0.7] * 4
+
+
+def test_files_on_a_phone_take_turns_in_changing_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models, ran = [], list[str]()
+    for name in "ab":
+        path = tmp_path / f"{name}.tflite"
+        path.write_bytes(name.encode())
+        models.append(replace(ModelFile.of(path, "litert"), name=name))
+
+    def run(transport: Echo, command: list[str]) -> Benchmark:
+        ran.extend(command)
+        return Benchmark(1.0, 1.0, 1.0, 1.0, 50, None)
+
+    monkeypatch.setattr(phone, "_command", lambda transport, model, target, told: [model.name])
+    monkeypatch.setattr(phone, "_run", run)
+    measured = phone.measure_native(Echo({}, PHONE), models, TARGET, lambda text: None)
+    assert set(measured) == {"a", "b"}
+    assert "".join(ran[:8]) == "abbaabba"
+    assert len(ran) == 2 * phone.CALLS * TARGET.protocol.processes
