@@ -277,7 +277,10 @@ def _judge_again(directory: Path, stages: Sequence[str], gates: Path | None = No
     from edgeprune.stages import verdict
     from edgeprune.stages.job import open_job
 
-    with open_job(directory, dict.fromkeys(REQUEST), _say, gates and gates.resolve()) as job:
+    with open_job(directory, dict.fromkeys(REQUEST), _say, gates and gates.absolute()) as job:
+        for name in STEPS:
+            if name not in stages and job.run.finished(name):
+                job.run.check(name)
         for name in ("measure", "confirm") if "gate" in stages else ("gate",):
             job.run.result(name)
         job.run.forget(*stages)
@@ -321,6 +324,11 @@ def _say_plan(directory: Path | None, asked: Mapping[str, Any], first: str | Non
 
     place, request = settle_request(directory, asked)
     with preview_job(place, request, _say) as job:
+        if not job.run.finished("trace") or first == "trace":
+            from edgeprune.stages.model import look_at_recipe
+
+            _say("checking the recipe and what can be cut")
+            look_at_recipe(job.recipe)
         again = list(STEPS)[list(STEPS).index(first) :] if first else []
         address = find_address(job, "report", again)
         job.require_measured()

@@ -80,6 +80,8 @@ def measure_file(
     duration_s = parse_duration(sustained) if sustained is not None else None
     target = _find_target(asked)
     model = _read_model(path)
+    if asked.get("runtime") not in (None, "auto", model.runtime):
+        raise UsageError(f"--runtime {asked['runtime']}: {path.name} is a file of {model.runtime}; leave it out")
     session = Session(bool(asked.get("set_governor")), shapes=parse_shapes(shapes))
     if duration_s is not None:
         with open_device(target, asked["host"], _say, session) as device:

@@ -78,6 +78,22 @@ def test_what_single_kinds_of_layers_add_is_found() -> None:
     assert fit_correction(alike).kind_scales == {}
 
 
+def test_a_board_a_thousand_times_slower_is_corrected_alike() -> None:
+    nets = [
+        replace(net, megavalues=30 * net.layers_ms, beside_megavalues=net.joins_ms) for net in draw_nets(16, 0.01, 7)
+    ]
+    nets = [replace(net, measured_ms=net.measured_ms + 0.05 * max(0.0, net.megavalues - 5)) for net in nets]
+    slow = [
+        replace(net, layers_ms=1e3 * net.layers_ms, joins_ms=1e3 * net.joins_ms, measured_ms=1e3 * net.measured_ms)
+        for net in nets
+    ]
+    here, there = fit_correction(nets), fit_correction(slow)
+    assert there.cached_megavalues == here.cached_megavalues > 0
+    for name in ("offset_ms", "per_megaweight_ms", "per_beside_megavalue_ms", "per_megavalue_ms"):
+        assert getattr(there, name) == pytest.approx(1e3 * getattr(here, name), rel=1e-6)
+    assert (there.scale, there.join_scale) == pytest.approx((here.scale, here.join_scale))
+
+
 def test_one_disturbed_net_hardly_moves_the_correction() -> None:
     nets = draw_nets(16, 0.0, 4)
     disturbed = [*nets[:7], replace(nets[7], measured_ms=1.5 * nets[7].measured_ms), *nets[8:]]

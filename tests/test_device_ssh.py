@@ -470,3 +470,10 @@ def test_a_home_that_cannot_be_written_is_told(ssh_server: SshServer) -> None:
         open_device(TARGET, "board"),
     ):
         pass
+
+
+def test_a_key_is_remembered_where_nothing_was_known_before(ssh_server: SshServer, tmp_path: Path) -> None:
+    key = replace(fetch_host_key("board"), file=tmp_path / "new" / ".ssh" / "known_hosts")
+    assert remember_host_key(key) == key.file
+    assert key.file.read_text() == f"{key.host} {key.kind} {key.base64}\n"
+    assert (key.file.stat().st_mode & 0o777, key.file.parent.stat().st_mode & 0o777) == (0o600, 0o700)

@@ -14,7 +14,7 @@ from edgeprune.core.plan import PruningPlan, parse_plan
 from edgeprune.core.target import AUTO, MIXED
 from edgeprune.errors import GraphError, PlanError, RecipeError
 from edgeprune.graph.costs import count_parameters
-from edgeprune.graph.groups import Analysis
+from edgeprune.graph.groups import Analysis, find_groups
 from edgeprune.graph.precision import widen
 from edgeprune.graph.proof import PROOF_LIMIT, check_surgery
 from edgeprune.graph.storage import load_model, model_sha256, save_model
@@ -35,7 +35,7 @@ from edgeprune.recipes.load import Recipe
 from edgeprune.recipes.models import describe_precision
 from edgeprune.recipes.user_code import describe_error
 from edgeprune.run import read_json
-from edgeprune.stages.job import Job
+from edgeprune.stages.job import Job, find_width_rules
 from edgeprune.stages.latency import check_budget
 
 FAITHFUL, ROUNDINGS = 1e-3, 64
@@ -105,6 +105,21 @@ def trace_recipe(recipe: Recipe) -> tuple[GraphModule, tuple[str, ...]]:
         shown = ", ".join(folded[:4]) + (f" and {len(folded) - 4} more" if len(folded) > 4 else "")
         notes.append(f"masks and norms of weights were multiplied out: {shown}; training moves the plain weights")
     return program, tuple(notes)
+
+
+def look_at_recipe(recipe: Recipe) -> tuple[Analysis, tuple[str, ...]]:
+    """Check a recipe as a run does before anything slow, and find what of its net can be cut; with notes for people.
+
+    Raises:
+        RecipeError: the recipe does not hold together, or its `widths` do not fit the net.
+        GraphError: the net cannot be traced, or not be cut.
+    """
+    looked = check_recipe(recipe)
+    program, changed = trace_recipe(recipe)
+    analysis = find_groups(program)
+    require_groups(analysis, recipe)
+    find_width_rules(recipe, analysis)
+    return analysis, (*changed, *looked, *analysis.notes)
 
 
 def require_groups(analysis: Analysis, recipe: Recipe) -> None:

@@ -33,6 +33,7 @@ def measure(request: dict[str, Any], root: str, events: Events) -> None:
     """Measure every model of the request; one result each, with the conditions they share."""
     keep_archive(request)
     models = request["models"]
+    request = {**request, "several": len(models) > 1}
     for model in models:
         read_checked(model["file"])
     await_quiet(request, root, events)
