@@ -465,3 +465,10 @@ def test_of_two_measurements_the_worse_condition_stands() -> None:
     assert pooled.conditions.throttled == ("under-voltage", "frequency capped")
     assert (pooled.conditions.others_cores, pooled.conditions.too_warm_c) == (0.5, 71.0)
     assert pool_measurements(second, first).conditions.others_cores == 0.5
+
+
+def test_conditions_say_how_far_a_fixed_loop_varied_where_several_processes_ran_it() -> None:
+    assert Conditions(1, others_cores=0.25, arithmetic_us=(10.0, 11.0)).describe_others() == (
+        "others took 0.25 cores, a fixed loop of arithmetic varied by 10.0% beside it"
+    )
+    assert Conditions(1, arithmetic_us=(10.0,)).describe_others() == ""

@@ -139,3 +139,16 @@ def test_a_device_is_added_without_harm_to_what_is_there(no_devices: Path, capsy
     assert devices_path().is_symlink()
     assert list(load_devices()) == ["bench", "b", "here", "p"]
     assert resolve_boards("lab,b") == ("bench", "b")
+
+
+def test_what_says_where_a_target_is(no_devices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert is_known("local")
+    assert not is_known("rpi4")
+    monkeypatch.setenv("EDGEPRUNE_HOST", "pi@10.0.0.1")
+    assert is_known("rpi4")
+    monkeypatch.delenv("EDGEPRUNE_HOST")
+    add_device("bench", "pi@10.0.0.1", "rpi4")
+    assert (is_known("rpi4"), is_known("rpi5")) == (True, False)
+    (no_devices / ".ssh").mkdir()
+    (no_devices / ".ssh" / "config").write_text("Host rpi5\n  HostName 10.0.0.2\n")
+    assert is_known("rpi5")

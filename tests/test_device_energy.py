@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,6 +20,8 @@ from typing import Any
 import pytest
 from busy import busy_loops
 from device_models import LINEAR, ignore, make_model
+from edgeprune_agent import energy as board_side
+from edgeprune_agent.events import Events
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_device_facts import write_tree
@@ -437,3 +441,18 @@ def test_no_process_is_left_behind(device: Device) -> None:
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     assert log.lost == ""
+
+
+def test_a_window_counts_what_ran_in_it_and_not_in_its_margins() -> None:
+    calls, written = list[float](), io.StringIO()
+
+    def work(seconds: float) -> int:
+        calls.append(seconds)
+        time.sleep(0.01)
+        return 3
+
+    window = board_side.take_window("net", work, (0.05, 0.3), Events(written))
+    assert (calls[0], calls[-1]) == (0.3, 0.3)
+    assert window["count"] == 3 * (len(calls) - 2) > 0
+    marks = [json.loads(line)["at_s"] for line in written.getvalue().splitlines()]
+    assert marks == [window["begin_s"], window["end_s"]]
