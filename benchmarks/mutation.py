@@ -3,11 +3,11 @@
     .venv/bin/python benchmarks/mutation.py [--mutants 220] [--only FILE] [--survivors]
 
 Mutants are drawn from all places in core/, graph/, device/ and the board's agent where a comparison, a sign, a number,
-a condition or a call can be changed (annotations, messages, decorators of classes, docstrings and `strict=` apart). Each is tried
-in a copy of the project by the test files that import its module, those that bear its name first, up to the first
-failure; a test that hangs is ended after `LIMIT_S` and counts as caught. Tests of whole lines, of boards and slow ones
-are not run. Rows are written one by one, and a second call goes on; a row whose file has changed since is tried anew.
-`--survivors` tries those again that lived on.
+a condition or a call can be changed (annotations, messages, decorators of classes, docstrings and `strict=` apart). Each
+is tried in a copy of the project by the test files that import its module, those that bear its name first, up to the
+first failure; a test that hangs is ended after `LIMIT_S` and counts as caught. Tests of whole lines, of boards and slow
+ones are not run. Rows are written one by one, and a second call goes on; a row whose file has changed since is tried
+anew. `--survivors` tries those again that lived on.
 
 What lives on is listed with its change; `why` says why it may, where a person has looked at it (`WHY`).
 """
@@ -63,7 +63,7 @@ WHY: dict[str, str] = {
     "edgeprune/core/planner.py:60.0 -> 120.1": "a limit of time that no net of the tests comes near",
     "edgeprune/core/loop.py:3 -> 4": "how much near nets count: a choice, which benchmarks judge",
     "edgeprune/core/mixed.py:0.0 -> 0.1": "the solver proves small nets optimal before it looks at the gap",
-    "edgeprune/core/mixed.py:float(added.max()) or 1.0 -> float(added.max()) and 1.0": "scales a row for the solver alone",
+    "edgeprune/core/mixed.py:float(added.max()) or 1.0 -> float(added.max()) and 1.0": "scales a row for the solver",
     "edgeprune/core/prior.py": "an assumption about boards, which benchmarks/estimates.py judges",
     "edgeprune/core/correction.py:0.15 -> 0.4": "how far a part is expected off: a choice, which benchmarks judge",
     "edgeprune/core/windows.py:1 -> 2": "weighs all windows alike against a prior that is a guess",
