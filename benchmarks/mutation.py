@@ -61,9 +61,10 @@ COUNTED = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.M
 NAMES = {"min": "max", "max": "min", "any": "all", "all": "any"}
 WHY: dict[str, str] = {
     "edgeprune/core/planner.py:60.0 -> 120.1": "a limit of time that no net of the tests comes near",
+    "edgeprune/core/candidates.py:0.02 -> 0.14": "where nets are drawn from: a choice, which benchmarks judge",
     "edgeprune/core/loop.py:3 -> 4": "how much near nets count: a choice, which benchmarks judge",
     "edgeprune/core/mixed.py:0.0 -> 0.1": "the solver proves small nets optimal before it looks at the gap",
-    "edgeprune/core/mixed.py:float(added.max()) or 1.0 -> float(added.max()) and 1.0": "scales a row for the solver",
+    "edgeprune/core/mixed.py:float(added.max()) or 1.0 -> float(added.max()) and 1.0": "scales a row",
     "edgeprune/core/prior.py": "an assumption about boards, which benchmarks/estimates.py judges",
     "edgeprune/core/correction.py:0.15 -> 0.4": "how far a part is expected off: a choice, which benchmarks judge",
     "edgeprune/core/windows.py:1 -> 2": "weighs all windows alike against a prior that is a guess",
