@@ -6,8 +6,8 @@ Mutants are drawn from all places in core/, graph/, device/ and the board's agen
 a condition or a call can be changed (annotations, messages, decorators of classes, docstrings and `strict=` apart).
 Each is tried in a copy of the project by the test files that import its module, those that bear its name first, up to
 the first failure; a test that hangs is ended after `LIMIT_S` and counts as caught. Tests of whole lines, of boards
-and slow ones are not run. Rows are written one by one, and a second call goes on; a row whose file has changed since is tried
-anew. `--survivors` tries those again that lived on.
+and slow ones are not run. Rows are written one by one, and a second call goes on; a row whose file has changed since
+is tried anew. `--survivors` tries those again that lived on.
 
 What lives on is listed with its change; `why` says why it may, where a person has looked at it (`WHY`).
 """
