@@ -33,17 +33,17 @@ from machine import describe_machine
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from edgeprune.export.onnx import export_onnx
-from edgeprune.export.parity import TOLERANCES, compare_outputs
-from edgeprune.export.runners import RUNNERS
-from edgeprune.export.tflite import export_tflite
+from edgeprune.exporting.onnx import export_onnx
+from edgeprune.exporting.parity import TOLERANCES, compare_outputs
+from edgeprune.exporting.runners import RUNNERS
+from edgeprune.exporting.tflite import export_tflite
 from edgeprune.graph.costs import count_macs
 from edgeprune.graph.groups import find_groups
 from edgeprune.graph.proof import check_surgery
 from edgeprune.graph.storage import load_model, save_model
 from edgeprune.graph.surgery import apply_plan
 from edgeprune.graph.trace import set_training_, trace_model
-from edgeprune.prune.recalibrate import recalibrate_
+from edgeprune.pruning.recalibrate import recalibrate_
 
 RESULTS = Path(__file__).parent / "results" / "engine_roundtrip.json"
 SOURCES = ("timm", "torchvision")

@@ -44,18 +44,18 @@ from edgeprune.core.artifact import Artifact
 from edgeprune.core.sqnr import SQNR_LIMIT_DB, measure_sqnr_db
 from edgeprune.core.target import MIXED
 from edgeprune.errors import EdgepruneError
-from edgeprune.export.artifacts import ExportRequest, build_artifacts
-from edgeprune.export.checks import run_torch
-from edgeprune.export.mixed import Wishes
-from edgeprune.export.parity import TOLERANCES, compare_outputs
-from edgeprune.export.quantize_onnx import choose_onnx_scheme
-from edgeprune.export.runners import RUNNERS, run_onnx
+from edgeprune.exporting.artifacts import ExportRequest, build_artifacts
+from edgeprune.exporting.checks import run_torch
+from edgeprune.exporting.mixed import Wishes
+from edgeprune.exporting.parity import TOLERANCES, compare_outputs
+from edgeprune.exporting.quantize_onnx import choose_onnx_scheme
+from edgeprune.exporting.runners import RUNNERS, run_onnx
 from edgeprune.graph.storage import load_model, model_sha256
 from edgeprune.graph.trace import copy_program, trace_model
-from edgeprune.prune.held_out import hold_out
-from edgeprune.prune.quantization_aware import train_quantization_aware
-from edgeprune.prune.recalibrate import recalibrate_
-from edgeprune.prune.recover import Course, recover
+from edgeprune.pruning.held_out import hold_out
+from edgeprune.pruning.quantization_aware import train_quantization_aware
+from edgeprune.pruning.recalibrate import recalibrate_
+from edgeprune.pruning.recover import Course, recover
 from edgeprune.recipes.load import Finetune, load_recipe, top1_accuracy_percent
 from edgeprune.run import write_json
 from edgeprune.shipped import cache_dir

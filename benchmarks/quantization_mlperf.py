@@ -15,9 +15,9 @@ import numpy as np
 from quantization_runtimes import Run, other_runtimes
 
 from edgeprune.errors import EdgepruneError
-from edgeprune.export.files import sha256_of
-from edgeprune.export.parity import KERNELS, compare_outputs
-from edgeprune.export.runners import run_tflite
+from edgeprune.exporting.files import sha256_of
+from edgeprune.exporting.parity import KERNELS, compare_outputs
+from edgeprune.exporting.runners import run_tflite
 
 ROWS = 64
 

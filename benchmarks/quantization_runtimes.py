@@ -17,7 +17,7 @@ from edgeprune.core.target import Target
 from edgeprune.device.connect import open_device
 from edgeprune.device.measure import ModelFile, measure_models
 from edgeprune.errors import EdgepruneError, ExportError
-from edgeprune.export.files import sha256_of
+from edgeprune.exporting.files import sha256_of
 from edgeprune.shipped import cache_dir
 
 RUNTIMES = {"onnx": "onnxruntime", "tflite": "litert"}

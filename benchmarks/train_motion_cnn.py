@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import save_file
 
 from edgeprune.graph.trace import trace_model
-from edgeprune.prune.recalibrate import evaluate
-from edgeprune.prune.recover import recover
+from edgeprune.pruning.recalibrate import evaluate
+from edgeprune.pruning.recover import recover
 from edgeprune.recipes import motion_cnn
 from edgeprune.recipes.load import Finetune, load_recipe
 from edgeprune.recipes.networks import MotionCNN

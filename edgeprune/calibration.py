@@ -13,7 +13,7 @@ from edgeprune.core.measured_nets import parse_layers, parse_measurements
 from edgeprune.core.profiles import BoardProfiles, put_profile, render_profiles
 from edgeprune.core.target import Target
 from edgeprune.errors import ProfileError, UsageError
-from edgeprune.export.onnx_layers import read_onnx_layers
+from edgeprune.exporting.onnx_layers import read_onnx_layers
 from edgeprune.run import write_atomic
 from edgeprune.shipped import PROFILES, config_dir, load_profiles, read_profiles, shipped_dir
 

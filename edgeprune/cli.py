@@ -8,7 +8,6 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,15 +20,10 @@ from edgeprune.cli_measure import compare, file_options, measure_file
 from edgeprune.cli_options import RUNNING, Command, busy_option, governor_option, with_options
 from edgeprune.cli_profile import calibrate_profile, show_profile
 from edgeprune.core.gate import EXIT_CODES, PASS
+from edgeprune.deployment import DEFAULT_RECIPE, REQUEST, settle_request
 from edgeprune.disk import describe_os_error
 from edgeprune.errors import EdgepruneError, RunError, UsageError
 
-REQUEST = (
-    *("target", "host", "recipe", "latency_ms", "speedup", "confidence"),
-    *("runtime", "precision", "threads", "gates", "minutes", "table", "insist", "estimate", "set_governor"),
-    "allow_busy",
-)
-DEFAULT_RECIPE = "digits-resnet8"
 STEPS = {
     "trace": "build the model, find channels that live and die together",
     "profile": "measure its layers and some whole variants on the board",
@@ -283,7 +277,10 @@ def _judge_again(directory: Path, stages: Sequence[str], gates: Path | None = No
     from edgeprune.stages import verdict
     from edgeprune.stages.job import open_job
 
-    with open_job(directory, dict.fromkeys(REQUEST), _say, gates and gates.resolve()) as job:
+    with open_job(directory, dict.fromkeys(REQUEST), _say, gates and gates.absolute()) as job:
+        for name in STEPS:
+            if name not in stages and job.run.finished(name):
+                job.run.check(name)
         for name in ("measure", "confirm") if "gate" in stages else ("gate",):
             job.run.result(name)
         job.run.forget(*stages)
@@ -317,38 +314,21 @@ def _open(directory: Path | None, asked: Mapping[str, Any]) -> Any:
     """Open the job of a call."""
     from edgeprune.stages.job import open_job
 
-    place, request = _settle(directory, asked)
+    place, request = settle_request(directory, asked)
     return open_job(place, request, _say)
-
-
-def _settle(directory: Path | None, asked: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
-    """The run directory and the request, defaults filled in where the run is a new one."""
-    request = {**dict.fromkeys(REQUEST), **asked}
-    if request["latency_ms"] is not None and request["speedup"] is not None:
-        raise UsageError("give --latency-ms or --speedup, not both")
-    if directory is not None and (directory / "request.json").exists():
-        return directory, _absolute(request)
-    if request["target"] is None:
-        raise UsageError("--target is needed for a new run; `edgeprune targets` lists them")
-    request["recipe"] = request["recipe"] or DEFAULT_RECIPE
-    stem = f"{Path(request['target']).stem}-{Path(request['recipe']).stem}-{datetime.now():%Y%m%d-%H%M%S}"
-    return directory or Path("runs") / stem, _absolute(request)
-
-
-def _absolute(request: dict[str, Any]) -> dict[str, Any]:
-    """Files named in a request, by their whole path, so that it can be resumed from another folder."""
-    files = {key: request[key] for key in ("target", "recipe", "gates", "table") if request[key] is not None}
-    return request | {
-        key: str(Path(name).resolve()) for key, name in files.items() if Path(name).suffix in (".py", ".toml", ".json")
-    }
 
 
 def _say_plan(directory: Path | None, asked: Mapping[str, Any], first: str | None) -> None:
     """Say what a call would do, refused where it would be refused."""
     from edgeprune.stages.job import find_address, preview_job
 
-    place, request = _settle(directory, asked)
+    place, request = settle_request(directory, asked)
     with preview_job(place, request, _say) as job:
+        if not job.run.finished("trace") or first == "trace":
+            from edgeprune.stages.model import look_at_recipe
+
+            _say("checking the recipe and what can be cut")
+            look_at_recipe(job.recipe)
         again = list(STEPS)[list(STEPS).index(first) :] if first else []
         address = find_address(job, "report", again)
         job.require_measured()

@@ -61,10 +61,13 @@ def list_devices() -> None:
 @click.option("--target", help=TARGET_HELP)
 def add(name: str, host: str, target: str | None) -> None:
     """Write a board into devices.toml, so that --host NAME, or its target alone, finds it."""
-    from edgeprune.device.lookup import add_device
+    from edgeprune.device.address import Address, parse_host
+    from edgeprune.device.lookup import LOCAL, add_device
 
     kind = _load_target(target).name if target is not None else None
-    click.echo(f"written to {add_device(name, host, kind)}; next: edgeprune devices trust {name}")
+    place = add_device(name, host, kind)
+    step = "trust" if host != LOCAL and isinstance(parse_host(host, "--host"), Address) else "doctor"
+    click.echo(f"written to {place}; next: edgeprune devices {step} {name}")
 
 
 @devices.command("trust")

@@ -38,18 +38,12 @@ def check_recipe(recipe: str) -> None:
     By these names its `widths` may rule which channels stay: {"conv1": "whole", "conv2": {"step": 16, "least": 32}}.
     """
     from edgeprune.core.summary import render_columns
-    from edgeprune.graph.groups import find_groups
-    from edgeprune.recipes.check import check_recipe as check
     from edgeprune.recipes.load import load_recipe
-    from edgeprune.stages.model import list_groups, require_groups, trace_recipe
+    from edgeprune.stages.model import list_groups, look_at_recipe
 
-    loaded = load_recipe(recipe)
-    looked = check(loaded)
-    program, changed = trace_recipe(loaded)
-    analysis = find_groups(program)
-    require_groups(analysis, loaded)
+    analysis, notes = look_at_recipe(load_recipe(recipe))
     click.echo(render_columns([("group", "channels", "layers that have its width"), *list_groups(analysis)]))
-    for note in (*changed, *looked, *analysis.notes):
+    for note in notes:
         click.echo(f"note: {note}")
 
 

@@ -80,6 +80,8 @@ def measure_file(
     duration_s = parse_duration(sustained) if sustained is not None else None
     target = _find_target(asked)
     model = _read_model(path)
+    if asked.get("runtime") not in (None, "auto", model.runtime):
+        raise UsageError(f"--runtime {asked['runtime']}: {path.name} is a file of {model.runtime}; leave it out")
     session = Session(bool(asked.get("set_governor")), shapes=parse_shapes(shapes))
     if duration_s is not None:
         with open_device(target, asked["host"], _say, session) as device:
@@ -172,24 +174,11 @@ def _find_target(asked: Mapping[str, Any]) -> Target:
 
 
 def _read_model(path: Path) -> ModelFile:
-    """A file with all its weights, or what a run ships, with the runtime of its format."""
-    from edgeprune.core.release import shipped_path
-    from edgeprune.core.target import RUNTIMES
-    from edgeprune.device.measure import ModelFile
-    from edgeprune.export.contained import contain
-    from edgeprune.run import look_at_run, read_json
+    """A file or a run, as it is sent to a board; what is copied lasts as long as the command."""
+    from edgeprune.measuring import read_model
 
-    if path.is_dir():
-        run = look_at_run(path)
-        path = run.file(shipped_path(read_json(run.file("report.json")), str(path)))
-    runtime = next((name for name, format_ in RUNTIMES.items() if path.suffix == f".{format_}"), None)
-    if runtime is None:
-        raise UsageError(f"{path}: expected an .onnx or .tflite file, or a run directory")
-    folder = click.get_current_context().with_resource(tempfile.TemporaryDirectory())  # as long as the command runs
-    whole = contain(path, Path(folder))
-    if whole != path:
-        _say(f"{path.name}: the weights that lie beside it are sent inside it")
-    return ModelFile.of(whole, runtime)
+    folder = click.get_current_context().with_resource(tempfile.TemporaryDirectory())
+    return read_model(path, Path(folder), _say)
 
 
 def _render_measurement(one: Measurement) -> str:

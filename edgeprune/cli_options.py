@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from edgeprune.cli_boards import BUSY_HELP
+from edgeprune.core.target import MOST_THREADS
 
 RUNTIMES = ("onnxruntime", "litert", "auto")
 PRECISIONS = ("fp32", "fp16", "int8", "dynamic-int8", "int16x8", "mixed", "auto")
@@ -17,7 +18,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 RUNNING = (
     click.option("--runtime", type=click.Choice(RUNTIMES), help="Runtime that ships; auto: the fastest here."),
     click.option("--precision", type=click.Choice(PRECISIONS), help="Precision that ships; auto: the fastest here."),
-    click.option("--threads", type=click.IntRange(1), help="Inference threads on the board."),
+    click.option("--threads", type=click.IntRange(1, MOST_THREADS), help="Inference threads on the board."),
 )
 
 

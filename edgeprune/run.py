@@ -27,24 +27,31 @@ from edgeprune.errors import RunError
 CHANGEABLE = ("allow_busy",)
 """What of a request may be another one when a run is resumed: it changes no result, only whether to wait for one."""
 REQUEST = "request.json"
+ANEW = "begin a new run"
 BEGINNING = "request"
 """In place of a stage in the record: the beginning of the run, when its request was written."""
 
 
 def write_atomic(path: Path, data: str | bytes) -> None:
-    """Write a file whole or not at all.
+    """Write a file whole or not at all; where a link leads, and into a pipe or device as it is.
 
     Raises:
         RunError: the disk is full or the place cannot be written.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    content = data.encode() if isinstance(data, str) else data
+    place = path.resolve() if path.is_symlink() else path
+    partial = place.with_name(f".{place.name}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if place.exists() and not place.is_file():
+            with place.open("wb") as stream:
+                stream.write(content)
+            return
         with partial.open("wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(path)
+        partial.replace(place)
     except OSError as exc:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -182,7 +189,9 @@ class Run:
     def forget(self, *stages: str) -> None:
         """Drop the results of stages and the files that they have made, so that they run again."""
         for stage in stages:
-            made = self._record(stage) if self._place(stage).exists() else {}
+            made: dict[str, str] = {}
+            with suppress(RunError):  # of a damaged record nothing is known, and all is made anew
+                made = self._record(stage)
             for name in (f"stages/{stage}.json", *made, f"record/{stage}.json"):
                 _remove(self.directory / name)
                 self._proven.discard(name)
@@ -202,8 +211,18 @@ class Run:
             place = self._place(stage)
             if not place.exists():
                 raise RunError(f"{place}: is gone, or was never written by an earlier version; {self._remedy(stage)}")
-            self._records[stage] = read_json(place)
+            self._records[stage] = self._read_record(place, stage)
         return self._records[stage]
+
+    def _read_record(self, place: Path, stage: str) -> dict[str, str]:
+        try:
+            record = read_json(place)
+            damage = "" if isinstance(record, dict) else f"{place}: expected files and their hashes"
+        except RunError as exc:
+            damage = str(exc)
+        if damage:
+            raise RunError(f"{damage}; {self._remedy(stage)}")
+        return {str(name): str(digest) for name, digest in record.items()}
 
     def _find_maker(self, name: str) -> str:
         """The stage that has recorded a file."""
@@ -212,7 +231,7 @@ class Run:
         for place in sorted((self.directory / "record").glob("*.json")):
             if name in self._record(place.stem):
                 return place.stem
-        raise RunError(f"{self.directory / name}: no such file yet; no finished stage of this run has made it")
+        raise RunError(f"{self.directory / name}: no such file yet; `edgeprune deploy --run {self.directory}` makes it")
 
     def _prove(self, name: str, stage: str) -> None:
         path, recorded = self.directory / name, self._record(stage).get(name)
@@ -227,7 +246,7 @@ class Run:
 
     def _remedy(self, stage: str) -> str:
         if stage == BEGINNING:
-            return "begin a new run"
+            return ANEW
         return f"make it anew: `edgeprune deploy --run {self.directory} --from {stage}`"
 
     def _result(self, stage: str) -> Path:
@@ -295,11 +314,16 @@ def read_request(directory: Path) -> dict[str, Any]:
     stored = directory / REQUEST
     if not _exists(stored):
         return {}
+    run = Run(directory, {})
     if (directory / "record" / REQUEST).exists():
-        Run(directory, {}).file(REQUEST)
+        run.file(REQUEST)
+    elif any((directory / "stages").glob("*.json")):
+        raise RunError(f"{directory / 'record' / REQUEST}: is gone, so that nothing tells what was asked for; {ANEW}")
     request = read_json(stored)
     if not isinstance(request, dict):
         raise RunError(f"{stored}: expected what a run was asked for, by name; found {type(request).__name__}")
+    if not isinstance(request.get("target"), str):
+        raise RunError(f"{stored}: target: expected the name of a target, found {request.get('target')!r}; {ANEW}")
     return request
 
 

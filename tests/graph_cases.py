@@ -306,6 +306,8 @@ CASES = [
         **TAIL,
         frozen={"a": "view_as"},
     ),
+    image("sorted_along_its_last_axis", simple(lambda net, x: x.sort()[0]), BOTH, a=A8, **TAIL),
+    image("axes_moved", simple(lambda net, x: x.movedim(1, -1).relu().movedim(3, 1)), BOTH, a=A8, **TAIL),
     image("in_place", simple(lambda net, x: x.clamp_(0, 6).mul_(2).cumsum_(2)), BOTH, a=A8, **TAIL),
     image("normed_weight", weight_normed, {"stem": 8, "conv": 6}, stem=A8, conv=B8, head=lambda: head(6)),
     image(

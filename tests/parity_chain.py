@@ -10,7 +10,7 @@ from torch import nn
 
 from edgeprune.core.artifact import Artifact
 from edgeprune.errors import EdgepruneError
-from edgeprune.export.parity import Parity, compare_each
+from edgeprune.exporting.parity import Parity, compare_each
 
 
 def compare_artifacts(

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from edgeprune.graph.groups import find_groups
 from edgeprune.graph.trace import trace_model
-from edgeprune.prune.evidence import Batch, Evidence
+from edgeprune.pruning.evidence import Batch, Evidence
 from edgeprune.recipes.load import TOP1_ACCURACY, Finetune, Recipe
 from edgeprune.recipes.reading import Data
 

@@ -138,6 +138,12 @@ def test_only_processes_that_timed_both_count() -> None:
     assert (compared.processes, compared.first_ms, compared.second_ms) == pytest.approx((9, 1.0, 2.0))
 
 
+def test_a_difference_without_any_spread_is_equivalent_only_below_the_margin() -> None:
+    for sign in (1, -1):
+        assert equivalence_p(np.full(9, sign * 0.02), 0.02) == 1.0
+        assert equivalence_p(np.full(9, sign * 0.0199), 0.02) == 0.0
+
+
 def test_an_odd_margin_is_refused() -> None:
     least = number([1.0] * LEAST_PROCESSES)
     for margin in (0, 1, -0.1):

@@ -47,6 +47,15 @@ def find(readings: Readings, windows: tuple[Window, ...] = WINDOWS) -> Energy:
     return find_energies(readings, windows)["net"]
 
 
+@pytest.mark.parametrize(("at", "where"), [(0, "at rest"), (1, "while the model ran"), (2, "at rest")])
+def test_energy_of_a_board_that_others_work_on_is_no_figure(at: int, where: str) -> None:
+    quiet = tuple(replace(one, others_cores=0.2, cores=2) for one in WINDOWS)
+    found = find(read_power(SHUNT, power), (*quiet[:at], replace(quiet[at], others_cores=1.03), *quiet[at + 1 :]))
+    assert found.energy_mj is None
+    assert found.reason == f"not measurable: the board was not this run's own: others took 1.03 of 2 cores {where}"
+    assert find(read_power(SHUNT, power), quiet).energy_mj == pytest.approx(30.0, rel=1e-3)
+
+
 @pytest.mark.parametrize("meter", [SHUNT, RAPL], ids=lambda meter: meter.unit)
 def test_energy_is_power_above_idle_times_the_time_of_one_inference(meter: Meter) -> None:
     found = find(read_power(meter, power))
@@ -86,6 +95,14 @@ def test_the_uncertainty_holds_the_meters_gain_and_its_resolution(step: float, l
     found = find(read_power(replace(SHUNT, step=step), power))
     assert found.uncertainty_mj is not None
     assert least * 0.999 <= found.uncertainty_mj <= 3 * least
+
+
+def test_the_uncertainty_of_a_meter_of_coarse_steps_is_that_of_a_value_rounded_to_them() -> None:
+    """A value rounded to steps lies off by step / sqrt(12) (GUM, JCGM 100:2008, F.2.2.1), at 95 % by twice as much."""
+    found = find(read_power(replace(SHUNT, step=0.5), power))
+    one_w, gain_w = 2 * 0.5 / math.sqrt(12), 0.02 * 3
+    in_all_w = math.hypot(gain_w, one_w, math.hypot(one_w, one_w) / 2)
+    assert found.uncertainty_mj == pytest.approx(in_all_w * 2 / 200 * 1e3, rel=0.01)
 
 
 def test_noise_widens_the_uncertainty() -> None:

@@ -75,6 +75,15 @@ def test_any_profile_survives_its_file(winograd: bool, weights_only: bool, value
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_what_only_moves_values_takes_no_longer_by_more_threads(path: Path) -> None:
+    board = parse_profiles(path.read_text(), path.name)
+    large = LayerShape("linear", 4096, 4096)
+    few = range(1, 1 + min(4, board.profiles[0].core.cores))
+    times = [board.choose("litert", "fp32", threads).predict(large).latency_ms for threads in few]
+    assert times == sorted(times, reverse=True)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_more_work_takes_longer(path: Path, precision: str) -> None:
     profile = parse_profiles(path.read_text(), path.name).choose("litert", precision, 1)

@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import nn
 
-from edgeprune.core.layers import TRANSPOSED, LayerShape
+from edgeprune.core.layers import TRANSPOSED, LayerShape, describe_linear
 
 small = st.integers(1, 4)
 
@@ -31,3 +31,8 @@ def test_what_comes_out_is_what_torch_gives(
 @pytest.mark.parametrize("op", ["linear", "add"])
 def test_of_an_operator_without_a_window_as_much_comes_out_as_goes_in(op: str) -> None:
     assert LayerShape(op, 8, 8, size=(5, 7)).output_size == (5, 7)
+
+
+def test_a_linear_layer_on_one_vector_has_no_axis() -> None:
+    assert describe_linear(8, 16, 1).size == ()
+    assert describe_linear(8, 16, 2).size == describe_linear(8, 16, 2).output_size == (2,)

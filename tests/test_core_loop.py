@@ -13,7 +13,7 @@ from edgeprune.core.candidates import probe_shapes
 from edgeprune.core.correction import Correction, MeasuredNet
 from edgeprune.core.latency import LatencyPoint, LatencyTable, TableKey, describe_net
 from edgeprune.core.layers import Extent, Layer, LayerShape
-from edgeprune.core.loop import ACCEPTED, TRIES, Goal, choose_fitting, fit_to_budget
+from edgeprune.core.loop import ACCEPTED, TRIES, Goal, Tried, choose_fitting, fit_to_budget
 from edgeprune.core.planner import Choice, Problem, predict_ms
 from edgeprune.errors import InfeasibleBudget
 
@@ -115,3 +115,17 @@ def test_a_corrected_problem_is_not_the_users() -> None:
     board = Board(problem, 1.2, 0.03, 7)
     fit_to_budget(problem, board.nets(), Goal(0.5 * board.take_ms(dict.fromkeys(NAMES, 64))), board.measure)
     assert problem.correction == Correction()
+
+
+@pytest.mark.parametrize(("share", "fits"), [(ACCEPTED[0], True), (0.985, True), (0.986, False), (1.0, False)])
+def test_a_net_fits_with_room_for_what_another_session_differs_by(share: float, fits: bool) -> None:
+    assert Tried(Choice({}, 0.0, 1.0, 0.0), share, share).fits == fits
+
+
+def test_a_board_that_never_comes_near_is_given_up_after_some_tries() -> None:
+    problem, measured = make_problem(), itertools.count(1)
+    board = Board(problem, 1.0, 0.0, 1)
+    full_ms = board.take_ms(dict.fromkeys(NAMES, 64))
+    tried = fit_to_budget(problem, board.nets(), Goal(0.5 * full_ms), lambda choice: full_ms * (1 + 0 * next(measured)))
+    assert len(tried) <= TRIES == 8
+    assert next(measured) == len(tried) + 1

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeprune.core.mixed import MixedProblem, QuantizedLayer, choose_floats
-from edgeprune.export.mixed import describe_cost, find_choice
+from edgeprune.exporting.mixed import describe_cost, find_choice
 
 layers = st.builds(
     QuantizedLayer,
@@ -85,16 +85,21 @@ def test_activations_are_counted_by_what_each_layer_is_held_in() -> None:
     assert "a layer reads and writes 1,200 bytes, 1,000 allowed" in describe_cost(problem, (True, True))
 
 
+def test_activations_exactly_at_their_limit_are_within_it() -> None:
+    exact = MixedProblem((replace(SMALL, values=250), replace(LARGE, values=251)), most_activation_bytes=1000)
+    assert [exact.may_float(layer) for layer in exact.layers] == [True, False]
+
+
 @pytest.mark.parametrize("suffix", [".onnx", ".tflite"])
 def test_the_sizes_of_layers_are_read_from_the_file(suffix: str, tmp_path: Path) -> None:
     """A convolution of 9 x 3 x 8 weights on 6 x 6 places, and a linear layer of 8 x 4."""
     import torch
 
-    from edgeprune.export.feeds import find_feeds
-    from edgeprune.export.onnx import export_onnx
-    from edgeprune.export.prices import pose_problem, price_nothing
-    from edgeprune.export.tflite import FLOAT_NCHW, export_tflite
-    from edgeprune.export.weights import read_layers, read_nodes
+    from edgeprune.exporting.feeds import find_feeds
+    from edgeprune.exporting.onnx import export_onnx
+    from edgeprune.exporting.prices import pose_problem, price_nothing
+    from edgeprune.exporting.tflite import FLOAT_NCHW, export_tflite
+    from edgeprune.exporting.weights import read_layers, read_nodes
     from edgeprune.graph.trace import trace_model
 
     net = torch.nn.Sequential(

@@ -112,8 +112,8 @@ def test_a_release_is_found_by_its_first_digits() -> None:
     for prefix, said in (
         ("abcd", "begins so with abcd1111, abcd2222"),
         ("ffff", "is none of those there: abcd1111, abcd2222"),
-        ("abc", "is none of those there"),
-        ("", "is none of those there"),
+        ("abc", "is too short, 4 digits at least"),
+        ("", "is too short, 4 digits at least"),
     ):
         with pytest.raises(UsageError, match=f"board: release '{prefix}' {said}"):
             find_release(prefix, there, "board")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from edgeprune.core.layers import Window
 from edgeprune.core.steps import (
     ADD,
+    ATTENTION,
     CURVE,
     MUL,
     PERMUTE,
@@ -12,6 +13,8 @@ from edgeprune.core.steps import (
     POOL,
     PRODUCT,
     REDUCE,
+    SCALE,
+    SOFTMAX,
     VIEW,
     Operator,
     Step,
@@ -94,3 +97,20 @@ def test_a_pool_is_described_by_its_window() -> None:
     operator = only([step(POOL, "x", "a", window=Window((3, 3), (2, 2)))], sizes)
     assert (operator.shape.kernel, operator.shape.stride, operator.shape.output_size) == ((3, 3), (2, 2), (4, 3))
     assert (operator.cin, operator.cout, operator.shape.cin) == (("x", (1,)), ("x", (1,)), 8)
+
+
+def test_a_softmax_between_two_products_is_attention_with_what_scales_it() -> None:
+    sizes: Sizes = {"q": (2, 4, 5, 8), "k": (2, 4, 8, 6), "v": (2, 4, 6, 8), "o": (2, 4, 5, 8)}
+    sizes |= dict.fromkeys(("s", "s2", "p"), (2, 4, 5, 6))
+    steps = [step(PRODUCT, "q k", "s"), step(SCALE, "s", "s2"), step(SOFTMAX, "s2", "p"), step(PRODUCT, "p v", "o")]
+    operator = only(steps, sizes)
+    assert (operator.step.name, operator.shape.op, operator.cin) == ("o", ATTENTION, ("q", (0, 1, 3)))
+    assert (operator.shape.size, operator.shape.groups) == ((5, 6), 4)
+    apart = [one.shape.op for one in list_operators([step(PRODUCT, "q k", "s"), step(SOFTMAX, "s", "p")], sizes, 2)]
+    assert apart == [PRODUCT, SOFTMAX]
+
+
+def test_a_product_of_two_matrices_has_rows_and_one_of_a_vector_has_one() -> None:
+    sizes: Sizes = {"q": (5, 8), "k": (8, 6), "p": (5, 6), "a": (8,), "b": (6,)}
+    assert only([step(PRODUCT, "q k", "p")], sizes, batch=1).shape.size == (5,)
+    assert only([step(PRODUCT, "a k", "b")], sizes, batch=1).shape.size == (1,)

@@ -14,7 +14,7 @@ from edgeprune.core.layers import LayerShape
 from edgeprune.core.target import Target
 from edgeprune.device.connect import Device, open_device
 from edgeprune.device.measure import ModelFile, ProbeSettings, evaluate_model, measure_models, measure_probes
-from edgeprune.export.runners import RUNNERS, describe_file
+from edgeprune.exporting.runners import RUNNERS, describe_file
 
 pytestmark = pytest.mark.device
 TARGET = Target("rpi4", "an emulated board")

@@ -12,8 +12,9 @@ from fuzzing import changed_often, spliced
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeprune.cli import main
 from edgeprune.core.target import parse_target
-from edgeprune.device.lookup import devices_path, is_known, load_devices, resolve_boards, resolve_host
+from edgeprune.device.lookup import add_device, devices_path, is_known, load_devices, resolve_boards, resolve_host
 from edgeprune.errors import TargetError
 from edgeprune.shipped import load_target
 
@@ -123,3 +124,31 @@ def test_spliced_devices_are_some_or_a_clear_error(folder: Path, text: str, targ
         except TargetError as exc:
             said = str(exc)
         assert said == "" or "devices.toml" in said or "--hosts" in said
+
+
+def test_a_device_is_added_without_harm_to_what_is_there(no_devices: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    far = no_devices / "far.toml"
+    far.write_text('[devices.bench]\nhost = "pi@10.0.0.1"\n[groups]\nlab = ["bench"]\n')
+    devices_path().parent.mkdir(parents=True)
+    devices_path().symlink_to(far)
+    with pytest.raises(TargetError, match=r"has a group lab already"):
+        add_device("lab", "pi@10.0.0.2", None)
+    for name, host, step in (("b", "pi@10.0.0.2", "trust"), ("here", "local", "doctor"), ("p", "adb:R58", "doctor")):
+        main(["devices", "add", name, "--host", host])
+        assert f"next: edgeprune devices {step} {name}" in capsys.readouterr().out
+    assert devices_path().is_symlink()
+    assert list(load_devices()) == ["bench", "b", "here", "p"]
+    assert resolve_boards("lab,b") == ("bench", "b")
+
+
+def test_what_says_where_a_target_is(no_devices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert is_known("local")
+    assert not is_known("rpi4")
+    monkeypatch.setenv("EDGEPRUNE_HOST", "pi@10.0.0.1")
+    assert is_known("rpi4")
+    monkeypatch.delenv("EDGEPRUNE_HOST")
+    add_device("bench", "pi@10.0.0.1", "rpi4")
+    assert (is_known("rpi4"), is_known("rpi5")) == (True, False)
+    (no_devices / ".ssh").mkdir()
+    (no_devices / ".ssh" / "config").write_text("Host rpi5\n  HostName 10.0.0.2\n")
+    assert is_known("rpi5")

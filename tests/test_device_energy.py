@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,11 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from busy import busy_loops
 from device_models import LINEAR, ignore, make_model
+from edgeprune_agent import energy as board_side
+from edgeprune_agent.events import Events
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_device_facts import write_tree
 
+from edgeprune.core import neighbours
 from edgeprune.core.document import Figures, gate_figures
 from edgeprune.core.energy import Energy, parse_windows
 from edgeprune.core.gate import FAIL, INCONCLUSIVE, PASS, Gate, judge
@@ -47,6 +54,12 @@ while True:
     time.sleep(0.005)
 """
 untimed = settings(deadline=None)
+
+
+@pytest.fixture(autouse=True)
+def not_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests run beside these; what that does to a figure is a matter of test_core_energy.py."""
+    monkeypatch.setattr(neighbours, "OTHERS_LIMIT", math.inf)
 
 
 @pytest.fixture
@@ -223,7 +236,10 @@ def test_the_agent_reads_the_boards_own_meter_while_models_loop(tmp_path: Path) 
     request |= {"meter": "auto", "sensor": ""}
     reader = EventReader("board", ignore)
     command = [sys.executable, "-I", "-B", str(agent), "--root", write_tree(tree, record["files"])]
-    done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, timeout=60, check=True)
+    with busy_loops(1):
+        done = subprocess.run(
+            command, input=json.dumps(request), capture_output=True, text=True, timeout=60, check=True
+        )
     for line in done.stdout.splitlines():
         reader.feed(line)
     (row,) = reader.finish(Completed(0, b"", ""))
@@ -234,6 +250,7 @@ def test_the_agent_reads_the_boards_own_meter_while_models_loop(tmp_path: Path) 
     assert all(value == pytest.approx(record["watts"]) for _, _, value in row["arrivals"])
     assert row["arrivals"][0][0] < windows[0].begin_s
     assert row["arrivals"][-1][0] > windows[2].end_s - 0.2
+    assert all((window.others_cores or 0) > 0.3 and window.cores == os.cpu_count() for window in windows)
 
 
 @pytest.mark.parametrize(
@@ -424,3 +441,18 @@ def test_no_process_is_left_behind(device: Device) -> None:
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     assert log.lost == ""
+
+
+def test_a_window_counts_what_ran_in_it_and_not_in_its_margins() -> None:
+    calls, written = list[float](), io.StringIO()
+
+    def work(seconds: float) -> int:
+        calls.append(seconds)
+        time.sleep(0.01)
+        return 3
+
+    window = board_side.take_window("net", work, (0.05, 0.3), Events(written))
+    assert (calls[0], calls[-1]) == (0.3, 0.3)
+    assert window["count"] == 3 * (len(calls) - 2) > 0
+    marks = [json.loads(line)["at_s"] for line in written.getvalue().splitlines()]
+    assert marks == [window["begin_s"], window["end_s"]]

@@ -22,9 +22,10 @@ from edgeprune.device.connect import open_agent
 from edgeprune.device.lease import hold_lease, list_leases
 from edgeprune.device.local import LocalTransport
 from edgeprune.device.releases import activate_release, list_releases, prune_releases, push_release
-from edgeprune.device.site import find_free
+from edgeprune.device.site import find_free, find_needed
 from edgeprune.device.ssh import connect
 from edgeprune.device.transport import Completed, describe_size, describe_space
+from edgeprune.device.wheels import Wheel
 from edgeprune.errors import DeviceError, NoSpace
 
 
@@ -142,3 +143,11 @@ def test_what_df_prints_is_read_in_bytes(printed: str, free_bytes: int | None, m
     transport = LocalTransport()
     monkeypatch.setattr(transport, "run", lambda command, **_: Completed(0, printed.encode(), ""))
     assert find_free(transport, "/") == free_bytes
+
+
+def test_room_is_asked_for_wheels_and_for_what_is_in_them() -> None:
+    """Python compiles what it loads, which lies beside it; a venv that is not there yet is made too."""
+    wheel = Wheel(Path("a.whl"), "a", "1", "0" * 64, packed_bytes=100, unpacked_bytes=1000)
+    needed = find_needed(True, ["a"], [wheel, wheel])
+    assert 2 * 1100 <= needed <= 2 * 1500
+    assert find_needed(False, ["a"], [wheel, wheel]) - needed >= 10 << 20

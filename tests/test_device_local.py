@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +18,8 @@ from edgeprune.core.target import Target
 from edgeprune.device.connect import Device, open_device
 from edgeprune.device.local import LocalTransport
 from edgeprune.device.measure import ModelFile, ProbeSettings, evaluate_model, measure_models, measure_probes
-from edgeprune.errors import ConnectionFailed, DeviceError, RemoteError, RuntimeMissing
-from edgeprune.export.runners import RUNNERS
+from edgeprune.errors import ConnectionFailed, DeviceError, NoSpace, RemoteError, RuntimeMissing
+from edgeprune.exporting.runners import RUNNERS
 
 LOCAL = Target("local", "this machine")
 both_runtimes = pytest.mark.parametrize("runtime", ["onnxruntime", "litert"])
@@ -225,3 +226,18 @@ def test_a_target_may_name_its_interpreter(no_devices: Path) -> None:
         open_device(replace(LOCAL, python="/no/python"), None),
     ):
         pass
+
+
+@pytest.mark.parametrize(("number", "kind"), [(errno.ENOSPC, NoSpace), (errno.EDQUOT, NoSpace), (errno.EACCES, None)])
+def test_a_disk_that_fills_while_a_file_is_put_is_told_apart(
+    number: int, kind: type[DeviceError] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(source: Path, place: Path) -> None:
+        raise OSError(number, "it does not work")
+
+    (tmp_path / "a").write_bytes(b"x")
+    monkeypatch.setattr("edgeprune.device.local.shutil.copyfile", fail)
+    with pytest.raises(DeviceError, match="b: cannot be written: it does not work") as told:
+        LocalTransport().put(tmp_path / "a", str(tmp_path / "b"))
+    assert isinstance(told.value, NoSpace) == (kind is NoSpace)
+    assert list(tmp_path.iterdir()) == [tmp_path / "a"]

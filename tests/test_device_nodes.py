@@ -21,8 +21,8 @@ from edgeprune.device.connect import Device, open_device
 from edgeprune.device.measure import ModelFile
 from edgeprune.device.nodes import profile_nodes
 from edgeprune.errors import DeviceError
-from edgeprune.export.onnx import export_onnx
-from edgeprune.export.quantize_onnx import choose_onnx_scheme, quantize_onnx
+from edgeprune.exporting.onnx import export_onnx
+from edgeprune.exporting.quantize_onnx import choose_onnx_scheme, quantize_onnx
 from edgeprune.graph.groups import find_groups
 from edgeprune.graph.trace import trace_model
 from edgeprune.stages.breakdown import sort_nodes

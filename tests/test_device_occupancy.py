@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from edgeprune_agent import occupancy, timing
+from edgeprune_agent import occupancy, sustain, timing
 
 
 @pytest.mark.parametrize(
@@ -57,3 +57,16 @@ def test_a_window_waited_where_it_did_so_for_more_than_a_twentieth() -> None:
 
 def test_the_fixed_work_is_always_the_same() -> None:
     assert timing.do_arithmetic() == timing.do_arithmetic() > 0
+
+
+def test_the_three_that_work_most_are_named_with_their_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(occupancy.os, "sysconf", lambda name: 100)
+    before = {(1, "a"): 100, (2, "b"): 0, (3, "c"): 7, (4, "idle"): 50, (5, "d"): 0}
+    after = {(1, "a"): 200, (2, "b"): 5, (3, "c"): 57, (4, "idle"): 50, (6, "new"): 90}
+    assert occupancy.name_workers(before, after, 1.0) == "a (pid 1) 1.00, c (pid 3) 0.50, b (pid 2) 0.05"
+    assert occupancy.name_workers(before, {(2, "b"): 4}, 1.0) == ""
+
+
+def test_a_window_of_a_long_run_is_told_in_milliseconds() -> None:
+    row = {"at_s": 3.2, "latency_ns": [1_000_000, 2_000_000, 3_000_000, 9_000_000], "mhz": None, "temperature_c": 61.0}
+    assert sustain.describe_row("net", {**row, "throttled": ["hot"]}, 60.0) == "net: 3 of 60 s: 2 ms, 61.0 C, hot"

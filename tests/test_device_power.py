@@ -86,6 +86,14 @@ def test_a_phones_power_is_told_whatever_its_sign_and_units(
     assert power_parsers.battery_watts(given_current, given_voltage) == pytest.approx(current * volts, rel=0.03)
 
 
+def test_the_least_figures_in_millionths_are_read_as_such() -> None:
+    least = (power_parsers.MICRO, power_parsers.MICROVOLTS)
+    assert power_parsers.battery_watts(*least) == pytest.approx(least[0] * least[1] / 1e12)
+    below = (power_parsers.MICRO - 1, power_parsers.MICROVOLTS - 1)
+    with pytest.raises(ValueError, match="unit cannot be told"):
+        power_parsers.battery_watts(*below)
+
+
 @untimed
 @given(st.integers(), st.integers())
 def test_no_phone_draws_more_than_a_phone_can(current: int, voltage: int) -> None:

@@ -21,9 +21,9 @@ from edgeprune.core.target import Target
 from edgeprune.device.connect import Device, open_device
 from edgeprune.device.measure import ModelFile, evaluate_model, measure_models
 from edgeprune.errors import DeviceError, TargetError
-from edgeprune.export.artifacts import ExportRequest, build_artifacts
-from edgeprune.export.parity import TOLERANCES, check_parity, compare_outputs, measure_sqnr_db
-from edgeprune.export.runners import RUNNERS, describe_file
+from edgeprune.exporting.artifacts import ExportRequest, build_artifacts
+from edgeprune.exporting.parity import TOLERANCES, check_parity, compare_outputs, measure_sqnr_db
+from edgeprune.exporting.runners import RUNNERS, describe_file
 
 NETS = {"odd": (OddNet, ODD_SHAPE), "vit": (TinyViT, ODD_SHAPE), "gru": (GruNet, (8, 6))}
 PRECISIONS = ("fp32", "fp16", "int8", "dynamic-int8", "int16x8")
@@ -106,7 +106,7 @@ def test_a_scale_per_channel_in_hybrid_fully_connected_layers_is_noise_in_tflite
     """Why dynamic-int8 files have one scale in fully-connected layers: the quantizer's own recipe fails there."""
     from ai_edge_quantizer import quantizer, recipe
 
-    from edgeprune.export.foreign import quiet
+    from edgeprune.exporting.foreign import quiet
 
     path = tmp_path / "channelwise.tflite"
     with quiet():

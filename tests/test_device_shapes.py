@@ -23,6 +23,7 @@ from edgeprune.device.connect import Session, open_device
 from edgeprune.device.measure import ModelFile, evaluate_model, measure_models, sustain_model
 from edgeprune.device.nodes import profile_nodes
 from edgeprune.errors import RemoteError, UsageError
+from edgeprune.exporting.files import write_file
 
 LOCAL = Target("local", "this machine")
 Sizes = Sequence[int | str | None]
@@ -39,6 +40,7 @@ Sizes = Sequence[int | str | None]
         ({"x": ["N", 3, "H", "W"]}, {"": (2, 3, 640, 480)}, {"x": (2, 3, 640, 480)}),
         ({"x": [1, 3], "ids": [1, "T"]}, {"ids": (1, 128)}, {"x": (1, 3), "ids": (1, 128)}),
         ({"scalar": []}, {}, {"scalar": ()}),
+        ({"x": ["N", 0]}, {}, {"x": (1, 0)}),
         ({}, {}, {}),
     ],
 )
@@ -58,6 +60,8 @@ def test_what_is_open_is_a_batch_of_one_or_is_given(
         ({"x": ["N", "T"]}, {"x": (1, 0)}, "does not fit"),
         ({"x": ["N"], "y": ["N"]}, {"": (1,)}, r"there are several inputs \(x, y\); name one"),
         ({"x": ["N"]}, {"z": (1,)}, "no input 'z'; the inputs are x"),
+        ({"x": ["N"]}, {"x": (1,), "": (2,)}, "that of x is given twice"),
+        ({"x": [1, 0, "T"]}, {"x": (1, 5, 4)}, r"does not fit \[1, 0, T\]"),
     ],
 )
 def test_what_does_not_fit_or_is_not_given_is_told(
@@ -81,9 +85,9 @@ def test_every_answer_is_whole_and_keeps_fixed_sizes(declared: dict[str, Any], d
     assert shapes.keys() == declared.keys()
     for name, shape in shapes.items():
         assert len(shape) == len(declared[name])
-        assert all(isinstance(size, int) and size > 0 for size in shape)
+        assert all(isinstance(size, int) and size >= 0 for size in shape)
         assert all(
-            size == value for size, value in zip(declared[name], shape, strict=True) if type(size) is int and size > 0
+            size == value for size, value in zip(declared[name], shape, strict=True) if type(size) is int and size >= 0
         )
 
 
@@ -196,3 +200,49 @@ def test_the_command_refuses_and_then_tells_the_sizes(
     assert ended.value.code in (0, 4)
     assert "inputs: images [1, 3, 32, 48]" in capsys.readouterr().out
     assert '"images": [' in (tmp_path / "out.json").read_text()
+
+
+def save_graph(path: Path, graph: Any) -> None:
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    write_file(path, model.SerializeToString())
+
+
+def write_identity(path: Path, name: str, kind: int = TensorProto.FLOAT, sizes: Sizes = ("N", "T")) -> ModelFile:
+    values = [helper.make_tensor_value_info(one, kind, sizes) for one in (name, "y")]
+    graph = helper.make_graph([helper.make_node("Identity", [name], ["y"])], "g", values[:1], values[1:])
+    write_file(
+        path, helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9).SerializeToString()
+    )
+    return ModelFile.of(path, "onnxruntime")
+
+
+def test_files_whose_inputs_have_other_names_each_get_their_shapes(no_devices: Path, tmp_path: Path) -> None:
+    models = [write_identity(tmp_path / f"{name}.onnx", name) for name in ("a", "b")]
+    with open_device(LOCAL, None, session=Session(shapes={"a": (1, 9), "b": (1, 5)})) as device:
+        measured = measure_models(device, models, 1, QUICK, ignore)
+    assert [measured[model.name].inputs for model in models] == [{"a": (1, 9)}, {"b": (1, 5)}]
+    with (
+        open_device(LOCAL, None, session=Session(shapes={"a": (1, 9), "b": (1, 5), "c": (1, 1)})) as device,
+        pytest.raises(RemoteError, match="no input 'c'; the inputs are a, b"),
+    ):
+        measure_models(device, models, 1, QUICK, ignore)
+
+
+def test_what_no_input_can_be_made_up_for_is_told(no_devices: Path, tmp_path: Path) -> None:
+    words = write_identity(tmp_path / "words.onnx", "words", TensorProto.STRING, (1, 4))
+    value = helper.make_tensor("v", TensorProto.FLOAT, [1], [1.0])
+    constant = helper.make_graph(
+        [helper.make_node("Constant", [], ["y"], value=value)],
+        "g",
+        [],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])],
+    )
+    path = tmp_path / "nothing.onnx"
+    write_file(
+        path, helper.make_model(constant, opset_imports=[helper.make_opsetid("", 17)], ir_version=9).SerializeToString()
+    )
+    with open_device(LOCAL, None) as device:
+        with pytest.raises(RemoteError, match=r"takes a tensor\(string\), and only tensors of numbers"):
+            measure_models(device, [words], 1, QUICK, ignore)
+        with pytest.raises(RemoteError, match="it has no inputs, so that there is nothing to time"):
+            measure_models(device, [ModelFile.of(path, "onnxruntime")], 1, QUICK, ignore)

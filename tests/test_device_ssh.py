@@ -30,7 +30,7 @@ from edgeprune.device.measure import ProbeSettings, evaluate_model, measure_mode
 from edgeprune.device.ssh import CHUNK, SshTransport, connect
 from edgeprune.device.trust import fetch_host_key, remember_host_key
 from edgeprune.errors import ConnectionFailed, DeviceError, HostKeyError, RemoteError, RuntimeMissing, UsageError
-from edgeprune.export.runners import run_onnx
+from edgeprune.exporting.runners import run_onnx
 
 BOARD = Address("board")
 TARGET = Target("rpi4", "a board of the tests")
@@ -180,6 +180,18 @@ def test_a_changed_host_key_is_told_and_not_overwritten(ssh_server: SshServer) -
     with pytest.raises(HostKeyError, match="has another ssh-ed25519 key"):
         remember_host_key(fetch_host_key("board"))
     assert ssh_server.known_hosts.read_text() == known
+
+
+def test_of_several_known_keys_that_have_all_changed_the_first_is_told(ssh_server: SshServer) -> None:
+    old, known = ssh_server.fingerprint, ssh_server.known_hosts.read_text().strip()
+    ssh_server.stop()
+    ssh_server.make_key(ssh_server.folder / "host_key")
+    ssh_server.start()
+    ssh_server.known_hosts.write_text(f"{known}\n{known}\n")
+    with pytest.raises(HostKeyError, match="THE HOST KEY HAS CHANGED") as caught:
+        connect(BOARD)
+    assert old in str(caught.value)
+    assert "known_hosts:1" in str(caught.value)
 
 
 def test_host_key_checks_cannot_be_switched_off(ssh_server: SshServer) -> None:
@@ -458,3 +470,10 @@ def test_a_home_that_cannot_be_written_is_told(ssh_server: SshServer) -> None:
         open_device(TARGET, "board"),
     ):
         pass
+
+
+def test_a_key_is_remembered_where_nothing_was_known_before(ssh_server: SshServer, tmp_path: Path) -> None:
+    key = replace(fetch_host_key("board"), file=tmp_path / "new" / ".ssh" / "known_hosts")
+    assert remember_host_key(key) == key.file
+    assert key.file.read_text() == f"{key.host} {key.kind} {key.base64}\n"
+    assert (key.file.stat().st_mode & 0o777, key.file.parent.stat().st_mode & 0o777) == (0o600, 0o700)

@@ -6,16 +6,14 @@ import io
 import json
 import os
 import re
-import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from busy import busy_loops
 from device_models import QUICK, ignore, make_model
 from edgeprune_agent import occupancy, parsers, turns
 from edgeprune_agent.errors import AgentError
@@ -273,21 +271,6 @@ def test_what_a_process_says_went_wrong_is_passed_on(packed: Path) -> None:
 
 
 # the whole, on this machine
-
-
-HOG = "import os; test = os.getppid()\nwhile os.getppid() == test: pass"
-"""Keeps a core busy, and ends with the test, however that ends."""
-
-
-@contextmanager
-def busy_loops(count: int) -> Iterator[None]:
-    loops = [subprocess.Popen([sys.executable, "-c", HOG]) for _ in range(count)]
-    try:
-        yield
-    finally:
-        for loop in loops:
-            loop.kill()
-            loop.wait()
 
 
 @pytest.mark.parametrize("loops", [1, 4])

@@ -37,6 +37,8 @@ def write_files(folder: Path) -> None:
         TINY.read_text()
         + "\nfrom edgeprune.core.metric import Metric\nmetric = Metric('F1', lambda o, t: 0.5, better='higher')\n"
     )
+    (folder / "wide.py").write_text(TINY.read_text() + "\nwidths = {'nowhere': 'whole'}\n")
+    (folder / "odd.py").write_text(TINY.read_text() + "\nlabels = ['one']\n")
     gates = {
         "speed": ("latency_p50_ms", "at_most = 3"), "accuracy": ("accuracy_percent", "at_least = 90"),
         "wrong": ("quality", "at_most = 0.9"), "unknown": ("speed", "at_most = 1"),
@@ -63,6 +65,8 @@ BAD = [
     ("--target", "local", "--recipe", "digit-resnet8"),
     ("--target", "local", "--recipe", "none.py"),
     ("--target", "local", "--recipe", "broken.py"),
+    ("--target", "local", "--recipe", "wide.py"),
+    ("--target", "local", "--recipe", "odd.py"),
     ("--target", "local", "--recipe", TINY, "--precision", "int16x8"),
     ("--target", "local", "--recipe", TINY, "--runtime", "auto", "--precision", "int16x8"),
     ("--target", "local", "--recipe", TINY, "--gates", "unknown.gates"),

@@ -14,8 +14,8 @@ from torch import nn
 
 from edgeprune.core.artifact import Artifact, parse_artifact
 from edgeprune.errors import ExportError
-from edgeprune.export.artifacts import ExportRequest, build_artifacts, check_artifact
-from edgeprune.export.quantize_onnx import choose_onnx_scheme
+from edgeprune.exporting.artifacts import ExportRequest, build_artifacts, check_artifact
+from edgeprune.exporting.quantize_onnx import choose_onnx_scheme
 from edgeprune.recipes.networks import ResNet8
 
 SHAPE = (3, 32, 32)

@@ -14,11 +14,11 @@ from export_nets import normal
 from graph_nets import Net
 from torch import Tensor, nn
 
-from edgeprune.export.attention import write_out_attention
-from edgeprune.export.checks import run_torch
-from edgeprune.export.foreign import quiet
-from edgeprune.export.onnx import export_onnx
-from edgeprune.export.runners import run_onnx
+from edgeprune.exporting.attention import write_out_attention
+from edgeprune.exporting.checks import run_torch
+from edgeprune.exporting.foreign import quiet
+from edgeprune.exporting.onnx import export_onnx
+from edgeprune.exporting.runners import run_onnx
 from edgeprune.graph.trace import trace_model
 
 attend = F.scaled_dot_product_attention

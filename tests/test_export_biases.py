@@ -12,10 +12,10 @@ from export_nets import normal
 from torch import Tensor, nn
 
 from edgeprune.core.sqnr import measure_sqnr_db
-from edgeprune.export.artifacts import ExportRequest, build_artifacts
-from edgeprune.export.biases import Held, widen_scales
-from edgeprune.export.quantize_onnx import OnnxScheme
-from edgeprune.export.runners import RUNNERS
+from edgeprune.exporting.artifacts import ExportRequest, build_artifacts
+from edgeprune.exporting.biases import Held, widen_scales
+from edgeprune.exporting.quantize_onnx import OnnxScheme
+from edgeprune.exporting.runners import RUNNERS
 from edgeprune.graph.trace import trace_model
 
 SHAPE = (3, 6, 6)

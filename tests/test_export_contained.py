@@ -13,10 +13,10 @@ from torch import nn
 
 from edgeprune.calibration import read_measurements
 from edgeprune.errors import ExportError, RecipeError, UsageError
-from edgeprune.export import contained
-from edgeprune.export.contained import contain
-from edgeprune.export.foreign import quiet
-from edgeprune.export.runners import run_onnx
+from edgeprune.exporting import contained
+from edgeprune.exporting.contained import contain
+from edgeprune.exporting.foreign import quiet
+from edgeprune.exporting.runners import run_onnx
 from edgeprune.recipes.onnx_model import load_onnx
 
 

@@ -12,10 +12,10 @@ from export_nets import ODD_SHAPE, OddNet, normal, seeded
 from torch import nn
 
 from edgeprune.errors import ExportError
-from edgeprune.export.artifacts import ExportRequest, build_artifacts
-from edgeprune.export.onnx import export_onnx
-from edgeprune.export.quantize_onnx import choose_onnx_scheme, quantize_onnx
-from edgeprune.export.runners import run_onnx
+from edgeprune.exporting.artifacts import ExportRequest, build_artifacts
+from edgeprune.exporting.onnx import export_onnx
+from edgeprune.exporting.quantize_onnx import choose_onnx_scheme, quantize_onnx
+from edgeprune.exporting.runners import run_onnx
 
 SCHEME = choose_onnx_scheme("x86_64", {"avx2"})
 EXAMPLE = torch.zeros(1, *ODD_SHAPE)

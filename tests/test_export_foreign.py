@@ -16,8 +16,8 @@ import click
 import pytest
 
 from edgeprune.errors import ExportError, ParityError
-from edgeprune.export.files import sha256_of, write_file
-from edgeprune.export.foreign import foreign, quiet
+from edgeprune.exporting.files import sha256_of, write_file
+from edgeprune.exporting.foreign import foreign, quiet
 
 
 def test_everything_is_silent_inside_and_audible_after(capfd: pytest.CaptureFixture[str]) -> None:
@@ -136,7 +136,7 @@ def test_quiet_within_quiet_stays_quiet(capfd: pytest.CaptureFixture[str]) -> No
 def test_a_process_without_standard_error_is_quiet_too() -> None:
     code = (
         "import os, sys; os.close(2); sys.stderr = None\n"
-        "from edgeprune.export.foreign import quiet\n"
+        "from edgeprune.exporting.foreign import quiet\n"
         "with quiet(): print('no')\n"
         "print('yes')"
     )

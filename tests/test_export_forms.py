@@ -14,13 +14,13 @@ from edgeprune.core.artifact import Artifact
 from edgeprune.core.sqnr import measure_sqnr_db
 from edgeprune.core.target import parse_target
 from edgeprune.errors import ExportError, TargetError
-from edgeprune.export.artifacts import ExportRequest, build_artifacts
-from edgeprune.export.bisect import bisect_artifacts
-from edgeprune.export.metadata import read_metadata
-from edgeprune.export.quantize_onnx import choose_onnx_scheme
-from edgeprune.export.runners import fit_inputs, run_onnx, run_tflite
-from edgeprune.export.schemes import find_scheme
-from edgeprune.export.tflite import TfliteForm, export_tflite
+from edgeprune.exporting.artifacts import ExportRequest, build_artifacts
+from edgeprune.exporting.bisect import bisect_artifacts
+from edgeprune.exporting.metadata import read_metadata
+from edgeprune.exporting.quantize_onnx import choose_onnx_scheme
+from edgeprune.exporting.runners import fit_inputs, run_onnx, run_tflite
+from edgeprune.exporting.schemes import find_scheme
+from edgeprune.exporting.tflite import TfliteForm, export_tflite
 
 pytest.importorskip("litert_torch", reason="the extra `edgeprune[tflite]` is not installed")
 

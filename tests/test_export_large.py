@@ -10,10 +10,10 @@ from export_nets import normal
 from torch import nn
 
 from edgeprune.core.sqnr import measure_sqnr_db
-from edgeprune.export.artifacts import ExportRequest, build_artifacts
-from edgeprune.export.checks import run_torch
-from edgeprune.export.metadata import read_metadata
-from edgeprune.export.runners import run_tflite
+from edgeprune.exporting.artifacts import ExportRequest, build_artifacts
+from edgeprune.exporting.checks import run_torch
+from edgeprune.exporting.metadata import read_metadata
+from edgeprune.exporting.runners import run_tflite
 from edgeprune.graph.trace import trace_model
 
 pytest.importorskip("litert_torch", reason="the extra `edgeprune[tflite]` is not installed")

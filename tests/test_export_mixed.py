@@ -18,15 +18,15 @@ from edgeprune.core.layers import JOIN, LayerShape
 from edgeprune.core.mixed import MixedProblem, QuantizedLayer
 from edgeprune.core.sqnr import measure_sqnr_db
 from edgeprune.errors import ExportError
-from edgeprune.export.artifacts import ExportRequest, build_artifacts, static_onnx
-from edgeprune.export.bisect import bisect_artifacts
-from edgeprune.export.feeds import find_feeds
-from edgeprune.export.mixed import Wishes, find_choice
-from edgeprune.export.observe import observe_extremes
-from edgeprune.export.prices import NetShapes, Pricer, Prices, pose_problem
-from edgeprune.export.quantize_onnx import OnnxScheme
-from edgeprune.export.runners import RUNNERS, run_onnx
-from edgeprune.export.weights import Node, read_layers, read_nodes
+from edgeprune.exporting.artifacts import ExportRequest, build_artifacts, static_onnx
+from edgeprune.exporting.bisect import bisect_artifacts
+from edgeprune.exporting.feeds import find_feeds
+from edgeprune.exporting.mixed import Wishes, find_choice
+from edgeprune.exporting.observe import observe_extremes
+from edgeprune.exporting.prices import NetShapes, Pricer, Prices, pose_problem
+from edgeprune.exporting.quantize_onnx import OnnxScheme
+from edgeprune.exporting.runners import RUNNERS, run_onnx
+from edgeprune.exporting.weights import Node, read_layers, read_nodes
 
 SHAPE = (3, 8, 8)
 FORMATS = ("onnx", "tflite")

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 import edgeprune
 from edgeprune.core.artifact import Signature
 from edgeprune.errors import ExportError
-from edgeprune.export.checks import run_torch
-from edgeprune.export.onnx import export_onnx
-from edgeprune.export.quantize_onnx import OnnxScheme, choose_onnx_scheme, quantize_onnx
-from edgeprune.export.runners import describe_file, run_onnx
+from edgeprune.exporting.checks import run_torch
+from edgeprune.exporting.onnx import export_onnx
+from edgeprune.exporting.quantize_onnx import OnnxScheme, choose_onnx_scheme, quantize_onnx
+from edgeprune.exporting.runners import describe_file, run_onnx
 from edgeprune.recipes.networks import MotionCNN
 
 SCHEMES = [

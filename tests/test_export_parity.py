@@ -21,11 +21,11 @@ from edgeprune.core.artifact import Artifact
 from edgeprune.core.metric import TOP1, Metric
 from edgeprune.core.sqnr import find_weakest_channel
 from edgeprune.errors import ExportError, ParityError, RecipeError
-from edgeprune.export import parity
-from edgeprune.export.artifacts import ExportRequest, build_artifacts
-from edgeprune.export.files import sha256_of
-from edgeprune.export.parity import TOLERANCES, Judge, Parity, Tolerance, check_parity, compare_outputs
-from edgeprune.export.quantize_onnx import choose_onnx_scheme, quantize_onnx
+from edgeprune.exporting import parity
+from edgeprune.exporting.artifacts import ExportRequest, build_artifacts
+from edgeprune.exporting.files import sha256_of
+from edgeprune.exporting.parity import TOLERANCES, Judge, Parity, Tolerance, check_parity, compare_outputs
+from edgeprune.exporting.quantize_onnx import choose_onnx_scheme, quantize_onnx
 
 INT8 = TOLERANCES["int8"]
 SCHEME = choose_onnx_scheme("unknown", ())

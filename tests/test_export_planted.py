@@ -17,12 +17,12 @@ from torch.fx import GraphModule
 
 from edgeprune.core.artifact import Artifact
 from edgeprune.errors import ExportError, ParityError
-from edgeprune.export import bisect, parity
-from edgeprune.export.artifacts import ExportRequest, build_artifacts
-from edgeprune.export.files import sha256_of
-from edgeprune.export.layer_outputs import trace_file
-from edgeprune.export.metadata import embed_metadata, pack_tflite, unpack_tflite
-from edgeprune.export.parity import TOLERANCES, compare_outputs
+from edgeprune.exporting import bisect, parity
+from edgeprune.exporting.artifacts import ExportRequest, build_artifacts
+from edgeprune.exporting.files import sha256_of
+from edgeprune.exporting.layer_outputs import trace_file
+from edgeprune.exporting.metadata import embed_metadata, pack_tflite, unpack_tflite
+from edgeprune.exporting.parity import TOLERANCES, compare_outputs
 from edgeprune.graph.trace import trace_model
 from edgeprune.stages.chain import check_link
 from edgeprune.stages.measure import find_broken

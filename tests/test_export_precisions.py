@@ -21,10 +21,10 @@ from torch import nn
 from edgeprune.core.artifact import Artifact
 from edgeprune.core.target import FORMAT_PRECISIONS, PRECISIONS
 from edgeprune.errors import ExportError, ParityError
-from edgeprune.export.artifacts import EXPORTERS, ExportRequest, build_artifacts
-from edgeprune.export.metadata import embed_metadata, read_metadata, unpack_tflite
-from edgeprune.export.parity import TOLERANCES, check_parity
-from edgeprune.export.runners import run_onnx, run_tflite
+from edgeprune.exporting.artifacts import EXPORTERS, ExportRequest, build_artifacts
+from edgeprune.exporting.metadata import embed_metadata, read_metadata, unpack_tflite
+from edgeprune.exporting.parity import TOLERANCES, check_parity
+from edgeprune.exporting.runners import run_onnx, run_tflite
 
 pytest.importorskip("litert_torch", reason="the extra `edgeprune[tflite]` is not installed")
 

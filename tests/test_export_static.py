@@ -15,16 +15,16 @@ from edgeprune.core.ranges import Range
 from edgeprune.core.rounding import round_weights
 from edgeprune.core.sqnr import measure_sqnr_db
 from edgeprune.errors import ExportError
-from edgeprune.export.artifacts import static_onnx, static_tflite
-from edgeprune.export.bisect import bisect_artifacts
-from edgeprune.export.layer_outputs import trace_file
-from edgeprune.export.metadata import embed_metadata
-from edgeprune.export.observe import observe, observe_extremes, read_patches, run_rows
-from edgeprune.export.onnx import export_onnx
-from edgeprune.export.quantize_onnx import OnnxScheme, choose_onnx_scheme, prepare_onnx
-from edgeprune.export.runners import fit_inputs, run_onnx
-from edgeprune.export.static import Settings, Static, Trials, tune
-from edgeprune.export.weights import change_weights, read_layers
+from edgeprune.exporting.artifacts import static_onnx, static_tflite
+from edgeprune.exporting.bisect import bisect_artifacts
+from edgeprune.exporting.layer_outputs import trace_file
+from edgeprune.exporting.metadata import embed_metadata
+from edgeprune.exporting.observe import observe, observe_extremes, read_patches, run_rows
+from edgeprune.exporting.onnx import export_onnx
+from edgeprune.exporting.quantize_onnx import OnnxScheme, choose_onnx_scheme, prepare_onnx
+from edgeprune.exporting.runners import fit_inputs, run_onnx
+from edgeprune.exporting.static import Settings, Static, Trials, tune
+from edgeprune.exporting.weights import change_weights, read_layers
 
 SCHEME = choose_onnx_scheme("aarch64", {"asimddp"})
 FORMATS = ("onnx", "tflite")
@@ -37,7 +37,7 @@ NETS = {"separable": (Separable, (3, 8, 8)), "odd": (OddNet, ODD_SHAPE)}
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
     folder = tmp_path_factory.mktemp("files")
-    tflite = pytest.importorskip("edgeprune.export.tflite")
+    tflite = pytest.importorskip("edgeprune.exporting.tflite")
     pytest.importorskip("litert_torch", reason="the extra `edgeprune[tflite]` is not installed")
     made = {}
     for name, (net, shape) in NETS.items():
@@ -192,7 +192,7 @@ def test_rounded_weights_survive_both_quantizers(files: dict[tuple[str, str], Pa
 def test_layers_of_great_width_have_no_moments(
     files: dict[tuple[str, str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgeprune.export.observe.MOST_WEIGHTS", 30)
+    monkeypatch.setattr("edgeprune.exporting.observe.MOST_WEIGHTS", 30)
     layers = read_layers(files["odd", "onnx"])
     found = observe(files["odd", "onnx"], normal(4, *ODD_SHAPE), layers)
     assert set(found.moments) == {layer.weight for layer in layers if layer.weights[0].size <= 30}

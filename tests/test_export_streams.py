@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, leaky_relu, max_pool2d, relu, silu
 
 from edgeprune.core.sqnr import measure_sqnr_db
-from edgeprune.export.artifacts import static_onnx
-from edgeprune.export.observe import find_peaks, run_rows
-from edgeprune.export.onnx import export_onnx
-from edgeprune.export.quantize_onnx import choose_onnx_scheme, prepare_onnx
-from edgeprune.export.runners import RUNNERS, fit_inputs
-from edgeprune.export.static import Settings, Trials
-from edgeprune.export.streams import Stream, choose_raises, equalise, find_streams
-from edgeprune.export.weights import WeightLayer, change_weights
+from edgeprune.exporting.artifacts import static_onnx
+from edgeprune.exporting.observe import find_peaks, run_rows
+from edgeprune.exporting.onnx import export_onnx
+from edgeprune.exporting.quantize_onnx import choose_onnx_scheme, prepare_onnx
+from edgeprune.exporting.runners import RUNNERS, fit_inputs
+from edgeprune.exporting.static import Settings, Trials
+from edgeprune.exporting.streams import Stream, choose_raises, equalise, find_streams
+from edgeprune.exporting.weights import WeightLayer, change_weights
 
 SHAPE = (3, 8, 8)
 FORMATS = ("onnx", "tflite")
@@ -84,7 +84,7 @@ def export(net: nn.Module, file_format: str, folder: Path) -> Path:
     if file_format == "onnx":
         export_onnx(traced(net, example), example, path)
         return path
-    tflite = pytest.importorskip("edgeprune.export.tflite")
+    tflite = pytest.importorskip("edgeprune.exporting.tflite")
     pytest.importorskip("litert_torch", reason="the extra `edgeprune[tflite]` is not installed")
     tflite.export_tflite(traced(net, example), example, path)
     return path

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from edgeprune.core.artifact import Signature
 from edgeprune.errors import ExportError
-from edgeprune.export.checks import run_torch
-from edgeprune.export.parity import TOLERANCES, compare_outputs
-from edgeprune.export.runners import describe_file, run_tflite
-from edgeprune.export.tflite import export_tflite, quantize_tflite
+from edgeprune.exporting.checks import run_torch
+from edgeprune.exporting.parity import TOLERANCES, compare_outputs
+from edgeprune.exporting.runners import describe_file, run_tflite
+from edgeprune.exporting.tflite import export_tflite, quantize_tflite
 
 pytest.importorskip("litert_torch", reason="the extra `edgeprune[tflite]` is not installed")
 

@@ -86,3 +86,23 @@ def test_an_optimizer_of_another_model_is_refused() -> None:
     pruned = apply_plan(program, analysis, {"0": [0]})
     with pytest.raises(PlanError, match="parameters that this program has not"):
         apply_to_optimizer_(torch.optim.SGD(net().parameters(), lr=0.1), program, pruned, analysis, {"0": [0]})
+
+
+class Unused(nn.Module):
+    """With a layer that its forward leaves out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.unused = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3), nn.Conv2d(5, 6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.b(self.a(x).relu()).mean((2, 3))
+        return out
+
+
+def test_a_layer_that_the_net_leaves_out_stays_as_it_is() -> None:
+    model, example = Unused().eval(), torch.randn(2, 3, 8, 8)
+    program = trace_model(model, example)
+    module = apply_to_module(model, program, find_groups(program), {"a": [0, 3]}, example)
+    assert isinstance(module, Unused)
+    assert (module.a.out_channels, module.unused.in_channels, module.unused.groups) == (2, 5, 1)

@@ -244,3 +244,13 @@ def test_every_bound_slice_has_one_set_of_unbound_atoms(
 )
 def test_match_sizes(old: tuple[int, ...], new: tuple[int, ...], runs: list[tuple[list[int], list[int]]]) -> None:
     assert match_sizes(old, new) == runs
+
+
+def test_the_parts_of_merged_labels_are_given_only_where_all_are_merged_ones() -> None:
+    labels = Labels()
+    left, right = fresh(labels, 3), fresh(labels, 3)
+    both = labels.both([left, right])
+    beyond = np.append(both, labels.count)
+    assert [part.tolist() for part in labels.parts(both)] == [left.tolist(), right.tolist()]
+    assert [part.tolist() for part in labels.parts(both[1:])] == [left[1:].tolist(), right[1:].tolist()]
+    assert [part.tolist() for part in labels.parts(beyond)] == [beyond.tolist()]

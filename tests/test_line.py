@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from line import QUICK, TINY, command, deploy, environment
 
-from edgeprune.export.metadata import read_metadata
+from edgeprune.exporting.metadata import read_metadata
 from edgeprune.pipeline import LINE
 
 pytestmark = pytest.mark.alone

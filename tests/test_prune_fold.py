@@ -13,7 +13,7 @@ from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, 
 from edgeprune.errors import GraphError
 from edgeprune.graph.groups import find_groups
 from edgeprune.graph.trace import trace_model
-from edgeprune.prune.fold import copy_model, fold_weights
+from edgeprune.pruning.fold import copy_model, fold_weights
 
 EXAMPLE = torch.zeros(1, 3, 6, 6)
 INPUTS = torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(1))

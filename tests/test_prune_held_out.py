@@ -15,9 +15,9 @@ from torch.fx import GraphModule
 
 from edgeprune.core.metric import Metric
 from edgeprune.graph.trace import copy_program, trace_model
-from edgeprune.prune.evidence import Batch
-from edgeprune.prune.held_out import Choice, HeldOut, Standing, hold_out
-from edgeprune.prune.recover import Recovered
+from edgeprune.pruning.evidence import Batch
+from edgeprune.pruning.held_out import Choice, HeldOut, Standing, hold_out
+from edgeprune.pruning.recover import Recovered
 from edgeprune.recipes.load import TOP1_ACCURACY, Finetune, Recipe
 from edgeprune.recipes.reading import Data
 from edgeprune.stages.model import describe_step, say_step

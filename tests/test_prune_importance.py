@@ -7,8 +7,8 @@ from prune_nets import TinyResidual, stripes, tiny_evidence
 from torch import Tensor, nn
 
 from edgeprune.errors import EdgepruneError, PlanError, UsageError
-from edgeprune.prune.evidence import Evidence
-from edgeprune.prune.importance import IMPORTANCE, keep_best, score_channels
+from edgeprune.pruning.evidence import Evidence
+from edgeprune.pruning.importance import IMPORTANCE, keep_best, score_channels
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from edgeprune.graph.groups import find_groups
 from edgeprune.graph.trace import trace_model
-from edgeprune.prune.masks import BY_ITSELF, find_dead_channels, make_permanent, remove_dead_channels
+from edgeprune.pruning.masks import BY_ITSELF, find_dead_channels, make_permanent, remove_dead_channels
 
 torch.set_num_threads(1)
 

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from edgeprune.errors import EdgepruneError
 from edgeprune.graph.trace import named_tensors, trace_model
-from edgeprune.prune.finite import check_tensors, find_source
-from edgeprune.prune.lesson import prepare_lesson
-from edgeprune.prune.pairs import join_singles
-from edgeprune.prune.recalibrate import mean_loss, recalibrate_, recalibrate_if_better
-from edgeprune.prune.recover import recover
-from edgeprune.prune.sensitivity import label_batches
+from edgeprune.pruning.finite import check_tensors, find_source
+from edgeprune.pruning.lesson import prepare_lesson
+from edgeprune.pruning.pairs import join_singles
+from edgeprune.pruning.recalibrate import mean_loss, recalibrate_, recalibrate_if_better
+from edgeprune.pruning.recover import recover
+from edgeprune.pruning.sensitivity import label_batches
 from edgeprune.recipes.load import Finetune
 
 EXAMPLE = torch.zeros(1, 2, 4, 4)

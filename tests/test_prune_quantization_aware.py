@@ -17,21 +17,21 @@ from torch.fx import GraphModule
 
 from edgeprune.core.target import Target
 from edgeprune.errors import RecipeError
-from edgeprune.export.onnx import export_onnx
-from edgeprune.export.parity import measure_sqnr_db
-from edgeprune.export.quantize_onnx import choose_onnx_scheme, quantize_onnx
-from edgeprune.export.runners import run_onnx
+from edgeprune.exporting.onnx import export_onnx
+from edgeprune.exporting.parity import measure_sqnr_db
+from edgeprune.exporting.quantize_onnx import choose_onnx_scheme, quantize_onnx
+from edgeprune.exporting.runners import run_onnx
 from edgeprune.graph.trace import named_tensors, trace_model
-from edgeprune.prune import quantization_aware
-from edgeprune.prune.held_out import HeldOut
-from edgeprune.prune.quantization_aware import (
+from edgeprune.pruning import quantization_aware
+from edgeprune.pruning.held_out import HeldOut
+from edgeprune.pruning.quantization_aware import (
     fake_quantize,
     round_activations,
     round_weights,
     train_quantization_aware,
 )
-from edgeprune.prune.recalibrate import evaluate, recalibrate_
-from edgeprune.prune.recover import Course, noise_share, recover
+from edgeprune.pruning.recalibrate import evaluate, recalibrate_
+from edgeprune.pruning.recover import Course, noise_share, recover
 from edgeprune.recipes.load import Finetune, parse_finetune
 from edgeprune.stages.model import train_for_int8
 

@@ -10,8 +10,8 @@ from torch import nn
 from edgeprune.errors import EdgepruneError
 from edgeprune.graph.storage import load_model, save_model
 from edgeprune.graph.surgery import apply_plan
-from edgeprune.prune.evidence import Evidence
-from edgeprune.prune.reconstruct import reconstruct_
+from edgeprune.pruning.evidence import Evidence
+from edgeprune.pruning.reconstruct import reconstruct_
 
 
 def duplicated(first: nn.Module, second: nn.Module, *between: nn.Module) -> nn.Sequential:

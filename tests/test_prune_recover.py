@@ -16,14 +16,14 @@ from torch.fx import GraphModule
 from edgeprune.errors import EdgepruneError, RunError
 from edgeprune.graph.surgery import apply_plan
 from edgeprune.graph.trace import trace_model
-from edgeprune.prune import recover as recover_module
-from edgeprune.prune.evidence import Evidence
-from edgeprune.prune.held_out import hold_out
-from edgeprune.prune.importance import score_channels
-from edgeprune.prune.lesson import prepare_lesson
-from edgeprune.prune.recalibrate import evaluate, mean_loss, recalibrate_, recalibrate_if_better
-from edgeprune.prune.recover import Course, breaks_channels_last, learning_rate, recover, training_loss
-from edgeprune.prune.sensitivity import label_batches, measure_sensitivity, repair, tried_widths
+from edgeprune.pruning import recover as recover_module
+from edgeprune.pruning.evidence import Evidence
+from edgeprune.pruning.held_out import hold_out
+from edgeprune.pruning.importance import score_channels
+from edgeprune.pruning.lesson import prepare_lesson
+from edgeprune.pruning.recalibrate import evaluate, mean_loss, recalibrate_, recalibrate_if_better
+from edgeprune.pruning.recover import Course, breaks_channels_last, learning_rate, recover, training_loss
+from edgeprune.pruning.sensitivity import label_batches, measure_sensitivity, repair, tried_widths
 from edgeprune.recipes.load import Finetune, Recipe
 from edgeprune.recipes.reading import Data
 
@@ -103,7 +103,7 @@ def test_a_lesson_that_does_harm_is_not_counted() -> None:
 
 
 def test_without_time_there_is_no_lesson(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgeprune.prune.lesson.SECONDS", 0.0)
+    monkeypatch.setattr("edgeprune.pruning.lesson.SECONDS", 0.0)
     program = traced()
     weights = {name: value.clone() for name, value in program.named_parameters()}
     lesson = prepare_lesson(program, tiny_recipe(Finetune()), nets=10)

@@ -190,6 +190,10 @@ TWO = "[(torch.zeros(4, 2, 4), torch.tensor([0, 1, 2, 0])), (torch.zeros(4, 2, 4
         (own_loss("o.sum() / 0"), "the loss gave"),
         (own_loss("o @ t"), "loss() of a tensor [4, 3] and a tensor [4] raised RuntimeError"),
         ("loss = nn.CrossEntropyLoss\n", "loss is the class CrossEntropyLoss; make one: loss = CrossEntropyLoss()"),
+        (own_metric("t.__imul__(2) is None or 0.5"), "the metric changed the targets in place"),
+        (own_loss("(o.square().mean(), t.mul_(0))[0]"), "the loss changed the targets in place"),
+        ("labels = ['a', 'b']\n", "labels: 2 names, but the model has 3 outputs"),
+        ("validation_data = [1]\n", "validation_data: expected a function that gives the batches, found list"),
         (own_metric("None"), "the metric gave None; expected a number over all rows"),
         (own_metric("o.argmax(1) == t"), "the metric gave an array of shape [4]; expected a number"),
         (own_metric("{'acc': 1}"), "the metric gave {'acc': 1}; expected a number"),
@@ -425,3 +429,10 @@ def test_nothing_is_left_beside_a_recipe(tmp_path: Path) -> None:
     recipe = load_recipe(write(tmp_path, GOOD))
     assert isinstance(recipe.model(), nn.Module)
     assert not (tmp_path / "__pycache__").exists()
+
+
+@pytest.mark.parametrize("head", [b"\xef\xbb\xbf", b"# -*- coding: latin-1 -*-\n# caf\xe9\n"])
+def test_a_recipe_may_be_written_in_any_way_that_python_reads(head: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_bytes(head + GOOD.encode())
+    check_recipe(load_recipe(str(path)))

@@ -1,6 +1,8 @@
 import errno
 import json
 import multiprocessing
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -272,3 +274,44 @@ def test_a_preview_refuses_what_the_run_would_refuse_and_writes_nothing(tmp_path
 def test_looking_at_what_is_no_run_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"request\.json: no such file; is this a run directory"):
         look_at_run(tmp_path)
+
+
+def test_a_file_is_written_where_a_link_leads_and_into_a_pipe(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    link = tmp_path / "link.json"
+    link.symlink_to(tmp_path / "far" / "file.json")
+    write_atomic(link, "one")
+    assert link.is_symlink()
+    assert (tmp_path / "far" / "file.json").read_text() == "one"
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_atomic(pipe, "two")
+    assert os.read(reader, 100) == b"two"
+    os.close(reader)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+def test_a_request_without_its_record_is_not_believed_once_a_stage_rests_on_it(tmp_path: Path) -> None:
+    finished(tmp_path)
+    (tmp_path / "record" / "request.json").unlink()
+    with pytest.raises(RunError, match=r"record/request\.json: is gone.*begin a new run"), open_run(tmp_path, {}):
+        pass
+
+
+@pytest.mark.parametrize("text", ["{}", '{"target": 5}'])
+def test_a_request_without_a_target_is_told(text: str, tmp_path: Path) -> None:
+    (tmp_path / "request.json").write_text(text)
+    with pytest.raises(RunError, match=r"request\.json: target: expected the name of a target.*begin a new run"):
+        look_at_run(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["[]", "null", '{"stages/trace.json": "'])
+def test_a_damaged_record_is_told_with_what_mends_it(damage: str, tmp_path: Path) -> None:
+    directory = finished(tmp_path)
+    (directory / "record" / "trace.json").write_text(damage)
+    with pytest.raises(RunError, match=r"record/trace\.json: .*make it anew: .*--from trace"):
+        look_at_run(directory).result("trace")
+    with open_run(directory, {}) as run:
+        run.forget("trace")
+        assert run.stage("trace", lambda: 1) == 1

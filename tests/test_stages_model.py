@@ -22,8 +22,8 @@ from edgeprune.graph.groups import find_groups
 from edgeprune.graph.storage import load_model, save_model
 from edgeprune.graph.surgery import apply_plan
 from edgeprune.graph.trace import trace_model
-from edgeprune.prune.recalibrate import evaluate
-from edgeprune.prune.recover import recover
+from edgeprune.pruning.recalibrate import evaluate
+from edgeprune.pruning.recover import recover
 from edgeprune.recipes.check import check_recipe
 from edgeprune.recipes.load import Finetune, Recipe
 from edgeprune.stages import model as stages_model

@@ -216,3 +216,20 @@ def test_the_default_metric_is_in_per_cent(judge: Judge) -> None:
     assert report["gates"][1]["outcome"] == "pass"  # exactly 1.5 points
     row = next(line for line in printed.splitlines() if line.startswith("top-1 accuracy (in the runtime)"))
     assert row.split()[-4:] == ["98.70", "%", "97.20", "%"]
+
+
+def test_a_verdict_that_cannot_be_made_anew_stays(judge: Judge, tmp_path: Path) -> None:
+    report, _ = judge(File("original-onnx-fp32", 1.0), ONNX)
+    folder = tmp_path / "run"
+    place = folder / report["artifacts"][0]["path"]
+    content = place.read_bytes()
+    place.unlink()
+    for command in ("gate", "report"):
+        with pytest.raises(SystemExit) as ended:
+            main([command, "--run", str(folder)])
+        assert ended.value.code == 1
+        assert read_json(folder / "report.json") == report
+    place.write_bytes(content)
+    with pytest.raises(SystemExit) as ended:
+        main(["gate", "--run", str(folder)])
+    assert ended.value.code in (0, 3, 4)

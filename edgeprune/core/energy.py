@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.core.answers import Reader, count, describe_misfit, each, number, positive, text
+from edgeprune.core.answers import Reader, count, describe_misfit, each, number, optional, positive, read_fields, text
+from edgeprune.core.neighbours import describe_taken
 
 LEAST_SAMPLES = 20
 """Fewer new readings in a window than these are no measurement."""
@@ -90,12 +91,17 @@ class Meter:
 
 @dataclass(frozen=True)
 class Window:
-    """A stretch of time in s in which a model ran `count` times; without a `name` the board rested."""
+    """A stretch of time in s in which a model ran `count` times; without a `name` the board rested.
+
+    `others_cores` is the processor time that others took meanwhile, of `cores`; None where the board does not tell.
+    """
 
     name: str
     begin_s: float
     end_s: float
     count: int
+    others_cores: float | None = None
+    cores: int = 0
 
     @property
     def seconds(self) -> float:
@@ -226,6 +232,9 @@ def _doubt(readings: Readings, busy: Window, rests: tuple[Window, Window]) -> st
         return f"{NOT_MEASURABLE}: {readings.meter.name}: {readings.problem}"
     lost = f" ({readings.lost})" if readings.lost else ""
     for where, windows in (("while the model ran", (busy,)), ("at rest", rests)):
+        for window in windows:
+            if taken := describe_taken("others took", window.others_cores, window.cores):
+                return f"{NOT_MEASURABLE}: {taken} {where}"
         found = sum(count_samples(readings, window) for window in windows)
         seconds = sum(window.seconds for window in windows)
         if found < LEAST_SAMPLES:
@@ -274,6 +283,15 @@ def _describe(
     )
 
 
+WINDOW: dict[str, Reader[Any]] = {
+    "name": text,
+    **dict.fromkeys(("begin_s", "end_s"), number),
+    **dict.fromkeys(("count", "cores"), count),
+    "others_cores": optional(number),
+}
+"""How each field of a `Window` is read."""
+
+
 def parse_windows(rows: Sequence[Mapping[str, Any]]) -> tuple[Window, ...]:
     """Windows as an agent gives them.
 
@@ -281,9 +299,7 @@ def parse_windows(rows: Sequence[Mapping[str, Any]]) -> tuple[Window, ...]:
         ValueError: not windows of models, each between two of rest.
     """
     try:
-        windows = tuple(
-            Window(text(row["name"]), number(row["begin_s"]), number(row["end_s"]), count(row["count"])) for row in rows
-        )
+        windows = tuple(Window(**read_fields(row, WINDOW)) for row in rows)
     except (KeyError, TypeError) as exc:
         raise ValueError(f"not an energy window: {describe_misfit(exc)}") from exc
     rests = all(bool(window.name) == bool(at % 2) for at, window in enumerate(windows))

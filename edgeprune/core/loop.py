@@ -90,8 +90,10 @@ def _choose(problem: Problem, aim_ms: float, tried: Sequence[Tried]) -> Choice |
 
 
 def _correct(problem: Problem, nets: Sequence[MeasuredNet], tried: Sequence[Tried]) -> Problem:
+    if not nets or problem.table is None:
+        return problem
     found = [describe_net(problem.table, problem.layers, one.choice.widths, one.measured_ms) for one in tried]
-    return replace(problem, correction=fit_correction([*nets, *found * WEIGHT])) if nets else problem
+    return replace(problem, correction=fit_correction([*nets, *found * WEIGHT]))
 
 
 def describe_tries(tried: Sequence[Tried]) -> list[Mapping[str, float]]:

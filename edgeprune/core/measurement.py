@@ -12,6 +12,7 @@ import numpy as np
 
 from edgeprune.core.answers import Reader, count, each, named, number, optional, positive, read_fields, text
 from edgeprune.core.energy import Energy
+from edgeprune.core.neighbours import describe_taken
 from edgeprune.core.statistics import CONFIDENCE, LatencySummary, bound_median, drift, ratio_interval, summarise
 from edgeprune.core.windows import Window, fit_common_speed, keep_undisturbed
 
@@ -21,8 +22,6 @@ SPREAD_LIMIT = 0.15
 """Above these fractions of the median, drift or median absolute deviation make a run unstable."""
 TAIL_LIMITS = {"p95": 2.0, "p99": 4.0}
 """So many times the median at most: beyond them something else than the file takes the time."""
-OTHERS_LIMIT, OTHERS_SHARE = 0.2, 0.03
-"""A board is not a run's own where others take more than so many cores, or, of a large one, this share of all."""
 LEAST_PROCESSES = 2
 WAITED_LIMIT, DISTURBED_LIMIT = 0.05, 0.2
 """Share of the time that a run may wait for a core, and share of its windows that may be disturbed."""
@@ -321,11 +320,9 @@ def _find_unrest(measurement: Measurement, latency: LatencySummary) -> list[str]
 
 def find_neighbours(conditions: Conditions) -> list[str]:
     """What others took of the board while it was timed, where that makes a run invalid; threads without cores too."""
-    cores, problems = conditions.cores or len(conditions.affinity), []
-    limit = max(OTHERS_LIMIT, OTHERS_SHARE * cores)
-    for who, taken in (("others took", conditions.others_cores), ("a hypervisor took", conditions.stolen_cores)):
-        if taken is not None and taken > limit:
-            problems.append(f"the board was not this run's own: {who} {taken:.2f} of {cores or '?'} cores")
+    cores = conditions.cores or len(conditions.affinity)
+    taken = (("others took", conditions.others_cores), ("a hypervisor took", conditions.stolen_cores))
+    problems = [said for who, share in taken if (said := describe_taken(who, share, cores))]
     own = len(conditions.affinity)
     if own and conditions.threads > own:
         problems.append(f"{conditions.threads} threads on {own} core{'s' if own > 1 else ''}: they wait for each other")

@@ -49,11 +49,14 @@ FREE = Price()
 
 @dataclass(frozen=True)
 class Problem:
-    """What to choose from: `loss[group][width]` is the predicted rise of the loss (>= 0, 0 at full width)."""
+    """What to choose from: `loss[group][width]` is the predicted rise of the loss (>= 0, 0 at full width).
+
+    Without a table latency does not matter, and a plan is made within the other limits alone.
+    """
 
     layers: tuple[Layer, ...]
     loss: Mapping[str, Mapping[int, float]]
-    table: LatencyTable
+    table: LatencyTable | None = None
     correction: Correction = Correction()
     limits: Limits = Limits()
 
@@ -68,7 +71,8 @@ class Problem:
 
     def price(self, shape: LayerShape) -> Price:
         """What a layer adds to the net's latency, and to what it moves."""
-        return Price(self.table.price_ms(shape, self.correction), shape.megavalues)
+        latency_ms = 0.0 if self.table is None else self.table.price_ms(shape, self.correction)
+        return Price(latency_ms, shape.megavalues)
 
 
 @dataclass(frozen=True)
@@ -169,7 +173,9 @@ def _refuse(problem: Problem) -> NoReturn:
 
 
 def predict_ms(problem: Problem, widths: Mapping[str, int]) -> float:
-    """Predicted latency in ms of the net with these widths."""
+    """Predicted latency in ms of the net with these widths; 0 without a table."""
+    if problem.table is None:
+        return 0.0
     shapes = [layer.at(widths) for layer in problem.layers]
     return problem.table.predict_net(shapes, problem.correction).latency_ms
 

@@ -132,6 +132,8 @@ def find_release(prefix: str, releases: Sequence[ReleaseOnBoard], host: str) -> 
     if len(found) != 1:
         there = ", ".join(found or whole) or "none"
         said = f"begins so with {there}" if found else f"is none of those there: {there}"
+        if len(prefix) < SHORTEST_PREFIX:
+            said = f"is too short, {SHORTEST_PREFIX} digits at least; there are {there}"
         raise UsageError(f"{host}: release {prefix!r} {said}; `edgeprune release list` shows them")
     return found[0]
 

@@ -14,7 +14,7 @@ FAULTS = {
 """(package that runs the files, precision) to what goes wrong.
 
 tflite-runtime 2.14 also gives noise (1 to 4 dB) for dynamic-int8 with a scale per channel in fully-connected layers:
-no such file is made, theirs have one scale for all (edgeprune.export.tflite)."""
+no such file is made, theirs have one scale for all (edgeprune.exporting.tflite)."""
 
 
 def find_provider(runtime: str, versions: Mapping[str, str]) -> str:

@@ -34,6 +34,7 @@ PROVIDERS = ("cpu", "xnnpack", "cuda", "tensorrt")
 FASTEST = "fastest"
 """In place of core numbers: as many of the fastest cores as there are threads."""
 AUTO = "auto"
+MOST_THREADS = 256
 """In place of a precision or a runtime: what ships is the fastest file, measured on the device, within the limits."""
 
 BOARD_METERS = ("jetson", "hwmon", "rpi5", "odpm", "battery", "rapl")
@@ -221,6 +222,8 @@ def parse_target(document: Mapping[str, Any], name: str, where: str) -> Target:
         _typed(plain, key, str, where)
     for key in ("threads", "step"):
         _positive(plain, key, int, where)
+    if plain.get("threads", 1) > MOST_THREADS:
+        raise TargetError(f"{where}: threads: {plain['threads']}; expected {MOST_THREADS} at most")
     if not isinstance(plain.get("allow_fallback", False), bool):
         raise TargetError(f"{where}: allow_fallback: {plain['allow_fallback']!r} has the wrong type; expected true")
     if "cores" in plain:
@@ -274,7 +277,7 @@ def _parse_gate(row: Mapping[str, Any], where: str) -> Gate:
     gate, better = Gate(metric, **limit), METRICS[metric]
     if given[0] == "max_regression" and metric in RELATIVE:
         raise TargetError(f"{where}: {metric}: is held against the original already; write {LIMITS[better]}")
-    if abs(gate.max_regression or 0.0) >= 1:
+    if gate.max_regression is not None and abs(gate.max_regression) >= 1:
         raise TargetError(f"{where}: {metric}: max_regression: {row[given[0]]!r} is no fraction; 5 % is 0.05")
     if better:
         check_direction(gate, better, f"{where}: {metric}: {better} is better")

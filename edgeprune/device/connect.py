@@ -159,9 +159,9 @@ def shake_hands(transport: Transport, python: str) -> tuple[str, str]:
     if "workspace" not in found:
         raise cannot_write(transport.host, workspace, done.stderr)
     if "python" not in found:
-        raise DeviceError(
-            f"{transport.host}: no Python there ({', '.join(candidates)}); install python3 (3.8 or newer) with venv"
-        )
+        remedy = "install python3 (3.8 or newer) with venv"
+        remedy = "set the target's python to one that is there" if python else remedy
+        raise DeviceError(f"{transport.host}: no Python there ({', '.join(candidates)}); {remedy}")
     return found["workspace"], found["python"]
 
 

@@ -165,9 +165,11 @@ def add_device(name: str, host: str, target: str | None) -> Path:
     if not NAME.fullmatch(name) or name == LOCAL:
         raise TargetError(f"{name!r} cannot be a device's name; use letters, digits, - and _, and not {LOCAL!r}")
     parse_host(host, "--host")
-    if name in load_devices():
-        raise TargetError(f"{path}: has a device {name} already; change it there")
-    lines = [f"[devices.{name}]", f"host = {json.dumps(host)}"]
+    known, groups = load_devices(), parse_groups(_read_document(), str(path))
+    if name in known or name in groups:
+        kind = "device" if name in known else "group"
+        raise TargetError(f"{path}: has a {kind} {name} already; change it there, or take another name")
+    lines = [f"[devices.{name}]", f"host = {json.dumps(host, ensure_ascii=False)}"]
     lines += [f"target = {json.dumps(target)}"] if target is not None else []
     try:
         text = path.read_text() if path.exists() else ""
@@ -175,9 +177,10 @@ def add_device(name: str, host: str, target: str | None) -> Path:
         text += start + "\n".join(lines) + "\n"
         parse_devices(tomllib.loads(text), str(path))
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+        place = path.resolve()  # a link stays one
+        partial = place.with_name(f"{place.name}.{secrets.token_hex(4)}.partial")
         partial.write_text(text)
-        partial.replace(path)
+        partial.replace(place)
     except (ValueError, RecursionError) as exc:
         raise TargetError(f"{path}: cannot be added to: {exc}; write [devices.{name}] there by hand") from exc
     except OSError as exc:

@@ -65,6 +65,12 @@ def open_batch(program: GraphModule) -> GraphModule:
     return opened
 
 
+def draw_example(program: GraphModule) -> Tensor:
+    """An input of the shape that a program of one input was traced with, from a fixed seed."""
+    (given,) = program.graph.find_nodes(op="placeholder")
+    return _draw(given.meta["val"], 0)
+
+
 def _settle_(program: GraphModule) -> None:
     """Put a program into eval mode, and take out what it does beside computing its output."""
     program.validate_inputs = False  # type: ignore[assignment]  # sizes are checked where batches are read

@@ -280,6 +280,14 @@ def _notes(walk: Walk, frozen: Mapping[str, str]) -> tuple[str, ...]:
     )
 
 
+def groups_of(analysis: Analysis, name: str) -> list[str]:
+    """The groups that may be cut of which a name is: a group's own, or that of a layer, by its output channels."""
+    free = {group.name for group in analysis.groups if not group.frozen}
+    if name in free:
+        return [name]
+    return [group for layer in analysis.layers if layer.name == name for group in sorted(layer.cout.groups & free)]
+
+
 def alive_mask(analysis: Analysis, keep: Mapping[str, Sequence[int]]) -> Mask:
     """Which atoms live under a plan; the last entry, for the padding of rows, is True. Branches have no atoms."""
     alive = np.ones(analysis.solution.count + 1, np.bool_)

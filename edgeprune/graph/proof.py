@@ -34,6 +34,10 @@ STATISTICS = frozenset(
 """Operators that see the slices that stay, and those only."""
 
 
+PROOF_LIMIT = 1e-9
+"""Largest relative difference, in float64, between a cut net and the original with those channels silenced."""
+
+
 def check_surgery(
     original: GraphModule,
     analysis: Analysis,

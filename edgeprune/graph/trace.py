@@ -9,7 +9,9 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import torch
@@ -87,6 +89,20 @@ def set_training_(program: GraphModule, training: bool) -> None:
         if place is not None:
             node.update_arg(place, training)
     program.recompile()
+
+
+def make_switchable(program: GraphModule) -> GraphModule:
+    """A copy whose `train()` and `eval()` work as those of any module, which torch refuses of exported graphs."""
+    switchable = copy_program(program)
+
+    def train(self: GraphModule, mode: bool = True) -> GraphModule:
+        set_training_(self, mode)
+        self.training = mode
+        return self
+
+    switchable.train = MethodType(train, switchable)  # type: ignore[method-assign]
+    switchable.eval = MethodType(partial(train, mode=False), switchable)  # type: ignore[method-assign]
+    return switchable
 
 
 def copy_program(program: GraphModule, replaced: dict[int, object] | None = None) -> GraphModule:

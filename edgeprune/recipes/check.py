@@ -63,6 +63,7 @@ def _check_first(recipe: Recipe, name: str, data: Data) -> Tensor:
     if targets is None:
         raise RecipeError(f"{recipe.source}: {name}() gives inputs only; expected pairs (inputs, targets)")
     outputs = _outputs(recipe, name, inputs)
+    _check_labels(recipe, outputs)
     _check_targets(recipe, name, outputs, targets)
     return outputs
 
@@ -121,12 +122,30 @@ def _describe(value: object) -> str:
     return type(value).__name__
 
 
+def _check_labels(recipe: Recipe, outputs: Tensor) -> None:
+    """Require a name for every class, where there are names.
+
+    Raises:
+        RecipeError: there are more or fewer.
+    """
+    if recipe.labels and outputs.dim() > 1 and len(recipe.labels) != outputs.shape[1]:
+        raise RecipeError(
+            f"{recipe.source}: labels: {len(recipe.labels)} names, but the model has {outputs.shape[1]} outputs"
+        )
+
+
 def _check_targets(recipe: Recipe, name: str, outputs: Tensor, targets: Tensor) -> None:
     where = f"{recipe.source}: {name}()"
     if recipe.classifies:
         _check_classes(f"{where}: batch 1", outputs.shape, targets)
-    _check_loss(recipe, where, outputs, targets)
-    _check_metric(recipe, where, outputs, targets)
+    for what, check in (("loss", _check_loss), ("metric", _check_metric)):
+        given = targets.clone()
+        check(recipe, where, outputs, given)
+        if not torch.equal(given, targets):
+            raise RecipeError(
+                f"{where}: the {what} changed the targets in place, so that whatever reads them next judges by others; "
+                "write it without that (t = t - 1, not t -= 1)"
+            )
 
 
 def _check_classes(place: str, shape: torch.Size, targets: Tensor) -> None:

@@ -110,6 +110,9 @@ def load_recipe(name_or_path: str) -> Recipe:
     for name in REQUIRED:
         if not callable(content.get(name)) and not (name == "model" and isinstance(content.get(name), str | Path)):
             raise RecipeError(f"{path}: function {name}() is missing{_near(name, content)}")
+    if content.get(VALIDATION) is not None and not callable(content[VALIDATION]):
+        kind = type(content[VALIDATION]).__name__
+        raise RecipeError(f"{path}: {VALIDATION}: expected a function that gives the batches, found {kind}")
     return _recipe(name_or_path if name_or_path in BUILT_IN else path.stem, path, content)
 
 
@@ -216,7 +219,7 @@ def _execute(path: Path) -> types.ModuleType:
     if path not in BUILT_IN.values() and folder not in sys.path:
         sys.path.append(folder)  # a recipe may import what lies beside it
     try:
-        code = compile(path.read_text(), source, "exec")
+        code = compile(path.read_bytes(), source, "exec")
     except (SyntaxError, ValueError, OSError) as exc:
         line = f":{exc.lineno}" if isinstance(exc, SyntaxError) else ""
         raise RecipeError(f"{source}{line}: cannot be read: {exc.args[0]}") from exc

@@ -20,13 +20,13 @@ from edgeprune.core.metric import TOP1
 from edgeprune.core.shipping import is_within, quality_limits
 from edgeprune.core.target import AUTO, FORMAT_PRECISIONS, MIXED
 from edgeprune.errors import ExportError
-from edgeprune.export.artifacts import ExportRequest, build_artifacts, place_artifact
-from edgeprune.export.files import sha256_of
-from edgeprune.export.mixed import Wishes
-from edgeprune.export.parity import TOLERANCES, Judge, compare_outputs
-from edgeprune.export.runners import RUNNERS, run_onnx
-from edgeprune.export.schemes import find_scheme
-from edgeprune.export.tflite import TfliteForm
+from edgeprune.exporting.artifacts import ExportRequest, build_artifacts, place_artifact
+from edgeprune.exporting.files import sha256_of
+from edgeprune.exporting.mixed import Wishes
+from edgeprune.exporting.parity import TOLERANCES, Judge, compare_outputs
+from edgeprune.exporting.runners import RUNNERS, run_onnx
+from edgeprune.exporting.schemes import find_scheme
+from edgeprune.exporting.tflite import TfliteForm
 from edgeprune.graph.costs import count_net
 from edgeprune.graph.groups import find_groups
 from edgeprune.graph.storage import load_model

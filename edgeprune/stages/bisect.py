@@ -8,11 +8,11 @@ from pathlib import Path
 from edgeprune.core.artifact import parse_artifact
 from edgeprune.core.target import suggest
 from edgeprune.errors import UsageError
-from edgeprune.export.artifacts import FOLDER
-from edgeprune.export.bisect import Bisection
-from edgeprune.export.files import sha256_of
-from edgeprune.export.links import Key, find_bisectors
-from edgeprune.export.parity import TOLERANCES
+from edgeprune.exporting.artifacts import FOLDER
+from edgeprune.exporting.bisect import Bisection
+from edgeprune.exporting.files import sha256_of
+from edgeprune.exporting.links import Key, find_bisectors
+from edgeprune.exporting.parity import TOLERANCES
 from edgeprune.graph.storage import load_model
 from edgeprune.stages.artifacts import evaluation_rows
 from edgeprune.stages.chain import BISECT_ROWS

@@ -10,7 +10,7 @@ from edgeprune.core.layers import Layer
 from edgeprune.device.measure import ModelFile
 from edgeprune.device.nodes import profile_nodes
 from edgeprune.errors import TargetError
-from edgeprune.export.onnx_nodes import base_name, name_layer_nodes
+from edgeprune.exporting.onnx_nodes import base_name, name_layer_nodes
 from edgeprune.stages.job import Job
 from edgeprune.stages.latency import measure_beside_original, read_correction, read_table, unpruned_file
 from edgeprune.stages.record import read_originals

@@ -18,7 +18,7 @@ from edgeprune.device.connect import Device, open_device
 from edgeprune.device.energy import add_energy, check_meter, measure_energy
 from edgeprune.device.fleet import AT_ONCE, Answer, ask_boards
 from edgeprune.device.measure import ModelFile, Progress, evaluate_model, measure_models
-from edgeprune.export.runners import fit_inputs
+from edgeprune.exporting.runners import fit_inputs
 from edgeprune.run import write_json
 from edgeprune.stages.artifacts import REMOTE_ROWS, evaluation_rows
 from edgeprune.stages.job import Job

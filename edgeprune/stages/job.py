@@ -246,25 +246,8 @@ class Job:
 
     @cached_property
     def width_rules(self) -> dict[str, WidthRule]:
-        """The recipe's rules by group; a layer's rule is that of the group that its output channels belong to.
-
-        Raises:
-            RecipeError: a rule for what is no layer or group that may be cut.
-        """
-        found: dict[str, WidthRule] = {}
-        sizes = {group.name: group.size for group in self.analysis.groups if not group.frozen}
-        outputs = {layer.name: sorted(layer.cout.groups & sizes.keys()) for layer in self.analysis.layers}
-        for name, rule in self.recipe.widths.items():
-            groups = [name] if name in sizes else outputs.get(name, [])
-            if not groups:
-                why = next((group.frozen for group in self.analysis.groups if group.name == name), "")
-                known = [*sizes, *(layer for layer, its in outputs.items() if its and layer not in sizes)]
-                raise RecipeError(
-                    f"{self.recipe.source}: widths: no layer {name!r} that may be cut"
-                    + (f": {why}" if why else f"{suggest(name, known)}; `edgeprune recipes check` lists them")
-                )
-            found |= {group: rule or WidthRule(fixed=sizes[group]) for group in groups}
-        return found
+        """The recipe's rules by group."""
+        return find_width_rules(self.recipe, self.analysis)
 
     @property
     def limits(self) -> Limits:
@@ -280,6 +263,39 @@ class Job:
         limits = read_limits(self.target.budget, self.planned.fitted_precision, overhead, others)
         fixed = {group: rule.fixed for group, rule in self.width_rules.items() if rule.fixed is not None}
         return replace(limits, fixed=fixed)
+
+
+def find_width_rules(recipe: Recipe, analysis: Analysis) -> dict[str, WidthRule]:
+    """A recipe's rules by group; a layer's rule is that of the group that its output channels belong to.
+
+    Raises:
+        RecipeError: a rule for what is no layer or group that may be cut, or a width that a group cannot have.
+    """
+    from edgeprune.graph.groups import groups_of
+
+    found: dict[str, WidthRule] = {}
+    free = {group.name: group for group in analysis.groups if not group.frozen}
+    for name, rule in recipe.widths.items():
+        groups = groups_of(analysis, name)
+        if not groups:
+            why = next((group.frozen for group in analysis.groups if group.name == name), "")
+            layers = [layer.name for layer in analysis.layers if groups_of(analysis, layer.name)]
+            known = list(dict.fromkeys([*free, *layers]))
+            raise RecipeError(
+                f"{recipe.source}: widths: no layer {name!r} that may be cut"
+                + (f": {why}" if why else f"{suggest(name, known)}; `edgeprune recipes check` lists them")
+            )
+        if rule is not None:  # a number of channels says nothing of a branch that the layer is in
+            groups = [group for group in groups if group == name or not free[group].is_branch]
+        found |= {group: rule or WidthRule(fixed=free[group].size) for group in groups}
+        for group in groups:
+            possible, fixed = free[group].widths(1), found[group].fixed
+            if fixed is not None and fixed not in possible:
+                nearest = min(possible, key=lambda width: abs(width - fixed))
+                raise RecipeError(
+                    f"{recipe.source}: widths: {name}: cannot have {fixed} channels; the nearest width is {nearest}"
+                )
+    return found
 
 
 def check_request(job: Job) -> None:

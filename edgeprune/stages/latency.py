@@ -27,7 +27,7 @@ from edgeprune.core.target import AUTO, RUNTIMES
 from edgeprune.errors import ExportError
 from edgeprune.graph.costs import list_shapes
 from edgeprune.graph.surgery import apply_plan
-from edgeprune.prune.importance import keep_best_by_group
+from edgeprune.pruning.importance import keep_best_by_group
 from edgeprune.report.pictures import draw_front, render_png
 from edgeprune.run import write_atomic, write_json
 from edgeprune.shipped import list_profiles, load_profiles
@@ -312,8 +312,9 @@ def _make_plan(job: Job, problem: Problem, choice: Choice, limit: float) -> Prun
     )
 
 
-def _foreign(table: LatencyTable) -> tuple[str, ...]:
-    return (f"planned by a latency table made for {table.conditions[FOREIGN]}",) if FOREIGN in table.conditions else ()
+def _foreign(table: LatencyTable | None) -> tuple[str, ...]:
+    made_for = None if table is None else table.conditions.get(FOREIGN)
+    return () if made_for is None else (f"planned by a latency table made for {made_for}",)
 
 
 def fit(job: Job) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from edgeprune.core.shipping import FORMAT_RUNTIMES
 from edgeprune.core.target import RUNTIMES
 from edgeprune.device.energy import add_energy, measure_energy
 from edgeprune.device.measure import ModelFile, evaluate_model, measure_models
-from edgeprune.export.parity import KERNELS, TOLERANCES, Judge, Parity, check_parity, compare_outputs
-from edgeprune.export.runners import RUNNERS, fit_inputs
+from edgeprune.exporting.parity import KERNELS, TOLERANCES, Judge, Parity, check_parity, compare_outputs
+from edgeprune.exporting.runners import RUNNERS, fit_inputs
 from edgeprune.run import write_json
 from edgeprune.stages.artifacts import PARITY_ROWS, REMOTE_ROWS, evaluation_rows, judge_rows
 from edgeprune.stages.chain import parity_row

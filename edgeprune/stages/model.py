@@ -14,34 +14,32 @@ from edgeprune.core.plan import PruningPlan, parse_plan
 from edgeprune.core.target import AUTO, MIXED
 from edgeprune.errors import GraphError, PlanError, RecipeError
 from edgeprune.graph.costs import count_parameters
-from edgeprune.graph.groups import Analysis
+from edgeprune.graph.groups import Analysis, find_groups
 from edgeprune.graph.precision import widen
-from edgeprune.graph.proof import check_surgery
+from edgeprune.graph.proof import PROOF_LIMIT, check_surgery
 from edgeprune.graph.storage import load_model, model_sha256, save_model
 from edgeprune.graph.surgery import apply_plan
 from edgeprune.graph.trace import copy_program, is_dynamic, trace_model
-from edgeprune.prune.evidence import Batch, Evidence
-from edgeprune.prune.fold import fold_weights
-from edgeprune.prune.held_out import Choice, HeldOut, hold_out
-from edgeprune.prune.importance import score_channels
-from edgeprune.prune.lesson import prepare_lesson
-from edgeprune.prune.quantization_aware import train_quantization_aware
-from edgeprune.prune.recalibrate import evaluate, recalibrate_if_better
-from edgeprune.prune.reconstruct import reconstruct_
-from edgeprune.prune.recover import Course, Recovered, recover
-from edgeprune.prune.sensitivity import label_batches, measure_sensitivity, tried_widths
+from edgeprune.pruning.evidence import Batch, Evidence
+from edgeprune.pruning.fold import fold_weights
+from edgeprune.pruning.held_out import Choice, HeldOut, hold_out
+from edgeprune.pruning.importance import score_channels
+from edgeprune.pruning.lesson import prepare_lesson
+from edgeprune.pruning.quantization_aware import train_quantization_aware
+from edgeprune.pruning.recalibrate import evaluate, recalibrate_if_better
+from edgeprune.pruning.reconstruct import reconstruct_
+from edgeprune.pruning.recover import Course, Recovered, recover
+from edgeprune.pruning.sensitivity import label_batches, measure_sensitivity, tried_widths
 from edgeprune.recipes.check import check_recipe
 from edgeprune.recipes.load import Recipe
 from edgeprune.recipes.models import describe_precision
 from edgeprune.recipes.user_code import describe_error
 from edgeprune.run import read_json
-from edgeprune.stages.job import Job
+from edgeprune.stages.job import Job, find_width_rules
 from edgeprune.stages.latency import check_budget
 
 FAITHFUL, ROUNDINGS = 1e-3, 64
 """How far a graph may be from its module, relative to the outputs; in shorter floats, in units of the last place."""
-PROOF_LIMIT = 1e-9
-"""Largest relative difference, in float64, between the cut net and the original with those channels neutralised."""
 IMPORTANCE = "l2"
 STATISTICS_INPUTS = 4096
 """Calibration inputs that batch-norm statistics are taken from, if there are so many."""
@@ -107,6 +105,21 @@ def trace_recipe(recipe: Recipe) -> tuple[GraphModule, tuple[str, ...]]:
         shown = ", ".join(folded[:4]) + (f" and {len(folded) - 4} more" if len(folded) > 4 else "")
         notes.append(f"masks and norms of weights were multiplied out: {shown}; training moves the plain weights")
     return program, tuple(notes)
+
+
+def look_at_recipe(recipe: Recipe) -> tuple[Analysis, tuple[str, ...]]:
+    """Check a recipe as a run does before anything slow, and find what of its net can be cut; with notes for people.
+
+    Raises:
+        RecipeError: the recipe does not hold together, or its `widths` do not fit the net.
+        GraphError: the net cannot be traced, or not be cut.
+    """
+    looked = check_recipe(recipe)
+    program, changed = trace_recipe(recipe)
+    analysis = find_groups(program)
+    require_groups(analysis, recipe)
+    find_width_rules(recipe, analysis)
+    return analysis, (*changed, *looked, *analysis.notes)
 
 
 def require_groups(analysis: Analysis, recipe: Recipe) -> None:

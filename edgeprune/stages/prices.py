@@ -8,8 +8,8 @@ from pathlib import Path
 from edgeprune.core.layers import LayerShape, join_ends
 from edgeprune.device.measure import ProbeSettings
 from edgeprune.errors import ExportError
-from edgeprune.export.prices import NetShapes, PairCosts, Prices
-from edgeprune.export.probes.build import CONVERSIONS, PRECISIONS, write_probes
+from edgeprune.exporting.prices import NetShapes, PairCosts, Prices
+from edgeprune.exporting.probes.build import CONVERSIONS, PRECISIONS, write_probes
 from edgeprune.run import write_json
 from edgeprune.stages.job import Job
 from edgeprune.stages.timing import EMPTY, LEAST_MS, choose_references, shapes_alone, time_nets, time_probes

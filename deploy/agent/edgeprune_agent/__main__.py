@@ -47,7 +47,9 @@ def main() -> int:
     root = sys.argv[sys.argv.index("--root") + 1] if "--root" in sys.argv else ""
     events = Events(claim_stdout())
     try:
-        serve(sys.stdin.read(), root, events)
+        text = sys.stdin.read()
+        events.keep_watch()
+        serve(text, root, events)
     except BrokenPipeError:
         return 1
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ContextManager
@@ -11,6 +12,7 @@ from edgeprune_agent.events import Events
 from edgeprune_agent.files import read_checked
 from edgeprune_agent.measure import keep_archive
 from edgeprune_agent.meter import Meter
+from edgeprune_agent.occupancy import await_quiet, describe_load, read_load, share_load
 from edgeprune_agent.power import Log, choose_meter, following, sampling
 from edgeprune_agent.timing import quiet
 from edgeprune_agent.turns import load_all
@@ -62,6 +64,7 @@ def energy(request: dict[str, Any], root: str, events: Events) -> None:
     Each edge of a window is also an event "mark" with its time, for a meter that another clock reads.
     """
     keep_archive(request)
+    await_quiet(request, root, events)
     for model in request["models"]:
         read_checked(model["file"])
     found = None
@@ -105,13 +108,14 @@ def take_window(name: str, work: Callable[[float], int], pace: tuple[float, floa
     """One window of work; what is done in the margins is not counted."""
     window_s, margin_s = pace
     work(margin_s)
-    begin_s, count = mark(events), 0
+    begin_s, count, load = mark(events), 0, read_load("")
     while time.perf_counter() - begin_s < window_s:
         count += work(min(SLICE_S, max(0.0, window_s - (time.perf_counter() - begin_s))))
         events.alive()
-    end_s = mark(events)
+    end_s, others = mark(events), share_load([describe_load(load, read_load(""))])["others_cores"]
     work(margin_s)
-    return {"name": name, "begin_s": begin_s, "end_s": end_s, "count": count}
+    window = {"name": name, "begin_s": begin_s, "end_s": end_s, "count": count}
+    return {**window, "others_cores": others, "cores": os.cpu_count() or 0}
 
 
 def mark(events: Events) -> float:

@@ -33,11 +33,12 @@ def measure(request: dict[str, Any], root: str, events: Events) -> None:
     """Measure every model of the request; one result each, with the conditions they share."""
     keep_archive(request)
     models = request["models"]
+    request = {**request, "several": len(models) > 1}
     for model in models:
         read_checked(model["file"])
+    await_quiet(request, root, events)
     cold_starts = {model["name"]: start_cold(model, request, events) for model in models}
     too_warm_c = cool_down(request, root, events)
-    await_quiet(request, root, events)
     states = [read_state(root)]
     pace = set_pace(request)
     windows, processes = take_turns({**request, "archive": None}, pace, events, lambda: states.append(read_state(root)))

@@ -12,6 +12,7 @@ from edgeprune_agent.errors import AgentError
 from edgeprune_agent.events import Events
 from edgeprune_agent.files import find_place, read_checked
 from edgeprune_agent.measure import keep_archive
+from edgeprune_agent.occupancy import await_quiet
 from edgeprune_agent.providers import make_session
 from edgeprune_agent.runtimes import import_runtime, make_feed
 
@@ -32,6 +33,7 @@ def nodes(request: dict[str, Any], root: str, events: Events) -> None:
         raise AgentError("request", f"{model['runtime']} runs a net as one node; only onnxruntime tells nodes apart")
     read_checked(model["file"])
     ort = import_runtime(model["runtime"])
+    await_quiet(request, root, events)
     with tempfile.TemporaryDirectory() as folder:
         session = make_session(ort, str(find_place(model["file"])), request, str(Path(folder) / "profile"))
         feed, end, runs = make_feed(session, request), time.monotonic() + request["seconds"], 0

@@ -80,9 +80,11 @@ def describe_load(before: Load, after: Load) -> dict[str, float | None]:
     busy_s, stolen_s, stalled_s = (
         None if first is None or last is None else last - first for first, last in zip(before[2:], after[2:])
     )
+    wall_s = after.wall_s - before.wall_s
+    most_s = wall_s * (os.cpu_count() or 1)  # ticks are counted in hundredths of a second, late
     return {
-        "wall_s": after.wall_s - before.wall_s,
-        "others_s": None if busy_s is None else max(0.0, busy_s - own_s),
+        "wall_s": wall_s,
+        "others_s": None if busy_s is None else min(max(0.0, busy_s - own_s), most_s),
         "stolen_s": stolen_s,
         "stalled_s": stalled_s,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from edgeprune_agent.errors import AgentError, first_line
@@ -88,6 +88,7 @@ def load_onnx(ort: Any, model: str | bytes, request: dict[str, Any]) -> Loaded:
         binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
     for value in session.get_outputs():
         binding.bind_output(value.name)
+    require_inputs(session.get_inputs())
     source, result = session.get_inputs()[0], session.get_outputs()[0].name
     detail = {"dtype": onnx_dtype(source.type), "quantization": (0.0, 0)}
 
@@ -98,6 +99,16 @@ def load_onnx(ort: Any, model: str | bytes, request: dict[str, Any]) -> Loaded:
     return Loaded(lambda: session.run_with_iobinding(binding), predict, shapes)
 
 
+def require_inputs(inputs: Sequence[Any]) -> None:
+    """Require a model that takes something.
+
+    Raises:
+        AgentError: it does not, so that a runtime computes it once, and nothing is timed.
+    """
+    if not inputs:
+        raise AgentError("model", "it has no inputs, so that there is nothing to time: runtimes compute it beforehand")
+
+
 def make_feed(session: Any, request: dict[str, Any]) -> dict[str, Any]:
     """Repeatable inputs of an ONNX Runtime session by name, of the shapes that a request gives where they are open.
 
@@ -105,7 +116,8 @@ def make_feed(session: Any, request: dict[str, Any]) -> dict[str, Any]:
         AgentError: an open size that nothing says, or a shape that does not fit.
     """
     inputs = session.get_inputs()
-    shapes = settle_shapes({value.name: value.shape for value in inputs}, request.get("shapes") or {})
+    declared = {value.name: value.shape for value in inputs}
+    shapes = settle_shapes(declared, request.get("shapes") or {}, bool(request.get("several")))
     return {value.name: make_input(shapes[value.name], onnx_dtype(value.type)) for value in inputs}
 
 
@@ -122,7 +134,13 @@ def share_nodes(model: str, request: dict[str, Any]) -> dict[str, float]:
 
 
 def onnx_dtype(kind: str) -> str:
-    """The numpy name of ONNX Runtime's `tensor(float)`."""
+    """The numpy name of ONNX Runtime's `tensor(float)`.
+
+    Raises:
+        AgentError: an input of it cannot be made up.
+    """
+    if not kind.startswith("tensor(") or kind == "tensor(string)":
+        raise AgentError("model", f"it takes a {kind}, and only tensors of numbers can be made up to time it by")
     name = kind[len("tensor(") : -1]
     return {"float": "float32", "double": "float64"}.get(name, name)
 
@@ -131,8 +149,9 @@ def load_litert(module: Any, model: str | bytes, request: dict[str, Any]) -> Loa
     """LiteRT, or tflite-runtime, with its default delegate (XNNPACK)."""
     source = {"model_content": model} if isinstance(model, bytes) else {"model_path": model}
     interpreter = module.Interpreter(num_threads=request["threads"], **source)
+    require_inputs(interpreter.get_input_details())
     declared = {detail["name"]: declared_sizes(detail) for detail in interpreter.get_input_details()}
-    shapes = settle_shapes(declared, request.get("shapes") or {})
+    shapes = settle_shapes(declared, request.get("shapes") or {}, bool(request.get("several")))
     for detail in interpreter.get_input_details():
         if tuple(detail["shape"]) != shapes[detail["name"]]:
             interpreter.resize_tensor_input(detail["index"], shapes[detail["name"]])

@@ -16,16 +16,21 @@ ONLY = ""
 
 
 def settle_shapes(
-    declared: Mapping[str, Sequence[Size]], wanted: Mapping[str, Sequence[int]]
+    declared: Mapping[str, Sequence[Size]], wanted: Mapping[str, Sequence[int]], several: bool = False
 ) -> dict[str, tuple[int, ...]]:
     """The shape of every input: as it is wanted, else as declared, where only the batch may be open: that is 1.
 
-    An open size is a batch where it is the first of an input, or has the name of such a one.
+    An open size is a batch where it is the first of an input, or has the name of such a one. Of `several` models each
+    has the shapes that are wanted of its inputs, whatever is wanted of those of others.
 
     Raises:
         AgentError: an open size that nothing says, or a wanted shape that does not fit.
     """
+    if several:
+        wanted = {name: shape for name, shape in wanted.items() if name in declared or name == ONLY}
     named = {find_input(name, declared): list(shape) for name, shape in wanted.items()}
+    if len(named) < len(wanted):
+        raise AgentError("request", f"shape: that of {next(iter(named))} is given twice")
     batches = {sizes[0] for sizes in declared.values() if sizes and isinstance(sizes[0], str)}
     return {name: settle_shape(name, sizes, named.get(name), batches) for name, sizes in declared.items()}
 
@@ -55,7 +60,7 @@ def settle_shape(name: str, sizes: Sequence[Size], wanted: Sequence[int] | None,
         fits = len(wanted) == len(sizes) and all(
             not is_fixed(size) or size == value for size, value in zip(sizes, wanted)
         )
-        if not fits or not all(is_fixed(value) for value in wanted):
+        if not fits or not all(is_fixed(value) and value > 0 for value in wanted):
             raise AgentError("request", f"shape of {name}: {list(wanted)} does not fit {describe(sizes)}")
         return tuple(wanted)
     shape: list[Any] = [
@@ -72,8 +77,8 @@ def settle_shape(name: str, sizes: Sequence[Size], wanted: Sequence[int] | None,
 
 
 def is_fixed(size: Any) -> bool:
-    """Whether a declared size is a number, not open."""
-    return isinstance(size, int) and size > 0
+    """Whether a declared size is a number, not open (files write an open one as -1)."""
+    return isinstance(size, int) and size >= 0
 
 
 def describe(sizes: Sequence[Size]) -> str:

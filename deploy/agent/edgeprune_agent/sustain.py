@@ -9,7 +9,7 @@ from edgeprune_agent.board import State, read_state
 from edgeprune_agent.events import Events
 from edgeprune_agent.files import find_place, read_checked
 from edgeprune_agent.measure import describe_conditions, keep_archive
-from edgeprune_agent.occupancy import describe_load, read_load, share_load
+from edgeprune_agent.occupancy import await_quiet, describe_load, read_load, share_load
 from edgeprune_agent.parsers import describe_throttled
 from edgeprune_agent.prepare import cool_down
 from edgeprune_agent.runtimes import load_model
@@ -28,6 +28,7 @@ def sustain(request: dict[str, Any], root: str, events: Events) -> None:
     read_checked(model["file"])
     loaded = load_model(model["runtime"], str(find_place(model["file"])), request)
     run = loaded.run
+    await_quiet(request, root, events)
     too_warm_c = cool_down(request, root, events)
     window_s = max(LEAST_WINDOW_S, request["duration_s"] / MOST_WINDOWS)
     states, rows, load = [read_state(root)], [], read_load(root)

@@ -21,13 +21,14 @@ from edgeprune_agent.events import Events
 from edgeprune_agent.files import find_place, read_archive
 from edgeprune_agent.occupancy import describe_load, read_load
 from edgeprune_agent.runtimes import Loaded, load_model
+from edgeprune_agent.shapes import ONLY
 from edgeprune_agent.timing import Window, do_arithmetic, quiet, settle, take_window, time_runs, warm_up
 
 ARITHMETIC = ""
 """The name of the windows of a fixed piece of arithmetic; no model is called so."""
 AGAIN = 0.5
 """Disturbed windows are taken again in so many more rounds at most, as a share of the rounds."""
-PASSED_ON = ("runtime", "threads", "provider", "allow_fallback", "shapes")
+PASSED_ON = ("runtime", "threads", "provider", "allow_fallback", "shapes", "several")
 """What of a request every process of its own is told too."""
 ARITHMETIC_S = 0.002
 LONGEST_S = 86400.0
@@ -123,6 +124,10 @@ def load_all(request: Row, events: Events) -> dict[str, Loaded]:
         source = packed.get(model["file"], str(find_place(model["file"])))
         loaded[model["name"]] = load_model(model["runtime"], source, request)
         events.alive()
+    inputs = {name for model in loaded.values() for name in model.shapes}
+    unknown = [name for name in request.get("shapes") or {} if name not in (ONLY, *inputs)]
+    if unknown:
+        raise AgentError("request", f"shape: no input {unknown[0]!r}; the inputs are {', '.join(sorted(inputs))}")
     return loaded
 
 

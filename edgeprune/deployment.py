@@ -1,0 +1,96 @@
+"""The whole line from Python: what a run is asked for, and its verdict; part of `import edgeprune as ep`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+from edgeprune.core.target import suggest
+from edgeprune.errors import UsageError
+from edgeprune.run import read_json
+
+DEFAULT_RECIPE = "digits-resnet8"
+
+
+class Request(TypedDict, total=False):
+    """What a run may be asked for; the options of `edgeprune deploy` explain each."""
+
+    target: str | None
+    host: str | None
+    recipe: str | None
+    latency_ms: float | None
+    speedup: float | None
+    confidence: float | None
+    runtime: str | None
+    precision: str | None
+    threads: int | None
+    gates: str | None
+    minutes: float | None
+    table: str | None
+    insist: bool | None
+    estimate: bool | None
+    set_governor: bool | None
+    allow_busy: bool | None
+
+
+REQUEST = tuple(Request.__annotations__)
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A finished run: its directory, and `report.json` as docs/report.md explains it."""
+
+    directory: Path
+    report: dict[str, Any]
+
+    @property
+    def verdict(self) -> str:
+        """ "pass", "fail" or "inconclusive", by the gates."""
+        return str(self.report["verdict"])
+
+
+def deploy(run: str | Path | None = None, say: Callable[[str], None] = print, **asked: Unpack[Request]) -> Deployment:
+    """Take a recipe's model through the line to a verdict; `run` is its directory, perhaps begun by an earlier call.
+
+    Raises:
+        EdgepruneError: as the command line tells them, each a class of `edgeprune.errors`.
+    """
+    from edgeprune.pipeline import deploy as run_line
+    from edgeprune.pipeline import open_job
+
+    unknown = sorted(asked.keys() - set(REQUEST))
+    if unknown:
+        raise UsageError(f"deploy: no {unknown[0]!r}{suggest(unknown[0], REQUEST)}")
+    directory, request = settle_request(Path(run) if run is not None else None, asked)
+    with open_job(directory, request, say) as job:
+        run_line(job)
+        return Deployment(directory, read_json(job.run.file("report.json")))
+
+
+def settle_request(directory: Path | None, asked: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
+    """The run directory and the request, defaults filled in where the run is a new one.
+
+    Raises:
+        UsageError: two budgets, or no target for a new run.
+    """
+    request = {**dict.fromkeys(REQUEST), **asked}
+    if request["latency_ms"] is not None and request["speedup"] is not None:
+        raise UsageError("give --latency-ms or --speedup, not both")
+    if directory is not None and (directory / "request.json").exists():
+        return directory, _absolute(request)
+    if request["target"] is None:
+        raise UsageError("--target is needed for a new run; `edgeprune targets` lists them")
+    request["recipe"] = request["recipe"] or DEFAULT_RECIPE
+    stem = f"{Path(request['target']).stem}-{Path(request['recipe']).stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    return directory or Path("runs") / stem, _absolute(request)
+
+
+def _absolute(request: dict[str, Any]) -> dict[str, Any]:
+    """Files named in a request, by their whole path, so that it can be resumed from another folder."""
+    files = {key: request[key] for key in ("target", "recipe", "gates", "table") if request[key] is not None}
+    return request | {
+        key: str(Path(name).resolve()) for key, name in files.items() if Path(name).suffix in (".py", ".toml", ".json")
+    }

@@ -1,0 +1,305 @@
+"""Whether an exported file computes what the model computes: a chain of links, each with its figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from edgeprune.core.artifact import Artifact
+from edgeprune.core.metric import Metric
+from edgeprune.core.sqnr import Channel, find_weakest_channel, measure_sqnr_db
+from edgeprune.errors import EdgepruneError, ParityError, RecipeError
+from edgeprune.exporting.artifacts import check_artifact
+from edgeprune.exporting.checks import run_torch
+from edgeprune.exporting.runners import RUNNERS
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far outputs may differ; a limit that is None is not applied.
+
+    `relative_error` is the largest error over the largest reference magnitude. Noise passes at `sqnr_db`; down to
+    `least_sqnr_db` it passes where the top-1 classes of `top1_agreement` of the rows still agree. Every channel of the
+    output must keep `channel_db` at its own scale: where less is left, next to nothing of it is.
+    """
+
+    reason: str
+    remedy: str
+    relative_error: float | None = None
+    sqnr_db: float | None = None
+    least_sqnr_db: float | None = None
+    top1_agreement: float | None = None
+    channel_db: float | None = None
+
+    def describe(self) -> str:
+        """For people: what is needed."""
+        needs = []
+        if self.relative_error is not None:
+            needs.append(f"relative error <= {self.relative_error:g}")
+        if self.sqnr_db is not None:
+            needs.append(f"SQNR >= {self.sqnr_db:g} dB")
+        if self.least_sqnr_db is not None and self.top1_agreement is not None:
+            needs[-1] += f" (>= {self.least_sqnr_db:g} dB where top-1 agreement >= {self.top1_agreement:.0%})"
+        if self.channel_db is not None:
+            needs.append(f"{self.channel_db:g} dB in every channel")
+        return " and ".join(needs)
+
+
+INT8 = Tolerance(
+    reason="good static int8 keeps 30 to 50 dB; below 20 dB decisions flip, below 15 dB a scale is wrong",
+    remedy="give more typical calibration data, keep the layers that matter in float (--precision mixed), or ship fp32",
+    sqnr_db=20.0,
+    least_sqnr_db=15.0,
+    top1_agreement=0.95,
+    channel_db=6.0,
+)
+TOLERANCES = {
+    "fp32": Tolerance(
+        reason="converters reorder float32 sums: errors of 1e-7 to 1e-6 of the largest output are usual",
+        remedy="the model may be in training mode or hold an operator that the converter gets wrong: "
+        "try the other format, and report the model",
+        relative_error=1e-4,
+        channel_db=40.0,
+    ),
+    "fp16": Tolerance(
+        reason="one rounding to 11 bits leaves 74 dB, and 200 of them in a row take 23 dB away; "
+        "a value beyond 65504 or below 6e-8 is lost altogether",
+        remedy="the model holds values that float16 cannot: ship fp32 or int8",
+        sqnr_db=45.0,
+        channel_db=20.0,
+    ),
+    "int8": INT8,
+    "mixed": replace(
+        INT8,
+        reason="no layer in it is noisier than in int8, and those that matter most are not rounded at all",
+        remedy="give more typical calibration data, or ship fp32",
+    ),
+    "dynamic-int8": Tolerance(
+        reason="as static int8, but ranges are found as it runs and never clip: 36 to 47 dB are usual",
+        remedy="one channel's weights dwarf the others', or one activation does: ship fp32 or fp16",
+        sqnr_db=25.0,
+        least_sqnr_db=15.0,
+        top1_agreement=0.95,
+        channel_db=6.0,
+    ),
+    "int16x8": Tolerance(
+        reason="only weights are rounded to 8 bits: 36 to 43 dB are usual, and what is less was clipped",
+        remedy="give more typical calibration data, or ship fp32",
+        sqnr_db=30.0,
+        least_sqnr_db=20.0,
+        top1_agreement=0.95,
+        channel_db=6.0,
+    ),
+    "kernels": Tolerance(
+        reason="kernels that only round differently agree to 40 dB and more; saturating ones fell to 21.6 dB",
+        remedy="the int8 kernels saturate on this processor: quantize again with OnnxScheme reduce_range=True",
+        sqnr_db=27.0,
+        channel_db=0.0,
+    ),
+    "xnnpack": replace(
+        INT8,
+        channel_db=0.0,
+        reason="kernels that only round differently lie as far apart as each does from float; wrong ones gave 5 dB",
+        remedy="XNNPACK computes int8 wrong on this processor: update ai-edge-litert, or ship fp32",
+    ),
+}
+"""Kind of link to its default limits."""
+KERNELS = {"onnx": TOLERANCES["kernels"], "tflite": TOLERANCES["xnnpack"]}
+"""Format to the limits between reference and optimised kernels."""
+INTEGER_KERNELS = ("int8", "mixed")
+"""Precisions whose files run in kernels of their own."""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The recipe's metric over the `targets` of the rows that files are compared on.
+
+    `classifies`: outputs are logits of classes.
+    """
+
+    metric: Metric
+    targets: np.ndarray
+    classifies: bool = False
+
+    def measure(self, outputs: np.ndarray) -> float | None:
+        """The metric of these outputs; None where so few rows do not have it."""
+        try:
+            quality = float(self.metric(outputs, self.targets))
+        except RecipeError:
+            return None
+        return quality if math.isfinite(quality) else None
+
+    def most_drop(self, quality: float) -> float:
+        """By how much a file may be worse than one of that quality: three standard errors of a share, and POINTS at
+        least; of another figure half of it. Gates are narrower, and judge by all evaluation data.
+        """
+        if not self.metric.is_percent:
+            return FIGURE * abs(quality)
+        share = min(max(quality / 100, 0.0), 1.0)
+        return max(POINTS, 300 * math.sqrt(share * (1 - share) / len(self.targets)))
+
+
+POINTS, FIGURE = 5.0, 0.5
+
+
+@dataclass(frozen=True)
+class Parity:
+    """One link of the chain: the figures of `other` against `reference`, and whether they are within `tolerance`.
+
+    `top1_agreement` is a fraction, None where the output is not a vector of classes. Errors are in output units.
+    `weakest` is the channel held worst. `qualities` are the metric of both, and `collapse` says where it falls apart.
+    """
+
+    link: str
+    max_error: float
+    mean_error: float
+    relative_error: float
+    sqnr_db: float
+    top1_agreement: float | None
+    tolerance: Tolerance
+    ok: bool
+    weakest: Channel | None = None
+    qualities: tuple[float | None, float | None] = (None, None)
+    collapse: str = ""
+
+    def describe(self) -> str:
+        """For people: the figures in one line."""
+        top1 = "" if self.top1_agreement is None else f", top-1 agreement {self.top1_agreement:.1%}"
+        errors = f"max error {self.max_error:.3g} (relative {self.relative_error:.3g}), mean {self.mean_error:.3g}"
+        collapse = f"; {self.collapse}" if self.collapse else ""
+        return f"{self.link}: {errors}, SQNR {self.sqnr_db:.1f} dB{top1}{collapse}"
+
+
+def compare_outputs(
+    link: str, reference: np.ndarray, other: np.ndarray, tolerance: Tolerance, judge: Judge | None = None
+) -> Parity:
+    """Figures of `other` against `reference`, both `[N, ...]`; `link` names what is compared, "a -> b".
+
+    Without a `judge` outputs `[N, C]` are taken for logits.
+
+    Raises:
+        ParityError: the shapes differ, or one of the two has NaN or infinity; no figures exist then.
+    """
+    if reference.shape != other.shape:
+        raise ParityError(f"{link}: output shapes {list(reference.shape)} and {list(other.shape)}; export again")
+    for side, values in (("the reference", reference), ("the result", other)):
+        if not np.isfinite(values).all():
+            raise ParityError(f"{link}: {side} has NaN or infinity; {tolerance.remedy}")
+    signal = reference.astype(np.float64)
+    error = np.abs(other.astype(np.float64) - signal)
+    figures = Parity(
+        link=link,
+        max_error=float(error.max()),
+        mean_error=float(error.mean()),
+        relative_error=float(error.max() / max(np.abs(signal).max(), np.finfo(np.float32).tiny)),
+        sqnr_db=measure_sqnr_db(reference, other),
+        top1_agreement=_top1_agreement(reference, other) if judge is None or judge.classifies else None,
+        tolerance=tolerance,
+        ok=False,
+        weakest=find_weakest_channel(reference, other),
+        qualities=(judge.measure(reference), judge.measure(other)) if judge else (None, None),
+    )
+    return _judged(figures, judge)
+
+
+def check_parity(parity: Parity) -> Parity:
+    """Give the link back where it is within its tolerance.
+
+    Raises:
+        ParityError: it is not; names the link, its figures, the limits and what to do.
+    """
+    if not parity.ok:
+        limits = parity.tolerance
+        raise ParityError(f"{parity.describe()}; needed {limits.describe()} ({limits.reason}); {limits.remedy}")
+    return parity
+
+
+def compare_each(
+    program: nn.Module,
+    artifacts: Sequence[Artifact],
+    directory: Path,
+    inputs: np.ndarray,
+    same_processor: bool = True,
+    judge: Judge | None = None,
+) -> Iterator[tuple[Artifact, tuple[Parity, ...] | EdgepruneError]]:
+    """The chain for the artifacts of one program, on `inputs` `[N, ...]`: torch -> fp32 -> the others -> int8 kernels.
+
+    Gives the links that lead to each artifact, or the error where there are none: it is missing, stale, does not run,
+    or gives outputs without figures. A file in a lower precision is compared with the fp32 file of its format, or with
+    torch where there is none. Optimised static int8 kernels (in TFLite: XNNPACK) are compared with the runtime's
+    reference ones; with `same_processor=False` (files for another kind of processor, whose scheme need not be right
+    here) they are not used at all. `judge` knows the targets of `inputs`.
+
+    Raises:
+        ExportError: the program does not run.
+    """
+    rows = _Rows(inputs, {("torch", ""): run_torch(program, inputs)}, same_processor, judge)
+    for artifact in sorted(artifacts, key=lambda one: one.precision != "fp32"):
+        try:
+            yield artifact, _compare_one(artifact, check_artifact(artifact, directory), rows)
+        except EdgepruneError as exc:
+            yield artifact, exc
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Inputs, what they give so far by format and precision, and how to compare it."""
+
+    inputs: np.ndarray
+    outputs: dict[tuple[str, str], np.ndarray]
+    same_processor: bool
+    judge: Judge | None
+
+
+def _compare_one(artifact: Artifact, path: Path, rows: _Rows) -> tuple[Parity, ...]:
+    """The links to one artifact, whose output is added to those of the rows."""
+    role, key, run = artifact.role, (artifact.format, artifact.precision), RUNNERS[artifact.format]
+    integers, outputs = artifact.precision in INTEGER_KERNELS, rows.outputs
+    output = run(path, rows.inputs, optimised=not integers)
+    source = (artifact.format, "fp32") if (artifact.format, "fp32") in outputs else ("torch", "")
+    link = f"{role}: {' '.join(source).strip()} -> {' '.join(key)}"
+    links = [compare_outputs(link, outputs[source], output, TOLERANCES[artifact.precision], rows.judge)]
+    outputs[key] = output
+    if integers and rows.same_processor:
+        kernels, optimised = f"{role}: {' '.join(key)} reference kernels -> optimised kernels", run(path, rows.inputs)
+        links.append(compare_outputs(kernels, output, optimised, KERNELS[artifact.format], rows.judge))
+    return tuple(links)
+
+
+def _judged(figures: Parity, judge: Judge | None) -> Parity:
+    limits, collapse = figures.tolerance, _find_collapse(figures, judge)
+    exact = limits.relative_error is None or figures.relative_error <= limits.relative_error
+    clear = limits.sqnr_db is None or figures.sqnr_db >= limits.sqnr_db or _decisions_agree(figures)
+    return replace(figures, collapse=collapse, ok=exact and clear and not collapse)
+
+
+def _find_collapse(figures: Parity, judge: Judge | None) -> str:
+    """What falls apart though the whole output may look well; empty where nothing does."""
+    least, (before, after) = figures.tolerance.channel_db, figures.qualities
+    found = []
+    if figures.weakest is not None and least is not None and figures.weakest.sqnr_db < least:
+        found.append(f"{figures.weakest.describe()}: others are larger; bring the channels to one scale, or split them")
+    if judge is not None and before is not None:
+        drop = math.inf if after is None else judge.metric.drop(after, before)
+        if drop > judge.most_drop(before):
+            shown = judge.metric.describe(after) if after is not None else "no number"
+            found.append(f"{judge.metric.name} falls from {judge.metric.describe(before)} to {shown} on these rows")
+    return "; ".join(found)
+
+
+def _decisions_agree(figures: Parity) -> bool:
+    limits, agreement = figures.tolerance, figures.top1_agreement
+    if limits.least_sqnr_db is None or limits.top1_agreement is None or agreement is None:
+        return False
+    return figures.sqnr_db >= limits.least_sqnr_db and agreement >= limits.top1_agreement
+
+
+def _top1_agreement(reference: np.ndarray, other: np.ndarray) -> float | None:
+    if reference.ndim != 2 or reference.shape[1] < 2:
+        return None
+    return float((reference.argmax(axis=1) == other.argmax(axis=1)).mean())

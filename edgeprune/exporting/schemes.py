@@ -1,0 +1,35 @@
+"""Schemes of static int8 in ONNX by name, for targets that do not leave the choice to the processor."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from edgeprune.core.target import AUTO, INT8_SCHEMES
+from edgeprune.exporting.quantize_onnx import OnnxScheme, choose_onnx_scheme
+
+
+def find_scheme(name: str, machine: str, cpu_flags: Collection[str]) -> OnnxScheme:
+    """The scheme of that name, one of INT8_SCHEMES, or for AUTO the one that suits the processor.
+
+    `machine` is from `uname -m`, `cpu_flags` are the flags or Features line of its /proc/cpuinfo.
+    """
+    fitting = choose_onnx_scheme(machine, cpu_flags)
+    if name == AUTO:
+        return fitting
+    named = SCHEMES[name]
+    same = replace(fitting, reason="") == replace(named, reason="")
+    reason = fitting.reason if same else f"in place of {fitting.describe()}"
+    return replace(named, reason=f"as the target asks, {reason}")
+
+
+SCHEMES = {
+    name: OnnxScheme(
+        activations="int8" if name.startswith("s8") else "uint8",
+        weights="int8",
+        reduce_range="7bit" in name,
+        layout="qoperator" if name.endswith("qoperator") else "qdq",
+        reason="",
+    )
+    for name in INT8_SCHEMES
+}

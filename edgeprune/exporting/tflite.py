@@ -1,0 +1,192 @@
+"""TFLite: conversion by litert-torch, other precisions by ai-edge-quantizer. Both are an extra, imported when used."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from edgeprune.core.artifact import Signature
+from edgeprune.core.ranges import Range
+from edgeprune.errors import ExportError
+from edgeprune.exporting.biases import fit_tflite_biases
+from edgeprune.exporting.checks import Batch, check_image, check_program, gather_calibration
+from edgeprune.exporting.files import write_file
+from edgeprune.exporting.foreign import foreign
+from edgeprune.exporting.observe import observe_extremes
+from edgeprune.exporting.runners import check_tflite, describe_file
+
+
+@dataclass(frozen=True)
+class TfliteForm:
+    """What a TFLite file takes and gives.
+
+    `nhwc`: images have their channels last, as cameras give them, instead of the program's [N, C, H, W].
+    `integers`: static int8 files take and give int8 (and int16x8 files int16), as microcontrollers need it, by the
+    scale and zero point that the file states; instead of float32.
+    """
+
+    nhwc: bool = False
+    integers: bool = False
+
+
+FLOAT_NCHW = TfliteForm()
+
+
+def export_tflite(program: nn.Module, example: Tensor, path: Path, form: TfliteForm = FLOAT_NCHW) -> None:
+    """Write `program`, in eval mode, as a float32 TFLite file with a static batch of 1.
+
+    Input and output keep the program's own layout ([N, C, H, W] stays so); the converter transposes inside. With
+    `form.nhwc` the input is [N, H, W, C].
+
+    Raises:
+        ExportError: litert-torch is missing, the program is unfit (:func:`check_program`), an operator has no
+            counterpart or no kernel in the runtime, the disk is full.
+    """
+    check_program(program, example)
+    with foreign("TFLite export", path):
+        converter = _import("litert_torch")
+        if form.nhwc:
+            check_image(example, path)
+            program = converter.to_channel_last_io(program, args=[0])
+            program.training = False  # eval() would call that of an exported graph, which has none
+            example = example.moveaxis(1, -1).contiguous()
+        content = converter.convert(program, (example,)).model_content()
+        check_tflite(bytes(content))
+    write_file(path, bytes(content))
+
+
+def quantize_tflite(
+    source: Path,
+    target: Path,
+    calibration: Iterable[Batch],
+    precision: str = "int8",
+    form: TfliteForm = FLOAT_NCHW,
+) -> None:
+    """Quantize the float TFLite file `source`; inputs and outputs stay float32, unless `form.integers`.
+
+    `precision` is "int8" or "int16x8" (int8 weights per channel; int8 or int16 activations, whose ranges are the
+    minimum and maximum over all rows of `calibration`, batches `[N, ...]`: the quantizer's own default, a moving
+    average, clips, 8 dB lost on a ResNet-8); or, where `calibration` is not read, "fp16" (float16 weights, made
+    float32 when the file is loaded) or "dynamic-int8" (int8 weights, ranges of activations found as it runs).
+
+    Raises:
+        ExportError: ai-edge-quantizer is missing, `source` is no such file, the calibration data do not fit it, or
+            the target cannot be written.
+    """
+    if precision not in CALIBRATED:
+        with foreign(f"{precision} quantization", source):
+            content = _quantize(source.read_bytes(), RECIPES[precision]())
+    else:
+        (signature,), _ = describe_file(source)
+        rows = gather_calibration(calibration, signature.shape, signature.dtype)
+        content = quantize_with_ranges(source, observe_extremes(source, rows), precision, form=form)
+    write_file(target, content)
+
+
+def quantize_with_ranges(
+    source: Path,
+    ranges: Mapping[str, Range],
+    precision: str = "int8",
+    floats: Collection[str] = (),
+    form: TfliteForm = FLOAT_NCHW,
+) -> bytes:
+    """A file in a precision of CALIBRATED, with these ranges of its tensors; layers named in `floats` stay float.
+
+    Raises:
+        ExportError: `source` is no float TFLite file, or it cannot be quantized.
+    """
+    (signature,), _ = describe_file(source)
+    with foreign(f"{precision} quantization", source):
+        recipe, model = RECIPES[precision](), source.read_bytes()
+        for kind in () if form.integers else (_kinds().INPUT, _kinds().OUTPUT):
+            recipe.add_quantization_config(".*", kind, None, _untouched())
+        for name in floats:
+            recipe.add_quantization_config(f"^{re.escape(name)};?$", _kinds().ALL_SUPPORTED, None, _untouched())
+        found = _calibrate(model, signature, recipe)
+        for name in found.keys() & ranges.keys():
+            low, high = ranges[name]
+            found[name] |= {"min": np.full_like(found[name]["min"], low), "max": np.full_like(found[name]["max"], high)}
+        return fit_tflite_biases(_quantize(model, recipe, found), source)
+
+
+def _quantize(model: bytes, recipe: Any, ranges: Any = None) -> bytes:
+    quantizer = _import("ai_edge_quantizer.quantizer").Quantizer(model, recipe.get_quantization_recipe())
+    result = quantizer.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
+    return bytes(result.quantized_model)
+
+
+def _calibrate(model: bytes, signature: Signature, recipe: Any) -> dict[str, dict[str, Any]]:
+    """What the quantizer wants to know of each tensor, as it finds it for an input of zeros."""
+    calibrator = _import("ai_edge_quantizer.calibrator").Calibrator(model, num_threads=1)
+    zeros = np.zeros(signature.shape, signature.dtype)
+    calibrator.calibrate({next(iter(calibrator.get_signature_list())): [{signature.name: zeros}]}, recipe)
+    found: dict[str, dict[str, Any]] = calibrator.get_model_qsvs()
+    return found
+
+
+def _static_recipe(activations: str) -> Any:
+    """Static ranges for every operator, the model's own inputs and outputs among them."""
+    recipe = _recipe()
+    recipe.load_quantization_recipe(getattr(_import("ai_edge_quantizer.recipe"), f"static_wi8_{activations}")())
+    return recipe
+
+
+def _dynamic_recipe() -> Any:
+    """A scale per channel, but one for all of a fully-connected layer: else tflite-runtime 2.14 gives garbage."""
+    types, recipe = _import("ai_edge_quantizer.qtyping"), _recipe()
+    recipe.load_quantization_recipe(_import("ai_edge_quantizer.recipe").dynamic_wi8_afp32())
+    whole = types.QuantGranularity.TENSORWISE
+    recipe.add_dynamic_config(".*", types.TFLOperationName.FULLY_CONNECTED, 8, granularity=whole)
+    return recipe
+
+
+def _half_recipe() -> Any:
+    kinds = _kinds()
+    casting, recipe = _import("ai_edge_quantizer.algorithm_manager").AlgorithmName.FLOAT_CASTING, _recipe()
+    weighted = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D", "CONV_2D_TRANSPOSE", "EMBEDDING_LOOKUP")
+    for kind in weighted:  # all that the quantizer can cast
+        recipe.add_weight_only_config(".*", kinds[kind], 16, algorithm_key=casting)
+    return recipe
+
+
+RECIPES: dict[str, Callable[[], Any]] = {
+    "fp16": _half_recipe,
+    "int8": partial(_static_recipe, "ai8"),
+    "dynamic-int8": _dynamic_recipe,
+    "int16x8": partial(_static_recipe, "ai16"),
+}
+"""Precision to the function that makes the quantizer's recipe for it."""
+CALIBRATED = ("int8", "int16x8")
+"""Precisions whose activation ranges are fixed beforehand."""
+INTEGERS = {"int8": "int8", "int16x8": "int16"}
+"""What a file of such a precision takes and gives where it does so in integers."""
+LEVELS = 127
+"""Weights are held as integers from -LEVELS to LEVELS."""
+
+
+def _kinds() -> Any:
+    return _import("ai_edge_quantizer.qtyping").TFLOperationName
+
+
+def _untouched() -> Any:
+    return _import("ai_edge_quantizer.algorithm_manager").AlgorithmName.NO_QUANTIZE
+
+
+def _recipe() -> Any:
+    return _import("ai_edge_quantizer.recipe_manager").RecipeManager()
+
+
+def _import(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as exc:
+        package = module.partition(".")[0].replace("_", "-")
+        raise ExportError(f"TFLite: {package} cannot be imported; run: pip install 'edgeprune[tflite]'") from exc

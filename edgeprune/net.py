@@ -1,0 +1,342 @@
+"""A net in Python: trace it, see what can be cut, plan, cut, have a module back; part of `import edgeprune as ep`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import inf
+from pathlib import Path
+from typing import TypedDict, Unpack
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule
+
+from edgeprune.core.artifact import Artifact
+from edgeprune.core.candidates import WidthRule, candidate_widths
+from edgeprune.core.latency import LatencyTable
+from edgeprune.core.limits import Limits
+from edgeprune.core.plan import HEADS, ChannelGroup, GroupPlan, PruningPlan
+from edgeprune.core.planner import Problem, choose_widths
+from edgeprune.core.target import suggest
+from edgeprune.errors import GraphError, PlanError, UsageError
+from edgeprune.exporting.artifacts import ExportRequest, build_artifacts
+from edgeprune.graph.batch import draw_example
+from edgeprune.graph.costs import count_macs, count_other_parameters, count_parameters, full_widths
+from edgeprune.graph.eager import apply_to_module
+from edgeprune.graph.groups import Analysis, find_groups, groups_of
+from edgeprune.graph.precision import widen
+from edgeprune.graph.proof import PROOF_LIMIT, check_surgery
+from edgeprune.graph.storage import load_model, model_sha256, save_model
+from edgeprune.graph.surgery import apply_plan
+from edgeprune.graph.trace import copy_program, make_switchable, set_training_, trace_model
+from edgeprune.pruning.evidence import Evidence, Loss, Scores
+from edgeprune.pruning.fold import copy_model, fold_weights
+from edgeprune.pruning.importance import IMPORTANCE, keep_best, score_channels
+from edgeprune.pruning.sensitivity import label_batches, measure_sensitivity
+
+GOALS = ("ratio", "ratios", "macs", "parameters", "latency_ms")
+DATA_FREE = ("l1", "l2", "batchnorm", "fpgm", "lamp", "random")
+"""Importance criteria that go by the weights alone."""
+STEP = 8
+"""Widths are multiples of it: most runtimes compute so many channels at a time."""
+
+
+@dataclass(frozen=True)
+class Net:
+    """A traced net: its graph, an example input `[N, ...]`, and the module that it was traced from, if there is one."""
+
+    program: GraphModule
+    example: Tensor
+    module: nn.Module | None = None
+    whole: Net | None = None
+    """The net that this one was cut from, by the plan `cut`."""
+    cut: PruningPlan | None = None
+
+    @cached_property
+    def analysis(self) -> Analysis:
+        """What lives and dies together in it."""
+        return find_groups(self.program)
+
+    @property
+    def groups(self) -> tuple[ChannelGroup, ...]:
+        """Channels that live and die together: their name, size, members, and why a group has to stay (`frozen`)."""
+        return self.analysis.groups
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of all convolutions and linear layers for one input."""
+        return count_macs(self.analysis, {})
+
+    @property
+    def parameters(self) -> int:
+        """Its parameters, buffers not counted."""
+        return count_parameters(self.program)
+
+    def to_module(self) -> nn.Module:
+        """A copy of the net as a plain module: of its own class where its code allows it, else its graph, a module too.
+
+        Parameters have the names that they had; it trains, and its own `state_dict` can be saved.
+        """
+        whole = self.whole
+        if whole is None or self.cut is None:
+            return copy_model(self.module) if self.module is not None else make_switchable(self.program)
+        above = whole.to_module()
+        if isinstance(above, GraphModule):
+            return make_switchable(self.program)
+        try:
+            module = apply_to_module(above, whole.program, whole.analysis, self.cut.keep, whole.example)
+        except GraphError:
+            return make_switchable(self.program)
+        module.load_state_dict(self.program.state_dict(), strict=False)
+        return module
+
+
+class Asked(TypedDict, total=False):
+    """What :func:`plan` may be asked for."""
+
+    ratio: float
+    ratios: Mapping[str, float]
+    macs: float
+    parameters: float
+    latency_ms: float
+    table: LatencyTable
+    importance: str
+    data: Iterable[tuple[Tensor, Tensor]]
+    loss: Loss
+    whole: Collection[str]
+    step: int
+
+
+def trace(model: nn.Module, example: Tensor) -> Net:
+    """The net of a model in eval mode; `example` is an input `[N, ...]`.
+
+    Every float becomes float32; masks and norms of weights are multiplied out.
+
+    Raises:
+        GraphError: `torch.export` cannot trace it; says where and why.
+    """
+    plain, _ = fold_weights(model)
+    program, _ = widen(trace_model(plain, example), example)
+    return Net(program, example, plain)
+
+
+def plan(net: Net, **asked: Unpack[Asked]) -> PruningPlan:
+    """Choose the width of every group, and its channels by `importance` ("l2"; see docs/python.md for the others).
+
+    One goal is given: `ratio`, the share of the channels of every group that goes (`ratios` for single layers or
+    groups); `macs` or `parameters` that may stay, as a share up to 1 or a number; or `latency_ms` by a latency `table`.
+    For all but ratios the widths of least loss are found and proven: with `data` (batches of inputs and targets) and
+    `loss` by how the loss rises as each group is cut, else by the share of each group's importance that goes. Layers
+    or groups in `whole` stay as they are; widths are multiples of `step`, 8 if not said.
+
+    Raises:
+        UsageError: no goal or several, a share that is none, or an importance that needs data.
+        PlanError: no such layer or group, or one that cannot be cut.
+        InfeasibleBudget: no widths meet the goal; says the best that can be reached.
+    """
+    goal = _find_goal(asked)
+    evidence = _gather(net, asked)
+    method = asked.get("importance", "l2")
+    scores = score_channels(method, evidence)
+    if goal in ("ratio", "ratios"):
+        widths, rises = _choose_by_ratio(net, asked), dict[str, dict[int, float]]()
+    else:
+        offered = _offer(net, asked, has_data=bool(evidence.batches))
+        if evidence.batches:
+            rises = measure_sensitivity(evidence, scores, offered, lambda program: False, lambda text: None)
+        else:
+            rises = {name: _lose(scores[name], choices) for name, choices in offered.items()}
+        widths = _choose_by_limit(net, asked, goal, rises)
+    return _describe(net, widths, scores, rises, method)
+
+
+def prune(net: Net, plan: PruningPlan) -> Net:
+    """Cut what a plan drops, and prove that the outputs are those of the net with these channels silenced.
+
+    Raises:
+        PlanError: the plan was made for another net, does not fit, or the proof fails.
+        GraphError: an operator whose sizes cannot be rewritten.
+    """
+    if plan.model_sha256 not in ("", model_sha256(net.program)):
+        raise PlanError("the plan was made for another net, or its weights have changed since; plan again")
+    pruned = apply_plan(net.program, net.analysis, plan.keep)
+    error = check_surgery(net.program, net.analysis, plan.keep, pruned, net.example)
+    if error > PROOF_LIMIT:
+        raise PlanError(
+            f"the cut net differs from the original without those channels by {error:.1e} of its outputs; please "
+            'report this; meanwhile leave layers as they are: whole=["LAYER"]'
+        )
+    return Net(pruned, net.example, whole=net, cut=plan)
+
+
+def save(net: Net, path: str | Path) -> None:
+    """Write a net as a `.pt2`, which loads without its source code and holds no pickle.
+
+    Raises:
+        GraphError: it cannot be written.
+    """
+    save_model(net.program, Path(path), net.example)
+
+
+def load(path: str | Path) -> Net:
+    """Read a net that :func:`save` wrote.
+
+    Raises:
+        GraphError: it is none.
+    """
+    program = load_model(Path(path))
+    return Net(program, draw_example(program))
+
+
+def export(
+    net: Net,
+    directory: str | Path,
+    formats: Sequence[str] = ("onnx",),
+    precisions: Sequence[str] = ("fp32",),
+    calibration: Iterable[Tensor] = (),
+) -> tuple[Artifact, ...]:
+    """Write a net as files that take one input at a time, `directory / artifact.path`.
+
+    Formats are "onnx" and "tflite"; precisions are "fp32", "int8" (which needs `calibration`, batches of inputs) and
+    others, as docs/quantization.md lists them.
+
+    Raises:
+        ExportError: an unknown name, no calibration data where they are needed, or what an exporter raises.
+    """
+    role = "original" if net.cut is None else "pruned"
+    request = ExportRequest(Path(directory), role, tuple(formats), tuple(precisions), calibration)
+    program = copy_program(net.program)
+    set_training_(program, False)
+    return build_artifacts(program, net.example[:1], request)
+
+
+def _find_goal(asked: Asked) -> str:
+    """The one goal that is given.
+
+    Raises:
+        UsageError: none or several, or a share out of its range.
+    """
+    unknown = sorted(asked.keys() - Asked.__annotations__.keys())
+    if unknown:
+        raise UsageError(f"plan: no {unknown[0]!r}{suggest(unknown[0], list(Asked.__annotations__))}")
+    given = [name for name in GOALS if name in asked]
+    if given not in ([name] for name in GOALS) and given != ["ratio", "ratios"]:
+        raise UsageError(f"plan: give one goal of {', '.join(GOALS)}; found {', '.join(given) or 'none'}")
+    for name, share in {"ratio": asked.get("ratio", 0.0), **asked.get("ratios", {})}.items():
+        if not 0 <= share < 1:
+            raise UsageError(f"plan: {name}: {share!r}; expected the share that goes, from 0 and below 1")
+    if ("latency_ms" in asked) != ("table" in asked):
+        raise UsageError("plan: latency_ms and table belong together; `edgeprune profile` measures a table")
+    return given[0]
+
+
+def _gather(net: Net, asked: Asked) -> Evidence:
+    """What channels are judged by.
+
+    Raises:
+        UsageError: an importance that needs data, and none; or data without a loss.
+    """
+    method = asked.get("importance", "l2")
+    if ("data" in asked) != ("loss" in asked):
+        raise UsageError("plan: data (batches of inputs and targets) and loss (of outputs and targets) belong together")
+    if "data" not in asked and method not in DATA_FREE:
+        known = method in IMPORTANCE
+        raise UsageError(
+            f"plan: importance {method!r} "
+            + ("needs data=..., loss=..." if known else f"is not known{suggest(method, IMPORTANCE)}")
+        )
+    batches = label_batches(net.program, asked["data"]) if "data" in asked else ()
+    return Evidence(net.program, net.analysis, batches, asked.get("loss", torch.nn.functional.cross_entropy))
+
+
+def _find_groups(net: Net, name: str) -> list[str]:
+    """The groups of a layer, or the one of that name; none where they have to stay.
+
+    Raises:
+        PlanError: there is no such layer or group.
+    """
+    known = {layer.name for layer in net.analysis.layers} | {group.name for group in net.groups}
+    if name not in known:
+        raise PlanError(f"no layer or group {name!r} in this net{suggest(name, sorted(known))}")
+    return groups_of(net.analysis, name)
+
+
+def _find_whole(net: Net, asked: Asked) -> set[str]:
+    """Groups that stay as they are."""
+    return {group for name in asked.get("whole", ()) for group in _find_groups(net, name)}
+
+
+def _find_ratios(net: Net, asked: Asked) -> dict[str, float]:
+    """The share that goes by group, where one is given for it.
+
+    Raises:
+        PlanError: the group has to stay; says why.
+    """
+    ratios: dict[str, float] = {}
+    for name, ratio in asked.get("ratios", {}).items():
+        groups = _find_groups(net, name)
+        if not groups:
+            frozen = {group.name: group.frozen for group in net.groups}.get(name, "")
+            raise PlanError(f"{name!r} has to stay whole{f': {frozen}' if frozen else ''}")
+        ratios |= dict.fromkeys(groups, ratio)
+    return ratios
+
+
+def _offer(net: Net, asked: Asked, has_data: bool) -> dict[str, tuple[int, ...]]:
+    """Widths to choose from. Without data nothing tells what a whole branch is worth, so these stay."""
+    sizes = full_widths(net.analysis)
+    rules = {name: WidthRule(fixed=sizes[name]) for name in _find_whole(net, asked)}
+    offered = candidate_widths(net.groups, net.analysis.layers, asked.get("step", STEP), rules)
+    branches = [group.name for group in net.groups if group.is_branch and group.name in offered]
+    return offered if has_data else offered | dict.fromkeys(branches, (1,))
+
+
+def _lose(scores: Scores, choices: Collection[int]) -> dict[int, float]:
+    """The share of a group's importance (squared scores) that goes at each width."""
+    squares = scores**2
+    total = float(squares.sum()) or 1.0
+    return {width: 1 - float(squares[list(keep_best(scores, width))].sum()) / total for width in choices}
+
+
+def _choose_by_ratio(net: Net, asked: Asked) -> dict[str, int]:
+    """The nearest width on offer to the share that stays, of every group."""
+    ratios = _find_ratios(net, asked) | dict.fromkeys(_find_whole(net, asked), 0.0)
+    widths = {}
+    for group in net.analysis.channel_groups:
+        ratio = ratios.get(group.name, asked.get("ratio", 0.0))
+        offered = group.widths(1 if group.kind == HEADS else asked.get("step", STEP))
+        widths[group.name] = min(offered, key=lambda width: abs(width - (1 - ratio) * group.size))
+    return widths
+
+
+def _choose_by_limit(net: Net, asked: Asked, goal: str, rises: Mapping[str, Mapping[int, float]]) -> dict[str, int]:
+    """The widths of least loss within a limit."""
+    if goal == "latency_ms":
+        return choose_widths(Problem(net.analysis.layers, rises, asked["table"]), asked["latency_ms"]).widths
+    others = count_other_parameters(net.program, net.analysis) if goal == "parameters" else 0
+    whole, given = (net.parameters if goal == "parameters" else net.macs), asked[goal]  # type: ignore[literal-required]
+    limit = round(given * whole if given <= 1 else given) - others
+    if limit <= 0:
+        raise UsageError(f"plan: {goal}: {given!r}; expected a share up to 1, or a number; the net has {whole:,}")
+    return choose_widths(Problem(net.analysis.layers, rises, limits=Limits(**{goal: limit})), inf).widths
+
+
+def _describe(
+    net: Net, widths: Mapping[str, int], scores: Mapping[str, Scores], rises: Mapping[str, Mapping[int, float]], by: str
+) -> PruningPlan:
+    kinds = {group.name: group for group in net.groups}
+    entries = [
+        GroupPlan(
+            group=name,
+            size=kinds[name].size,
+            keep=keep_best(scores[name], width),
+            loss_increase=rises.get(name, {}).get(width, 0.0),
+            reason=f"highest {by} scores kept" if width < kinds[name].size else "whole",
+            kind=kinds[name].kind,
+        )
+        for name, width in widths.items()
+    ]
+    lost = sum(entry.loss_increase for entry in entries)
+    return PruningPlan(tuple(entries), model_sha256(net.program), loss_increase=lost)
