@@ -108,7 +108,7 @@ def test_two_files_take_turns(call: Call, tmp_path: Path) -> None:
         assert (code, f"{large.path} is slower than {small.path}" in said) == (0, True), told
     found = json.loads(output.read_text())
     assert found["comparison"]["verdict"] == ("inconclusive" if "not valid" in said else "slower")
-    assert found["comparison"]["rounds"] == 12
+    assert found["comparison"]["processes"] == 12
     assert found["comparison"]["low"] > 1
     assert set(found["measurements"]) == {"A", "B"}
     windows = {name: found["measurements"][name]["windows"] for name in "AB"}
