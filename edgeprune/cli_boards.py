@@ -61,12 +61,12 @@ def list_devices() -> None:
 @click.option("--target", help=TARGET_HELP)
 def add(name: str, host: str, target: str | None) -> None:
     """Write a board into devices.toml, so that --host NAME, or its target alone, finds it."""
-    from edgeprune.device.address import Address, parse_host
-    from edgeprune.device.lookup import LOCAL, add_device
+    from edgeprune.device.address import Address
+    from edgeprune.device.lookup import add_device, resolve_host
 
     kind = _load_target(target).name if target is not None else None
     place = add_device(name, host, kind)
-    step = "trust" if host != LOCAL and isinstance(parse_host(host, "--host"), Address) else "doctor"
+    step = "trust" if isinstance(resolve_host(name, name), Address) else "doctor"
     click.echo(f"written to {place}; next: edgeprune devices {step} {name}")
 
 

@@ -27,9 +27,8 @@ from edgeprune.graph.costs import count_macs, count_other_parameters, count_para
 from edgeprune.graph.eager import apply_to_module
 from edgeprune.graph.groups import Analysis, find_groups, groups_of
 from edgeprune.graph.precision import widen
-from edgeprune.graph.proof import PROOF_LIMIT, check_surgery
+from edgeprune.graph.proof import cut_proven
 from edgeprune.graph.storage import load_model, model_sha256, save_model
-from edgeprune.graph.surgery import apply_plan
 from edgeprune.graph.trace import copy_program, make_switchable, set_training_, trace_model
 from edgeprune.pruning.evidence import Evidence, Loss, Scores
 from edgeprune.pruning.fold import copy_model, fold_weights
@@ -39,6 +38,7 @@ from edgeprune.pruning.sensitivity import label_batches, measure_sensitivity
 GOALS = ("ratio", "ratios", "macs", "parameters", "latency_ms")
 DATA_FREE = ("l1", "l2", "batchnorm", "fpgm", "lamp", "random")
 """Importance criteria that go by the weights alone."""
+NOT_PROVEN = 'please report this; meanwhile leave layers as they are: whole=["LAYER"]'
 STEP = 8
 """Widths are multiples of it: most runtimes compute so many channels at a time."""
 
@@ -136,9 +136,8 @@ def plan(net: Net, **asked: Unpack[Asked]) -> PruningPlan:
         PlanError: no such layer or group, or one that cannot be cut.
         InfeasibleBudget: no widths meet the goal; says the best that can be reached.
     """
-    goal = _find_goal(asked)
-    evidence = _gather(net, asked)
-    method = asked.get("importance", "l2")
+    goal, method = _find_goal(asked), asked.get("importance", "l2")
+    evidence = _gather(net, asked, method)
     scores = score_channels(method, evidence)
     if goal in ("ratio", "ratios"):
         widths, rises = _choose_by_ratio(net, asked), dict[str, dict[int, float]]()
@@ -161,13 +160,7 @@ def prune(net: Net, plan: PruningPlan) -> Net:
     """
     if plan.model_sha256 not in ("", model_sha256(net.program)):
         raise PlanError("the plan was made for another net, or its weights have changed since; plan again")
-    pruned = apply_plan(net.program, net.analysis, plan.keep)
-    error = check_surgery(net.program, net.analysis, plan.keep, pruned, net.example)
-    if error > PROOF_LIMIT:
-        raise PlanError(
-            f"the cut net differs from the original without those channels by {error:.1e} of its outputs; please "
-            'report this; meanwhile leave layers as they are: whole=["LAYER"]'
-        )
+    pruned, _ = cut_proven(net.program, net.analysis, plan.keep, net.example, NOT_PROVEN)
     return Net(pruned, net.example, whole=net, cut=plan)
 
 
@@ -232,13 +225,12 @@ def _find_goal(asked: Asked) -> str:
     return given[0]
 
 
-def _gather(net: Net, asked: Asked) -> Evidence:
+def _gather(net: Net, asked: Asked, method: str) -> Evidence:
     """What channels are judged by.
 
     Raises:
         UsageError: an importance that needs data, and none; or data without a loss.
     """
-    method = asked.get("importance", "l2")
     if ("data" in asked) != ("loss" in asked):
         raise UsageError("plan: data (batches of inputs and targets) and loss (of outputs and targets) belong together")
     if "data" not in asked and method not in DATA_FREE:

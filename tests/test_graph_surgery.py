@@ -11,6 +11,7 @@ from torch import nn
 
 from edgeprune.core.layers import LayerShape
 from edgeprune.errors import GraphError, PlanError
+from edgeprune.graph import proof
 from edgeprune.graph.costs import count_macs, count_parameters, full_widths
 from edgeprune.graph.groups import Analysis, find_groups
 from edgeprune.graph.proof import check_surgery, neutralise
@@ -304,3 +305,15 @@ def test_the_proof_catches_an_output_of_another_shape_and_one_that_is_not_a_numb
         net[0].weight.fill_(float("nan"))
     broken = trace_model(net, torch.randn(2, 4))
     assert check_surgery(program, find_groups(program), {}, broken, torch.randn(2, 4)) == float("inf")
+
+
+def test_a_cut_that_is_not_proven_is_not_given_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = trace_model(ResNet8(), EXAMPLE)
+    analysis = find_groups(program)
+    keep = {"stem.0": [0, 3]}
+    pruned, error = proof.cut_proven(program, analysis, keep, EXAMPLE, "tell us")
+    assert error <= proof.PROOF_LIMIT
+    assert count_parameters(pruned) < count_parameters(program)
+    monkeypatch.setattr(proof, "check_surgery", lambda *_: 2 * proof.PROOF_LIMIT)
+    with pytest.raises(PlanError, match=r"by 2\.0e-09 of its outputs; tell us$"):
+        proof.cut_proven(program, analysis, keep, EXAMPLE, "tell us")

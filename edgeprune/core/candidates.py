@@ -67,11 +67,14 @@ def _offer(group: ChannelGroup, step: int, rule: WidthRule) -> tuple[int, ...]:
     if rule.fixed is None:
         usual = 1 if group.kind == HEADS else _step(group.size, step)
         return group.widths(rule.step or usual, max(rule.least, _least(group.size)))
-    possible = group.widths(1)
-    if rule.fixed not in possible:
-        nearest = min(possible, key=lambda width: abs(width - (rule.fixed or 0)))
+    if (nearest := find_nearest_width(group, rule.fixed)) != rule.fixed:
         raise PlanError(f"group {group.name!r}: cannot have {rule.fixed} channels; the nearest width is {nearest}")
     return tuple(sorted({rule.fixed, group.size}))
+
+
+def find_nearest_width(group: ChannelGroup, width: int) -> int:
+    """The width that a group can have which is nearest to one that is asked for; that itself where it can have it."""
+    return min(group.widths(1), key=lambda possible: abs(possible - width))
 
 
 def _step(size: int, step: int) -> int:

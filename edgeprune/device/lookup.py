@@ -165,7 +165,8 @@ def add_device(name: str, host: str, target: str | None) -> Path:
     if not NAME.fullmatch(name) or name == LOCAL:
         raise TargetError(f"{name!r} cannot be a device's name; use letters, digits, - and _, and not {LOCAL!r}")
     parse_host(host, "--host")
-    known, groups = load_devices(), parse_groups(_read_document(), str(path))
+    document = _read_document()
+    known, groups = parse_devices(document, str(path)), parse_groups(document, str(path))
     if name in known or name in groups:
         kind = "device" if name in known else "group"
         raise TargetError(f"{path}: has a {kind} {name} already; change it there, or take another name")

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_aggregate
 
+from edgeprune.errors import PlanError
 from edgeprune.graph.groups import Analysis, alive_mask
 from edgeprune.graph.labels import Mask
 from edgeprune.graph.rewrites import Cut
-from edgeprune.graph.surgery import branches_cut, check_keep
+from edgeprune.graph.surgery import apply_plan, branches_cut, check_keep
 from edgeprune.graph.trace import Example, copy_program, find_written, named_tensors, operator_of, sizes_of
 from edgeprune.graph.walk import arg
 
@@ -53,6 +54,24 @@ def check_surgery(
     inputs = _random_inputs(original, example)
     reference = _run_double(neutralise(original, analysis, keep), inputs)
     return _difference(reference, _run_double(copy_program(pruned), inputs))
+
+
+def cut_proven(
+    original: GraphModule, analysis: Analysis, keep: Mapping[str, Sequence[int]], example: Example, remedy: str
+) -> tuple[GraphModule, float]:
+    """The cut net, and its relative error by :func:`check_surgery`, which is within `PROOF_LIMIT`.
+
+    Raises:
+        PlanError: the plan does not fit, or the proof fails; `remedy` says what to do then.
+        GraphError: an operator whose sizes cannot be rewritten.
+    """
+    pruned = apply_plan(original, analysis, keep)
+    error = check_surgery(original, analysis, keep, pruned, example)
+    if error > PROOF_LIMIT:
+        raise PlanError(
+            f"the cut net differs from the original without those channels by {error:.1e} of its outputs; {remedy}"
+        )
+    return pruned, error
 
 
 def same_outputs(program: GraphModule, module: nn.Module, example: Example) -> float:

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeprune.core.candidates import WidthRule, candidate_widths, is_joint
+from edgeprune.core.candidates import WidthRule, candidate_widths, find_nearest_width, is_joint
 from edgeprune.core.document import budget_gates
 from edgeprune.core.gate import Gate, settle_gates
 from edgeprune.core.layers import PROBED, Layer, find_joins, gather_beside
@@ -289,9 +289,8 @@ def find_width_rules(recipe: Recipe, analysis: Analysis) -> dict[str, WidthRule]
             groups = [group for group in groups if group == name or not free[group].is_branch]
         found |= {group: rule or WidthRule(fixed=free[group].size) for group in groups}
         for group in groups:
-            possible, fixed = free[group].widths(1), found[group].fixed
-            if fixed is not None and fixed not in possible:
-                nearest = min(possible, key=lambda width: abs(width - fixed))
+            fixed = found[group].fixed
+            if fixed is not None and (nearest := find_nearest_width(free[group], fixed)) != fixed:
                 raise RecipeError(
                     f"{recipe.source}: widths: {name}: cannot have {fixed} channels; the nearest width is {nearest}"
                 )

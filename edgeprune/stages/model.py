@@ -16,9 +16,8 @@ from edgeprune.errors import GraphError, PlanError, RecipeError
 from edgeprune.graph.costs import count_parameters
 from edgeprune.graph.groups import Analysis, find_groups
 from edgeprune.graph.precision import widen
-from edgeprune.graph.proof import PROOF_LIMIT, check_surgery
+from edgeprune.graph.proof import cut_proven
 from edgeprune.graph.storage import load_model, model_sha256, save_model
-from edgeprune.graph.surgery import apply_plan
 from edgeprune.graph.trace import copy_program, is_dynamic, trace_model
 from edgeprune.pruning.evidence import Batch, Evidence
 from edgeprune.pruning.fold import fold_weights
@@ -41,6 +40,10 @@ from edgeprune.stages.latency import check_budget
 FAITHFUL, ROUNDINGS = 1e-3, 64
 """How far a graph may be from its module, relative to the outputs; in shorter floats, in units of the last place."""
 IMPORTANCE = "l2"
+NOT_PROVEN = (
+    "nothing was saved. Please report this; meanwhile a new run may do whose recipe keeps layers whole, as "
+    '`widths = {"LAYER": "whole"}`'
+)
 STATISTICS_INPUTS = 4096
 """Calibration inputs that batch-norm statistics are taken from, if there are so many."""
 ROUNDED = ("int8", "dynamic-int8", "int16x8", MIXED, AUTO)
@@ -213,14 +216,7 @@ def prune(job: Job) -> dict[str, Any]:
     """Cut the channels that the plan drops, and prove that nothing else changed."""
     example = job.recipe.example_input()
     plan = read_plan(job)
-    pruned = apply_plan(job.original, job.analysis, plan.keep)
-    error = check_surgery(job.original, job.analysis, plan.keep, pruned, example)
-    if error > PROOF_LIMIT:
-        raise PlanError(
-            f"the cut net differs from the original without those channels by {error:.1e} of its outputs; "
-            "nothing was saved. Please report this; meanwhile a new run may do whose recipe keeps layers whole, as "
-            '`widths = {"LAYER": "whole"}`'
-        )
+    pruned, error = cut_proven(job.original, job.analysis, plan.keep, example, NOT_PROVEN)
     save_model(pruned, job.run.product("pruned.pt2"), example)
     job.detail(f"{count_parameters(pruned):,} parameters stay; proof {error:.1e}")
     return {"proof_relative_error": error}
