@@ -52,8 +52,8 @@ from torch.fx import GraphModule
 
 from edgeprune.core.layers import LayerShape
 from edgeprune.errors import ExportError
-from edgeprune.exporting.attention import write_out_attention
-from edgeprune.exporting.onnx_layers import read_onnx_layers
+from edgeprune.exporting.onnx.attention import write_out_attention
+from edgeprune.exporting.onnx.layers import read_onnx_layers
 from edgeprune.graph.costs import list_shapes
 from edgeprune.graph.groups import Analysis, find_groups
 from edgeprune.graph.proof import check_surgery

@@ -33,10 +33,10 @@ from machine import describe_machine
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from edgeprune.exporting.onnx import export_onnx
+from edgeprune.exporting.onnx.export import export_onnx
 from edgeprune.exporting.parity import TOLERANCES, compare_outputs
-from edgeprune.exporting.runners import RUNNERS
-from edgeprune.exporting.tflite import export_tflite
+from edgeprune.exporting.runners import run_file
+from edgeprune.exporting.tflite.export import export_tflite
 from edgeprune.graph.costs import count_macs
 from edgeprune.graph.groups import find_groups
 from edgeprune.graph.proof import check_surgery
@@ -130,7 +130,7 @@ def agreement(program: nn.Module, inputs: Tensor, folder: Path) -> dict[str, Any
     for kind, export in EXPORTERS.items():
         path = folder / f"net.{kind}"
         _, seconds = timed(partial(export, program, inputs[:1], path))
-        link = compare_outputs(f"torch -> {kind}", expected, RUNNERS[kind](path, inputs.numpy()), TOLERANCES["fp32"])
+        link = compare_outputs(f"torch -> {kind}", expected, run_file(path, inputs.numpy()), TOLERANCES["fp32"])
         found[kind] = {
             "ok": link.ok,
             "relative_error": link.relative_error,

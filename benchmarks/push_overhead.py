@@ -35,7 +35,7 @@ from typing import Any
 from machine import describe_machine
 
 from edgeprune.core.layers import LayerShape
-from edgeprune.exporting.probes.build import build_probe
+from edgeprune.exporting.probes import build_probe
 from edgeprune.run import read_json, write_json
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))

@@ -44,12 +44,12 @@ from edgeprune.core.artifact import Artifact
 from edgeprune.core.sqnr import SQNR_LIMIT_DB, measure_sqnr_db
 from edgeprune.core.target import MIXED
 from edgeprune.errors import EdgepruneError
-from edgeprune.exporting.artifacts import ExportRequest, build_artifacts
+from edgeprune.exporting.artifacts import build_artifacts
 from edgeprune.exporting.checks import run_torch
 from edgeprune.exporting.mixed import Wishes
 from edgeprune.exporting.parity import TOLERANCES, compare_outputs
-from edgeprune.exporting.quantize_onnx import choose_onnx_scheme
-from edgeprune.exporting.runners import RUNNERS, run_onnx
+from edgeprune.exporting.request import ExportRequest, Processor
+from edgeprune.exporting.runners import run_file
 from edgeprune.graph.storage import load_model, model_sha256
 from edgeprune.graph.trace import copy_program, trace_model
 from edgeprune.pruning.held_out import hold_out
@@ -210,7 +210,7 @@ def examine(name: str, case: Case, folder: Path) -> dict[str, Any]:
     """Every file of a network, made in a folder, in every runtime that is here."""
     request = ExportRequest(
         folder, "pruned", ("onnx", "tflite"), PRECISIONS, [case.calibration],
-        choose_onnx_scheme(platform.machine(), cpu_flags()), tuned=True,
+        processor=Processor(platform.machine(), cpu_flags()), tuned=True,
     )  # fmt: skip
     wanted = run_torch(case.program, case.inputs if case.labelled is None else case.labelled[0])
 
@@ -245,14 +245,14 @@ def _find_row(rows: Sequence[dict[str, Any]], form: str, precision: str) -> dict
 def _keeps(case: Case, wanted: np.ndarray, limit_db: float, path: Path) -> bool:
     """Whether a file's outputs keep so many dB."""
     inputs = case.inputs if case.labelled is None else case.labelled[0]
-    found = RUNNERS[path.suffix.removeprefix(".")](path, inputs)
+    found = run_file(path, inputs)
     return measure_sqnr_db(wanted[: len(inputs)], found) >= limit_db
 
 
 def _rows(artifact: Artifact, path: Path, case: Case, wanted: np.ndarray) -> Iterable[dict[str, Any]]:
-    runs: dict[str, Callable[[Path, np.ndarray], np.ndarray]] = {RUNTIMES[artifact.format]: RUNNERS[artifact.format]}
+    runs: dict[str, Callable[[Path, np.ndarray], np.ndarray]] = {RUNTIMES[artifact.format]: run_file}
     if artifact.format == "onnx":
-        runs["onnxruntime, reference kernels"] = lambda path, inputs: run_onnx(path, inputs, optimised=False)
+        runs["onnxruntime, reference kernels"] = lambda path, inputs: run_file(path, inputs, optimised=False)
     else:
         runs |= other_runtimes()
     for runtime, run in runs.items():

@@ -16,8 +16,8 @@ from quantization_runtimes import Run, other_runtimes
 
 from edgeprune.errors import EdgepruneError
 from edgeprune.exporting.files import sha256_of
-from edgeprune.exporting.parity import KERNELS, compare_outputs
-from edgeprune.exporting.runners import run_tflite
+from edgeprune.exporting.parity import TOLERANCES, compare_outputs
+from edgeprune.exporting.runners import run_file
 
 ROWS = 64
 
@@ -50,7 +50,7 @@ def draw_inputs(path: Path) -> np.ndarray:
 
 def _rows(path: Path, inputs: np.ndarray) -> Iterator[dict[str, Any]]:
     reference = "litert, reference kernels"
-    runs: dict[str, Run] = {"litert": run_tflite, reference: partial(run_tflite, optimised=False)} | other_runtimes()
+    runs: dict[str, Run] = {"litert": run_file, reference: partial(run_file, optimised=False)} | other_runtimes()
     wanted = runs[reference](path, inputs)
     precision = find_precision(path)
     for runtime, run in runs.items():
@@ -62,7 +62,7 @@ def _rows(path: Path, inputs: np.ndarray) -> Iterator[dict[str, Any]]:
             yield row | {"error": " ".join(str(exc).split())[-160:]}
             continue
         if runtime != reference:
-            link = compare_outputs(runtime, wanted, outputs, KERNELS["tflite"])
+            link = compare_outputs(runtime, wanted, outputs, TOLERANCES["xnnpack"])
             row |= {
                 "sqnr_db": round(link.sqnr_db, 1),
                 "max_error": link.max_error,

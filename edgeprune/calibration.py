@@ -8,12 +8,13 @@ from functools import cache
 from pathlib import Path
 
 from edgeprune.core.calibrate import Calibration, Measured, calibrate
+from edgeprune.core.formats import FORMATS
 from edgeprune.core.layers import LayerShape
 from edgeprune.core.measured_nets import parse_layers, parse_measurements
 from edgeprune.core.profiles import BoardProfiles, put_profile, render_profiles
 from edgeprune.core.target import Target
 from edgeprune.errors import ProfileError, UsageError
-from edgeprune.exporting.onnx_layers import read_onnx_layers
+from edgeprune.exporting.formats import look_inside
 from edgeprune.run import write_atomic
 from edgeprune.shipped import PROFILES, config_dir, load_profiles, read_profiles, shipped_dir
 
@@ -72,8 +73,8 @@ def _reader(folder: Path) -> Callable[[str], tuple[LayerShape, ...]]:
     @cache
     def read_model(name: str) -> tuple[LayerShape, ...]:
         file = folder / name
-        if file.suffix == ".onnx":
-            return read_onnx_layers(file)
+        if file.suffix.removeprefix(".") in FORMATS:
+            return look_inside(file).read_shapes(file)
         if file.suffix != ".json":
             raise ProfileError(f"{name}: expected an .onnx file or a .json list of layers")
         return parse_layers(_read(file), str(file))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeprune.core.formats import RUNTIMES
 from edgeprune.errors import DeviceError, UsageError
 
 if TYPE_CHECKING:
@@ -85,9 +86,7 @@ def trust(host: str, yes: bool) -> None:
 
 @devices.command("setup")
 @board_options
-@click.option(
-    "--runtime", type=click.Choice(["onnxruntime", "litert"]), help="Runtime to install, if not the target's."
-)
+@click.option("--runtime", type=click.Choice(list(RUNTIMES)), help="Runtime to install, if not the target's.")
 @click.option(
     "--wheels", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Install these wheels alone."
 )

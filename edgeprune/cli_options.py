@@ -8,16 +8,19 @@ from typing import Any, TypeVar
 import click
 
 from edgeprune.cli_boards import BUSY_HELP
-from edgeprune.core.target import MOST_THREADS
+from edgeprune.core.formats import RUNTIMES, list_precisions
+from edgeprune.core.target import AUTO, MOST_THREADS
 
-RUNTIMES = ("onnxruntime", "litert", "auto")
-PRECISIONS = ("fp32", "fp16", "int8", "dynamic-int8", "int16x8", "mixed", "auto")
 GOVERNOR_HELP = "Set the frequency governor to performance meanwhile; it is set back, whatever happens."
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 RUNNING = (
-    click.option("--runtime", type=click.Choice(RUNTIMES), help="Runtime that ships; auto: the fastest here."),
-    click.option("--precision", type=click.Choice(PRECISIONS), help="Precision that ships; auto: the fastest here."),
+    click.option("--runtime", type=click.Choice((*RUNTIMES, AUTO)), help="Runtime that ships; auto: the fastest here."),
+    click.option(
+        "--precision",
+        type=click.Choice((*list_precisions(), AUTO)),
+        help="Precision that ships; auto: the fastest here.",
+    ),
     click.option("--threads", type=click.IntRange(1, MOST_THREADS), help="Inference threads on the board."),
 )
 

@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
+from edgeprune.core.formats import FORMATS, find_runtime
 from edgeprune.core.measurement import Measurement
 from edgeprune.core.release import shipped_path
-from edgeprune.core.target import RUNTIMES
 from edgeprune.device.connect import Session
 from edgeprune.device.measure import ModelFile
 from edgeprune.device.phone import measure_files
 from edgeprune.errors import UsageError
-from edgeprune.exporting.contained import contain
+from edgeprune.exporting.formats import format_of
 from edgeprune.run import look_at_run, read_json
 from edgeprune.shipped import load_target
 
@@ -58,12 +58,13 @@ def read_model(path: Path, folder: Path, say: Callable[[str], None] = lambda tex
     if path.is_dir():
         run = look_at_run(path)
         path = run.file(shipped_path(read_json(run.file("report.json")), str(path)))
-    runtime = next((name for name, format_ in RUNTIMES.items() if path.suffix == f".{format_}"), None)
+    runtime = find_runtime(path.suffix.removeprefix("."))
     if runtime is None:
-        raise UsageError(f"{path}: expected an .onnx or .tflite file, or a run directory")
+        expected = " or ".join(f".{name}" for name in FORMATS)
+        raise UsageError(f"{path}: expected an {expected} file, or a run directory")
     if not path.is_file():
         raise UsageError(f"{path}: no such file")
-    whole = contain(path, folder)
+    whole = format_of(path).contain(path, folder)
     if whole != path:
         say(f"{path.name}: the weights that lie beside it are sent inside it")
     return ModelFile.of(whole, runtime)

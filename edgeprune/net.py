@@ -21,7 +21,8 @@ from edgeprune.core.plan import HEADS, ChannelGroup, GroupPlan, PruningPlan
 from edgeprune.core.planner import Problem, choose_widths
 from edgeprune.core.target import suggest
 from edgeprune.errors import GraphError, PlanError, UsageError
-from edgeprune.exporting.artifacts import ExportRequest, build_artifacts
+from edgeprune.exporting.artifacts import build_artifacts
+from edgeprune.exporting.request import ExportRequest
 from edgeprune.graph.batch import draw_example
 from edgeprune.graph.costs import count_macs, count_other_parameters, count_parameters, full_widths
 from edgeprune.graph.eager import apply_to_module

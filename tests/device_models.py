@@ -7,7 +7,7 @@ from pathlib import Path
 from edgeprune.core.layers import LayerShape
 from edgeprune.core.measurement import Protocol
 from edgeprune.device.measure import ModelFile
-from edgeprune.exporting.probes.build import build_probe
+from edgeprune.exporting.probes import build_probe
 
 CONV = LayerShape("conv", 3, 8, (3, 3), (1, 1), 1, (16, 16), (1, 1))
 LINEAR = LayerShape("linear", 24, 5)

@@ -142,7 +142,7 @@ def test_a_calibrated_file_of_an_earlier_version_is_not_read_for_another(
             "model,ms\nnet0.json,1\nnet1.tflite,1\n",
             (),
             1,
-            "line 3: net1.tflite: expected an .onnx file or a .json list",
+            "line 3: net1.tflite: layers cannot be read from .tflite files",
         ),
         ("model,ms\nnet0.json,1\nnet9.json,1\n", (), 1, "line 3"),
         ("model,ms\nnet0.json,1\nnet1.json,2\n", (), 1, "2 rows of 2 different nets; at least 5 rows of 3"),

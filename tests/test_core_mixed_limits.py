@@ -96,9 +96,10 @@ def test_the_sizes_of_layers_are_read_from_the_file(suffix: str, tmp_path: Path)
     import torch
 
     from edgeprune.exporting.feeds import find_feeds
-    from edgeprune.exporting.onnx import export_onnx
+    from edgeprune.exporting.onnx.export import export_onnx
     from edgeprune.exporting.prices import pose_problem, price_nothing
-    from edgeprune.exporting.tflite import FLOAT_NCHW, export_tflite
+    from edgeprune.exporting.request import FLOAT_NCHW
+    from edgeprune.exporting.tflite.export import export_tflite
     from edgeprune.exporting.weights import read_layers, read_nodes
     from edgeprune.graph.trace import trace_model
 

@@ -9,6 +9,7 @@ import pytest
 
 from edgeprune.core.artifact import Artifact
 from edgeprune.core.document import Figures
+from edgeprune.core.formats import find_runtime
 from edgeprune.core.gate import FAIL, INCONCLUSIVE, PASS, Gate, decide, settle_gates
 from edgeprune.core.limits import Costs
 from edgeprune.core.measurement import Conditions, Measurement
@@ -27,7 +28,8 @@ def figures(
 ) -> Figures:
     samples = tuple(p50_ms * np.linspace(0.98, 1.02, 201))
     artifact = Artifact(f"artifacts/pruned.{precision}.{file_format}", "pruned", file_format, precision, 1, "", (), ())
-    taken = Measurement("a", "", "onnxruntime", "1", "f", Conditions(threads=1), 1.0, 1.0, 10, samples, None)
+    runtime = find_runtime(file_format) or ""
+    taken = Measurement("a", "", runtime, "1", "f", Conditions(threads=1), 1.0, 1.0, 10, samples, None)
     return Figures(artifact, replace(taken, problems=problems), quality, 300, Costs(1, 1, 1, 1))
 
 

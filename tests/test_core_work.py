@@ -12,8 +12,8 @@ from layer_nets import OPERATORS, WINDOWS
 from edgeprune.core import steps
 from edgeprune.core.layers import ATTENTION, TRANSPOSED, LayerShape
 from edgeprune.core.work import KNOWN, TERMS, Machine, count_work, find_kernel
-from edgeprune.exporting.onnx import export_onnx
-from edgeprune.exporting.onnx_layers import read_onnx_layers
+from edgeprune.exporting.onnx.export import export_onnx
+from edgeprune.exporting.onnx.layers import read_onnx_layers
 from edgeprune.graph.costs import list_shapes
 from edgeprune.graph.groups import find_groups
 from edgeprune.graph.trace import trace_model

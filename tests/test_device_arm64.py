@@ -14,7 +14,7 @@ from edgeprune.core.layers import LayerShape
 from edgeprune.core.target import Target
 from edgeprune.device.connect import Device, open_device
 from edgeprune.device.measure import ModelFile, ProbeSettings, evaluate_model, measure_models, measure_probes
-from edgeprune.exporting.runners import RUNNERS, describe_file
+from edgeprune.exporting.runners import describe_file, run_file
 
 pytestmark = pytest.mark.device
 TARGET = Target("rpi4", "an emulated board")
@@ -44,7 +44,7 @@ def test_outputs_agree_with_those_here(
 ) -> None:
     model = make_model(tmp_path, runtime, shape, precision)
     inputs = make_inputs(model)
-    here = RUNNERS[model.path.suffix[1:]](model.path, inputs)
+    here = run_file(model.path, inputs)
     there = evaluate_model(device, model, inputs, ignore)
     assert there.dtype == here.dtype
     assert np.ptp(here.astype(np.float64)) > 0

@@ -19,7 +19,7 @@ from edgeprune.device.connect import Device, open_device
 from edgeprune.device.local import LocalTransport
 from edgeprune.device.measure import ModelFile, ProbeSettings, evaluate_model, measure_models, measure_probes
 from edgeprune.errors import ConnectionFailed, DeviceError, NoSpace, RemoteError, RuntimeMissing
-from edgeprune.exporting.runners import RUNNERS
+from edgeprune.exporting.runners import run_file
 
 LOCAL = Target("local", "this machine")
 both_runtimes = pytest.mark.parametrize("runtime", ["onnxruntime", "litert"])
@@ -170,7 +170,7 @@ def test_outputs_of_the_agent_are_those_of_the_runtime(device: Device, runtime: 
     shape = (CONV.cin, *CONV.size) if file_format == "onnx" else (*CONV.size, CONV.cin)
     inputs = np.random.default_rng(3).standard_normal((5, *shape), dtype=np.float32)
     outputs = evaluate_model(device, model, inputs, ignore)
-    np.testing.assert_array_equal(outputs, RUNNERS[file_format](model.path, inputs))
+    np.testing.assert_array_equal(outputs, run_file(model.path, inputs))
     assert [path.suffix for path in (Path(device.workspace) / "arrays").iterdir()] == [".npy"]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from device_models import ignore, make_model
-from edgeprune_agent.nodes import gather_nodes
+from edgeprune_agent.runtime_onnxruntime import gather_nodes
 from export_nets import OddNet, TinyViT, seeded, traced
 
 from edgeprune.core.breakdown import OTHERS, LayerTime, NodeTime, break_down, render_breakdown
@@ -21,11 +21,11 @@ from edgeprune.device.connect import Device, open_device
 from edgeprune.device.measure import ModelFile
 from edgeprune.device.nodes import profile_nodes
 from edgeprune.errors import DeviceError
-from edgeprune.exporting.onnx import export_onnx
-from edgeprune.exporting.quantize_onnx import choose_onnx_scheme, quantize_onnx
+from edgeprune.exporting.onnx.export import export_onnx
+from edgeprune.exporting.onnx.nodes import sort_nodes
+from edgeprune.exporting.onnx.quantize import choose_onnx_scheme, quantize_onnx
 from edgeprune.graph.groups import find_groups
 from edgeprune.graph.trace import trace_model
-from edgeprune.stages.breakdown import sort_nodes
 
 COMPUTE = ("Conv", "FusedConv", "QLinearConv", "Gemm", "FusedGemm", "QGemm", "MatMul", "FusedMatMul")
 

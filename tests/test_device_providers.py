@@ -141,7 +141,7 @@ def test_the_cpu_alone_needs_no_profile(no_devices: Path, tmp_path: Path) -> Non
     ("more", "said"),
     [
         ({"provider": "cudo"}, "provider: 'cudo' is not known; did you mean 'cuda'"),
-        ({"provider": "cuda", "runtime": "litert"}, "litert uses its own delegate XNNPACK; leave provider out, or"),
+        ({"provider": "cuda", "runtime": "litert"}, "litert does not know it; leave provider out, or write runtime = "),
         ({"allow_fallback": 1}, "allow_fallback: 1 has the wrong type"),
         ({"cores": [0, 0]}, "names a core twice"),
         ({"cores": []}, r"expected core numbers, as \[4, 5\], or \"fastest\""),

@@ -21,9 +21,10 @@ from edgeprune.core.target import Target
 from edgeprune.device.connect import Device, open_device
 from edgeprune.device.measure import ModelFile, evaluate_model, measure_models
 from edgeprune.errors import DeviceError, TargetError
-from edgeprune.exporting.artifacts import ExportRequest, build_artifacts
+from edgeprune.exporting.artifacts import build_artifacts
 from edgeprune.exporting.parity import TOLERANCES, check_parity, compare_outputs, measure_sqnr_db
-from edgeprune.exporting.runners import RUNNERS, describe_file
+from edgeprune.exporting.request import ExportRequest
+from edgeprune.exporting.runners import describe_file, run_file
 
 NETS = {"odd": (OddNet, ODD_SHAPE), "vit": (TinyViT, ODD_SHAPE), "gru": (GruNet, (8, 6))}
 PRECISIONS = ("fp32", "fp16", "int8", "dynamic-int8", "int16x8")
@@ -86,7 +87,7 @@ def test_tflite_runtime_computes_what_litert_computes(
     files: Files, old_runtime: Device, net: str, precision: str
 ) -> None:
     path = files[net, "tflite", precision]
-    here = RUNNERS["tflite"](path, rows(net))
+    here = run_file(path, rows(net))
     if (net, precision) == ("vit", "int16x8"):
         with pytest.raises(DeviceError, match=r"INT16 is unsupported by op Rsqrt|cannot load it"):
             run_there(old_runtime, path, rows(net))
@@ -113,8 +114,8 @@ def test_a_scale_per_channel_in_hybrid_fully_connected_layers_is_noise_in_tflite
         maker = quantizer.Quantizer(str(files[net, "tflite", "fp32"]))
         maker.load_quantization_recipe(recipe.dynamic_wi8_afp32())
         path.write_bytes(maker.quantize(enable_progress_bar=False, enable_progress_report=False).quantized_model)
-    wanted = RUNNERS["tflite"](files[net, "tflite", "fp32"], rows(net))
-    assert measure_sqnr_db(wanted, RUNNERS["tflite"](path, rows(net))) > 38
+    wanted = run_file(files[net, "tflite", "fp32"], rows(net))
+    assert measure_sqnr_db(wanted, run_file(path, rows(net))) > 38
     assert measure_sqnr_db(wanted, run_there(old_runtime, path, rows(net))) < 10
     ours = run_there(old_runtime, files[net, "tflite", "dynamic-int8"], rows(net))
     assert measure_sqnr_db(wanted, ours) > 36
@@ -138,7 +139,7 @@ def test_tflite_micro_computes_what_litert_computes(
 ) -> None:
     path = files[net, "tflite", precision]
     outputs = run_elsewhere(environments, "tflite-micro", path, rows(net), tmp_path)
-    assert measure_sqnr_db(RUNNERS["tflite"](path, rows(net)), outputs) >= SAME_DB[precision]
+    assert measure_sqnr_db(run_file(path, rows(net)), outputs) >= SAME_DB[precision]
 
 
 REFERENCES = ("ad01_int8", "kws_ref_model", "pretrainedResnet_quant", "str_ww_ref_model", "vww_96_int8")
@@ -188,9 +189,7 @@ def test_whole_nets_compute_on_arm64_what_they_compute_here(files: Files, arm64_
         patch.setenv("HOME", str(arm64_server.home))
         with open_device(Target("rpi4", "an emulated board"), "board") as device:
             kept_db = {
-                (file_format, precision): measure_sqnr_db(
-                    RUNNERS[file_format](path, rows(net)), run_there(device, path, rows(net))
-                )
+                (file_format, precision): measure_sqnr_db(run_file(path, rows(net)), run_there(device, path, rows(net)))
                 for (name, file_format, precision), path in files.items()
                 if name == net
             }

@@ -30,7 +30,7 @@ from edgeprune.device.measure import ProbeSettings, evaluate_model, measure_mode
 from edgeprune.device.ssh import CHUNK, SshTransport, connect
 from edgeprune.device.trust import fetch_host_key, remember_host_key
 from edgeprune.errors import ConnectionFailed, DeviceError, HostKeyError, RemoteError, RuntimeMissing, UsageError
-from edgeprune.exporting.runners import run_onnx
+from edgeprune.exporting.runners import run_file
 
 BOARD = Address("board")
 TARGET = Target("rpi4", "a board of the tests")
@@ -110,7 +110,7 @@ def test_a_board_is_measured_probed_and_evaluated(ssh_server: SshServer, tmp_pat
         windows = measure_probes(device, models, 1, ProbeSettings(rounds=3, window_s=0.001), ignore)
         outputs = evaluate_model(device, models[0], inputs, ignore)
     assert set(measured) == set(windows) == {model.name for model in models}
-    np.testing.assert_array_equal(outputs, run_onnx(models[0].path, inputs))
+    np.testing.assert_array_equal(outputs, run_file(models[0].path, inputs))
     modes = {path.stat().st_mode & 0o777 for path in (ssh_server.board / ".cache").rglob("*")}
     assert modes == {0o600, 0o700}
 

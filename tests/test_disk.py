@@ -21,8 +21,8 @@ from edgeprune.device.local import LocalTransport
 from edgeprune.disk import describe_os_error, find_full
 from edgeprune.errors import EdgepruneError
 from edgeprune.exporting.files import write_file
-from edgeprune.exporting.probes.build import write_probes
-from edgeprune.exporting.quantize_onnx import choose_onnx_scheme, quantize_onnx_dynamic
+from edgeprune.exporting.onnx.quantize import choose_onnx_scheme, quantize_onnx_dynamic
+from edgeprune.exporting.probes import write_probes
 from edgeprune.graph.storage import save_model
 from edgeprune.recipes.data import _save_arrays
 from edgeprune.recipes.load import copy_recipe

@@ -14,8 +14,9 @@ from torch import nn
 
 from edgeprune.core.artifact import Artifact, parse_artifact
 from edgeprune.errors import ExportError
-from edgeprune.exporting.artifacts import ExportRequest, build_artifacts, check_artifact
-from edgeprune.exporting.quantize_onnx import choose_onnx_scheme
+from edgeprune.exporting.artifacts import build_artifacts, check_artifact
+from edgeprune.exporting.onnx.schemes import find_scheme
+from edgeprune.exporting.request import ExportRequest, Processor
 from edgeprune.recipes.networks import ResNet8
 
 SHAPE = (3, 32, 32)
@@ -36,8 +37,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def built(resnet: nn.Module, run: Path) -> tuple[list[str], tuple[Artifact, ...]]:
     pytest.importorskip("litert_torch", reason="the extra `edgeprune[tflite]` is not installed")
     once = (torch.from_numpy(normal(16, *SHAPE, seed=seed)) for seed in range(3))  # a generator: read once
-    scheme = choose_onnx_scheme("x86_64", {"avx2"})
-    request = ExportRequest(run, "pruned", ("onnx", "tflite"), ("fp32", "int8"), once, scheme)
+    processor = Processor("x86_64", {"avx2"})
+    request = ExportRequest(run, "pruned", ("onnx", "tflite"), ("fp32", "int8"), once, processor=processor)
     told: list[str] = []
     return told, build_artifacts(resnet, torch.zeros(1, *SHAPE), request, told.append)
 
@@ -100,4 +101,5 @@ def test_a_request_that_cannot_be_met_is_refused(tmp_path: Path, change: dict[st
 
 
 def test_the_default_scheme_is_right_on_every_processor() -> None:
-    assert ExportRequest(Path(), "pruned", ("onnx",), ("int8",)).scheme.reduce_range
+    request = ExportRequest(Path(), "pruned", ("onnx",), ("int8",))
+    assert find_scheme(request.int8_scheme, request.processor.machine, request.processor.flags).reduce_range

@@ -14,11 +14,11 @@ from export_nets import normal
 from graph_nets import Net
 from torch import Tensor, nn
 
-from edgeprune.exporting.attention import write_out_attention
 from edgeprune.exporting.checks import run_torch
 from edgeprune.exporting.foreign import quiet
-from edgeprune.exporting.onnx import export_onnx
-from edgeprune.exporting.runners import run_onnx
+from edgeprune.exporting.onnx.attention import write_out_attention
+from edgeprune.exporting.onnx.export import export_onnx
+from edgeprune.exporting.runners import run_file
 from edgeprune.graph.trace import trace_model
 
 attend = F.scaled_dot_product_attention
@@ -82,7 +82,7 @@ def test_every_form_of_attention_is_exported_and_computes_the_same(name: str, tm
     program = build(FORMS[name])
     export_onnx(program, torch.zeros(1, 8, 12), tmp_path / "net.onnx")
     inputs = normal(3, 8, 12) * 3
-    np.testing.assert_allclose(run_onnx(tmp_path / "net.onnx", inputs), run_torch(program, inputs), atol=1e-5)
+    np.testing.assert_allclose(run_file(tmp_path / "net.onnx", inputs), run_torch(program, inputs), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["plain", "scaled"])

@@ -16,14 +16,15 @@ from export_nets import ODD_SHAPE, GruNet, OddNet, TinyViT, normal, seeded, trac
 from parity_chain import compare_artifacts
 
 from edgeprune.errors import ExportError, ParityError
-from edgeprune.exporting.artifacts import ExportRequest, build_artifacts
+from edgeprune.exporting.artifacts import build_artifacts
 from edgeprune.exporting.bisect import bisect_artifacts
 from edgeprune.exporting.causes import find_cause
 from edgeprune.exporting.files import sha256_of
-from edgeprune.exporting.half import halve_onnx
-from edgeprune.exporting.metadata import pack_tflite, unpack_tflite
-from edgeprune.exporting.onnx import export_onnx
-from edgeprune.exporting.quantize_onnx import choose_onnx_scheme, quantize_onnx, quantize_onnx_dynamic
+from edgeprune.exporting.onnx.export import export_onnx
+from edgeprune.exporting.onnx.half import halve_onnx
+from edgeprune.exporting.onnx.quantize import choose_onnx_scheme, quantize_onnx, quantize_onnx_dynamic
+from edgeprune.exporting.request import ExportRequest
+from edgeprune.exporting.tflite.schema import pack_tflite, unpack_tflite
 from edgeprune.stages.chain import check_link
 
 SCHEME = choose_onnx_scheme("unknown", ())
@@ -187,7 +188,8 @@ def test_files_without_a_layer_in_common_are_refused(files: tuple[Path, Path], t
 def tflite_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The odd net as TFLite, fp32 and int8."""
     pytest.importorskip("litert_torch", reason="the extra `edgeprune[tflite]` is not installed")
-    from edgeprune.exporting.tflite import export_tflite, quantize_tflite
+    from edgeprune.exporting.tflite.export import export_tflite
+    from edgeprune.exporting.tflite.quantize import quantize_tflite
 
     folder = tmp_path_factory.mktemp("tflite")
     export_tflite(

@@ -12,11 +12,12 @@ import torch
 from export_nets import ODD_SHAPE, OddNet, TinyViT, normal, seeded
 
 from edgeprune.cli import main
-from edgeprune.exporting.artifacts import ExportRequest, build_artifacts
+from edgeprune.exporting.artifacts import build_artifacts
 from edgeprune.exporting.bisect import bisect_kernels
 from edgeprune.exporting.bisect_program import bisect_program
-from edgeprune.exporting.metadata import pack_tflite, unpack_tflite
-from edgeprune.exporting.onnx import export_onnx
+from edgeprune.exporting.onnx.export import export_onnx
+from edgeprune.exporting.request import ExportRequest
+from edgeprune.exporting.tflite.schema import pack_tflite, unpack_tflite
 from edgeprune.graph.storage import save_model
 from edgeprune.graph.trace import trace_model
 
@@ -101,7 +102,7 @@ def test_float_onnx_of_a_transformer_holds_every_layer(tmp_path: Path) -> None:
 
 def test_float_tflite_is_told_from_its_program_whatever_its_layout(tmp_path: Path) -> None:
     pytest.importorskip("litert_torch", reason="the extra `edgeprune[tflite]` is not installed")
-    from edgeprune.exporting.tflite import export_tflite
+    from edgeprune.exporting.tflite.export import export_tflite
 
     program, path = trace_model(seeded(OddNet), EXAMPLE), tmp_path / "fp32.tflite"
     export_tflite(program, EXAMPLE, path)

@@ -13,10 +13,10 @@ from torch import nn
 
 from edgeprune.calibration import read_measurements
 from edgeprune.errors import ExportError, RecipeError, UsageError
-from edgeprune.exporting import contained
-from edgeprune.exporting.contained import contain
 from edgeprune.exporting.foreign import quiet
-from edgeprune.exporting.runners import run_onnx
+from edgeprune.exporting.onnx import contained
+from edgeprune.exporting.onnx.contained import contain
+from edgeprune.exporting.runners import run_file
 from edgeprune.recipes.onnx_model import load_onnx
 
 
@@ -35,12 +35,12 @@ def beside(tmp_path: Path) -> Path:
 
 def test_the_copy_runs_alone_and_computes_the_same(beside: Path, tmp_path: Path) -> None:
     rows = normal(3, 3, 8, 8)
-    wanted, before = run_onnx(beside, rows), sorted(beside.parent.iterdir())
+    wanted, before = run_file(beside, rows), sorted(beside.parent.iterdir())
     whole = contain(beside, tmp_path)
     assert whole == tmp_path / beside.name
     assert sorted(beside.parent.iterdir()) == before
     beside.with_name("net.onnx.data").unlink()
-    np.testing.assert_array_equal(run_onnx(whole, rows), wanted)
+    np.testing.assert_array_equal(run_file(whole, rows), wanted)
 
 
 def test_a_whole_file_is_left_where_it_is(beside: Path, tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_what_is_no_onnx_file_is_said(tmp_path: Path) -> None:
 def test_such_a_file_is_a_model_and_calibrates(beside: Path) -> None:
     rows = normal(2, 3, 8, 8)
     with torch.no_grad():
-        np.testing.assert_allclose(load_onnx(beside)(torch.from_numpy(rows)), run_onnx(beside, rows), atol=1e-5)
+        np.testing.assert_allclose(load_onnx(beside)(torch.from_numpy(rows)), run_file(beside, rows), atol=1e-5)
     (beside.parent / "rows.csv").write_text("model,ms\n" + "net.onnx,1.5\n" * 5)
     assert read_measurements(beside.parent / "rows.csv")[0].layers[0].cin == 3
 

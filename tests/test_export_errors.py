@@ -12,10 +12,11 @@ from export_nets import ODD_SHAPE, OddNet, normal, seeded
 from torch import nn
 
 from edgeprune.errors import ExportError
-from edgeprune.exporting.artifacts import ExportRequest, build_artifacts
-from edgeprune.exporting.onnx import export_onnx
-from edgeprune.exporting.quantize_onnx import choose_onnx_scheme, quantize_onnx
-from edgeprune.exporting.runners import run_onnx
+from edgeprune.exporting.artifacts import build_artifacts
+from edgeprune.exporting.onnx.export import export_onnx
+from edgeprune.exporting.onnx.quantize import choose_onnx_scheme, quantize_onnx
+from edgeprune.exporting.request import ExportRequest
+from edgeprune.exporting.runners import run_file
 
 SCHEME = choose_onnx_scheme("x86_64", {"avx2"})
 EXAMPLE = torch.zeros(1, *ODD_SHAPE)
@@ -33,7 +34,7 @@ def test_weights_beside_the_file_are_read_and_brought_in(source: Path, tmp_path:
     onnx.save(onnx.load(source), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
     quantize_onnx(path, tmp_path / "int8.onnx", [normal(8, *ODD_SHAPE)], SCHEME)
     (tmp_path / "weights.bin").rename(tmp_path / "moved.bin")
-    assert run_onnx(tmp_path / "int8.onnx", normal(2, *ODD_SHAPE)).shape == (2, 4)
+    assert run_file(tmp_path / "int8.onnx", normal(2, *ODD_SHAPE)).shape == (2, 4)
 
 
 def test_weights_that_are_missing_beside_the_file_are_named(source: Path, tmp_path: Path) -> None:

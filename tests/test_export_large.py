@@ -10,10 +10,11 @@ from export_nets import normal
 from torch import nn
 
 from edgeprune.core.sqnr import measure_sqnr_db
-from edgeprune.exporting.artifacts import ExportRequest, build_artifacts
+from edgeprune.exporting.artifacts import build_artifacts
 from edgeprune.exporting.checks import run_torch
 from edgeprune.exporting.metadata import read_metadata
-from edgeprune.exporting.runners import run_tflite
+from edgeprune.exporting.request import ExportRequest
+from edgeprune.exporting.runners import run_file
 from edgeprune.graph.trace import trace_model
 
 pytest.importorskip("litert_torch", reason="the extra `edgeprune[tflite]` is not installed")
@@ -29,5 +30,5 @@ def test_large_files_keep_their_weights_when_metadata_are_written(tmp_path: Path
     for artifact in build_artifacts(program, torch.zeros(1, 16), request):
         path = tmp_path / artifact.path
         assert artifact.bytes > 640_000
-        assert measure_sqnr_db(wanted, run_tflite(path, inputs)) > 25
+        assert measure_sqnr_db(wanted, run_file(path, inputs)) > 25
         assert read_metadata(path)["precision"] == artifact.precision

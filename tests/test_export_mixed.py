@@ -18,14 +18,16 @@ from edgeprune.core.layers import JOIN, LayerShape
 from edgeprune.core.mixed import MixedProblem, QuantizedLayer
 from edgeprune.core.sqnr import measure_sqnr_db
 from edgeprune.errors import ExportError
-from edgeprune.exporting.artifacts import ExportRequest, build_artifacts, static_onnx
+from edgeprune.exporting.artifacts import build_artifacts
 from edgeprune.exporting.bisect import bisect_artifacts
 from edgeprune.exporting.feeds import find_feeds
 from edgeprune.exporting.mixed import Wishes, find_choice
 from edgeprune.exporting.observe import observe_extremes
+from edgeprune.exporting.onnx.exporters import static_onnx
+from edgeprune.exporting.onnx.quantize import OnnxScheme
 from edgeprune.exporting.prices import NetShapes, Pricer, Prices, pose_problem
-from edgeprune.exporting.quantize_onnx import OnnxScheme
-from edgeprune.exporting.runners import RUNNERS, run_onnx
+from edgeprune.exporting.request import ExportRequest
+from edgeprune.exporting.runners import run_file
 from edgeprune.exporting.weights import Node, read_layers, read_nodes
 
 SHAPE = (3, 8, 8)
@@ -59,7 +61,7 @@ def program() -> nn.Module:
 
 def request(directory: Path, file_format: str, limit_db: float) -> ExportRequest:
     """Files whose output must keep so many dB on other rows."""
-    inputs, run = normal(32, *SHAPE, seed=5), RUNNERS[file_format]
+    inputs, run = normal(32, *SHAPE, seed=5), run_file
 
     def accurate(path: Path) -> bool:
         wanted = run(directory / f"artifacts/pruned.fp32.{file_format}", inputs)
@@ -101,8 +103,8 @@ def test_float_products_between_integer_ones_stay_in_float(tmp_path: Path) -> No
     static = static_onnx(path, OnnxScheme("uint8", "int8", False, "qdq", ""))
     mixed.write_bytes(static.quantize(path, observe_extremes(path, rows), [second]))
     assert [one for one in run_operators(mixed, tmp_path) if one in FLOAT_OPERATORS] == ["FusedGemm"]
-    np.testing.assert_allclose(run_onnx(mixed, rows), run_onnx(mixed, rows, optimised=False), atol=0.1)
-    assert measure_sqnr_db(run_onnx(path, rows), run_onnx(mixed, rows)) > 30
+    np.testing.assert_allclose(run_file(mixed, rows), run_file(mixed, rows, optimised=False), atol=0.1)
+    assert measure_sqnr_db(run_file(path, rows), run_file(mixed, rows)) > 30
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
@@ -111,7 +113,7 @@ def test_what_cannot_be_quantized_stays_in_float(program: nn.Module, file_format
         pytest.importorskip("litert_torch", reason="the extra `edgeprune[tflite]` is not installed")
     example = torch.zeros(1, *SHAPE)
     fp32, int8, mixed = build_artifacts(program, example, request(tmp_path, file_format, 25.0))
-    inputs, run = normal(32, *SHAPE, seed=6), RUNNERS[file_format]
+    inputs, run = normal(32, *SHAPE, seed=6), run_file
     wanted, plain, found = (run(tmp_path / one.path, inputs) for one in (fp32, int8, mixed))
     assert measure_sqnr_db(wanted, plain) < 15
     assert measure_sqnr_db(wanted, found) > 24

@@ -17,9 +17,9 @@ import edgeprune
 from edgeprune.core.artifact import Signature
 from edgeprune.errors import ExportError
 from edgeprune.exporting.checks import run_torch
-from edgeprune.exporting.onnx import export_onnx
-from edgeprune.exporting.quantize_onnx import OnnxScheme, choose_onnx_scheme, quantize_onnx
-from edgeprune.exporting.runners import describe_file, run_onnx
+from edgeprune.exporting.onnx.export import export_onnx
+from edgeprune.exporting.onnx.quantize import OnnxScheme, choose_onnx_scheme, quantize_onnx
+from edgeprune.exporting.runners import describe_file, run_file
 from edgeprune.recipes.networks import MotionCNN
 
 SCHEMES = [
@@ -44,7 +44,7 @@ def odd_file(odd_program: nn.Module, tmp_path_factory: pytest.TempPathFactory) -
 
 def test_the_file_computes_what_the_program_computes(odd_program: nn.Module, odd_file: Path) -> None:
     inputs = normal(5, *ODD_SHAPE)
-    np.testing.assert_allclose(run_onnx(odd_file, inputs), run_torch(odd_program, inputs), atol=1e-5)
+    np.testing.assert_allclose(run_file(odd_file, inputs), run_torch(odd_program, inputs), atol=1e-5)
 
 
 def test_names_and_shapes_of_the_file(odd_file: Path) -> None:
@@ -58,7 +58,7 @@ def test_one_dimensional_nets_are_exported_too(tmp_path: Path) -> None:
     program = traced(seeded(MotionCNN), torch.zeros(1, 6, 64))
     export_onnx(program, torch.zeros(1, 6, 64), tmp_path / "motion.onnx")
     inputs = normal(3, 6, 64)
-    np.testing.assert_allclose(run_onnx(tmp_path / "motion.onnx", inputs), run_torch(program, inputs), atol=1e-5)
+    np.testing.assert_allclose(run_file(tmp_path / "motion.onnx", inputs), run_torch(program, inputs), atol=1e-5)
 
 
 def test_exporting_is_silent_reproducible_and_tells_no_machine_paths(
@@ -141,7 +141,7 @@ def test_every_scheme_is_what_the_file_holds(odd_file: Path, tmp_path: Path, sch
     assert max(np.abs(array.astype(int)).max() for array in weights) == (64 if scheme.reduce_range else 127)
     assert _zero_point_dtype(graph, arrays) == scheme.activations
     assert {len(array) for name, array in arrays.items() if "scale" in name and array.ndim} >= {7, 5}
-    np.testing.assert_allclose(run_onnx(target, inputs, optimised=False), run_onnx(odd_file, inputs), atol=0.15)
+    np.testing.assert_allclose(run_file(target, inputs, optimised=False), run_file(odd_file, inputs), atol=0.15)
 
 
 def _zero_point_dtype(graph: Any, arrays: dict[str, np.ndarray]) -> str:
@@ -173,7 +173,7 @@ def test_the_runtime_gets_the_threads_and_the_optimisation_asked_for(
         return session(path, options, **rest)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", spy)
-    run_onnx(odd_file, normal(1, *ODD_SHAPE), optimised=optimised, threads=2)
+    run_file(odd_file, normal(1, *ODD_SHAPE), optimised=optimised, threads=2)
     assert seen == [(2, level)]
 
 
@@ -225,8 +225,8 @@ def test_files_that_cannot_be_run_are_refused(odd_file: Path, tmp_path: Path) ->
         (tmp_path / "model.pb", "suffix '.pb' is none of .onnx, .tflite"),
     ]:
         with pytest.raises(ExportError, match=message):
-            run_onnx(path, normal(1, *ODD_SHAPE))
+            run_file(path, normal(1, *ODD_SHAPE))
     with pytest.raises(ExportError, match=r"shape \[2, 3, 8, 8\] float32; expected at least one row of \[3, 16, 16\]"):
-        run_onnx(odd_file, normal(2, 3, 8, 8))
+        run_file(odd_file, normal(2, 3, 8, 8))
     with pytest.raises(ExportError, match="float64; expected"):
-        run_onnx(odd_file, normal(2, *ODD_SHAPE).astype(np.float64))
+        run_file(odd_file, normal(2, *ODD_SHAPE).astype(np.float64))

@@ -16,9 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from edgeprune.core.layers import TRANSPOSED, LayerShape, Window, describe_window
 from edgeprune.errors import ExportError
-from edgeprune.exporting.onnx import export_onnx
-from edgeprune.exporting.onnx_layers import read_onnx_layers
-from edgeprune.exporting.quantize_onnx import OnnxScheme, quantize_onnx
+from edgeprune.exporting.onnx.export import export_onnx
+from edgeprune.exporting.onnx.layers import read_onnx_layers
+from edgeprune.exporting.onnx.quantize import OnnxScheme, quantize_onnx
 from edgeprune.graph.costs import list_shapes
 from edgeprune.graph.groups import find_groups
 from edgeprune.graph.trace import trace_model

@@ -22,10 +22,11 @@ from edgeprune.core.metric import TOP1, Metric
 from edgeprune.core.sqnr import find_weakest_channel
 from edgeprune.errors import ExportError, ParityError, RecipeError
 from edgeprune.exporting import parity
-from edgeprune.exporting.artifacts import ExportRequest, build_artifacts
+from edgeprune.exporting.artifacts import build_artifacts
 from edgeprune.exporting.files import sha256_of
+from edgeprune.exporting.onnx.quantize import choose_onnx_scheme, quantize_onnx
 from edgeprune.exporting.parity import TOLERANCES, Judge, Parity, Tolerance, check_parity, compare_outputs
-from edgeprune.exporting.quantize_onnx import choose_onnx_scheme, quantize_onnx
+from edgeprune.exporting.request import ExportRequest
 
 INT8 = TOLERANCES["int8"]
 SCHEME = choose_onnx_scheme("unknown", ())
@@ -38,7 +39,7 @@ def odd_program() -> nn.Module:
 
 @pytest.fixture
 def built(odd_program: nn.Module, tmp_path: Path) -> tuple[Artifact, ...]:
-    request = ExportRequest(tmp_path, "pruned", ("onnx",), ("fp32", "int8"), [normal(64, *ODD_SHAPE)], SCHEME)
+    request = ExportRequest(tmp_path, "pruned", ("onnx",), ("fp32", "int8"), [normal(64, *ODD_SHAPE)])
     return build_artifacts(odd_program, torch.zeros(1, *ODD_SHAPE), request)
 
 
@@ -200,14 +201,14 @@ def test_a_model_left_in_training_mode_breaks_the_float_link(tmp_path: Path) -> 
 def test_saturating_kernels_are_told_from_a_bad_file(
     odd_program: nn.Module, built: tuple[Artifact, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = parity.RUNNERS["onnx"]
+    run = parity.run_file
 
     def saturate(path: Path, inputs: np.ndarray, optimised: bool = True) -> np.ndarray:
         output, int8 = run(path, inputs, optimised), "int8" in path.name
         most = np.quantile(abs(output), 0.8)
         return output.clip(-most, most) if optimised and int8 else output
 
-    monkeypatch.setitem(parity.RUNNERS, "onnx", saturate)
+    monkeypatch.setattr(parity, "run_file", saturate)
     inputs = normal(32, *ODD_SHAPE, seed=1)
     chain = compare_artifacts(odd_program, built, tmp_path, inputs)
     assert broken_links(chain) == ["pruned: onnx int8 reference kernels -> optimised kernels"]

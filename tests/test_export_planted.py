@@ -18,11 +18,13 @@ from torch.fx import GraphModule
 from edgeprune.core.artifact import Artifact
 from edgeprune.errors import ExportError, ParityError
 from edgeprune.exporting import bisect, parity
-from edgeprune.exporting.artifacts import ExportRequest, build_artifacts
+from edgeprune.exporting.artifacts import build_artifacts
 from edgeprune.exporting.files import sha256_of
 from edgeprune.exporting.layer_outputs import trace_file
-from edgeprune.exporting.metadata import embed_metadata, pack_tflite, unpack_tflite
+from edgeprune.exporting.metadata import embed_metadata
 from edgeprune.exporting.parity import TOLERANCES, compare_outputs
+from edgeprune.exporting.request import ExportRequest
+from edgeprune.exporting.tflite.schema import pack_tflite, unpack_tflite
 from edgeprune.graph.trace import trace_model
 from edgeprune.stages.chain import check_link
 from edgeprune.stages.measure import find_broken
@@ -208,16 +210,16 @@ def test_a_fault_in_a_tflite_file_is_stopped_and_its_layer_named(
 
 def run_optimised_as(monkeypatch: pytest.MonkeyPatch, faulty: Path) -> None:
     """Let optimised kernels compute a faulty file in place of the int8 file of its format."""
-    file_format = faulty.suffix.removeprefix(".")
-    run_file = parity.RUNNERS[file_format]
+    run_file = parity.run_file
 
     def run(path: Path, inputs: np.ndarray, optimised: bool = True) -> np.ndarray:
-        return run_file(faulty if optimised and "int8" in path.name else path, inputs, optimised)
+        same = path.suffix == faulty.suffix and optimised and "int8" in path.name
+        return run_file(faulty if same else path, inputs, optimised)
 
     def trace(path: Path, inputs: np.ndarray, optimised: bool = False) -> Any:
         return trace_file(faulty if optimised else path, inputs, optimised)
 
-    monkeypatch.setitem(parity.RUNNERS, file_format, run)
+    monkeypatch.setattr(parity, "run_file", run)
     monkeypatch.setattr(bisect, "trace_file", trace)
 
 

@@ -19,12 +19,16 @@ from parity_chain import compare_artifacts
 from torch import nn
 
 from edgeprune.core.artifact import Artifact
-from edgeprune.core.target import FORMAT_PRECISIONS, PRECISIONS
+from edgeprune.core.formats import FORMATS as FILE_FORMATS
+from edgeprune.core.formats import list_precisions
 from edgeprune.errors import ExportError, ParityError
-from edgeprune.exporting.artifacts import EXPORTERS, ExportRequest, build_artifacts
-from edgeprune.exporting.metadata import embed_metadata, read_metadata, unpack_tflite
+from edgeprune.exporting.artifacts import build_artifacts
+from edgeprune.exporting.formats import find_format
+from edgeprune.exporting.metadata import embed_metadata, read_metadata
 from edgeprune.exporting.parity import TOLERANCES, check_parity
-from edgeprune.exporting.runners import run_onnx, run_tflite
+from edgeprune.exporting.request import ExportRequest
+from edgeprune.exporting.runners import run_file
+from edgeprune.exporting.tflite.schema import unpack_tflite
 
 pytest.importorskip("litert_torch", reason="the extra `edgeprune[tflite]` is not installed")
 
@@ -41,7 +45,7 @@ def build(name: str, directory: Path) -> tuple[nn.Module, tuple[Artifact, ...]]:
     net, shape = NETS[name]
     example = torch.zeros(1, *shape)
     program = traced(seeded(net), example)
-    request = ExportRequest(directory, "pruned", FORMATS, PRECISIONS, [normal(64, *shape)], origin=ORIGIN)
+    request = ExportRequest(directory, "pruned", FORMATS, list_precisions(), [normal(64, *shape)], origin=ORIGIN)
     return program, build_artifacts(program, example, request)
 
 
@@ -52,15 +56,17 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, nn.Module, tupl
 
 
 def test_what_a_target_may_ask_for_is_what_can_be_made() -> None:
-    assert {(form, one) for form, names in FORMAT_PRECISIONS.items() for one in names} == set(EXPORTERS)
-    assert set(PRECISIONS) <= set(TOLERANCES)
+    for name, facts in FILE_FORMATS.items():
+        assert find_format(name).name == name
+        assert set(facts.precisions) == set(find_format(name).exporters)
+        assert set(facts.precisions) <= set(TOLERANCES)
 
 
 @pytest.mark.parametrize("name", NETS)
 def test_every_precision_is_within_its_tolerance(name: str, tmp_path: Path) -> None:
     program, artifacts = build(name, tmp_path)
     assert [(one.format, one.precision) for one in artifacts] == [
-        (form, one) for form in FORMATS for one in FORMAT_PRECISIONS[form]
+        (form, one) for form in FORMATS for one in list_precisions() if one in FILE_FORMATS[form].precisions
     ]
     inputs = normal(32, *NETS[name][1], seed=3)
     chain = compare_artifacts(program, artifacts, tmp_path, inputs)
@@ -78,7 +84,7 @@ def test_precisions_are_what_the_files_hold(odd: tuple[Path, nn.Module, tuple[Ar
     operators = {node.op_type for node in onnx.load(paths["onnx", "dynamic-int8"]).graph.node}
     assert {"DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"} <= operators
     schema, _ = unpack_tflite(paths["tflite", "fp32"].read_bytes())
-    held = {one: tensor_types(paths["tflite", one]) for one in FORMAT_PRECISIONS["tflite"]}
+    held = {one: tensor_types(paths["tflite", one]) for one in FILE_FORMATS["tflite"].precisions}
     assert schema.TensorType.FLOAT16 in held["fp16"]
     assert schema.TensorType.INT16 not in held["dynamic-int8"]
     assert {schema.TensorType.INT8, schema.TensorType.INT16} <= held["int16x8"]
@@ -149,8 +155,7 @@ def test_metadata_leaves_the_network_and_other_metadata_alone(
     for text in ("once", "twice: é"):
         embed_metadata(path, {"note": text})
     assert read_metadata(path) == {"note": "twice: é"}
-    run = {"onnx": run_onnx, "tflite": run_tflite}[file_format]
-    np.testing.assert_array_equal(run(path, normal(4, *ODD_SHAPE)), run(source, normal(4, *ODD_SHAPE)))
+    np.testing.assert_array_equal(run_file(path, normal(4, *ODD_SHAPE)), run_file(source, normal(4, *ODD_SHAPE)))
     assert foreign_names(path) == foreign_names(source) != []
 
 

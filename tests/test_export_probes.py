@@ -19,8 +19,8 @@ from torch.nn import functional
 
 from edgeprune.core.layers import JOIN, TRANSPOSED, LayerShape, Window, describe_window, join_ends
 from edgeprune.errors import ExportError
-from edgeprune.exporting.probes.build import CONVERSIONS, build_probe, write_probes
-from edgeprune.exporting.probes.weights import INPUT_SCALE, OUTPUT_SCALE, make_weights
+from edgeprune.exporting.probe_weights import INPUT_SCALE, OUTPUT_SCALE, make_weights
+from edgeprune.exporting.probes import CONVERSIONS, build_probe, write_probes
 
 LAYERS = [
     LayerShape("conv", 3, 16, (3, 3), (1, 1), 1, (32, 32), (1, 1)),
@@ -337,7 +337,7 @@ def test_what_cannot_be_probed_is_refused(shape: LayerShape, file_format: str, p
 
 
 def test_a_missing_tflite_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "edgeprune.exporting.probes.tflite", raising=False)
+    monkeypatch.delitem(sys.modules, "edgeprune.exporting.tflite.probes", raising=False)
     monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
     with pytest.raises(ExportError, match=r"pip install 'edgeprune\[tflite\]'"):
         build_probe(LAYERS[0], "tflite", "fp32")

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from edgeprune.core.layers import LayerShape
-from edgeprune.exporting.probes.build import build_probe, write_probes
+from edgeprune.exporting.probes import build_probe, write_probes
 
 ATTENTION = LayerShape("attention", 24, 32, (1, 1), (1, 1), 4, (10, 7), (0, 0))
 ACTIVATIONS = [LayerShape(name, 12, 12, (1,), (1,), 1, (30,), (0,)) for name in ("gelu", "silu", "hardswish")]

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, leaky_relu, max_pool2d, relu, silu
 
 from edgeprune.core.sqnr import measure_sqnr_db
-from edgeprune.exporting.artifacts import static_onnx
 from edgeprune.exporting.observe import find_peaks, run_rows
-from edgeprune.exporting.onnx import export_onnx
-from edgeprune.exporting.quantize_onnx import choose_onnx_scheme, prepare_onnx
-from edgeprune.exporting.runners import RUNNERS, fit_inputs
+from edgeprune.exporting.onnx.export import export_onnx
+from edgeprune.exporting.onnx.exporters import static_onnx
+from edgeprune.exporting.onnx.quantize import choose_onnx_scheme, prepare_onnx
+from edgeprune.exporting.runners import fit_inputs, run_file
 from edgeprune.exporting.static import Settings, Trials
 from edgeprune.exporting.streams import Stream, choose_raises, equalise, find_streams
 from edgeprune.exporting.weights import WeightLayer, change_weights
@@ -84,7 +84,7 @@ def export(net: nn.Module, file_format: str, folder: Path) -> Path:
     if file_format == "onnx":
         export_onnx(traced(net, example), example, path)
         return path
-    tflite = pytest.importorskip("edgeprune.exporting.tflite")
+    tflite = pytest.importorskip("edgeprune.exporting.tflite.export")
     pytest.importorskip("litert_torch", reason="the extra `edgeprune[tflite]` is not installed")
     tflite.export_tflite(traced(net, example), example, path)
     return path
@@ -111,7 +111,7 @@ def test_all_tensors_of_a_shortcut_are_raised_together(file_format: str, tmp_pat
     assert [(len(one.writers), len(one.readers)) for one in streams] == [(1, 1), (1, 1), (3, 3)]
     raised, count = raise_channels(path, inputs)
     assert count == 3
-    assert measure_sqnr_db(RUNNERS[file_format](path, inputs), RUNNERS[file_format](raised, inputs)) > 110
+    assert measure_sqnr_db(run_file(path, inputs), run_file(raised, inputs)) > 110
     before, after = peaks_of(path, inputs, streams[-1]), peaks_of(raised, inputs, streams[-1])
     factors = [two / one for one, two in zip(before, after, strict=True)]
     alive = np.min(before, axis=0) > 0
@@ -129,7 +129,7 @@ def test_nothing_is_raised_through_relu6_and_all_readers_take_it_back(file_forma
     assert sorted((len(one.writers[0].weights), len(one.readers)) for one in streams) == [(6, 1), (6, 1), (7, 2)]
     raised, count = raise_channels(path, inputs)
     assert count == 3
-    assert measure_sqnr_db(RUNNERS[file_format](path, inputs), RUNNERS[file_format](raised, inputs)) > 110
+    assert measure_sqnr_db(run_file(path, inputs), run_file(raised, inputs)) > 110
 
 
 @pytest.mark.parametrize("name", BETWEEN)
@@ -138,7 +138,7 @@ def test_what_mixes_or_bends_channels_is_left_alone(name: str, tmp_path: Path) -
     path, inputs = export(seeded(lambda: Blocked(BETWEEN[name], width)), "onnx", tmp_path), normal(4, *SHAPE)
     raised, count = raise_channels(path, inputs)
     assert count == 0
-    np.testing.assert_array_equal(RUNNERS["onnx"](path, inputs), RUNNERS["onnx"](raised, inputs))
+    np.testing.assert_array_equal(run_file(path, inputs), run_file(raised, inputs))
 
 
 def test_channels_are_raised_through_what_keeps_them_apart(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_channels_are_raised_through_what_keeps_them_apart(tmp_path: Path) -> No
     path, inputs = export(seeded(lambda: Blocked(between)), "onnx", tmp_path), normal(4, *SHAPE)
     raised, count = raise_channels(path, inputs)
     assert count == 1
-    assert measure_sqnr_db(RUNNERS["onnx"](path, inputs), RUNNERS["onnx"](raised, inputs)) > 110
+    assert measure_sqnr_db(run_file(path, inputs), run_file(raised, inputs)) > 110
 
 
 def test_raising_leaves_the_function_unchanged_in_double_precision() -> None:

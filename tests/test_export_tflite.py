@@ -15,8 +15,9 @@ from edgeprune.core.artifact import Signature
 from edgeprune.errors import ExportError
 from edgeprune.exporting.checks import run_torch
 from edgeprune.exporting.parity import TOLERANCES, compare_outputs
-from edgeprune.exporting.runners import describe_file, run_tflite
-from edgeprune.exporting.tflite import export_tflite, quantize_tflite
+from edgeprune.exporting.runners import describe_file, run_file
+from edgeprune.exporting.tflite.export import export_tflite
+from edgeprune.exporting.tflite.quantize import quantize_tflite
 
 pytest.importorskip("litert_torch", reason="the extra `edgeprune[tflite]` is not installed")
 
@@ -35,7 +36,7 @@ def odd_file(odd_program: nn.Module, tmp_path_factory: pytest.TempPathFactory) -
 
 def test_the_file_computes_what_the_program_computes(odd_program: nn.Module, odd_file: Path) -> None:
     inputs = normal(5, *ODD_SHAPE)
-    np.testing.assert_allclose(run_tflite(odd_file, inputs), run_torch(odd_program, inputs), atol=1e-5)
+    np.testing.assert_allclose(run_file(odd_file, inputs), run_torch(odd_program, inputs), atol=1e-5)
 
 
 def test_int8_keeps_float_inputs_and_outputs(odd_file: Path, tmp_path: Path) -> None:
@@ -44,7 +45,7 @@ def test_int8_keeps_float_inputs_and_outputs(odd_file: Path, tmp_path: Path) -> 
     (source,), (result,) = describe_file(target)
     assert source == Signature("args_0", (1, *ODD_SHAPE), "float32")
     assert (result.shape, result.dtype) == ((1, 4), "float32")
-    figures = compare_outputs("int8", run_tflite(odd_file, inputs), run_tflite(target, inputs), TOLERANCES["int8"])
+    figures = compare_outputs("int8", run_file(odd_file, inputs), run_file(target, inputs), TOLERANCES["int8"])
     assert figures.sqnr_db > 30
     assert figures.max_error > 1e-4  # it is int8 indeed
 
@@ -55,7 +56,7 @@ def test_a_rare_large_input_is_not_clipped(odd_file: Path, tmp_path: Path) -> No
     quantize_tflite(odd_file, tmp_path / "int8.tflite", [rows])
     large = rows[3:4]
     figures = compare_outputs(
-        "large", run_tflite(odd_file, large), run_tflite(tmp_path / "int8.tflite", large), TOLERANCES["int8"]
+        "large", run_file(odd_file, large), run_file(tmp_path / "int8.tflite", large), TOLERANCES["int8"]
     )
     assert figures.sqnr_db > 30
 
@@ -100,12 +101,12 @@ def test_missing_packages_say_what_to_install(odd_file: Path, tmp_path: Path, mo
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
     monkeypatch.setitem(sys.modules, "tflite_runtime.interpreter", None)
     with pytest.raises(ExportError, match=f"neither ai-edge-litert nor tflite-runtime.*{install}"):
-        run_tflite(odd_file, normal(1, *ODD_SHAPE))
+        run_file(odd_file, normal(1, *ODD_SHAPE))
 
 
 def test_broken_files_and_unfit_data_are_refused(odd_file: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.tflite").write_bytes(b"not a flatbuffer")
     with pytest.raises(ExportError, match=r"broken\.tflite: reading"):
-        run_tflite(tmp_path / "broken.tflite", normal(1, *ODD_SHAPE))
+        run_file(tmp_path / "broken.tflite", normal(1, *ODD_SHAPE))
     with pytest.raises(ExportError, match=r"batch 0: shape \[2, 6, 64\]"):
         quantize_tflite(odd_file, tmp_path / "int8.tflite", [normal(2, 6, 64)])

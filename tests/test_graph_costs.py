@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from edgeprune.core.limits import count_costs
-from edgeprune.exporting.onnx import export_onnx
+from edgeprune.exporting.onnx.export import export_onnx
 from edgeprune.graph.costs import count_net, count_other_parameters, full_widths
 from edgeprune.graph.groups import find_groups
 from edgeprune.graph.surgery import apply_plan

@@ -17,10 +17,10 @@ from torch.fx import GraphModule
 
 from edgeprune.core.target import Target
 from edgeprune.errors import RecipeError
-from edgeprune.exporting.onnx import export_onnx
+from edgeprune.exporting.onnx.export import export_onnx
+from edgeprune.exporting.onnx.quantize import choose_onnx_scheme, quantize_onnx
 from edgeprune.exporting.parity import measure_sqnr_db
-from edgeprune.exporting.quantize_onnx import choose_onnx_scheme, quantize_onnx
-from edgeprune.exporting.runners import run_onnx
+from edgeprune.exporting.runners import run_file
 from edgeprune.graph.trace import named_tensors, trace_model
 from edgeprune.pruning import quantization_aware
 from edgeprune.pruning.held_out import HeldOut
@@ -101,8 +101,8 @@ def test_the_twin_is_as_far_from_float_as_the_int8_file(trained: GraphModule, tm
     inputs = stripes(128, 7)[0]
     export_onnx(trained, EXAMPLE, tmp_path / "fp32.onnx")
     quantize_onnx(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", [inputs], choose_onnx_scheme("aarch64", ("asimddp",)))
-    wanted = run_onnx(tmp_path / "fp32.onnx", inputs.numpy())
-    file_db = measure_sqnr_db(wanted, run_onnx(tmp_path / "int8.onnx", inputs.numpy(), optimised=False))
+    wanted = run_file(tmp_path / "fp32.onnx", inputs.numpy())
+    file_db = measure_sqnr_db(wanted, run_file(tmp_path / "int8.onnx", inputs.numpy(), optimised=False))
     twin_db = measure_sqnr_db(wanted, fake_quantize(trained)(inputs).detach().numpy())
     assert twin_db == pytest.approx(file_db, abs=4)
 

@@ -20,11 +20,12 @@ from edgeprune.core.artifact import Artifact
 from edgeprune.core.metric import Metric
 from edgeprune.core.target import Target
 from edgeprune.errors import ExportError, ParityError
-from edgeprune.exporting.artifacts import ExportRequest, build_artifacts
+from edgeprune.exporting.artifacts import build_artifacts
 from edgeprune.exporting.checks import run_torch
 from edgeprune.exporting.files import sha256_of
 from edgeprune.exporting.metadata import read_metadata
 from edgeprune.exporting.parity import Judge
+from edgeprune.exporting.request import ExportRequest
 from edgeprune.graph.trace import trace_model
 from edgeprune.stages.artifacts import Files, build, wants_mixed
 from edgeprune.stages.chain import Checked, Nets, check_artifacts_

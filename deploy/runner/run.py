@@ -107,8 +107,12 @@ def check_signature(said: bytes) -> None:
 
 def load(manifest: dict[str, Any], content: bytes) -> Model:
     """Load the model as it was measured: the same runtime, threads and kernels."""
+    loaders = {"onnxruntime": load_onnx, "litert": load_litert}
+    runtime = manifest.get("runtime")
+    if runtime not in loaders:
+        raise Refused(f"the model runs in {runtime}, and this runner knows {' and '.join(loaders)}")
     try:
-        return (load_onnx if manifest["runtime"] == "onnxruntime" else load_litert)(content, manifest["threads"])
+        return loaders[runtime](content, manifest["threads"])
     except Exception as exc:
         said = f"{type(exc).__name__}: {first_line(exc)}"
         raise Refused(f"{manifest.get('runtime')} cannot load the model: {said}") from exc

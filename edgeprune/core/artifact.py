@@ -20,7 +20,7 @@ class Artifact:
     """An exported model file.
 
     `role` is "original" (the unpruned net) or "pruned"; `format` and `precision` are those of
-    `core.target.FORMAT_PRECISIONS`; `path` is relative to the run directory; `predicted_ms` is what it is predicted to
+    `core.formats.FORMATS`; `path` is relative to the run directory; `predicted_ms` is what it is predicted to
     take on the device, where it was chosen by that; `activation_bytes` the most that any one layer of a file of mixed
     precision reads and writes.
     """

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from edgeprune.core.formats import list_packages
+
 ERROR, WARNING, NOTE = "error", "warning", "note"
 MIN_PYTHON = (3, 8)
-MIN_GLIBC = {"onnxruntime": (2, 28), "ai-edge-litert": (2, 27), "tflite-runtime": (2, 34)}
-"""By the manylinux tags of the wheels of onnxruntime 1.31.1, ai-edge-litert 2.3.0 and tflite-runtime 2.14.0 on PyPI."""
 THROTTLED = ("under-voltage", "frequency capped", "throttled", "soft temperature limit")
 """Bits 0 to 3 of `vcgencmd get_throttled` are now, 16 to 19 since the start (Raspberry Pi documentation)."""
 POWER_CHIPS = ("ina", "amc", "rapl", "pmic")
@@ -148,7 +148,7 @@ def _judge_runtime(state: BoardState, wanted: Wanted) -> Iterator[Finding]:
 
 
 def _judge_glibc(state: BoardState, wanted: Wanted) -> Iterator[Finding]:
-    needed = min(MIN_GLIBC[name] for name in wanted.packages)
+    needed = min(package.min_glibc for name, package in list_packages().items() if name in wanted.packages)
     text = ".".join(map(str, needed))
     if not state.glibc:
         remedy = "use a system with glibc, such as Debian or Ubuntu"

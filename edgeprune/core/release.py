@@ -13,7 +13,6 @@ from edgeprune.core.artifact import Artifact
 from edgeprune.core.document import REPORT_VERSION
 from edgeprune.core.gate import PASS
 from edgeprune.core.summary import render_columns
-from edgeprune.core.target import RUNTIMES
 from edgeprune.errors import RunError, UsageError
 
 MANIFEST_VERSION = 1
@@ -73,12 +72,11 @@ def shipped_path(report: Mapping[str, Any], where: str) -> str:
 def build_release(report: Mapping[str, Any], artifact: Artifact, runner: str, threads: int) -> Release:
     """The release of a run that passed; the same run and runner give the same release."""
     result, device = report["result"], report["device"]
-    runtime = next(name for name, format in RUNTIMES.items() if format == artifact.format)
     manifest = {
         "version": MANIFEST_VERSION,
         "model": {"file": f"model.{artifact.format}", "sha256": artifact.sha256, "bytes": artifact.bytes},
         "runner": {"sha256": hashlib.sha256(runner.encode()).hexdigest()},
-        "runtime": runtime,
+        "runtime": str(report["runtime"]).split()[0],
         "threads": threads,
         "precision": artifact.precision,
         "inputs": [{"name": one.name, "shape": one.shape, "dtype": one.dtype} for one in artifact.inputs],

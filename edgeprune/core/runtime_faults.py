@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from edgeprune.core.target import AUTO, Target
+from edgeprune.core.formats import RUNTIMES
+from edgeprune.core.target import Target
 from edgeprune.errors import TargetError
 
 FAULTS = {
@@ -19,9 +20,8 @@ no such file is made, theirs have one scale for all (edgeprune.exporting.tflite)
 
 def find_provider(runtime: str, versions: Mapping[str, str]) -> str:
     """The package that runs a target's files on a board; `versions` are those of the packages that it has."""
-    if runtime == "litert" and "ai-edge-litert" not in versions and "tflite-runtime" in versions:
-        return "tflite-runtime"
-    return {"litert": "ai-edge-litert"}.get(runtime, runtime)
+    packages = [package.name for package in RUNTIMES[runtime].packages]
+    return next((name for name in packages if name in versions), packages[0])
 
 
 def check_runtime(target: Target, versions: Mapping[str, str]) -> None:
@@ -30,8 +30,8 @@ def check_runtime(target: Target, versions: Mapping[str, str]) -> None:
     Raises:
         TargetError: it does; says what to do.
     """
-    provider = find_provider(target.runtime, versions)
-    fault = FAULTS.get((provider, target.precision))
-    if target.precision != AUTO and fault:
-        version = versions.get(provider, "")
-        raise TargetError(f"target {target.name}: {target.precision} in {provider} {version}: {fault}")
+    for provider in (find_provider(runtime, versions) for runtime in target.runtimes):
+        fault = FAULTS.get((provider, target.precision))
+        if fault:
+            version = versions.get(provider, "")
+            raise TargetError(f"target {target.name}: {target.precision} in {provider} {version}: {fault}")

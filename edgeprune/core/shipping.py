@@ -10,7 +10,6 @@ from edgeprune.core.document import Figures, gate_figures, quality_figures
 from edgeprune.core.gate import FAIL, INCONCLUSIVE, PASS, QUALITY, QUALITY_METRICS, Gate, GateResult, decide, judge
 from edgeprune.core.metric import HIGHER, Metric
 from edgeprune.core.statistics import CONFIDENCE
-from edgeprune.core.target import RUNTIMES
 
 DEFAULT_LIMIT = Gate(QUALITY, max_regression=0.01)
 """Stands in where a target has no gate on quality: MLPerf asks 99 % of the float accuracy of most of its tasks
@@ -18,7 +17,6 @@ DEFAULT_LIMIT = Gate(QUALITY, max_regression=0.01)
 
 WORTH = 0.02
 """Share of the latency that int8 must save to be planned for: less may be noise, and float loses no accuracy."""
-FORMAT_RUNTIMES = {file_format: runtime for runtime, file_format in RUNTIMES.items()}
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,7 @@ class Candidates:
             missed = [one.gate for one in self._judge(fastest, self.baseline) if one.outcome != PASS]
             return f"it does not pass {', '.join(missed)}"
         asked = {
-            "runtime": (FORMAT_RUNTIMES[shipped.artifact.format], FORMAT_RUNTIMES[fastest.artifact.format]),
+            "runtime": (shipped.measurement.runtime, fastest.measurement.runtime),
             "precision": (shipped.artifact.precision, fastest.artifact.precision),
         }
         options = [f"--{name} {other}" for name, (own, other) in asked.items() if own != other]

@@ -4,33 +4,25 @@ from __future__ import annotations
 
 import difflib
 import shlex
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from edgeprune.core.answers import LARGEST
+from edgeprune.core.formats import (
+    MIXED,
+    RUNTIMES,
+    list_int8_schemes,
+    list_io_types,
+    list_precisions,
+    list_providers,
+)
 from edgeprune.core.gate import LIMITS, METRICS, RELATIVE, Gate, check_direction
 from edgeprune.core.measurement import Protocol
 from edgeprune.core.statistics import CONFIDENCE
 from edgeprune.errors import TargetError
 
-RUNTIMES = {"onnxruntime": "onnx", "litert": "tflite"}
-"""Runtime to the file format that it runs."""
-FORMAT_PRECISIONS = {
-    "onnx": ("fp32", "fp16", "int8", "dynamic-int8", "mixed"),
-    "tflite": ("fp32", "fp16", "int8", "dynamic-int8", "int16x8", "mixed"),
-}
-"""File format to the precisions that it can be made in: "int8" is static, "int16x8" has int16 activations, "mixed" is
-int8 with some layers in float."""
-MIXED = "mixed"
-PRECISIONS = FORMAT_PRECISIONS["tflite"]
 LAYOUTS = ("nchw", "nhwc")
-IO_TYPES = ("float32", "integer")
-INT8_SCHEMES = ("u8s8", "u8s8-7bit", "s8s8", "u8s8-qoperator", "u8s8-7bit-qoperator")
-"""How static int8 ONNX files hold activations and weights, where AUTO does not choose by the processor: "7bit" weights
-saturate nowhere, "qoperator" is integer operators in the file itself."""
-PROVIDERS = ("cpu", "xnnpack", "cuda", "tensorrt")
-"""Execution providers of ONNX Runtime. LiteRT has its own delegate, XNNPACK, and knows "cpu" only."""
 FASTEST = "fastest"
 """In place of core numbers: as many of the fastest cores as there are threads."""
 AUTO = "auto"
@@ -106,8 +98,8 @@ class Target:
     """A kind of board + runtime + budget + gates; never an address, never a secret.
 
     `runtime` is a key of RUNTIMES or AUTO; `threads` is the number of inference threads; `precision` is what ships, one
-    of FORMAT_PRECISIONS for the runtime's format (of all formats where the runtime is AUTO) or AUTO; `step` is the
-    granularity of widths (channels).
+    that the runtime's format has (all formats where the runtime is AUTO) or AUTO; `step` is the granularity of widths
+    (channels).
     """
 
     name: str
@@ -119,13 +111,13 @@ class Target:
     input_layout: str = "nchw"
     """One of LAYOUTS: how LiteRT files take images."""
     io: str = "float32"
-    """One of IO_TYPES: what LiteRT's static int8 files take and give; integers are what microcontrollers need."""
+    """What static int8 files take and give, as their format may; integers are what microcontrollers need."""
     int8_scheme: str = AUTO
-    """One of INT8_SCHEMES for ONNX files, or AUTO: what the device's instruction set computes right."""
+    """One that the runtime's format has, or AUTO: what the device's instruction set computes right."""
     cores: tuple[int, ...] | str = ()
     """Cores to run on, or FASTEST; empty: wherever the kernel puts it."""
     provider: str = "cpu"
-    """One of PROVIDERS. Nodes that it leaves to the CPU are an error unless `allow_fallback`."""
+    """One that the runtime has. Nodes that it leaves to the CPU are an error unless `allow_fallback`."""
     allow_fallback: bool = False
     python: str = ""
     """Interpreter on the board that has the runtime; empty: the one `devices setup` made, else `python3`."""
@@ -148,36 +140,38 @@ class Target:
         Raises:
             TargetError: a precision or provider that the runtime does not have, or more threads than cores.
         """
-        if self.provider != "cpu" and self.runtime != "onnxruntime":
-            raise TargetError(
-                f"target {self.name}: provider: {self.provider!r} is ONNX Runtime's; litert uses its own delegate "
-                'XNNPACK; leave provider out, or write runtime = "onnxruntime"'
-            )
-        if self.io != "float32" and self.runtime != "litert":
-            raise TargetError(
-                f"target {self.name}: io: ONNX files take and give float32; "
-                'choose runtime = "litert", or leave them out'
-            )
-        if self.int8_scheme != AUTO and self.runtime not in ("onnxruntime", AUTO):
-            raise TargetError(
-                f"target {self.name}: int8_scheme: {self.int8_scheme!r} is for ONNX files; {self.runtime} has one "
-                "scheme; leave it out"
-            )
+        self._require(
+            "provider", self.provider, [one.name for one in RUNTIMES.values() if self.provider in one.providers]
+        )
+        self._require("io", self.io, [one.name for one in RUNTIMES.values() if self.io in one.file_format.io_types])
+        if AUTO not in (self.int8_scheme, self.runtime):
+            schemes = [one.name for one in RUNTIMES.values() if self.int8_scheme in one.file_format.int8_schemes]
+            self._require("int8_scheme", self.int8_scheme, schemes)
         if self.cores and self.cores != FASTEST and len(self.cores) < self.threads:
             raise TargetError(
                 f"target {self.name}: cores: {list(self.cores)} for {self.threads} threads; name a core for each"
             )
-        valid = (*FORMAT_PRECISIONS["onnx" if self.runtime == AUTO else self.format], AUTO)
+        held = [RUNTIMES[name].file_format.precisions for name in self.runtimes]
+        valid = (*(one for one in held[0] if all(one in others for others in held)), AUTO)
         if self.precision not in valid:
             raise TargetError(
                 f"target {self.name}: precision: {self.precision!r} is not known for {self.runtime}"
                 f"{suggest(self.precision, valid)}"
             )
 
+    def _require(self, key: str, value: str, runtimes: Sequence[str]) -> None:
+        """Reject a value that only these runtimes know, if any that may run what ships is not one of them."""
+        lacking = next((name for name in self.runtimes if name not in runtimes), None)
+        if lacking:
+            raise TargetError(
+                f"target {self.name}: {key}: {value!r} is for {' or '.join(runtimes)}; {lacking} does not know it; "
+                f'leave {key} out, or write runtime = "{runtimes[0]}"'
+            )
+
     @property
     def format(self) -> str:
         """File format of the runtime, which must not be open."""
-        return RUNTIMES[self.runtime]
+        return RUNTIMES[self.runtime].format
 
     @property
     def runtimes(self) -> tuple[str, ...]:
@@ -212,11 +206,11 @@ def parse_target(document: Mapping[str, Any], name: str, where: str) -> Target:
     allowed |= {"allow_fallback", "input_layout", "io", "int8_scheme"}
     _check_keys(document, allowed | {"budget", "gates", "protocol", "power", "hardware"}, where)
     _choice(document, "runtime", (*RUNTIMES, AUTO), where)
-    _choice(document, "precision", (*PRECISIONS, AUTO), where)
-    _choice(document, "provider", PROVIDERS, where)
+    _choice(document, "precision", (*list_precisions(), AUTO), where)
+    _choice(document, "provider", list_providers(), where)
     _choice(document, "input_layout", LAYOUTS, where)
-    _choice(document, "io", IO_TYPES, where)
-    _choice(document, "int8_scheme", (*INT8_SCHEMES, AUTO), where)
+    _choice(document, "io", list_io_types(), where)
+    _choice(document, "int8_scheme", (*list_int8_schemes(), AUTO), where)
     plain = {key: document[key] for key in allowed if key in document}
     for key in ("description", "python"):
         _typed(plain, key, str, where)

@@ -15,6 +15,7 @@ from typing import Any
 
 from edgeprune.core.answers import describe_misfit
 from edgeprune.core.doctor import MIN_PYTHON
+from edgeprune.core.formats import RUNTIMES
 from edgeprune.device.transport import Completed, Transport, plain
 from edgeprune.disk import describe_os_error
 from edgeprune.errors import ConnectionFailed, DeviceError, NoSpace, RemoteError, RuntimeMissing
@@ -78,6 +79,9 @@ def pack_agent() -> bytes:
     files = {"__main__.py": START}
     for path in sorted((shipped_dir("deploy") / "agent" / PACKAGE).glob("*.py")):
         files[f"{PACKAGE}/{path.name}"] = path.read_text()
+    for name, runtime in RUNTIMES.items():
+        if runtime.agent_module:
+            files[f"{PACKAGE}/runtime_{name}.py"] = Path(runtime.agent_module).read_text()
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, text in files.items():

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from edgeprune.core.answers import read_fields
+from edgeprune.core.formats import RUNTIMES
 from edgeprune.core.measurement import FACTS, NO_POWER_SENSOR, DeviceFacts
 from edgeprune.core.target import Target
 from edgeprune.device.address import AdbAddress
@@ -21,8 +22,6 @@ from edgeprune.device.transport import Transport, plain
 from edgeprune.errors import DeviceError, RuntimeMissing
 from edgeprune.shipped import cache_dir
 
-PACKAGES = {"onnxruntime": ("onnxruntime",), "litert": ("ai-edge-litert", "tflite-runtime")}
-"""Packages that provide a runtime; an agent takes the first that is there."""
 VENV = "~/.local/share/edgeprune/venv"
 REMOTE_WORKSPACE = ".cache/edgeprune/board"
 HANDSHAKE_S = 30.0
@@ -55,7 +54,8 @@ class Device:
 
     def runtime_version(self, runtime: str) -> str:
         """Version of the runtime there, with the provider that it is asked for; empty where it is not installed."""
-        version = next((self.facts.runtimes[name] for name in PACKAGES[runtime] if name in self.facts.runtimes), "")
+        installed = (self.facts.runtimes.get(package.name, "") for package in RUNTIMES[runtime].packages)
+        version = next(filter(None, installed), "")
         provider = self.agent.settings.get("provider", "cpu")
         return f"{version}+{provider}" if version and provider != "cpu" else version
 
@@ -67,7 +67,7 @@ class Device:
         """
         if self.runtime_version(runtime):
             return
-        package = PACKAGES[runtime][0]
+        package = RUNTIMES[runtime].packages[0].name
         if self.transport.name == "local":
             remedy = f"pip install {package}"
         else:

@@ -9,9 +9,9 @@ from contextlib import closing
 from dataclasses import replace
 
 from edgeprune.core.doctor import Finding, Wanted, find_drift_s, judge_board, parse_board
+from edgeprune.core.formats import RUNTIMES
 from edgeprune.core.target import Target
-from edgeprune.device.connect import PACKAGES, VENV, open_transport
-from edgeprune.device.setup import MODULES
+from edgeprune.device.connect import VENV, open_transport
 from edgeprune.device.transport import SHELL_REMEDY, plain
 from edgeprune.errors import DeviceError
 
@@ -74,8 +74,8 @@ def examine_board(target: Target, host: str | None) -> tuple[str, list[Finding]]
         TargetError: no address is known.
         DeviceError: it cannot be reached, or runs no commands.
     """
-    packages = tuple(name for runtime in target.runtimes for name in PACKAGES[runtime])
-    modules = json.dumps({name: MODULES[name] for name in packages})
+    wanted = {package.name: package.module for name in target.runtimes for package in RUNTIMES[name].packages}
+    packages, modules = tuple(wanted), json.dumps(wanted)
     with closing(open_transport(target.name, host)) as transport:
         local = transport.name == "local"
         usual = [sys.executable] if local else [f"{VENV}/bin/python", "python3"]

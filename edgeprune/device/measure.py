@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from edgeprune.core.answers import each, named, number, text
+from edgeprune.core.formats import RUNTIMES
 from edgeprune.core.measurement import Measurement, Protocol, find_problems, parse_figures
 from edgeprune.core.phone import PhoneState
 from edgeprune.core.sustained import SustainedRun, parse_sustained
-from edgeprune.core.target import RUNTIMES, Target
+from edgeprune.core.target import Target
 from edgeprune.core.windows import Window, parse_probe_window
 from edgeprune.device.agent import ask_agent, call_agent, put_bytes, understood
 from edgeprune.device.connect import Device
@@ -31,7 +32,7 @@ EVALUATION_THREADS = 1
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A model to run on a board; `runtime` is "onnxruntime" or "litert"."""
+    """A model to run on a board; `runtime` is a key of RUNTIMES."""
 
     name: str
     path: Path
@@ -46,7 +47,7 @@ class ModelFile:
     @property
     def file(self) -> str:
         """Its name on the board."""
-        return f"{self.sha256}.{RUNTIMES[self.runtime]}"
+        return f"{self.sha256}.{RUNTIMES[self.runtime].format}"
 
     def to_request(self) -> dict[str, str]:
         """As the agent knows it."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 
+from edgeprune.core.formats import RUNTIMES
 from edgeprune.core.measurement import Conditions, DeviceFacts, Measurement, Protocol, find_problems
 from edgeprune.core.phone import Benchmark, core_mask, parse_benchmark, parse_phone, pick_fastest
 from edgeprune.core.target import FASTEST, Target
@@ -24,7 +25,7 @@ from edgeprune.errors import RemoteError, RuntimeMissing, UsageError
 
 BENCHMARK = "benchmark_model"
 """In adb's home, where the user has put it."""
-RUNTIME = "benchmark_model (TFLite)"
+RUNTIME, FORMAT = "benchmark_model (TFLite)", "tflite"
 CALLS = 2
 SHORT_S = 60.0
 SILENCE_S = 180.0
@@ -102,7 +103,7 @@ def measure_native(
         RemoteError: it fails, or prints nothing that is known; a file of another format.
         DeviceError: anything else that goes wrong there.
     """
-    wrong = [model.path.name for model in models if model.runtime != "litert"]
+    wrong = [model.path.name for model in models if RUNTIMES[model.runtime].format != FORMAT]
     if wrong:
         raise RemoteError(f"{transport.host}: without Python only .tflite files run there; found {wrong[0]}")
     before = collect(transport)

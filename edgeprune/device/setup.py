@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeprune.core.answers import text
+from edgeprune.core.formats import list_packages
 from edgeprune.core.target import Target
 from edgeprune.device.agent import ask_agent, push_agent, understood
 from edgeprune.device.commands import FULL
@@ -34,11 +35,6 @@ from edgeprune.device.transport import Completed, Transport
 from edgeprune.device.wheels import Wheel, fits, name_set, plain_name, read_wheel, wheel_platforms
 from edgeprune.errors import DeviceError, NoSpace, UsageError
 
-MODULES = {
-    "onnxruntime": "onnxruntime",
-    "ai-edge-litert": "ai_edge_litert.interpreter",
-    "tflite-runtime": "tflite_runtime.interpreter",
-}
 FULL_BYTES = 1 << 20
 SILENCE_S = 900.0
 """pip says nothing while it unpacks; on an SD card that takes minutes."""
@@ -254,7 +250,7 @@ def _verify(board: Board, package: str) -> str:
         DeviceError: it does not load.
     """
     transport = board.transport
-    done = transport.run([board.python, "-I", "-c", f"import {MODULES[package]}"], timeout_s=120)
+    done = transport.run([board.python, "-I", "-c", f"import {list_packages()[package].module}"], timeout_s=120)
     if done.exit_code != 0:
         raise DeviceError(f"{transport.host}: {package} is installed but does not load: {_reason(done)}")
     facts = ask_agent(push_agent(transport, board.workspace, board.python), {"command": "facts"}, board.say)

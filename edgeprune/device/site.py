@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from edgeprune.core.doctor import MIN_PYTHON
+from edgeprune.core.formats import RUNTIMES, Package, list_packages
 from edgeprune.core.target import Target
 from edgeprune.device.connect import VENV
 from edgeprune.device.transport import SHELL_REMEDY, Transport, describe_space
@@ -20,8 +21,6 @@ SILENCE_S = 120.0
 OLDEST = ".".join(map(str, MIN_PYTHON))
 VENV_MIB = 30
 """What `python3 -m venv` makes, pip included: 26 MiB with Python 3.11."""
-INSTALLED_MIB = {"onnxruntime": 140, "ai-edge-litert": 120, "tflite-runtime": 70}
-"""Unpacked wheels with what they need, and what Python compiles of them: 112, 97 and 53 MiB of wheels for aarch64."""
 COMPILED = 1.2
 NEWER = tuple(f"python3.{minor}" for minor in range(15, MIN_PYTHON[1] - 1, -1))
 SURVEY = """
@@ -201,7 +200,7 @@ def find_needed(kept: bool, packages: Sequence[str], wheels: Sequence[Wheel] | N
     """Bytes that the packages will take, with the wheels beside them, and the venv unless one is kept."""
     venv = 0 if kept else VENV_MIB << 20
     if wheels is None:
-        return venv + (INSTALLED_MIB[packages[0]] << 20)
+        return venv + (list_packages()[packages[0]].installed_mib << 20)
     return venv + int(sum(wheel.packed_bytes + COMPILED * wheel.unpacked_bytes for wheel in wheels))
 
 
@@ -244,18 +243,22 @@ def choose_all_packages(runtimes: Sequence[str], interpreter: Interpreter, host:
 def choose_packages(runtime: str, interpreter: Interpreter, host: str) -> tuple[str, ...]:
     """What to install for a runtime; the first is the runtime itself.
 
-    onnxruntime has wheels for 64-bit machines only; ai-edge-litert too, from Python 3.10; tflite-runtime ends at
-    Python 3.11 and needs numpy 1.
-
     Raises:
         DeviceError: nothing fits.
     """
-    wide = interpreter.machine in ("aarch64", "x86_64")
-    if runtime == "onnxruntime" and wide:
-        return ("onnxruntime",)
-    if runtime == "litert" and wide and interpreter.version >= (3, 10):
-        return ("ai-edge-litert",)
-    if runtime == "litert" and interpreter.version <= (3, 11):
-        return ("tflite-runtime", "numpy<2")
-    remedy = "use --runtime litert" if runtime == "onnxruntime" else "use an older Python or a 64-bit system"
+    package = _find_package(runtime, interpreter)
+    if package:
+        return (package.name, *package.beside)
+    others = [name for name in RUNTIMES if _find_package(name, interpreter)]
+    remedy = f"use --runtime {others[0]}" if others else "use an older Python or a 64-bit system"
     raise DeviceError(f"{host}: there is no {runtime} for {interpreter.describe()}; {remedy}")
+
+
+def _find_package(runtime: str, interpreter: Interpreter) -> Package | None:
+    """The package of a runtime that has wheels for an interpreter."""
+    is_wide = interpreter.machine in ("aarch64", "x86_64")
+    for package in RUNTIMES[runtime].packages:
+        oldest, newest = package.pythons
+        if oldest <= interpreter.version[:2] <= newest and (is_wide or not package.needs_64_bits):
+            return package
+    return None

@@ -11,7 +11,8 @@ from torch.fx import GraphModule
 
 from edgeprune.exporting.bisect import LIMIT_DB, Bisection, bisect_artifacts, bisect_kernels
 from edgeprune.exporting.bisect_program import bisect_program
-from edgeprune.exporting.parity import INTEGER_KERNELS, KERNELS, TOLERANCES
+from edgeprune.exporting.formats import find_format
+from edgeprune.exporting.parity import INTEGER_KERNELS, TOLERANCES
 
 Key = tuple[str, str, str]
 """Role, format and precision of a file."""
@@ -35,7 +36,7 @@ def find_bisectors(
         name = f"{role}: {file_format} fp32 -> {file_format} {precision}"
         found[name] = partial(bisect_artifacts, reference, path, limit_db=limit_db)
     if precision in INTEGER_KERNELS:
-        limit_db = KERNELS[file_format].sqnr_db or LIMIT_DB
+        limit_db = find_format(file_format).kernels.sqnr_db or LIMIT_DB
         name = f"{role}: {file_format} {precision} reference kernels -> optimised kernels"
         found[name] = partial(bisect_kernels, path, limit_db=limit_db)
     return found

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import inf, isfinite
 from pathlib import Path
 
+import numpy as np
+
 from edgeprune.core.mixed import MixedProblem, choose_floats
 from edgeprune.errors import ExportError
 from edgeprune.exporting.feeds import Feeds, find_feeds
+from edgeprune.exporting.files import write_file
+from edgeprune.exporting.formats import Made
 from edgeprune.exporting.prices import Pricer, pose_problem, price_nothing
-from edgeprune.exporting.static import Settings, Trials
+from edgeprune.exporting.static import Settings, Static, Trials, tune
 from edgeprune.exporting.weights import WeightLayer, read_layers, read_nodes
 
 COARSE_DB, FINE_DB, MOST_DB = 3, 1, 42
@@ -108,6 +113,21 @@ def mix(trials: Trials, settings: Settings, wishes: Wishes) -> Mixed:
         predicted_ms=problem.cost(chosen) if isfinite(problem.budget) else None,
         activation_bytes=problem.activation_bytes(chosen),
     )
+
+
+def make_mixed(static: Static, scheme: str, rows: np.ndarray, wishes: Wishes, target: Path) -> Made:
+    """Write a file of mixed precision, made and judged on `rows` `[N, ...]`; `scheme` says how its integers are held.
+
+    Raises:
+        ExportError: as :func:`mix`, or it cannot be written.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        trials = Trials(static, rows, Path(folder))
+        tuned = tune(trials)
+        mixed = mix(trials, tuned.settings, wishes)
+    write_file(target, mixed.content)
+    told = f"{scheme}; {tuned.settings.describe()}; {mixed.describe()}"
+    return Made(told, mixed.predicted_ms, mixed.activation_bytes)
 
 
 def find_choice(problem: MixedProblem, is_accurate: Callable[[tuple[bool, ...]], bool]) -> tuple[bool, ...] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,10 +13,9 @@ import numpy as np
 from edgeprune.core.ranges import BINS, Histogram, Range
 from edgeprune.core.rounding import Moments
 from edgeprune.exporting.foreign import foreign
+from edgeprune.exporting.formats import Values, look_inside
 from edgeprune.exporting.weights import PaddedWindow, WeightLayer
 
-Values = Mapping[str, np.ndarray]
-"""Name of a tensor to its value for one row, `[1, ...]`."""
 COUNTED = 16384
 """Values of a tensor that are counted of each row, at places drawn once; the extremes are over all of them."""
 TINY = 1e-30
@@ -78,49 +77,7 @@ def count_values(path: Path, row: np.ndarray) -> int:
 
 def run_rows(path: Path, rows: np.ndarray) -> Iterator[Values]:
     """Every float tensor of a file for each row in turn; valid until the next row."""
-    return {".onnx": _run_onnx, ".tflite": _run_tflite}[path.suffix](path, rows)
-
-
-def _run_onnx(path: Path, rows: np.ndarray) -> Iterator[Values]:
-    import onnx
-    import onnxruntime
-
-    model = onnx.load(path)
-    graph = onnx.shape_inference.infer_shapes(model).graph
-    real = {one.name for one in (*graph.value_info, *graph.output) if one.type.tensor_type.elem_type == 1}
-    names = [name for node in graph.node for name in node.output if name in real]
-    known = {one.name for one in model.graph.output}
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in known)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    feed = model.graph.input[0].name
-    for row in rows:
-        yield {feed: row[None], **dict(zip(names, session.run(names, {feed: row[None]}), strict=True))}
-
-
-def _run_tflite(path: Path, rows: np.ndarray) -> Iterator[Values]:
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-    interpreter = Interpreter(
-        model_content=path.read_bytes(),
-        num_threads=1,
-        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-        experimental_preserve_all_tensors=True,
-    )
-    interpreter.allocate_tensors()
-    (feed,) = (one["index"] for one in interpreter.get_input_details())
-    computed = {int(index) for one in interpreter._get_ops_details() for index in one["outputs"]} | {feed}
-    names = {
-        one["index"]: one["name"]
-        for one in interpreter.get_tensor_details()
-        if one["index"] in computed and one["dtype"] == np.float32
-    }
-    for row in rows:
-        interpreter.set_tensor(feed, row[None])
-        interpreter.invoke()
-        yield {name: interpreter.get_tensor(index) for index, name in names.items()}
+    return look_inside(path).run_rows(path, rows)
 
 
 def _find_extremes(runs: Iterable[Values]) -> dict[str, Range]:

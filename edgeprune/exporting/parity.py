@@ -16,7 +16,8 @@ from edgeprune.core.sqnr import Channel, find_weakest_channel, measure_sqnr_db
 from edgeprune.errors import EdgepruneError, ParityError, RecipeError
 from edgeprune.exporting.artifacts import check_artifact
 from edgeprune.exporting.checks import run_torch
-from edgeprune.exporting.runners import RUNNERS
+from edgeprune.exporting.formats import find_format
+from edgeprune.exporting.runners import run_file
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,6 @@ TOLERANCES = {
     ),
 }
 """Kind of link to its default limits."""
-KERNELS = {"onnx": TOLERANCES["kernels"], "tflite": TOLERANCES["xnnpack"]}
-"""Format to the limits between reference and optimised kernels."""
 INTEGER_KERNELS = ("int8", "mixed")
 """Precisions whose files run in kernels of their own."""
 
@@ -258,16 +257,16 @@ class _Rows:
 
 def _compare_one(artifact: Artifact, path: Path, rows: _Rows) -> tuple[Parity, ...]:
     """The links to one artifact, whose output is added to those of the rows."""
-    role, key, run = artifact.role, (artifact.format, artifact.precision), RUNNERS[artifact.format]
+    role, key = artifact.role, (artifact.format, artifact.precision)
     integers, outputs = artifact.precision in INTEGER_KERNELS, rows.outputs
-    output = run(path, rows.inputs, optimised=not integers)
+    output = run_file(path, rows.inputs, optimised=not integers)
     source = (artifact.format, "fp32") if (artifact.format, "fp32") in outputs else ("torch", "")
     link = f"{role}: {' '.join(source).strip()} -> {' '.join(key)}"
     links = [compare_outputs(link, outputs[source], output, TOLERANCES[artifact.precision], rows.judge)]
     outputs[key] = output
     if integers and rows.same_processor:
-        kernels, optimised = f"{role}: {' '.join(key)} reference kernels -> optimised kernels", run(path, rows.inputs)
-        links.append(compare_outputs(kernels, output, optimised, KERNELS[artifact.format], rows.judge))
+        link, optimised = f"{role}: {' '.join(key)} reference kernels -> optimised kernels", run_file(path, rows.inputs)
+        links.append(compare_outputs(link, output, optimised, find_format(artifact.format).kernels, rows.judge))
     return tuple(links)
 
 

@@ -15,7 +15,8 @@ from edgeprune.core.layers import JOIN, LayerShape, describe_linear
 from edgeprune.core.mixed import Merge, MixedProblem, Output, QuantizedLayer
 from edgeprune.exporting.feeds import Feeds
 from edgeprune.exporting.foreign import foreign
-from edgeprune.exporting.observe import Values, run_rows
+from edgeprune.exporting.formats import Values
+from edgeprune.exporting.observe import run_rows
 from edgeprune.exporting.weights import WeightLayer, read_nodes
 
 PairCosts = tuple[tuple[float, float], tuple[float, float]]

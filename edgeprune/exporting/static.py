@@ -6,6 +6,7 @@ The error is that of the model's output on calibration rows that nothing was fit
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from edgeprune.errors import ExportError
 from edgeprune.exporting.files import write_file
 from edgeprune.exporting.metadata import embed_metadata, read_metadata
 from edgeprune.exporting.observe import Observed, count_values, observe
+from edgeprune.exporting.runners import run_file
 from edgeprune.exporting.streams import Raises, choose_raises, equalise, find_streams
 from edgeprune.exporting.weights import Changes, WeightLayer, change_weights, read_layers
 
@@ -64,15 +66,15 @@ STEPS = (
 
 @dataclass(frozen=True)
 class Static:
-    """A static quantizer: `quantize(float file, ranges, floats)` gives a file's content, `run(file, rows)` its outputs.
+    """A static quantizer: `quantize(float file, ranges, floats)` gives a file's content.
 
     Operators named in `floats` stay in float. Weights go to the integers -`levels` to `levels`, one scale per output
-    channel.
+    channel. Its files are judged in this processor's `optimised` kernels, or in reference ones.
     """
 
     source: Path
     quantize: Callable[[Path, Mapping[str, Range], Collection[str]], bytes]
-    run: Callable[[Path, np.ndarray], np.ndarray]
+    optimised: bool
     levels: int
 
 
@@ -118,6 +120,18 @@ def tune(trials: Trials) -> Tuned:
     return Tuned(content, chosen, sqnr_db, plain_db)
 
 
+def write_tuned(static: Static, rows: np.ndarray, target: Path) -> str:
+    """Write the best file for `rows` `[N, ...]`, and say how it was made.
+
+    Raises:
+        ExportError: as :func:`tune`, or it cannot be written.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        tuned = tune(Trials(static, rows, Path(folder)))
+    write_file(target, tuned.content)
+    return tuned.describe()
+
+
 class Trials:
     """Files of one net by settings, quantized for `rows` `[N, ...]`: fitted to three quarters, judged on the rest.
 
@@ -158,7 +172,7 @@ class Trials:
         Raises:
             ExportError: the file does not run.
         """
-        return measure_sqnr_db(self._wanted, self.static.run(self.write("judged", content), self.judged))
+        return measure_sqnr_db(self._wanted, self._run(self.write("judged", content)))
 
     def write(self, name: str, content: bytes) -> Path:
         """A file in the folder."""
@@ -175,7 +189,10 @@ class Trials:
 
     @cached_property
     def _wanted(self) -> np.ndarray:
-        return self.static.run(self.static.source, self.judged)
+        return self._run(self.static.source)
+
+    def _run(self, path: Path) -> np.ndarray:
+        return run_file(path, self.judged, self.static.optimised)
 
     def _base(self, equalised: bool) -> tuple[Path, tuple[WeightLayer, ...], Observed]:
         """The float file, its layers, and what flows through it."""

@@ -15,18 +15,19 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from edgeprune.core.artifact import Artifact, name_artifact
+from edgeprune.core.formats import FORMATS, MIXED
 from edgeprune.core.limits import STATED_BYTES, Costs
 from edgeprune.core.metric import TOP1
 from edgeprune.core.shipping import is_within, quality_limits
-from edgeprune.core.target import AUTO, FORMAT_PRECISIONS, MIXED
+from edgeprune.core.target import AUTO
 from edgeprune.errors import ExportError
-from edgeprune.exporting.artifacts import ExportRequest, build_artifacts, place_artifact
+from edgeprune.exporting.artifacts import build_artifacts, place_artifact
 from edgeprune.exporting.files import sha256_of
+from edgeprune.exporting.formats import find_format
 from edgeprune.exporting.mixed import Wishes
 from edgeprune.exporting.parity import TOLERANCES, Judge, compare_outputs
-from edgeprune.exporting.runners import RUNNERS, run_onnx
-from edgeprune.exporting.schemes import find_scheme
-from edgeprune.exporting.tflite import TfliteForm
+from edgeprune.exporting.request import ExportRequest, Form, Processor
+from edgeprune.exporting.runners import run_file
 from edgeprune.graph.costs import count_net
 from edgeprune.graph.groups import find_groups
 from edgeprune.graph.storage import load_model
@@ -90,12 +91,13 @@ def build_format(job: Job, program: GraphModule, files: Files, file_format: str)
         directory=files.directory,
         role=files.role,
         formats=(file_format,),
-        precisions=tuple(one for one in files.precisions if one in FORMAT_PRECISIONS[file_format]),
+        precisions=tuple(one for one in files.precisions if one in FORMATS[file_format].precisions),
         calibration=_inputs_only(job.recipe.calibration_data()),
-        scheme=find_scheme(job.target.int8_scheme, facts.machine, facts.cpu_flags),
+        int8_scheme=job.target.int8_scheme,
+        processor=Processor(facts.machine, facts.cpu_flags),
         origin=_origin(job, files.role),
         tuned=files.tuned,
-        form=TfliteForm(nhwc=job.target.input_layout == "nhwc", integers=job.target.io == "integer"),
+        form=Form(nhwc=job.target.input_layout == "nhwc", integers=job.target.io == "integer"),
         wishes=files.wishes,
         has_float=files.has_float,
     )
@@ -156,7 +158,8 @@ def export(job: Job) -> dict[str, Any]:
     check_artifacts_(checked, nets, originals)
     check_artifacts_(checked, nets, made)
     is_accurate = make_judge(job)
-    always = wants_mixed(job.target.precision, _is_int8_right(job, checked, is_accurate))
+    held = FORMATS[job.planned.format].precisions
+    always = wants_mixed(job.target.precision, _is_int8_right(job, checked, is_accurate)) if MIXED in held else None
     if always is not None:
         wishes = Wishes(
             accurate=partial(_is_right, job, is_accurate),
@@ -276,9 +279,9 @@ def _find_judge(job: Job) -> tuple[Callable[[Path, np.ndarray], np.ndarray], int
     """What runs files to judge them here, and on how many inputs: kernels of this machine may saturate where those of
     another processor do not, so that files for a board are judged in slow reference kernels.
     """
-    if job.planned.format == "onnx" and job.facts.host_key:
-        return partial(run_onnx, optimised=False), REFERENCE_ROWS
-    return RUNNERS[job.planned.format], REMOTE_ROWS
+    if find_format(job.planned.format).saturates and job.facts.host_key:
+        return partial(run_file, optimised=False), REFERENCE_ROWS
+    return run_file, REMOTE_ROWS
 
 
 def evaluation_rows(job: Job, most: int | None) -> tuple[np.ndarray, np.ndarray]:

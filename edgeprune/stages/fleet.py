@@ -13,7 +13,6 @@ from edgeprune.core.document import Figures, gate_figures
 from edgeprune.core.fleet import WORST, BoardLatency, choose_deciding, describe_state, find_unlike, judge_board
 from edgeprune.core.gate import QUALITY_METRICS, Gate, GateResult, decide, judge
 from edgeprune.core.measurement import DeviceFacts
-from edgeprune.core.shipping import FORMAT_RUNTIMES
 from edgeprune.device.connect import Device, open_device
 from edgeprune.device.energy import add_energy, check_meter, measure_energy
 from edgeprune.device.fleet import AT_ONCE, Answer, ask_boards
@@ -110,7 +109,7 @@ def _ask(job: Job, fleet: Fleet, chosen: Mapping[str, Figures], metrics: set[str
 
 def _model_file(job: Job, name: str, figures: Figures) -> ModelFile:
     artifact = figures.artifact
-    return ModelFile(name, job.run.file(artifact.path), artifact.sha256, FORMAT_RUNTIMES[artifact.format])
+    return ModelFile(name, job.run.file(artifact.path), artifact.sha256, figures.measurement.runtime)
 
 
 def _evaluate(

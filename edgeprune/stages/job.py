@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprune.core.candidates import WidthRule, candidate_widths, find_nearest_width, is_joint
 from edgeprune.core.document import budget_gates
+from edgeprune.core.formats import FORMATS, RUNTIMES, find_runtime
 from edgeprune.core.gate import Gate, settle_gates
 from edgeprune.core.layers import PROBED, Layer, find_joins, gather_beside
 from edgeprune.core.limits import Limits, read_limits
 from edgeprune.core.measurement import DeviceFacts, parse_device_facts
 from edgeprune.core.metric import Metric, parse_metric
 from edgeprune.core.runtime_faults import check_runtime
-from edgeprune.core.target import AUTO, RUNTIMES, Target, suggest
+from edgeprune.core.target import AUTO, Target, suggest
 from edgeprune.errors import DeviceError, RecipeError, RunError, TargetError
 from edgeprune.run import Run, open_run, preview_run, read_json
 from edgeprune.shipped import load_gates, load_target
@@ -124,9 +125,21 @@ class Job:
         return dict(read_json(path))
 
     @property
+    def baseline_runtime(self) -> str:
+        """The runtime of the unpruned fp32 file that all is held against."""
+        return self.chosen.get("baseline", self.target.runtime)
+
+    @property
     def baseline_format(self) -> str:
         """The format of the unpruned fp32 file that all is held against."""
-        return RUNTIMES[self.chosen.get("baseline", self.target.runtime)]
+        return RUNTIMES[self.baseline_runtime].format
+
+    def runtime_of(self, file_format: str) -> str | None:
+        """The runtime that runs files of a format on the board: what is planned for if it does, else the first that is
+        there; None where none is.
+        """
+        names = dict.fromkeys((self.planned.runtime, self.baseline_runtime, *RUNTIMES))
+        return find_runtime(file_format, filter(self.device.runtime_version, names))
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -143,7 +156,7 @@ class Job:
     @cached_property
     def formats(self) -> tuple[str, ...]:
         """File formats that can be made here."""
-        return ("onnx", "tflite") if importlib.util.find_spec("litert_torch") else ("onnx",)
+        return tuple(name for name, one in FORMATS.items() if importlib.util.find_spec(one.made_by))
 
     @property
     def estimated(self) -> bool:
@@ -315,8 +328,10 @@ def check_request(job: Job) -> None:
             f"target {target.name}: runtime auto is chosen on the board, and none is known; give --host, or --runtime"
         )
     if target.runtime != AUTO and target.format not in job.formats:
+        needed = FORMATS[target.format]
+        install = f"edgeprune[{needed.extra}]" if needed.extra else "edgeprune"
         raise TargetError(
-            f"target {target.name}: runtime {target.runtime} needs TFLite; `pip install 'edgeprune[tflite]'`"
+            f"target {target.name}: runtime {target.runtime} needs {needed.title}; `pip install '{install}'`"
         )
     if not job.run.finished("trace"):
         job.recipe  # noqa: B018  loads it: a broken recipe is told at once

@@ -16,14 +16,16 @@ from edgeprune.core.artifact import Artifact
 from edgeprune.core.candidates import draw_variants, probe_shapes
 from edgeprune.core.confidence import safe_budget_ms, spread_of_interval
 from edgeprune.core.correction import Correction, MeasuredNet, fit_correction
+from edgeprune.core.formats import RUNTIMES, find_runtime
 from edgeprune.core.latency import ESTIMATED, FOREIGN, LatencyTable, describe_net, parse_table, render_table
 from edgeprune.core.limits import count_costs, stated_bytes
 from edgeprune.core.loop import AIM, Goal, choose_fitting, describe_tries, fit_to_budget
 from edgeprune.core.plan import GroupPlan, PruningPlan, explain_width, parse_plan
 from edgeprune.core.planner import Choice, Problem, choose_widths, find_fastest, predict_ms, trace_front
 from edgeprune.core.reach import Reach, check_reach
-from edgeprune.core.shipping import FORMAT_RUNTIMES, choose_planned
-from edgeprune.core.target import AUTO, RUNTIMES
+from edgeprune.core.shipping import choose_planned
+from edgeprune.core.target import AUTO
+from edgeprune.device.measure import ModelFile
 from edgeprune.errors import ExportError
 from edgeprune.graph.costs import list_shapes
 from edgeprune.graph.surgery import apply_plan
@@ -107,9 +109,12 @@ def _choose_plan(job: Job) -> None:
         return
     precisions = ("fp32", "int8") if target.precision == AUTO else (target.fitted_precision,)
     files = {
-        (FORMAT_RUNTIMES[one.format], one.precision): job.run.path(one.path) for one in _build_open(job, precisions)
+        (runtime, artifact.precision): job.run.path(artifact.path)
+        for runtime, artifacts in _build_open(job, precisions).items()
+        for artifact in artifacts
     }
-    settled = dict(time_nets(job, {" ".join(key): path for key, path in files.items()}).latency_ms)
+    nets = [ModelFile.of(path, runtime, f"{runtime} {held}") for (runtime, held), path in files.items()]
+    settled = dict(time_nets(job, nets).latency_ms)
     latency_ms = {key: settled[" ".join(key)] for key in files}
     runtime, precision = choose_planned(latency_ms, precisions)
     baseline, _ = choose_planned(latency_ms, ("fp32",))
@@ -120,17 +125,18 @@ def _choose_plan(job: Job) -> None:
     job.detail(f"unpruned: {told}; planning for {runtime} {asked}")
 
 
-def _build_open(job: Job, precisions: Sequence[str]) -> list[Artifact]:
-    """The unpruned net in fp32 and in some precisions, for each open runtime that the board has."""
-    built, problems = list[Artifact](), list[str]()
+def _build_open(job: Job, precisions: Sequence[str]) -> dict[str, tuple[Artifact, ...]]:
+    """The unpruned net in fp32 and in some precisions, by each open runtime that the board has."""
+    built, problems = dict[str, tuple[Artifact, ...]](), list[str]()
     for runtime in job.target.runtimes:
-        file_format = RUNTIMES[runtime]
+        file_format = RUNTIMES[runtime].format
         if len(job.target.runtimes) > 1 and (file_format not in job.formats or not job.device.runtime_version(runtime)):
             problems.append(f"{runtime} is not here or not on the board")
             continue
         files = Files(job.run.directory, "original", (file_format,), tuple(dict.fromkeys(("fp32", *precisions))))
         try:
-            built += build_format(job, job.original, files, file_format)
+            same = find_runtime(file_format, built)
+            built[runtime] = built[same] if same else build_format(job, job.original, files, file_format)
         except ExportError as exc:
             problems.append(f"{runtime}: {exc}")
     if not built:
@@ -199,7 +205,8 @@ def unpruned_file(job: Job) -> str:
 def measure_beside_original(job: Job, originals: Sequence[Artifact], files: Mapping[str, Path]) -> NetTimes:
     """Latency of nets that take turns with the unpruned fp32 one, which is called "baseline"."""
     baseline = next(one for one in originals if one.format == job.baseline_format)
-    return time_nets(job, {"baseline": job.run.file(baseline.path), **files})
+    unpruned = ModelFile.of(job.run.file(baseline.path), job.baseline_runtime, "baseline")
+    return time_nets(job, [unpruned, *(ModelFile.of(path, job.planned.runtime, name) for name, path in files.items())])
 
 
 def read_table(job: Job) -> LatencyTable:

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from edgeprune.core.artifact import Artifact
-from edgeprune.core.shipping import FORMAT_RUNTIMES
-from edgeprune.core.target import RUNTIMES
+from edgeprune.core.formats import find_runtime
 from edgeprune.device.energy import add_energy, measure_energy
 from edgeprune.device.measure import ModelFile, evaluate_model, measure_models
-from edgeprune.exporting.parity import KERNELS, TOLERANCES, Judge, Parity, check_parity, compare_outputs
-from edgeprune.exporting.runners import RUNNERS, fit_inputs
+from edgeprune.exporting.formats import format_of
+from edgeprune.exporting.parity import TOLERANCES, Judge, Parity, check_parity, compare_outputs
+from edgeprune.exporting.runners import fit_inputs, run_file
 from edgeprune.run import write_json
 from edgeprune.stages.artifacts import PARITY_ROWS, REMOTE_ROWS, evaluation_rows, judge_rows
 from edgeprune.stages.chain import parity_row
@@ -29,11 +29,8 @@ def measure(job: Job) -> dict[str, Any]:
     Raises:
         ParityError: the file that is to ship, or the baseline, computes something else on the device than here.
     """
-    runtimes = {runtime for runtime in RUNTIMES if job.device.runtime_version(runtime)}
     refused = read_refused(job)
-    artifacts = [
-        one for one in read_artifacts(job) if FORMAT_RUNTIMES[one.format] in runtimes and one.name not in refused
-    ]
+    artifacts = [one for one in read_artifacts(job) if job.runtime_of(one.format) and one.name not in refused]
     models = {one.name: model_file(job, one) for one in artifacts}
     precisions = {one.name: one.precision for one in artifacts}
     remote = bool(job.device.facts.host_key)
@@ -54,7 +51,7 @@ def measure(job: Job) -> dict[str, Any]:
             judge = judge_rows(job, targets[:PARITY_ROWS])
             links[name] = _device_link(model, precisions[name], inputs[:PARITY_ROWS], outputs[:PARITY_ROWS], judge)
     broken = find_broken(links, find_needed(job))
-    skipped = sorted({FORMAT_RUNTIMES[file_format] for file_format in job.formats} - runtimes)
+    skipped = sorted(str(find_runtime(one)) for one in job.formats if job.runtime_of(one) is None)
     return {
         "quality": quality,
         "samples": len(inputs),
@@ -86,14 +83,15 @@ def model_file(job: Job, artifact: Artifact) -> ModelFile:
     Raises:
         RunError: it is gone, or was changed since it was exported.
     """
-    return ModelFile(artifact.name, job.run.file(artifact.path), artifact.sha256, FORMAT_RUNTIMES[artifact.format])
+    runtime = job.runtime_of(artifact.format) or job.planned.runtime
+    return ModelFile(artifact.name, job.run.file(artifact.path), artifact.sha256, runtime)
 
 
 def _device_link(
     model: ModelFile, precision: str, inputs: np.ndarray, outputs: np.ndarray, judge: Judge | None = None
 ) -> Parity:
     """The same file on the device and here; kernels that only round differently may be a step apart in each channel."""
-    here, tolerance = RUNNERS[RUNTIMES[model.runtime]](model.path, inputs), TOLERANCES[precision]
+    here, tolerance = run_file(model.path, inputs), TOLERANCES[precision]
     if precision not in ("fp32", "fp16"):
-        tolerance = replace(tolerance, channel_db=KERNELS[RUNTIMES[model.runtime]].channel_db)
+        tolerance = replace(tolerance, channel_db=format_of(model.path).kernels.channel_db)
     return compare_outputs(f"{model.name}: here -> on the device", here, outputs, tolerance, judge)

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edgeprune.core.layers import LayerShape, join_ends
-from edgeprune.device.measure import ProbeSettings
+from edgeprune.device.measure import ModelFile, ProbeSettings
 from edgeprune.errors import ExportError
 from edgeprune.exporting.prices import NetShapes, PairCosts, Prices
-from edgeprune.exporting.probes.build import CONVERSIONS, PRECISIONS, write_probes
+from edgeprune.exporting.probes import CONVERSIONS, PRECISIONS, write_probes
 from edgeprune.run import write_json
 from edgeprune.stages.job import Job
 from edgeprune.stages.timing import EMPTY, LEAST_MS, choose_references, shapes_alone, time_nets, time_probes
@@ -75,7 +75,8 @@ def _price_join(times: Times, shape: LayerShape) -> PairCosts:
 
 def _measure_whole(job: Job, files: Mapping[str, Path]) -> tuple[float, float]:
     """What the whole net takes in float and in int8."""
-    latency_ms = time_nets(job, {precision: files[precision] for precision in PRECISIONS}).latency_ms
+    nets = [ModelFile.of(files[precision], job.planned.runtime, precision) for precision in PRECISIONS]
+    latency_ms = time_nets(job, nets).latency_ms
     return latency_ms["fp32"], latency_ms["int8"]
 
 

@@ -26,7 +26,7 @@ from edgeprune.core.refine import Surprises, find_uncertain, note_surprises, pre
 from edgeprune.core.windows import SteadyLatency
 from edgeprune.device.measure import ProbeSettings
 from edgeprune.errors import ProfileError
-from edgeprune.exporting.probes.build import write_probes
+from edgeprune.exporting.probes import write_probes
 from edgeprune.run import write_atomic
 from edgeprune.shipped import cache_dir
 from edgeprune.stages.job import Job

@@ -10,7 +10,6 @@ from typing import TypeVar
 
 from edgeprune.core.layers import LayerShape, join_ends
 from edgeprune.core.measurement import Measurement, Protocol, find_neighbours
-from edgeprune.core.shipping import FORMAT_RUNTIMES
 from edgeprune.core.windows import SteadyLatency, Window, fit_common_speed
 from edgeprune.device.measure import ModelFile, ProbeSettings, measure_models, measure_probes
 from edgeprune.errors import ProfileError
@@ -46,15 +45,14 @@ class NetTimes:
     problems: tuple[str, ...] = ()
 
 
-def time_nets(job: Job, files: Mapping[str, Path]) -> NetTimes:
+def time_nets(job: Job, nets: Sequence[ModelFile]) -> NetTimes:
     """Latency in ms of whole nets by name, of untrained ones too; the first is measured twice.
 
     Raises:
         DeviceError: the device cannot be reached or does not run them.
         ProfileError: the same net, measured twice, is not the same, and the run does not allow a busy board.
     """
-    models = [ModelFile.of(path, FORMAT_RUNTIMES[path.suffix[1:]], name) for name, path in files.items()]
-    models.append(replace(models[0], name=TWIN))
+    models = [*nets, replace(nets[0], name=TWIN)]
     windows: dict[str, tuple[Window, ...]] = {model.name: () for model in models}
     problems: tuple[str, ...] = ()
     protocol = _shorten(job.target.protocol)
@@ -63,7 +61,7 @@ def time_nets(job: Job, files: Mapping[str, Path]) -> NetTimes:
         windows = {name: windows[name] + _number(measured[name], number) for name in windows}
         problems += tuple(find_neighbours(measured[TWIN].conditions))
         steady = fit_common_speed(windows)
-        gap = abs(steady[TWIN].latency_ms / steady[models[0].name].latency_ms - 1)
+        gap = abs(steady[TWIN].latency_ms / steady[nets[0].name].latency_ms - 1)
         if gap <= TWIN_TOLERANCE:
             break
         job.detail(f"the same net twice in turn: {gap:.1%} apart; measuring on")
@@ -73,7 +71,7 @@ def time_nets(job: Job, files: Mapping[str, Path]) -> NetTimes:
             f"sessions ({TWIN_TOLERANCE:.0%} at most): something else works on the board; stop it and run the same "
             "command again, or add --allow-busy"
         )
-    return NetTimes({name: steady[name].latency_ms for name in files}, gap, tuple(dict.fromkeys(problems)))
+    return NetTimes({net.name: steady[net.name].latency_ms for net in nets}, gap, tuple(dict.fromkeys(problems)))
 
 
 def _shorten(protocol: Protocol) -> Protocol:
@@ -94,7 +92,7 @@ def time_probes(
     Raises:
         DeviceError: the device cannot be reached or does not run them.
     """
-    models = {key: ModelFile.of(path, FORMAT_RUNTIMES[path.suffix[1:]]) for key, path in files.items()}
+    models = {key: ModelFile.of(path, job.planned.runtime) for key, path in files.items()}
     named = replace(settings, references=tuple({models[key].name for key in references}))
     windows = measure_probes(job.device, list(models.values()), job.target.threads, named, job.detail)
     steady = fit_common_speed(windows)

@@ -11,7 +11,7 @@ from typing import Any
 from edgeprune.core.document import REPORT_VERSION, Figures, describe_conditions
 from edgeprune.core.gate import QUALITY_METRICS, decide
 from edgeprune.core.measurement import find_ratio
-from edgeprune.core.shipping import FORMAT_RUNTIMES, Candidates
+from edgeprune.core.shipping import Candidates
 from edgeprune.core.target import AUTO
 from edgeprune.report.junit import render_junit
 from edgeprune.report.page import render_page
@@ -118,7 +118,7 @@ def build_report(job: Job, figures: Mapping[str, Figures], candidates: Candidate
 
 
 def _describe_runtime(figures: Figures) -> str:
-    return f"{FORMAT_RUNTIMES[figures.artifact.format]} {figures.measurement.runtime_version}"
+    return f"{figures.measurement.runtime} {figures.measurement.runtime_version}"
 
 
 def _choice_notes(job: Job, candidates: Candidates, result: Figures) -> list[str]:

@@ -9,7 +9,7 @@ from edgeprune_agent.events import Events
 from edgeprune_agent.files import sweep
 from edgeprune_agent.power import find_meter
 from edgeprune_agent.prepare import set_back_left
-from edgeprune_agent.runtimes import find_runtimes
+from edgeprune_agent.runtimes import find_versions
 
 
 def facts(request: dict[str, Any], root: str, events: Events) -> None:
@@ -17,4 +17,4 @@ def facts(request: dict[str, Any], root: str, events: Events) -> None:
     sweep()
     set_back_left(root)
     found = find_meter(root)
-    events.emit("result", **read_facts(root), runtimes=find_runtimes(), power_meter=found.name if found else None)
+    events.emit("result", **read_facts(root), runtimes=find_versions(), power_meter=found.name if found else None)

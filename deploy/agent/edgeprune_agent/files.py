@@ -1,8 +1,8 @@
 """Files in the agent's own folder: named by their sha256 and checked against it.
 
-models/SHA256.onnx, .tflite    models that were pushed
-incoming/SHA256.zip            an archive of models, on its way
-arrays/SHA256.npy              inputs that were pushed, and outputs to fetch
+models/SHA256.FORMAT    models that were pushed
+incoming/SHA256.zip     an archive of models, on its way
+arrays/SHA256.npy       inputs that were pushed, and outputs to fetch
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from typing import Any
 
 from edgeprune_agent.errors import AgentError, first_line
 from edgeprune_agent.events import Events
+from edgeprune_agent.runtimes import list_formats
 
 KEEP_S = 3 * 86400
 """Files that no request named for so long are removed."""
-NAME = re.compile(r"[0-9a-f]{64}\.(onnx|tflite|npy|zip)")
-FOLDERS = {"onnx": "models", "tflite": "models", "npy": "arrays", "zip": "incoming"}
+NAME = re.compile(r"[0-9a-f]{64}\.([a-z0-9]{1,16})")
+FOLDERS = {"npy": "arrays", "zip": "incoming"}
+"""Suffix to the folder of such files, beside those of models."""
 
 
 def home() -> Path:
@@ -38,9 +40,10 @@ def find_place(name: object) -> Path:
         AgentError: the name is no such name.
     """
     match = NAME.fullmatch(name) if isinstance(name, str) else None
-    if match is None:
-        raise AgentError("request", f"{name!r} is no file name; expected SHA256.onnx, .tflite, .npy or .zip")
-    return home() / FOLDERS[match.group(1)] / match.group()
+    folders = {**dict.fromkeys(list_formats(), "models"), **FOLDERS}
+    if match is None or match.group(1) not in folders:
+        raise AgentError("request", f"{name!r} is no file name; expected SHA256.{' or .'.join(folders)}")
+    return home() / folders[match.group(1)] / match.group()
 
 
 def check_hash(content: bytes, name: str) -> bytes:

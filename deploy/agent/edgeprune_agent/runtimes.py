@@ -1,24 +1,25 @@
-"""The inference runtimes of a board, behind one face."""
+"""The inference runtimes of a board, behind one face: each is a module `runtime_NAME` of this package.
+
+Such a module has FORMAT, the suffix of its files, PACKAGES, which provide it (the preferred one first, each with what
+is imported of it), and `load(module, model, request)`, which gives a Loaded. It may have `share_nodes(module, path,
+request)`, what share of the nodes each of its execution providers ran, and `profile_nodes(module, path, request,
+events)`, what each node takes.
+"""
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.metadata
+import pkgutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import edgeprune_agent
 from edgeprune_agent.errors import AgentError, first_line
-from edgeprune_agent.providers import find_shares, make_session
-from edgeprune_agent.shapes import settle_shapes
 
-PROVIDERS = {"onnxruntime": ("onnxruntime",), "litert": ("ai-edge-litert", "tflite-runtime")}
-"""Packages that provide a runtime, the preferred one first."""
-MODULES = {
-    "onnxruntime": "onnxruntime",
-    "ai-edge-litert": "ai_edge_litert.interpreter",
-    "tflite-runtime": "tflite_runtime.interpreter",
-}
+PREFIX = "runtime_"
 
 
 class Loaded(NamedTuple):
@@ -33,183 +34,84 @@ class Loaded(NamedTuple):
     shapes: dict[str, tuple[int, ...]]
 
 
-def find_runtimes() -> dict[str, str]:
+def list_runtimes() -> list[str]:
+    """Names of the runtimes that this agent knows."""
+    modules = (one.name for one in pkgutil.iter_modules(edgeprune_agent.__path__))
+    return [name[len(PREFIX) :] for name in modules if name.startswith(PREFIX)]
+
+
+def find_runtime(name: object) -> Any:
+    """The module of this package for a runtime.
+
+    Raises:
+        AgentError: there is none.
+    """
+    known = list_runtimes()
+    if name not in known:
+        raise AgentError("request", f"unknown runtime {name!r}; expected {' or '.join(known)}")
+    return importlib.import_module(f"edgeprune_agent.{PREFIX}{name}")
+
+
+@functools.lru_cache(maxsize=None)
+def list_formats() -> tuple[str, ...]:
+    """Suffixes of the files that runtimes run."""
+    return tuple({find_runtime(name).FORMAT: None for name in list_runtimes()})
+
+
+def find_versions() -> dict[str, str]:
     """Version of each package of an inference runtime that this interpreter has."""
     found = {}
-    for name in MODULES:
+    for package in (package for name in list_runtimes() for package in find_runtime(name).PACKAGES):
         try:
-            found[name] = importlib.metadata.version(name)
+            found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
 
 
-def import_runtime(runtime: str) -> Any:
-    """The module of a runtime.
+def import_runtime(name: str) -> Any:
+    """The library of a runtime.
 
     Raises:
         AgentError: it is unknown, not installed, or does not load here.
     """
-    if runtime not in PROVIDERS:
-        raise AgentError("request", f"unknown runtime {runtime!r}; expected {' or '.join(PROVIDERS)}")
-    installed = [name for name in PROVIDERS[runtime] if name in find_runtimes()]
+    packages = find_runtime(name).PACKAGES
+    installed = [package for package in packages if package in find_versions()]
     if not installed:
-        raise AgentError("runtime", f"{' or '.join(PROVIDERS[runtime])} is not installed for {sys.executable}")
+        raise AgentError("runtime", f"{' or '.join(packages)} is not installed for {sys.executable}")
     try:
         importlib.import_module("numpy")
-        return importlib.import_module(MODULES[installed[0]])
+        return importlib.import_module(packages[installed[0]])
     except Exception as exc:
         raise AgentError("runtime", f"{installed[0]} is installed but does not load: {first_line(exc)}") from exc
 
 
-def load_model(runtime: str, model: str | bytes, request: dict[str, Any]) -> Loaded:
+def load_model(name: str, model: str | bytes, request: dict[str, Any]) -> Loaded:
     """Load a model from its file or its content, with repeatable inputs in place, as a request wants it run.
 
     Raises:
         AgentError: the runtime is missing or refuses the model, or sizes of its inputs are open.
     """
-    module = import_runtime(runtime)
-    load = load_onnx if runtime == "onnxruntime" else load_litert
+    library = import_runtime(name)
     try:
-        return load(module, model, request)
+        loaded: Loaded = find_runtime(name).load(library, model, request)
+        return loaded
     except AgentError:
         raise
     except MemoryError as exc:
         raise AgentError("memory", "out of memory while a model was loaded") from exc
     except Exception as exc:
-        raise AgentError("model", f"{runtime} cannot load it: {first_line(exc)}") from exc
+        raise AgentError("model", f"{name} cannot load it: {first_line(exc)}") from exc
 
 
-def load_onnx(ort: Any, model: str | bytes, request: dict[str, Any]) -> Loaded:
-    """ONNX Runtime, one operator after the other, inputs and outputs bound."""
-    session = make_session(ort, model, request)
-    binding, feed = session.io_binding(), make_feed(session, request)
-    for name, array in feed.items():
-        binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
-    for value in session.get_outputs():
-        binding.bind_output(value.name)
-    require_inputs(session.get_inputs())
-    source, result = session.get_inputs()[0], session.get_outputs()[0].name
-    detail = {"dtype": onnx_dtype(source.type), "quantization": (0.0, 0)}
-
-    def predict(row: Any) -> Any:
-        return session.run([result], {source.name: quantize(row, detail)})[0]
-
-    shapes = {name: tuple(array.shape) for name, array in feed.items()}
-    return Loaded(lambda: session.run_with_iobinding(binding), predict, shapes)
-
-
-def require_inputs(inputs: Sequence[Any]) -> None:
-    """Require a model that takes something.
+def share_nodes(path: str, request: dict[str, Any]) -> dict[str, float]:
+    """The share of the nodes that each execution provider ran; empty where the runtime has but one way to compute.
 
     Raises:
-        AgentError: it does not, so that a runtime computes it once, and nothing is timed.
+        AgentError: another ran some than was asked for.
     """
-    if not inputs:
-        raise AgentError("model", "it has no inputs, so that there is nothing to time: runtimes compute it beforehand")
-
-
-def make_feed(session: Any, request: dict[str, Any]) -> dict[str, Any]:
-    """Repeatable inputs of an ONNX Runtime session by name, of the shapes that a request gives where they are open.
-
-    Raises:
-        AgentError: an open size that nothing says, or a shape that does not fit.
-    """
-    inputs = session.get_inputs()
-    declared = {value.name: value.shape for value in inputs}
-    shapes = settle_shapes(declared, request.get("shapes") or {}, bool(request.get("several")))
-    return {value.name: make_input(shapes[value.name], onnx_dtype(value.type)) for value in inputs}
-
-
-def share_nodes(model: str, request: dict[str, Any]) -> dict[str, float]:
-    """The share of the nodes that each execution provider of ONNX Runtime ran; empty where the CPU alone was asked for.
-
-    Raises:
-        AgentError: the CPU ran some that it should not.
-    """
-    if request["runtime"] != "onnxruntime" or request.get("provider", "cpu") == "cpu":
+    module = find_runtime(request["runtime"])
+    if not hasattr(module, "share_nodes"):
         return {}
-    ort = import_runtime(request["runtime"])
-    return find_shares(ort, model, request, make_feed(make_session(ort, model, request), request))
-
-
-def onnx_dtype(kind: str) -> str:
-    """The numpy name of ONNX Runtime's `tensor(float)`.
-
-    Raises:
-        AgentError: an input of it cannot be made up.
-    """
-    if not kind.startswith("tensor(") or kind == "tensor(string)":
-        raise AgentError("model", f"it takes a {kind}, and only tensors of numbers can be made up to time it by")
-    name = kind[len("tensor(") : -1]
-    return {"float": "float32", "double": "float64"}.get(name, name)
-
-
-def load_litert(module: Any, model: str | bytes, request: dict[str, Any]) -> Loaded:
-    """LiteRT, or tflite-runtime, with its default delegate (XNNPACK)."""
-    source = {"model_content": model} if isinstance(model, bytes) else {"model_path": model}
-    interpreter = module.Interpreter(num_threads=request["threads"], **source)
-    require_inputs(interpreter.get_input_details())
-    declared = {detail["name"]: declared_sizes(detail) for detail in interpreter.get_input_details()}
-    shapes = settle_shapes(declared, request.get("shapes") or {}, bool(request.get("several")))
-    for detail in interpreter.get_input_details():
-        if tuple(detail["shape"]) != shapes[detail["name"]]:
-            interpreter.resize_tensor_input(detail["index"], shapes[detail["name"]])
-    interpreter.allocate_tensors()
-    inputs, output = interpreter.get_input_details(), interpreter.get_output_details()[0]
-    for detail in inputs:
-        interpreter.set_tensor(detail["index"], make_input(detail["shape"], detail["dtype"]))
-
-    def predict(row: Any) -> Any:
-        interpreter.set_tensor(inputs[0]["index"], quantize(row, inputs[0]))
-        interpreter.invoke()
-        return dequantize(interpreter.get_tensor(output["index"]), output, row.dtype)
-
-    return Loaded(interpreter.invoke, predict, shapes)
-
-
-def declared_sizes(detail: dict[str, Any]) -> list[int | None]:
-    """The sizes of a TFLite input, open ones as None: its shape has 1 for these, its signature -1."""
-    signature = detail.get("shape_signature")
-    sizes = detail["shape"] if signature is None or len(signature) == 0 else signature
-    return [int(size) if size > 0 else None for size in sizes]
-
-
-def quantize(row: Any, detail: dict[str, Any]) -> Any:
-    """Floats as the model's whole numbers, by its input's scale and zero point; its own type as it is.
-
-    Raises:
-        AgentError: another type.
-    """
-    import numpy
-
-    scale, zero = detail["quantization"]
-    dtype = numpy.dtype(detail["dtype"])
-    if dtype == row.dtype:
-        return row
-    if dtype.kind not in "iu" or row.dtype.kind != "f" or not scale:
-        raise AgentError("request", f"inputs are {row.dtype}, but the model takes {dtype}")
-    bounds = numpy.iinfo(dtype)
-    return numpy.clip(numpy.rint(row / scale) + zero, bounds.min, bounds.max).astype(dtype)
-
-
-def dequantize(values: Any, detail: dict[str, Any], wanted: Any) -> Any:
-    """A quantized output as floats, where floats came in."""
-    scale, zero = detail["quantization"]
-    if values.dtype.kind not in "iu" or wanted.kind != "f" or not scale:
-        return values
-    return ((values.astype("float32") - zero) * scale).astype("float32")
-
-
-def make_input(shape: Any, dtype: Any) -> Any:
-    """Repeatable values: normal floats, bytes over their whole range, small other whole numbers."""
-    import numpy
-
-    random = numpy.random.default_rng(0)
-    kind = numpy.dtype(dtype)
-    if kind.kind == "f":
-        return random.standard_normal(shape).astype(kind)
-    if kind.itemsize == 1 and kind.kind in "iu":
-        bounds = numpy.iinfo(kind)
-        return random.integers(bounds.min, bounds.max + 1, shape).astype(kind)
-    return random.integers(0, 2, shape).astype(kind)
+    shares: dict[str, float] = module.share_nodes(import_runtime(request["runtime"]), path, request)
+    return shares

@@ -11,11 +11,11 @@ import numpy as np
 
 from edgeprune.core.ranges import Range
 from edgeprune.errors import ExportError
-from edgeprune.exporting.biases import fit_onnx_biases
 from edgeprune.exporting.checks import Batch, gather_calibration
 from edgeprune.exporting.files import write_file
 from edgeprune.exporting.foreign import foreign
 from edgeprune.exporting.observe import observe_extremes
+from edgeprune.exporting.onnx.biases import fit_onnx_biases
 from edgeprune.exporting.runners import describe_file
 
 _X86 = {"x86_64", "amd64", "i686", "i386", "x86"}

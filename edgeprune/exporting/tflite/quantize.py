@@ -1,66 +1,25 @@
-"""TFLite: conversion by litert-torch, other precisions by ai-edge-quantizer. Both are an extra, imported when used."""
+"""TFLite in other precisions, by ai-edge-quantizer."""
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
 
 from edgeprune.core.artifact import Signature
 from edgeprune.core.ranges import Range
-from edgeprune.errors import ExportError
-from edgeprune.exporting.biases import fit_tflite_biases
-from edgeprune.exporting.checks import Batch, check_image, check_program, gather_calibration
+from edgeprune.exporting.checks import Batch, gather_calibration
 from edgeprune.exporting.files import write_file
 from edgeprune.exporting.foreign import foreign
 from edgeprune.exporting.observe import observe_extremes
-from edgeprune.exporting.runners import check_tflite, describe_file
-
-
-@dataclass(frozen=True)
-class TfliteForm:
-    """What a TFLite file takes and gives.
-
-    `nhwc`: images have their channels last, as cameras give them, instead of the program's [N, C, H, W].
-    `integers`: static int8 files take and give int8 (and int16x8 files int16), as microcontrollers need it, by the
-    scale and zero point that the file states; instead of float32.
-    """
-
-    nhwc: bool = False
-    integers: bool = False
-
-
-FLOAT_NCHW = TfliteForm()
-
-
-def export_tflite(program: nn.Module, example: Tensor, path: Path, form: TfliteForm = FLOAT_NCHW) -> None:
-    """Write `program`, in eval mode, as a float32 TFLite file with a static batch of 1.
-
-    Input and output keep the program's own layout ([N, C, H, W] stays so); the converter transposes inside. With
-    `form.nhwc` the input is [N, H, W, C].
-
-    Raises:
-        ExportError: litert-torch is missing, the program is unfit (:func:`check_program`), an operator has no
-            counterpart or no kernel in the runtime, the disk is full.
-    """
-    check_program(program, example)
-    with foreign("TFLite export", path):
-        converter = _import("litert_torch")
-        if form.nhwc:
-            check_image(example, path)
-            program = converter.to_channel_last_io(program, args=[0])
-            program.training = False  # eval() would call that of an exported graph, which has none
-            example = example.moveaxis(1, -1).contiguous()
-        content = converter.convert(program, (example,)).model_content()
-        check_tflite(bytes(content))
-    write_file(path, bytes(content))
+from edgeprune.exporting.request import FLOAT_NCHW, Form
+from edgeprune.exporting.runners import describe_file
+from edgeprune.exporting.tflite.biases import fit_tflite_biases
+from edgeprune.exporting.tflite.libraries import import_library
 
 
 def quantize_tflite(
@@ -68,7 +27,7 @@ def quantize_tflite(
     target: Path,
     calibration: Iterable[Batch],
     precision: str = "int8",
-    form: TfliteForm = FLOAT_NCHW,
+    form: Form = FLOAT_NCHW,
 ) -> None:
     """Quantize the float TFLite file `source`; inputs and outputs stay float32, unless `form.integers`.
 
@@ -96,7 +55,7 @@ def quantize_with_ranges(
     ranges: Mapping[str, Range],
     precision: str = "int8",
     floats: Collection[str] = (),
-    form: TfliteForm = FLOAT_NCHW,
+    form: Form = FLOAT_NCHW,
 ) -> bytes:
     """A file in a precision of CALIBRATED, with these ranges of its tensors; layers named in `floats` stay float.
 
@@ -118,14 +77,14 @@ def quantize_with_ranges(
 
 
 def _quantize(model: bytes, recipe: Any, ranges: Any = None) -> bytes:
-    quantizer = _import("ai_edge_quantizer.quantizer").Quantizer(model, recipe.get_quantization_recipe())
+    quantizer = import_library("ai_edge_quantizer.quantizer").Quantizer(model, recipe.get_quantization_recipe())
     result = quantizer.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
     return bytes(result.quantized_model)
 
 
 def _calibrate(model: bytes, signature: Signature, recipe: Any) -> dict[str, dict[str, Any]]:
     """What the quantizer wants to know of each tensor, as it finds it for an input of zeros."""
-    calibrator = _import("ai_edge_quantizer.calibrator").Calibrator(model, num_threads=1)
+    calibrator = import_library("ai_edge_quantizer.calibrator").Calibrator(model, num_threads=1)
     zeros = np.zeros(signature.shape, signature.dtype)
     calibrator.calibrate({next(iter(calibrator.get_signature_list())): [{signature.name: zeros}]}, recipe)
     found: dict[str, dict[str, Any]] = calibrator.get_model_qsvs()
@@ -135,14 +94,14 @@ def _calibrate(model: bytes, signature: Signature, recipe: Any) -> dict[str, dic
 def _static_recipe(activations: str) -> Any:
     """Static ranges for every operator, the model's own inputs and outputs among them."""
     recipe = _recipe()
-    recipe.load_quantization_recipe(getattr(_import("ai_edge_quantizer.recipe"), f"static_wi8_{activations}")())
+    recipe.load_quantization_recipe(getattr(import_library("ai_edge_quantizer.recipe"), f"static_wi8_{activations}")())
     return recipe
 
 
 def _dynamic_recipe() -> Any:
     """A scale per channel, but one for all of a fully-connected layer: else tflite-runtime 2.14 gives garbage."""
-    types, recipe = _import("ai_edge_quantizer.qtyping"), _recipe()
-    recipe.load_quantization_recipe(_import("ai_edge_quantizer.recipe").dynamic_wi8_afp32())
+    types, recipe = import_library("ai_edge_quantizer.qtyping"), _recipe()
+    recipe.load_quantization_recipe(import_library("ai_edge_quantizer.recipe").dynamic_wi8_afp32())
     whole = types.QuantGranularity.TENSORWISE
     recipe.add_dynamic_config(".*", types.TFLOperationName.FULLY_CONNECTED, 8, granularity=whole)
     return recipe
@@ -150,7 +109,7 @@ def _dynamic_recipe() -> Any:
 
 def _half_recipe() -> Any:
     kinds = _kinds()
-    casting, recipe = _import("ai_edge_quantizer.algorithm_manager").AlgorithmName.FLOAT_CASTING, _recipe()
+    casting, recipe = import_library("ai_edge_quantizer.algorithm_manager").AlgorithmName.FLOAT_CASTING, _recipe()
     weighted = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D", "CONV_2D_TRANSPOSE", "EMBEDDING_LOOKUP")
     for kind in weighted:  # all that the quantizer can cast
         recipe.add_weight_only_config(".*", kinds[kind], 16, algorithm_key=casting)
@@ -173,20 +132,12 @@ LEVELS = 127
 
 
 def _kinds() -> Any:
-    return _import("ai_edge_quantizer.qtyping").TFLOperationName
+    return import_library("ai_edge_quantizer.qtyping").TFLOperationName
 
 
 def _untouched() -> Any:
-    return _import("ai_edge_quantizer.algorithm_manager").AlgorithmName.NO_QUANTIZE
+    return import_library("ai_edge_quantizer.algorithm_manager").AlgorithmName.NO_QUANTIZE
 
 
 def _recipe() -> Any:
-    return _import("ai_edge_quantizer.recipe_manager").RecipeManager()
-
-
-def _import(module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as exc:
-        package = module.partition(".")[0].replace("_", "-")
-        raise ExportError(f"TFLite: {package} cannot be imported; run: pip install 'edgeprune[tflite]'") from exc
+    return import_library("ai_edge_quantizer.recipe_manager").RecipeManager()

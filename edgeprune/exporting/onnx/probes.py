@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from edgeprune.core.layers import TRANSPOSED, LayerShape
-from edgeprune.exporting.probes.weights import INPUT_SCALE, OUTPUT_SCALE, ProbeWeights, make_weights
+from edgeprune.exporting.probe_weights import INPUT_SCALE, OUTPUT_SCALE, ProbeWeights, make_weights
 
 OPSET = 17
 IR_VERSION = 8

@@ -6,8 +6,8 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from edgeprune.core.layers import ATTENTION, LayerShape
-from edgeprune.exporting.probes.tflite import ZERO_POINT, Graph, make_quantization
-from edgeprune.exporting.probes.weights import INPUT_SCALE
+from edgeprune.exporting.probe_weights import INPUT_SCALE
+from edgeprune.exporting.tflite.probes import ZERO_POINT, Graph, make_quantization
 
 UNIT_SCALE = 1 / 256
 """Real value of one step of int8 between 0 and 1: what TFLite's specification demands of softmax and sigmoid."""

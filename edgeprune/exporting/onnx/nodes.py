@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgeprune.core.breakdown import OTHERS, NodeTime
+from edgeprune.core.layers import Layer
 from edgeprune.exporting.foreign import foreign
-from edgeprune.exporting.onnx_layers import CONVOLUTIONS, PRODUCTS, find_layers
+from edgeprune.exporting.onnx.layers import CONVOLUTIONS, PRODUCTS, find_layers
 
 RENAMED = re.compile(r"(_nchwc|_token_\d+|_quant|/+\w+Fusion/*)+$")
 """What ONNX Runtime 1.31 appends: blocked layouts, nodes that it makes anew or of several."""
 FUSED = ("Relu", "Add", "Clip", "HardSwish", "HardSigmoid", "Sigmoid", "Mul", "LeakyRelu", "QuantizeLinear")
 """Operators that may be fused into the layer before them; the layer takes the name of their output then."""
 STEPS = 6
+
+
+def sort_nodes(path: Path, nodes: Sequence[NodeTime], layers: Sequence[Layer]) -> Mapping[str, list[NodeTime]]:
+    """Nodes by the layer that they belong to, by their weights' names or, where these are lost, in order."""
+    named = name_layer_nodes(path)
+    known = {weight.removesuffix(".weight") for weight, _ in named if weight}
+    nameless = iter(layer.name for layer in layers if layer.name not in known)
+    owners: dict[str, str] = {}
+    for weight, names in named:
+        owner = weight.removesuffix(".weight") or next(nameless, OTHERS)
+        owners |= dict.fromkeys(names, owner)
+    found: dict[str, list[NodeTime]] = {}
+    for node in nodes:
+        found.setdefault(owners.get(base_name(node.name), OTHERS), []).append(node)
+    return found
 
 
 def name_layer_nodes(path: Path) -> list[tuple[str, frozenset[str]]]:

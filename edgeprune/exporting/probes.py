@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from edgeprune.core.layers import (
@@ -16,11 +16,10 @@ from edgeprune.core.layers import (
     join_ends,
 )
 from edgeprune.errors import ExportError
+from edgeprune.exporting.formats import find_format
 
 PRECISIONS = ("fp32", "int8")
 """What single layers can be measured in."""
-AXES = {"onnx": (1, 2, 3), "tflite": (1, 2)}
-"""How many axes a convolution may have, by format: LiteRT runs those of three in float alone, none in XNNPACK."""
 CONVERSIONS = {"fp32-int8": ("fp32", "int8"), "int8-fp32": ("int8", "fp32")}
 """What joins can be measured in besides: the first of the two layers in one precision, the second in another."""
 
@@ -39,14 +38,13 @@ def build_probe(shape: LayerShape, file_format: str, precision: str) -> bytes:
         ExportError: no such format, precision or layer, or the library that the format needs is not installed.
     """
     layers = join_ends(shape) if shape.op == JOIN else (shape,)
-    if file_format not in _BUILDERS:
-        raise ExportError(f"probe of {shape.describe()}: unknown format '{file_format}'; expected {_list(_BUILDERS)}")
+    made = find_format(file_format)
     for layer in layers:
-        _check(layer, AXES[file_format])
+        _check(layer, made.probe_axes)
     known = {one: (one,) * len(layers) for one in PRECISIONS} | (CONVERSIONS if shape.op == JOIN else {})
     if precision not in known:
         raise ExportError(f"probe of {shape.describe()}: unknown precision '{precision}'; expected {_list(known)}")
-    return _BUILDERS[file_format]([(one, held == "int8") for one, held in zip(layers, known[precision], strict=True)])
+    return made.build_probe([(one, held == "int8") for one, held in zip(layers, known[precision], strict=True)])
 
 
 def write_probes(
@@ -70,23 +68,6 @@ def write_probes(
 
 Layers = Sequence[tuple[LayerShape, bool]]
 """Layers one behind the other, each with whether it is quantized."""
-
-
-def _build_onnx(layers: Layers) -> bytes:
-    from edgeprune.exporting.probes.onnx import build_onnx_probe
-    from edgeprune.exporting.probes.operators_onnx import build_onnx_operator
-
-    return build_onnx_operator(*layers[0]) if layers[0][0].op in PROBED else build_onnx_probe(layers)
-
-
-def _build_tflite(layers: Layers) -> bytes:
-    from edgeprune.exporting.probes.operators_tflite import build_tflite_operator
-    from edgeprune.exporting.probes.tflite import build_tflite_probe
-
-    return build_tflite_operator(*layers[0]) if layers[0][0].op in PROBED else build_tflite_probe(layers)
-
-
-_BUILDERS: dict[str, Callable[[Layers], bytes]] = {"onnx": _build_onnx, "tflite": _build_tflite}
 
 
 def _check(shape: LayerShape, space: tuple[int, ...]) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgeprune.exporting.attention import write_out_attention
 from edgeprune.exporting.checks import check_image, check_program
 from edgeprune.exporting.files import write_file
 from edgeprune.exporting.foreign import foreign
+from edgeprune.exporting.onnx.attention import write_out_attention
 
 
 def export_onnx(program: nn.Module, example: Tensor, path: Path, nhwc: bool = False) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
-from edgeprune.core.target import AUTO, INT8_SCHEMES
-from edgeprune.exporting.quantize_onnx import OnnxScheme, choose_onnx_scheme
+from edgeprune.core.formats import FORMATS
+from edgeprune.core.target import AUTO
+from edgeprune.exporting.onnx.quantize import OnnxScheme, choose_onnx_scheme
 
 
 def find_scheme(name: str, machine: str, cpu_flags: Collection[str]) -> OnnxScheme:
-    """The scheme of that name, one of INT8_SCHEMES, or for AUTO the one that suits the processor.
+    """The scheme of that name, one that ONNX has, or for AUTO the one that suits the processor.
 
     `machine` is from `uname -m`, `cpu_flags` are the flags or Features line of its /proc/cpuinfo.
     """
@@ -31,5 +32,5 @@ SCHEMES = {
         layout="qoperator" if name.endswith("qoperator") else "qdq",
         reason="",
     )
-    for name in INT8_SCHEMES
+    for name in FORMATS["onnx"].int8_schemes
 }

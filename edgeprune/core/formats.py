@@ -1,0 +1,164 @@
+"""File formats, and the runtimes that run them: what each has, known without any of their libraries.
+
+A new format or runtime is an entry here. How files of a format are made and run on this machine says its package in
+`edgeprune.exporting`; how a board loads them says the agent's module `runtime_NAME`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import chain
+
+MIXED = "mixed"
+
+
+@dataclass(frozen=True)
+class FileFormat:
+    """A kind of model file. `name` is its suffix too, without the dot.
+
+    `made_by` is the module without which no such file is made here; pip installs it with the extra `extra`.
+
+    `precisions` are those that it can be made in: "int8" is static, "int16x8" has int16 activations, MIXED is int8 with
+    some layers in float. `io_types` are what static int8 files may take and give. `int8_schemes` are ways to hold
+    activations and weights, where it has several: "7bit" weights saturate nowhere, "qoperator" is integer operators in
+    the file itself.
+    """
+
+    name: str
+    title: str
+    precisions: tuple[str, ...]
+    made_by: str
+    extra: str = ""
+    io_types: tuple[str, ...] = ("float32",)
+    int8_schemes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Package:
+    """A Python package that is a runtime on a board; `module` is what is imported of it.
+
+    `min_glibc` is by the manylinux tag of its wheels on PyPI. `installed_mib` is what its unpacked wheels take with
+    what they need and what Python compiles of them. `pythons` are the oldest and the newest that it has wheels for;
+    `needs_64_bits`: they are for such machines only. `beside` has to be installed with it.
+    """
+
+    name: str
+    module: str
+    min_glibc: tuple[int, int]
+    installed_mib: int
+    pythons: tuple[tuple[int, int], tuple[int, int]] = ((3, 8), (3, 99))
+    needs_64_bits: bool = True
+    beside: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What runs files of one `format` on a board; several runtimes may run the same.
+
+    `packages` are those that provide it, the preferred one first. `providers` are its ways to compute; "cpu" is the
+    default of each. `tells_nodes`: its profiler tells what each node takes. `agent_module` is a Python file with the
+    agent's `runtime_NAME`, for a runtime that the agent in `deploy/` does not know.
+    """
+
+    name: str
+    format: str
+    packages: tuple[Package, ...]
+    providers: tuple[str, ...] = ("cpu",)
+    tells_nodes: bool = False
+    agent_module: str = ""
+
+    @property
+    def file_format(self) -> FileFormat:
+        """The format of its files."""
+        return FORMATS[self.format]
+
+
+def _named(entries: Iterable[FileFormat]) -> dict[str, FileFormat]:
+    return {entry.name: entry for entry in entries}
+
+
+FORMATS = _named(
+    (
+        FileFormat(
+            "onnx",
+            "ONNX",
+            ("fp32", "fp16", "int8", "dynamic-int8", MIXED),
+            "onnxruntime",
+            int8_schemes=("u8s8", "u8s8-7bit", "s8s8", "u8s8-qoperator", "u8s8-7bit-qoperator"),
+        ),
+        FileFormat(
+            "tflite",
+            "TFLite",
+            ("fp32", "fp16", "int8", "dynamic-int8", "int16x8", MIXED),
+            "litert_torch",
+            "tflite",
+            io_types=("float32", "integer"),
+        ),
+    )
+)
+"""File formats by name."""
+RUNTIMES = {
+    runtime.name: runtime
+    for runtime in (
+        Runtime(
+            "onnxruntime",
+            "onnx",
+            (Package("onnxruntime", "onnxruntime", (2, 28), 140),),
+            ("cpu", "xnnpack", "cuda", "tensorrt"),
+            tells_nodes=True,
+        ),
+        Runtime(
+            "litert",
+            "tflite",
+            (
+                Package("ai-edge-litert", "ai_edge_litert.interpreter", (2, 27), 120, ((3, 10), (3, 99))),
+                Package(
+                    "tflite-runtime",
+                    "tflite_runtime.interpreter",
+                    (2, 34),
+                    70,
+                    ((3, 8), (3, 11)),
+                    needs_64_bits=False,
+                    beside=("numpy<2",),
+                ),
+            ),
+        ),
+    )
+}
+"""Runtimes by name. Figures of packages are those of onnxruntime 1.31.1, ai-edge-litert 2.3.0 and tflite-runtime 2.14.0
+(112, 97 and 53 MiB of wheels for aarch64); LiteRT has its own delegate, XNNPACK, and knows the provider "cpu" only."""
+
+
+def list_precisions() -> tuple[str, ...]:
+    """Precisions that any format has."""
+    return _once(chain.from_iterable(one.precisions for one in FORMATS.values()))
+
+
+def list_io_types() -> tuple[str, ...]:
+    """What static int8 files of any format may take and give."""
+    return _once(chain.from_iterable(one.io_types for one in FORMATS.values()))
+
+
+def list_int8_schemes() -> tuple[str, ...]:
+    """Ways to hold static int8 in any format."""
+    return _once(chain.from_iterable(one.int8_schemes for one in FORMATS.values()))
+
+
+def list_providers() -> tuple[str, ...]:
+    """Execution providers of any runtime."""
+    return _once(chain.from_iterable(one.providers for one in RUNTIMES.values()))
+
+
+def list_packages() -> dict[str, Package]:
+    """Packages of all runtimes by name."""
+    return {package.name: package for runtime in RUNTIMES.values() for package in runtime.packages}
+
+
+def find_runtime(file_format: str, names: Iterable[str] = RUNTIMES) -> str | None:
+    """The first of some runtimes that runs files of a format; None where none of them does."""
+    return next((name for name in names if RUNTIMES[name].format == file_format), None)
+
+
+def _once(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))

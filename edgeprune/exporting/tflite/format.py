@@ -1,0 +1,36 @@
+"""What the package knows of TFLite files."""
+
+from __future__ import annotations
+
+from edgeprune.core.layers import PROBED
+from edgeprune.exporting.formats import Format, Inside
+from edgeprune.exporting.parity import TOLERANCES
+from edgeprune.exporting.probes import Layers
+from edgeprune.exporting.tflite.exporters import EXPORTERS
+from edgeprune.exporting.tflite.metadata import embed_tflite, read_tflite
+from edgeprune.exporting.tflite.run import describe_tflite, run_rows, run_tflite
+from edgeprune.exporting.tflite.trace import trace_tflite
+from edgeprune.exporting.tflite.weights import change_weights, read_layers, read_nodes, read_outputs
+
+
+def build_probe(layers: Layers) -> bytes:
+    """The content of a model of these layers."""
+    from edgeprune.exporting.tflite.probe_operators import build_tflite_operator
+    from edgeprune.exporting.tflite.probes import build_tflite_probe
+
+    return build_tflite_operator(*layers[0]) if layers[0][0].op in PROBED else build_tflite_probe(layers)
+
+
+FORMAT = Format(
+    name="tflite",
+    tools=("edgeprune", "torch", "litert-torch", "litert-converter", "ai-edge-quantizer"),
+    exporters=EXPORTERS,
+    run=run_tflite,
+    describe=describe_tflite,
+    embed=embed_tflite,
+    read=read_tflite,
+    build_probe=build_probe,
+    probe_axes=(1, 2),  # LiteRT runs convolutions of three axes in float alone, none in XNNPACK
+    kernels=TOLERANCES["xnnpack"],
+    inside=Inside(trace_tflite, run_rows, read_layers, read_nodes, read_outputs, change_weights),
+)

@@ -1,0 +1,49 @@
+"""A TFLite file as a tree of its schema's objects, and back."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+
+from edgeprune.errors import ExportError
+
+_ALIGNMENT = 16
+"""Bytes: what the TFLite schema asks of tensor data (`force_align`)."""
+
+
+def unpack_tflite(content: bytes) -> tuple[Any, Any]:
+    """The schema module, and a TFLite model as a tree of its objects.
+
+    Raises:
+        ExportError: ai-edge-litert is not installed. What the schema raises passes through.
+    """
+    try:
+        schema = importlib.import_module("ai_edge_litert.schema_py_generated")
+    except ImportError as exc:
+        raise ExportError("TFLite: ai-edge-litert cannot be imported; run: pip install 'edgeprune[tflite]'") from exc
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    for buffer in model.buffers:
+        _bring_in_(buffer, content)
+    return schema, model
+
+
+def _bring_in_(buffer: Any, content: bytes) -> None:
+    """Take up data that lie behind the tree of objects, at an offset in the file, as ai-edge-quantizer writes them."""
+    if buffer.offset > 1:  # 1 stands for data that are still to be placed
+        buffer.data = np.frombuffer(content, np.uint8, int(buffer.size), int(buffer.offset))
+        buffer.offset, buffer.size = 0, 0
+
+
+def pack_tflite(model: Any) -> bytes:
+    """The file of a tree of schema objects, tensor data aligned as the schema demands."""
+    import flatbuffers  # type: ignore[import-untyped]
+
+    class Aligned(flatbuffers.Builder):  # type: ignore[misc]  # its base is untyped
+        def StartVector(self, size: int, count: int, alignment: int) -> Any:
+            return super().StartVector(size, count, _ALIGNMENT if size == 1 else alignment)
+
+    builder = Aligned(1024)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())
