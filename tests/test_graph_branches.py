@@ -181,6 +181,35 @@ def test_of_two_branches_the_deeper_one_goes_and_the_projection_stays() -> None:
     assert {name for name, _ in pruned.named_buffers() if name.startswith("blocks.1")} == set()
 
 
+class Reader(nn.Module):
+    """A learned token that two blocks write what they read of an image into, each with a perceptron behind (CaiT)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token, self.head = nn.Parameter(torch.randn(1, 6)), nn.Linear(6, 2)
+        self.stem = nn.Conv2d(3, 6, 1)
+        self.reads = nn.ModuleList(nn.Linear(6, 6) for _ in range(2))
+        self.thinks = nn.ModuleList(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 6)) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        pixels, token = self.stem(x).flatten(2).mean(2), self.token.expand(x.shape[0], -1)
+        for read, think in zip(self.reads, self.thinks, strict=True):
+            token = token + read(token + pixels)
+            token = token + think(token)
+        return self.head(token)
+
+
+def test_the_first_block_that_writes_the_image_into_a_token_is_never_cut() -> None:
+    program, analysis = analysed(Reader())
+    assert branches(analysis) == ["thinks.0:branch", "reads.1:branch", "thinks.1:branch"]
+    keep = {name: list[int]() for name in branches(analysis)}
+    pruned = apply_plan(program, analysis, keep)
+    assert check_surgery(program, analysis, keep, pruned, IMAGE) < 1e-5
+    assert not torch.allclose(pruned(IMAGE), pruned(IMAGE.flip(0)))
+    widths = full_widths(analysis) | dict.fromkeys(keep, 0)
+    assert count_macs(analysis, widths) == count_macs(find_groups(pruned), {})
+
+
 def test_a_sum_of_two_inputs_is_no_branch() -> None:
     class Towers(nn.Module):
         def __init__(self) -> None:

@@ -34,16 +34,32 @@ def find_branches(program: GraphModule, weights: Mapping[str, str]) -> dict[str,
 
     `weights` gives the weight of each layer's node. Of an addition's two operands the one with more layers is the
     branch, and the other its shortcut; both must come from a common tensor, so that nothing that the net reads is
-    cut off with the branch.
+    cut off with the branch. Where all branches are cut an input must still reach each addition that it reaches now: of
+    blocks that write what they read of an image into a learned token, the first stays.
     """
     found: dict[str, Branch] = {}
-    idle = _find_idle(program)
-    for add in program.graph.find_nodes(op="call_function", target=torch.ops.aten.add.Tensor):
-        branches = [branch for operand in (0, 1) if (branch := _branch(add, operand, weights, idle)) is not None]
-        if branches:
-            branch = max(branches, key=lambda one: len(one.layers))
+    idle, bare = _find_idle(program), set[Node]()
+    for node in program.graph.nodes:
+        branch = _longest_branch(node, weights, idle)
+        heard = [source for source in node.all_input_nodes if source in bare and sizes_of(source.meta.get("val"))]
+        if branch is not None:
+            if any(source is node.args[1 - branch.operand] for source in heard):
+                bare.add(node)
+            elif heard:
+                branch = None
+        if branch is not None:
             found[_unique(_name([weights[layer] for layer in branch.layers]), found)] = branch
+        elif heard or node.op == "placeholder":
+            bare.add(node)
     return found
+
+
+def _longest_branch(node: Node, weights: Mapping[str, str], idle: Collection[Node]) -> Branch | None:
+    """The branch of an addition, if it is one that has some: of its operands that with more layers."""
+    if node.target is not torch.ops.aten.add.Tensor:
+        return None
+    branches = [branch for operand in (0, 1) if (branch := _branch(node, operand, weights, idle)) is not None]
+    return max(branches, key=lambda one: len(one.layers), default=None)
 
 
 def _find_idle(program: GraphModule) -> set[Node]:
