@@ -9,21 +9,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from edgeprune.core.soundness import may_be_infinite
 from edgeprune.errors import ExportError
 
 Batch = np.ndarray | Tensor
 
 
 def check_program(program: nn.Module, example: Tensor) -> None:
-    """Require finite weights, and a finite tensor with a batch of 1 as the output for `example`.
+    """Require finite weights (masks may hold infinity), and a finite output with a batch of 1 for `example`.
 
     Raises:
         ExportError: the program, the example or the output is not fit for export.
     """
     if example.ndim < 2 or example.shape[0] != 1:
         raise ExportError(f"example input: shape {list(example.shape)}; expected a batch of one, [1, ...]")
-    state = [*program.named_parameters(), *program.named_buffers()]
-    broken = [name for name, value in state if value.is_floating_point() and not value.isfinite().all()]
+    broken = [name for name, value in program.named_parameters() if value.isnan().any() or value.isinf().any()]
+    for name, value in program.named_buffers():  # a mask holds infinity
+        if value.isnan().any() or (value.isinf().any() and not may_be_infinite(name, is_parameter=False)):
+            broken.append(name)
     if broken:
         shown = ", ".join(broken[:3]) + (f" and {len(broken) - 3} more" if len(broken) > 3 else "")
         raise ExportError(f"model: NaN or infinity in {shown}; train it again with a lower learning rate")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,12 +14,14 @@ from edgeprune.core.ranges import BINS, Histogram, Range
 from edgeprune.core.rounding import Moments
 from edgeprune.exporting.foreign import foreign
 from edgeprune.exporting.formats import Values, look_inside
-from edgeprune.exporting.weights import PaddedWindow, WeightLayer
+from edgeprune.exporting.weights import PaddedWindow, WeightLayer, read_nodes
 
 COUNTED = 16384
 """Values of a tensor that are counted of each row, at places drawn once; the extremes are over all of them."""
 TINY = 1e-30
 """Width of the histogram of a tensor that is always 0."""
+ENDLESS = 1e8
+"""Masks of attention hold minus infinity, the least float32 (as litert-torch writes it) or -1e9."""
 PATCHES = 64
 """Places of a layer's input that its moments take from each row."""
 MOST_WEIGHTS = 1536
@@ -28,10 +30,13 @@ MOST_WEIGHTS = 1536
 
 @dataclass(frozen=True)
 class Observed:
-    """Histograms by tensor; moments by stored weight tensor."""
+    """Histograms by tensor; moments by stored weight tensor; ranges of the tensors that hold infinity, as masked scores
+    do.
+    """
 
     histograms: dict[str, Histogram]
     moments: dict[str, Moments]
+    endless: dict[str, Range]
 
 
 def observe(path: Path, rows: np.ndarray, layers: Sequence[WeightLayer]) -> Observed:
@@ -42,7 +47,8 @@ def observe(path: Path, rows: np.ndarray, layers: Sequence[WeightLayer]) -> Obse
     """
     with foreign("calibration", path):
         extremes = _find_extremes(run_rows(path, rows))
-        counters = {name: _Counter(*ends) for name, ends in extremes.items()}
+        endless = {name: ends for name, ends in extremes.items() if is_endless(ends)}
+        counters = {name: _Counter(*ends) for name, ends in extremes.items() if name not in endless}
         summed: dict[str, _Sum] = {}
         for values in run_rows(path, rows):
             for name, counter in counters.items():
@@ -51,7 +57,20 @@ def observe(path: Path, rows: np.ndarray, layers: Sequence[WeightLayer]) -> Obse
                 if layer.weights[0].size <= MOST_WEIGHTS:
                     summed.setdefault(layer.weight, _Sum()).add(read_patches(layer, values[layer.source]))
     histograms = {name: counter.histogram for name, counter in counters.items()}
-    return Observed(histograms, {name: one.moments for name, one in summed.items()})
+    return Observed(histograms, {name: one.moments for name, one in summed.items()}, endless)
+
+
+def is_endless(ends: Range) -> bool:
+    """Whether a range reaches to infinity, or to what stands for it: no 8 bits hold that beside anything else."""
+    return not max(map(abs, ends)) < ENDLESS
+
+
+def find_endless(path: Path, ranges: Mapping[str, Range]) -> tuple[str, ...]:
+    """Operators that read or give infinity, by these ranges of a file's tensors: integers cannot hold it."""
+    endless = {name for name, ends in ranges.items() if is_endless(ends)}
+    if not endless:
+        return ()
+    return tuple(node.name for node in read_nodes(path) if not endless.isdisjoint((*node.inputs, *node.outputs)))
 
 
 def observe_extremes(path: Path, rows: np.ndarray) -> dict[str, Range]:

@@ -160,6 +160,7 @@ class Trials:
         """
         path, layers, observed = self._base(settings.equalised)
         ranges = {name: find_range(settings.method, one) for name, one in observed.histograms.items()}
+        ranges |= observed.endless
         if settings.rounded or settings.corrected:
             kept = {name for layer in layers if layer.name not in floats for name in (layer.weight, layer.bias)}
             changes = {name: values for name, values in self._changes(settings).items() if name in kept}

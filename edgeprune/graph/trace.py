@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule, Node
 
+from edgeprune.core.soundness import may_be_infinite
 from edgeprune.errors import GraphError
 
 Example = Tensor | tuple[Tensor, ...]
@@ -116,6 +117,14 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Every parameter and buffer under each of its names."""
     parameters, buffers = model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)
     return dict(parameters) | dict(buffers)
+
+
+def is_sound(name: str, value: Tensor) -> bool:
+    """Whether a stored tensor holds no NaN, and infinity only where it may be meant."""
+    if not value.is_floating_point():
+        return True
+    may = may_be_infinite(name, isinstance(value, nn.Parameter))
+    return not bool((value.isnan() if may else ~value.isfinite()).any())
 
 
 def is_dynamic(program: GraphModule) -> bool:

@@ -9,17 +9,17 @@ from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 
 from edgeprune.errors import EdgepruneError
-from edgeprune.graph.trace import named_tensors, operator_of
+from edgeprune.graph.trace import is_sound, named_tensors, operator_of
 
 
 def check_tensors(program: GraphModule, when: str, remedy: str) -> None:
-    """Require that all parameters and statistics of a program are finite.
+    """Require that all parameters and statistics of a program are finite; masks may hold infinity.
 
     Raises:
         EdgepruneError: one is not; names it, `when` it was seen, and the `remedy`.
     """
     for name, value in named_tensors(program).items():
-        if value.is_floating_point() and not bool(value.isfinite().all()):
+        if not is_sound(name, value):
             raise EdgepruneError(f"{when}: {name} holds NaN or infinity; {remedy}")
 
 
@@ -30,9 +30,9 @@ def find_source(program: GraphModule, inputs: Tensor) -> str:
     seeker = _Seeker(program)
     with torch.no_grad():
         seeker.run(inputs)
-    if seeker.first is None:
+    node = seeker.wrong or seeker.masked
+    if node is None:
         return "the net's outputs are finite: it is the loss, or the targets"
-    node = seeker.first
     if node.op == "get_attr":
         return f"{node.target} holds NaN or infinity"
     layers = [str(one.target) for one in node.all_input_nodes if one.op == "get_attr"]
@@ -41,19 +41,25 @@ def find_source(program: GraphModule, inputs: Tensor) -> str:
 
 
 class _Seeker(Interpreter):
-    """Runs a graph and notes the first node whose value is not finite."""
+    """Runs a graph and notes the first node whose value is wrong, and the first that is minus infinity somewhere, as a
+    masked score is."""
 
-    first: Node | None = None
+    wrong: Node | None = None
+    masked: Node | None = None
 
     def run_node(self, n: Node) -> Any:
         value = super().run_node(n)
-        read = n.op != "get_attr" or bool(n.users)
-        if self.first is None and read and n.op != "output" and not _is_finite(value):
-            self.first = n
+        for one in value if isinstance(value, list | tuple) else (value,):
+            if n.op != "output" and isinstance(one, Tensor) and one.is_floating_point():
+                self._note(n, one)
         return value
 
-
-def _is_finite(value: Any) -> bool:
-    if isinstance(value, list | tuple):
-        return all(map(_is_finite, value))
-    return not isinstance(value, Tensor) or not value.is_floating_point() or bool(value.isfinite().all())
+    def _note(self, node: Node, value: Tensor) -> None:
+        if node.op == "get_attr":
+            is_wrong, is_masked = bool(node.users) and not is_sound(str(node.target), value), False
+        else:
+            is_wrong, is_masked = bool((value.isnan() | value.isposinf()).any()), bool(value.isneginf().any())
+        if is_wrong and self.wrong is None:
+            self.wrong = node
+        if is_masked and self.masked is None:
+            self.masked = node

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from edgeprune.errors import RecipeError
+from edgeprune.graph.trace import is_sound, named_tensors
 from edgeprune.recipes.load import Recipe, top1_accuracy_percent
 from edgeprune.recipes.reading import Data
 from edgeprune.recipes.user_code import guarded
@@ -47,8 +48,8 @@ def check_recipe(recipe: Recipe) -> tuple[str, ...]:
 
 
 def _check_parameters(recipe: Recipe) -> None:
-    for name, tensor in recipe.model().state_dict().items():
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+    for name, tensor in named_tensors(recipe.model()).items():
+        if not is_sound(name, tensor):
             raise RecipeError(f"{recipe.source}: model(): {name} holds NaN or infinity; check the checkpoint it loads")
 
 

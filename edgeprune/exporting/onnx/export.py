@@ -12,6 +12,7 @@ from edgeprune.exporting.checks import check_image, check_program
 from edgeprune.exporting.files import write_file
 from edgeprune.exporting.foreign import foreign
 from edgeprune.exporting.onnx.attention import write_out_attention
+from edgeprune.exporting.onnx.clamps import number_clamps
 
 
 def export_onnx(program: nn.Module, example: Tensor, path: Path, nhwc: bool = False) -> None:
@@ -29,7 +30,7 @@ def export_onnx(program: nn.Module, example: Tensor, path: Path, nhwc: bool = Fa
         import onnx
 
         exported = torch.onnx.export(
-            write_out_attention(program),
+            number_clamps(write_out_attention(program)),
             (example,),
             input_names=["input"],
             output_names=["output"],

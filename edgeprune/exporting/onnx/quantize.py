@@ -14,7 +14,7 @@ from edgeprune.errors import ExportError
 from edgeprune.exporting.checks import Batch, gather_calibration
 from edgeprune.exporting.files import write_file
 from edgeprune.exporting.foreign import foreign
-from edgeprune.exporting.observe import observe_extremes
+from edgeprune.exporting.observe import find_endless, is_endless, observe_extremes
 from edgeprune.exporting.onnx.biases import fit_onnx_biases
 from edgeprune.exporting.runners import describe_file
 
@@ -173,7 +173,8 @@ def _find_grouped_transposed(path: Path) -> list[str]:
 def quantize_prepared(
     prepared: Path, ranges: Mapping[str, Range], scheme: OnnxScheme, floats: Collection[str] = ()
 ) -> bytes:
-    """The int8 file of a prepared one, with these ranges of its tensors; nodes named in `floats` stay as they are.
+    """The int8 file of a prepared one, with these ranges of its tensors; nodes named in `floats` stay as they are, as
+    do those that read or give infinity.
 
     Raises:
         ExportError: it cannot be quantized.
@@ -182,9 +183,10 @@ def quantize_prepared(
         from onnxruntime import quantization
         from onnxruntime.quantization.calibrate import TensorData, TensorsData, save_tensors_data
 
+        floats = [*floats, *find_endless(prepared, ranges)]
         types = {"uint8": quantization.QuantType.QUInt8, "int8": quantization.QuantType.QInt8}
         layouts = {"qdq": quantization.QuantFormat.QDQ, "qoperator": quantization.QuantFormat.QOperator}
-        ends = {name: [np.float32(one) for one in found] for name, found in ranges.items()}
+        ends = {name: [np.float32(one) for one in found] for name, found in ranges.items() if not is_endless(found)}
         found = {name: TensorData(lowest=low, highest=high) for name, (low, high) in ends.items()}
         with tempfile.TemporaryDirectory() as folder:
             cache, quantized = Path(folder) / "ranges.json", Path(folder) / "quantized.onnx"

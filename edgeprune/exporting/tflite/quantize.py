@@ -15,7 +15,7 @@ from edgeprune.core.ranges import Range
 from edgeprune.exporting.checks import Batch, gather_calibration
 from edgeprune.exporting.files import write_file
 from edgeprune.exporting.foreign import foreign
-from edgeprune.exporting.observe import observe_extremes
+from edgeprune.exporting.observe import find_endless, is_endless, observe_extremes
 from edgeprune.exporting.request import FLOAT_NCHW, Form
 from edgeprune.exporting.runners import describe_file
 from edgeprune.exporting.tflite.biases import fit_tflite_biases
@@ -57,7 +57,8 @@ def quantize_with_ranges(
     floats: Collection[str] = (),
     form: Form = FLOAT_NCHW,
 ) -> bytes:
-    """A file in a precision of CALIBRATED, with these ranges of its tensors; layers named in `floats` stay float.
+    """A file in a precision of CALIBRATED, with these ranges of its tensors; layers named in `floats` stay float, as
+    do operators that read or give infinity.
 
     Raises:
         ExportError: `source` is no float TFLite file, or it cannot be quantized.
@@ -67,10 +68,10 @@ def quantize_with_ranges(
         recipe, model = RECIPES[precision](), source.read_bytes()
         for kind in () if form.integers else (_kinds().INPUT, _kinds().OUTPUT):
             recipe.add_quantization_config(".*", kind, None, _untouched())
-        for name in floats:
+        for name in (*floats, *find_endless(source, ranges)):
             recipe.add_quantization_config(f"^{re.escape(name)};?$", _kinds().ALL_SUPPORTED, None, _untouched())
         found = _calibrate(model, signature, recipe)
-        for name in found.keys() & ranges.keys():
+        for name in found.keys() & {name for name, ends in ranges.items() if not is_endless(ends)}:
             low, high = ranges[name]
             found[name] |= {"min": np.full_like(found[name]["min"], low), "max": np.full_like(found[name]["max"], high)}
         return fit_tflite_biases(_quantize(model, recipe, found), source)
