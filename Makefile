@@ -9,6 +9,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-ch
 
 demo: .venv/.demo
 	$(BIN)/edgeprune deploy --target local
+	@echo 'this shell knows `edgeprune` after: . $(BIN)/activate'
 
 test: check
 	sh deploy/setup/test_packages.sh

@@ -175,7 +175,7 @@ def _bisect(job: Any, name: str) -> None:
 
 
 @cli.command()
-@click.argument("model", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("model", required=False, type=click.Path(path_type=Path, exists=True))
 @line_options
 @file_options
 def measure(
@@ -186,7 +186,7 @@ def measure(
     shapes: Sequence[str],
     **asked: Any,
 ) -> None:
-    """Measure every exported file of a run on the device, or the ready file MODEL (.onnx, .tflite) alone.
+    """Measure every exported file of a run on the device, or MODEL alone: a file, or what a run ships.
 
     Without MODEL it runs the line as far as that, or resumes the run in --run.
     """

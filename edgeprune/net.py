@@ -15,7 +15,7 @@ from torch.fx import GraphModule
 
 from edgeprune.core.artifact import Artifact
 from edgeprune.core.candidates import WidthRule, candidate_widths
-from edgeprune.core.latency import LatencyTable
+from edgeprune.core.latency import LatencyTable, parse_table
 from edgeprune.core.limits import Limits
 from edgeprune.core.plan import HEADS, ChannelGroup, GroupPlan, PruningPlan
 from edgeprune.core.planner import Problem, choose_widths
@@ -102,7 +102,7 @@ class Asked(TypedDict, total=False):
     macs: float
     parameters: float
     latency_ms: float
-    table: LatencyTable
+    table: LatencyTable | str | Path
     importance: str
     data: Iterable[tuple[Tensor, Tensor]]
     loss: Loss
@@ -127,7 +127,8 @@ def plan(net: Net, **asked: Unpack[Asked]) -> PruningPlan:
     """Choose the width of every group, and its channels by `importance` ("l2"; see docs/python.md for the others).
 
     One goal is given: `ratio`, the share of the channels of every group that goes (`ratios` for single layers or
-    groups); `macs` or `parameters` that may stay, as a share up to 1 or a number; or `latency_ms` by a latency `table`.
+    groups); `macs` or `parameters` that may stay, as a share up to 1 or a number; or `latency_ms` by a latency `table`
+    (that of a run is its `latency_table.json`).
     For all but ratios the widths of least loss are found and proven: with `data` (batches of inputs and targets) and
     `loss` by how the loss rises as each group is cut, else by the share of each group's importance that goes. Layers
     or groups in `whole` stay as they are; widths are multiples of `step`, 8 if not said.
@@ -307,13 +308,31 @@ def _choose_by_ratio(net: Net, asked: Asked) -> dict[str, int]:
 def _choose_by_limit(net: Net, asked: Asked, goal: str, rises: Mapping[str, Mapping[int, float]]) -> dict[str, int]:
     """The widths of least loss within a limit."""
     if goal == "latency_ms":
-        return choose_widths(Problem(net.analysis.layers, rises, asked["table"]), asked["latency_ms"]).widths
+        return choose_widths(
+            Problem(net.analysis.layers, rises, _read_table(asked["table"])), asked["latency_ms"]
+        ).widths
     others = count_other_parameters(net.program, net.analysis) if goal == "parameters" else 0
     whole, given = (net.parameters if goal == "parameters" else net.macs), asked[goal]  # type: ignore[literal-required]
     limit = round(given * whole if given <= 1 else given) - others
     if limit <= 0:
         raise UsageError(f"plan: {goal}: {given!r}; expected a share up to 1, or a number; the net has {whole:,}")
     return choose_widths(Problem(net.analysis.layers, rises, limits=Limits(**{goal: limit})), inf).widths
+
+
+def _read_table(table: LatencyTable | str | Path) -> LatencyTable:
+    """A latency table, from its file where it is one.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if isinstance(table, LatencyTable):
+        return table
+    if not isinstance(table, str | Path):
+        raise UsageError(f"plan: table: {type(table).__name__}; expected the path of a run's latency_table.json")
+    try:
+        return parse_table(Path(table).read_text(), str(table))
+    except (OSError, UnicodeDecodeError) as exc:
+        raise UsageError(f"plan: table: {table}: cannot be read: {exc}") from exc
 
 
 def _describe(

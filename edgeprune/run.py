@@ -15,7 +15,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -267,6 +267,7 @@ def open_run(directory: Path, request: dict[str, Any]) -> Iterator[Run]:
         RunError: another process is at work in it, or it was made for a different request.
     """
     _check_place(directory)
+    missing = [place for place in (directory, *directory.absolute().parents) if not _exists(place)]
     try:
         directory.mkdir(parents=True, exist_ok=True)
         lock = (directory / ".lock").open("a")
@@ -274,7 +275,19 @@ def open_run(directory: Path, request: dict[str, Any]) -> Iterator[Run]:
         raise RunError(f"cannot be used as a run directory: {describe_os_error(exc, directory)}") from exc
     with lock:
         _take(lock.fileno(), directory)
-        yield Run(directory, settle_request(directory, request))
+        try:
+            yield Run(directory, settle_request(directory, request))
+        finally:
+            if missing and not (directory / REQUEST).exists():
+                _leave_no_trace(directory, missing)
+
+
+def _leave_no_trace(directory: Path, made: Sequence[Path]) -> None:
+    """Remove the folders of a run that was refused before it began, as far as nothing else is in them."""
+    with suppress(OSError):
+        (directory / ".lock").unlink()
+        for folder in made:
+            folder.rmdir()
 
 
 @contextmanager

@@ -7,7 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-from edgeprune.core.latency import INTERPOLATED, LatencyPoint, LatencyTable, TableKey, parse_table, render_table
+from edgeprune.core.latency import (
+    INTERPOLATED,
+    LatencyPoint,
+    LatencyTable,
+    TableKey,
+    keep_families,
+    parse_table,
+    render_table,
+)
 from edgeprune.core.layers import TRANSPOSED, LayerShape
 from edgeprune.errors import ProfileError
 
@@ -75,3 +83,15 @@ def test_a_table_without_a_field_says_which_and_what_to_do(field: str) -> None:
     del document[field]
     with pytest.raises(ProfileError, match=rf"^it\.json: not a latency table: '{field}' is missing; leave it out"):
         parse_table(json.dumps(document), "it.json")
+
+
+def test_what_a_net_needs_of_a_table_predicts_the_same() -> None:
+    other = replace(CONV, kernel=(5, 5), padding=(2, 2))
+    shapes = [replace(CONV, cin=cin, cout=cout) for cin in (8, 32) for cout in (8, 32)]
+    whole = table(*((shape, 1.0 + shape.cin * shape.cout, 1.0, 2000.0) for shape in (*shapes, other)))
+    kept = keep_families(whole, [replace(CONV, cin=16, cout=24), replace(CONV, cin=8)])
+    assert {point.shape for point in kept.points} == set(shapes)
+    wanted = replace(CONV, cin=16, cout=24)
+    assert kept.predict(wanted) == whole.predict(wanted)
+    with pytest.raises(ProfileError, match="no layer of this kind"):
+        kept.predict(other)

@@ -13,7 +13,7 @@ from edgeprune.core.candidates import probe_shapes
 from edgeprune.core.correction import Correction, MeasuredNet
 from edgeprune.core.latency import LatencyPoint, LatencyTable, TableKey, describe_net
 from edgeprune.core.layers import Extent, Layer, LayerShape
-from edgeprune.core.loop import ACCEPTED, TRIES, Goal, Tried, choose_fitting, fit_to_budget
+from edgeprune.core.loop import ACCEPTED, TRIES, Goal, Tried, choose_fitting, fit_to_budget, say_next
 from edgeprune.core.planner import Choice, Problem, predict_ms
 from edgeprune.errors import InfeasibleBudget
 
@@ -129,3 +129,11 @@ def test_a_board_that_never_comes_near_is_given_up_after_some_tries() -> None:
     tried = fit_to_budget(problem, board.nets(), Goal(0.5 * full_ms), lambda choice: full_ms * (1 + 0 * next(measured)))
     assert len(tried) <= TRIES == 8
     assert next(measured) == len(tried) + 1
+
+
+@pytest.mark.parametrize(
+    ("share", "said"), [(0.86, "room is left: planning for less loss"), (0.96, ""), (1.2, "too slow: planning again")]
+)
+def test_what_follows_from_a_try_is_said(share: float, said: str) -> None:
+    assert say_next(share).endswith(said)
+    assert bool(say_next(share)) == bool(said)

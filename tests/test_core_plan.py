@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeprune.core.plan import GroupPlan, PruningPlan, parse_plan
+from edgeprune.core.layers import Extent, Layer, LayerShape
+from edgeprune.core.plan import ChannelGroup, GroupPlan, PruningPlan, explain_width, find_gone, parse_plan
+from edgeprune.core.summary import describe_width
 from edgeprune.errors import PlanError
 
 keeps = st.sets(st.integers(0, 9), min_size=1).map(lambda kept: tuple(sorted(kept)))
@@ -74,3 +76,45 @@ def test_a_plan_that_lacks_a_field_says_which(field: str) -> None:
 def test_a_plan_of_another_version_is_refused() -> None:
     with pytest.raises(PlanError, match="version 99; this edgeprune reads version"):
         parse_plan(document() | {"version": 99})
+
+
+def layer(name: str, *owners: str) -> Layer:
+    """A layer whose output channels are those of a group, within branches."""
+    return Layer(name, LayerShape("linear", 8, 8), Extent(8), Extent(0, ((1, owners),)))
+
+
+def test_groups_of_a_branch_that_is_cut_go_with_it() -> None:
+    layers = [layer("stem", "stem"), layer("a", "inner", "block:branch"), layer("b", "stem", "block:branch")]
+    layers += [layer("c", "shared", "block:branch"), layer("d", "shared", "other:branch")]
+    widths = {"stem": 8, "inner": 8, "shared": 8, "block:branch": 0, "other:branch": 1}
+    assert find_gone(layers, widths) == {"inner": "block:branch"}
+    assert find_gone(layers, {**widths, "block:branch": 1}) == {}
+    both = find_gone(layers, {**widths, "other:branch": 0})
+    assert both == {"inner": "block:branch", "shared": "other:branch"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "width", "offered", "is_fixed", "saving", "said"),
+    [
+        ("channels", 4, (4, 8), False, "saves 1 ms", "saves 1 ms"),
+        ("channels", 4, (4,), True, "saves 1 ms", "as the recipe says; saves 1 ms"),
+        ("channels", 8, (4, 8), False, "saves 1 ms", "whole: no narrower width is worth its loss"),
+        ("channels", 8, (4, 8), False, "", "whole: the budget is met without a cut"),
+        ("channels", 8, (8,), False, "", "whole: no narrower width is on offer"),
+        ("channels", 8, (8,), True, "", "whole: as the recipe says"),
+        ("branch", 1, (0, 1), False, "", "kept: the budget is met without a cut"),
+        ("branch", 1, (0, 1), False, "saves 1 ms", "kept: cutting it is not worth its loss"),
+    ],
+)
+def test_a_width_is_explained(
+    kind: str, width: int, offered: tuple[int, ...], is_fixed: bool, saving: str, said: str
+) -> None:
+    group = ChannelGroup("a", 1 if kind == "branch" else 8, (), kind=kind)
+    assert explain_width(group, width, offered, is_fixed, saving) == said
+
+
+def test_a_group_that_went_with_a_branch_is_read_back_and_shown_as_gone() -> None:
+    written = PruningPlan((GroupPlan("a", 2, (0, 1), reason="gone with b", gone_with="b"),))
+    read = parse_plan(json.loads(written.to_json()))
+    assert read == written
+    assert describe_width(read.to_dict()["groups"][0]) == "0 of 2"

@@ -109,7 +109,7 @@ SICK = [
     ("42355", "42355\n81000", r"hot: 81 C"),
     ("42355", "", r"note     no temperature sensor"),
     ("\npmic", "", r"note     no power sensor"),
-    ("0.08", "3.20", r"busy with something else: load 3\.20 on 4 cores"),
+    ("0.08", "3.20", r"busy in the last minute: load 3\.20 on 4 cores"),
     ('"version": "3.11.2"', '"version": "3.7.10"', r"error    Python 3\.7 is too old; 3\.8 or newer"),
     (
         '{"onnxruntime": "1.31.1"}',

@@ -93,4 +93,4 @@ def test_predictions_of_layers_add_up_to_that_of_the_net() -> None:
     assert rows[0].off_ms == pytest.approx(0.9 * 2.0 - 0.5 - 1.4)
     assert rows[1] == LayerTime("second", "conv 3x3 8->8 @ 8x8", pytest.approx(2.7), None)
     text = render_breakdown(rows, 4.0)
-    assert "off by most: others, predicted +2.5% of the net" in text
+    assert "off by most: others, predicted more than its nodes took by 2.5% of the net" in text

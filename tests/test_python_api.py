@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import edgeprune as ep
-from edgeprune.core.latency import LatencyPoint, LatencyTable, TableKey
+from edgeprune.core.latency import LatencyPoint, LatencyTable, TableKey, render_table
 from edgeprune.errors import EdgepruneError, InfeasibleBudget, PlanError, UsageError
 from edgeprune.net import Net
 
@@ -120,7 +120,7 @@ def test_what_a_net_keeps_of_its_importance_is_the_most_there_is(net: Net) -> No
     assert plan.widths["b"] == 64
 
 
-def test_a_latency_table_is_planned_by(net: Net) -> None:
+def test_a_latency_table_is_planned_by(net: Net, tmp_path: Path) -> None:
     """Only the first layer takes time here."""
     shapes = {
         layer.at({"a": a, "b": b}) for layer in net.analysis.layers for a in range(8, 33, 8) for b in range(8, 65, 8)
@@ -129,6 +129,12 @@ def test_a_latency_table_is_planned_by(net: Net) -> None:
     points = [LatencyPoint(shape, shape.cout / 8 if shape in first else 1e-9, 0.0, 1.0) for shape in shapes]
     table = LatencyTable(TableKey("device", "onnxruntime", "1", "fp32", 1), tuple(points))
     assert ep.plan(net, latency_ms=2.001, table=table).widths == {"a": 16, "b": 64}
+    path = tmp_path / "latency_table.json"
+    path.write_text(render_table(table))
+    assert ep.plan(net, latency_ms=2.001, table=path).widths == ep.plan(net, latency_ms=2.001, table=str(path)).widths
+    for wrong, said in ((3, "int; expected the path of"), (tmp_path / "none.json", "cannot be read: .*No such file")):
+        with pytest.raises(UsageError, match=said):
+            ep.plan(net, latency_ms=2.0, table=wrong)  # type: ignore[arg-type]
 
 
 def test_a_module_whose_code_has_sizes_of_its_own_comes_back_as_its_graph() -> None:

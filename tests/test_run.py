@@ -315,3 +315,21 @@ def test_a_damaged_record_is_told_with_what_mends_it(damage: str, tmp_path: Path
     with open_run(directory, {}) as run:
         run.forget("trace")
         assert run.stage("trace", lambda: 1) == 1
+
+
+def test_a_run_refused_before_it_began_leaves_no_folder(tmp_path: Path) -> None:
+    for place in (tmp_path / "runs" / "new", tmp_path / "other"):
+        with pytest.raises(KeyError), open_run(place, REQUEST):
+            raise KeyError
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "runs" / "kept").mkdir(parents=True)
+    with pytest.raises(KeyError), open_run(tmp_path / "runs" / "new", REQUEST):
+        raise KeyError
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["kept"]
+    (tmp_path / "own").mkdir()  # by the user
+    with pytest.raises(KeyError), open_run(tmp_path / "own", REQUEST):
+        raise KeyError
+    assert (tmp_path / "own").is_dir()
+    with open_run(tmp_path / "begun", REQUEST) as run:
+        run.begin()
+    assert (tmp_path / "begun" / "request.json").exists()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,14 @@ Judge = Callable[..., tuple[dict[str, Any], str]]
 def judge(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Judge:
     """Record a run, judge it; gives its report and what was printed."""
 
-    def run(*files: File, metric: Metric = F1, target: str = "", chosen: dict[str, str] | None = None) -> Any:
+    def run(
+        *files: File,
+        metric: Metric = F1,
+        target: str = "",
+        chosen: dict[str, str] | None = None,
+        again: Sequence[File] = (),
+        notes: Sequence[str] = (),
+    ) -> Any:
         folder, toml = tmp_path / "run", tmp_path / "board.toml"
         folder.mkdir()
         toml.write_text(target or 'description = "a board"\n[budget]\nspeedup = 2\n')
@@ -69,7 +76,14 @@ def judge(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Judge:
         by_name = {one.name: one for one in files}
         measured = {one.name: by_name[one.name].measurement(one) for one in artifacts}
         costs = {one.name: asdict(Costs(one.parameters, 1, 1, 1)) for one in files}
-        plan = {"groups": [], "predicted_ms": 0.4, "budget_ms": 0.5, "loss_increase": 0.0, "gap": 0.0, "notes": []}
+        plan = {
+            "groups": [],
+            "predicted_ms": 0.4,
+            "budget_ms": 0.5,
+            "loss_increase": 0.0,
+            "gap": 0.0,
+            "notes": list(notes),
+        }
         stages = {
             "trace": {"metric": metric.to_dict(), "quality": 0.8, "notes": []},
             "profile": {"baseline_predicted_ms": 1.0, "device": FACTS.to_dict(), "correction": asdict(Correction())},
@@ -84,7 +98,8 @@ def judge(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Judge:
         }  # fmt: skip
         write_json(folder / "plan.json", plan)
         write_json(folder / "measurements.json", {name: one.to_dict() for name, one in measured.items()})
-        write_json(folder / "confirmed.json", {})
+        confirmed = {one.name: one.measurement(one.artifact(folder)).to_dict() for one in again}
+        write_json(folder / "confirmed.json", confirmed)
         made = {"fit": ["plan.json"], "measure": ["measurements.json"], "confirm": ["confirmed.json"]}
         made |= {"export": [one.path for one in artifacts]}
         if chosen:
@@ -163,6 +178,27 @@ def test_an_invalid_run_is_marked_and_passes_nothing(judge: Judge) -> None:
         "NOT",
         "VALID",
     ]
+
+
+def test_a_file_first_measured_beside_other_work_and_again_without_is_valid_and_says_so(judge: Judge) -> None:
+    busy = "the board was not this run's own: others took 1.21 of 2 cores"
+    files = (*ORIGINALS, File("pruned-onnx-fp32", 0.4, 0.795, (busy,)), TFLITE)
+    report, printed = judge(*files, again=(ORIGINALS[0], ONNX))
+    assert report["verdict"] == "pass"
+    row = next(line for line in printed.splitlines() if line.startswith("artifacts/pruned.fp32.onnx"))
+    assert row.endswith("shipped, not valid at first, measured again")
+    assert (
+        f"artifacts/pruned.fp32.onnx was first measured beside other work and again without: {busy}" in report["notes"]
+    )
+    assert "NOT VALID" not in printed
+
+
+def test_a_plan_that_cuts_nothing_is_told(judge: Judge) -> None:
+    report, printed = judge(
+        *ORIGINALS, ONNX, notes=("nothing was cut: in int8 the whole net meets the budget", "other")
+    )
+    assert "note: nothing was cut: in int8 the whole net meets the budget" in printed
+    assert "other" not in report["notes"]
 
 
 def test_a_baseline_that_is_not_valid_passes_nothing_either(judge: Judge) -> None:

@@ -77,8 +77,10 @@ def render_breakdown(rows: Sequence[LayerTime], measured_ms: float) -> str:
     lines = [render_columns(table), f"the whole net, measured without the profiler: {_ms(measured_ms)} ms"]
     if known:
         worst = max(known, key=lambda row: abs(row.off_ms or 0))
-        share = (worst.off_ms or 0) / measured_ms
-        lines.append(f"off by most: {worst.name}, predicted {share:+.1%} of the net more than its nodes took")
+        share, way = abs(worst.off_ms or 0) / measured_ms, "more" if (worst.off_ms or 0) > 0 else "less"
+        lines.append(f"off by most: {worst.name}, predicted {way} than its nodes took by {share:.1%} of the net")
+    if any((row.predicted_ms or 0) < 0 for row in rows):
+        lines.append("a figure below zero is what measured whole nets take off the sum of their single layers")
     return "\n".join([*lines, "the profiler itself takes about a microsecond a node, and tells whole microseconds"])
 
 

@@ -203,8 +203,8 @@ def _judge_speed(state: BoardState) -> Iterator[Finding]:
     if hottest >= HOT_C:
         yield Finding(WARNING, f"hot: {hottest:.0f} C before anything was run", "cool it: heat sink, fan, or wait")
     if state.load is not None and state.load > BUSY:
-        what = f"busy with something else: load {state.load:.2f} on {state.cores or 'unknown'} cores"
-        yield Finding(WARNING, what, "see what runs (top) and end it")
+        what = f"busy in the last minute: load {state.load:.2f} on {state.cores or 'unknown'} cores"
+        yield Finding(WARNING, what, "see what runs (top) and end it; if a run has just ended, ask again in a minute")
 
 
 def _judge_shell(state: BoardState) -> Iterator[Finding]:

@@ -134,6 +134,12 @@ class LatencyTable:
         return Prediction(total, total / margin, total * margin, kind)
 
 
+def keep_families(table: LatencyTable, shapes: Iterable[LayerShape]) -> LatencyTable:
+    """The points that predictions of some shapes rest on: those of layers that differ in channel counts alone."""
+    families = {find_family(shape) for shape in shapes}
+    return replace(table, points=tuple(point for point in table.points if find_family(point.shape) in families))
+
+
 def describe_net(
     table: LatencyTable, layers: Iterable[Layer], widths: Mapping[str, int], measured_ms: float
 ) -> MeasuredNet:

@@ -69,6 +69,13 @@ def fit_to_budget(problem: Problem, nets: Sequence[MeasuredNet], goal: Goal, mea
     return tried
 
 
+def say_next(share: float) -> str:
+    """What follows from a net that takes this share of the budget, for people; nothing where it is accepted."""
+    if share > ACCEPTED[1]:
+        return "; that is too slow: planning again"
+    return "; room is left: planning for less loss" if share < ACCEPTED[0] else ""
+
+
 def choose_fitting(tried: Sequence[Tried]) -> Tried:
     """The plan of least loss whose net is within the budget; the fastest where none is."""
     fitting = [one for one in tried if one.fits]

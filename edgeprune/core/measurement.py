@@ -279,6 +279,10 @@ class Protocol:
     max_cooldown_s: float = 300.0
 
 
+NEARLY = 0.95
+"""Of the time that is asked for: disturbed windows are taken again, but for so much."""
+
+
 def find_problems(measurement: Measurement, protocol: Protocol) -> tuple[str, ...]:
     """Why a run is invalid: too short, unstable, throttled, or not alone on its board. Empty when it is valid."""
     if not measurement.samples_ms:
@@ -299,7 +303,7 @@ def _find_shortness(measurement: Measurement, protocol: Protocol) -> list[str]:
     samples = measurement.steady_ms
     windows_ms = sum(window.wall_ms for window in measurement.steady_windows)
     taken_s = (windows_ms or sum(samples)) / 1e3
-    if len(samples) >= protocol.min_samples and taken_s >= protocol.min_duration_s:
+    if len(samples) >= protocol.min_samples and taken_s >= NEARLY * protocol.min_duration_s:
         return []
     asked = f"{protocol.min_samples} samples and {protocol.min_duration_s:g} s are asked for"
     return [f"too short: {len(samples)} samples in {taken_s:.2f} s; {asked}"]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
 
 from edgeprune.core.answers import describe_misfit
+from edgeprune.core.layers import Layer
 from edgeprune.errors import PlanError
 
 PLAN_VERSION = 1
@@ -16,6 +17,8 @@ HEADS = "heads"
 """The kind of a group whose channels are attention heads."""
 BRANCH = "branch"
 """The kind of a group that is a residual branch: it has one "channel", kept or not."""
+NOTHING_CUT = "nothing was cut"
+"""So begins the note of a plan that leaves the net whole."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,10 @@ class ChannelGroup:
 
 @dataclass(frozen=True)
 class GroupPlan:
-    """What becomes of one group: the kept channels in ascending order, and why."""
+    """What becomes of one group: the kept channels in ascending order, and why.
+
+    `gone_with` names the branch that is cut with all layers that have these channels.
+    """
 
     group: str
     size: int
@@ -67,6 +73,7 @@ class GroupPlan:
     loss_increase: float = 0.0
     reason: str = ""
     kind: str = "channels"
+    gone_with: str = ""
 
     @property
     def width(self) -> int:
@@ -111,10 +118,22 @@ class PruningPlan:
         return f'{head},\n "groups": [\n  {rows}\n ]\n}}\n'
 
 
+def find_gone(layers: Iterable[Layer], widths: Mapping[str, int]) -> dict[str, str]:
+    """Groups whose layers all go with branches that are cut, by these widths, each with the name of such a branch."""
+    gone, kept = dict[str, str](), set[str]()
+    for layer in layers:
+        cut = next((name for name in sorted(layer.cout.groups) if widths.get(name) == 0), None)
+        if cut is None:
+            kept |= layer.cout.groups
+        else:
+            gone |= dict.fromkeys(layer.cout.groups - {cut}, cut)
+    return {name: branch for name, branch in gone.items() if name not in kept and widths.get(name) != 0}
+
+
 def explain_width(group: ChannelGroup, width: int, offered: Sequence[int], is_fixed: bool, saving: str) -> str:
     """Why a group has its width, for people: the recipe says so, it is what is on offer, or what it is worth.
 
-    `saving` says what a narrower one saves and which channels stay.
+    `saving` says what a narrower one saves and which channels stay; it is empty where nothing at all has to be cut.
     """
     by_rule = "as the recipe says" if is_fixed else ""
     if width < group.size:
@@ -124,6 +143,8 @@ def explain_width(group: ChannelGroup, width: int, offered: Sequence[int], is_fi
         return f"{whole}: {by_rule}"
     if len(offered) == 1:
         return f"{whole}: no narrower width is on offer"
+    if not saving:
+        return f"{whole}: the budget is met without a cut"
     return (
         f"{whole}: cutting it is not worth its loss"
         if group.is_branch
@@ -161,4 +182,12 @@ def _parse_group(row: Mapping[str, Any], where: str) -> GroupPlan:
     within = not keep or (keep[0] >= 0 and keep[-1] < size)
     if not ascending or not within or not (keep or kind == BRANCH):
         raise PlanError(f"{where}: group {row['group']!r}: keep must be ascending indices below {size}, at least one")
-    return GroupPlan(str(row["group"]), size, keep, float(row["loss_increase"]), str(row["reason"]), kind)
+    return GroupPlan(
+        str(row["group"]),
+        size,
+        keep,
+        float(row["loss_increase"]),
+        str(row["reason"]),
+        kind,
+        str(row.get("gone_with", "")),
+    )

@@ -136,7 +136,8 @@ def render_artifacts(rows: Sequence[Mapping[str, Any]], metric: Metric) -> str:
 def describe_choice(row: Mapping[str, Any]) -> str:
     """Whether a report's artifact ships, is the fastest of those that may be believed, is inaccurate or wrong."""
     words = {"shipped": row.get("shipped"), "fastest": row.get("fastest"), "inaccurate": row.get("accurate") is False}
-    words |= {"refused": row.get("refused"), "not valid": row.get("problems")}
+    doubtful = "not valid at first, measured again" if row.get("confirmed") else "not valid"
+    words |= {"refused": row.get("refused"), doubtful: row.get("problems")}
     return ", ".join(word for word, true in words.items() if true)
 
 
@@ -166,6 +167,8 @@ def render_front(document: Mapping[str, Any]) -> str:
 
 def describe_width(row: Mapping[str, Any]) -> str:
     """What is left of a plan's group, for people."""
+    if row.get("gone_with"):
+        return f"0 of {row['size']}"
     if row["kind"] == BRANCH:
         return "kept" if row["keep"] else "cut"
     return f"{len(row['keep'])} of {row['size']}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -20,6 +20,8 @@ from edgeprune.graph.labels import NONE, Array, Dim, Mask, Solution, solve
 from edgeprune.graph.operators import find_operators
 from edgeprune.graph.walk import Dims, LayerUse, Rule, Shuffle, Value, Walk, is_ignored, walk_graph
 
+SHOWN = 3
+"""Names that are listed of many."""
 RULES: dict[str, Rule] = {**rules_layers.RULES, **rules_shapes.RULES, **rules_values.RULES}
 """What to do at each ATen operator, by its name without overload."""
 
@@ -272,12 +274,17 @@ def _layers(
 
 def _notes(walk: Walk, frozen: Mapping[str, str]) -> tuple[str, ...]:
     unknown = [f"{what}: what meets it stays whole" for what in walk.unknown]
-    reasons = Counter(reason for reason in frozen.values() if reason)
-    return (
-        *walk.faults,
-        *unknown,
-        *(f"{count} group{'s' * (count > 1)} frozen: {reason}" for reason, count in reasons.items()),
-    )
+    reasons = defaultdict[str, list[str]](list)
+    for name, reason in frozen.items():
+        if reason:
+            reasons[reason].append(name)
+    kept = (f"{_list_some(names)} stay{'s' * (len(names) == 1)} whole: {reason}" for reason, names in reasons.items())
+    return (*walk.faults, *unknown, *kept)
+
+
+def _list_some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
 
 
 def groups_of(analysis: Analysis, name: str) -> list[str]:

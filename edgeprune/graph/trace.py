@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import io
 import logging
 import re
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from functools import partial
 from pathlib import Path
 from types import MethodType
@@ -317,12 +318,12 @@ def _inputs(example: Example, least_batch: int = LEAST_BATCH) -> tuple[Tensor, .
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep torch.export's log lines and warnings on failed attempts and on recurrent cells off the terminal."""
+    """Keep off the terminal what torch.export logs and warns of, and the graph that it prints of a failed attempt."""
     logger = logging.getLogger("torch")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -44,7 +44,7 @@ def check_recipe(recipe: Recipe) -> tuple[str, ...]:
     outputs = {name: _check_first(recipe, name, data) for name, data in sets}
     _check_calibration(recipe, recipe.calibration_data())
     notes = [note for name, data in sets for note in _look_through(recipe, name, data, outputs[name].shape)]
-    return tuple(notes)
+    return (*recipe.slips, *notes)
 
 
 def _check_parameters(recipe: Recipe) -> None:

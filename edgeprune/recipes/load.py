@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import math
 import shutil
 import sys
@@ -32,6 +33,9 @@ BUILT_IN = {
 REQUIRED = ("model", "train_data", "eval_data", "calibration_data")
 VALIDATION = "validation_data"
 """A function that a recipe need not have."""
+OPTIONAL = ("example_input", VALIDATION, "loss", "metric", "finetune", "widths", "labels", "preprocessing")
+ALIKE = 0.8
+"""A name of a recipe that is so much like one of OPTIONAL, which is missing, is taken for a slip."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,8 @@ class Recipe:
     """What is done to raw data to make them inputs, in words."""
     model_notes: Callable[[], tuple[str, ...]] = tuple
     """What was changed in the model so that it can be traced and trained, for people."""
+    slips: tuple[str, ...] = ()
+    """Names in the file that nothing reads, and that look like one that is read, for people."""
 
     @property
     def classifies(self) -> bool:
@@ -259,7 +265,16 @@ def _recipe(name: str, path: Path, content: Mapping[str, Any]) -> Recipe:
         labels=_parse_labels(content.get("labels", ()), f"{path}: labels"),
         preprocessing=_parse_text(content.get("preprocessing", ""), f"{path}: preprocessing"),
         model_notes=lambda: built().notes,
+        slips=find_slips(content),
     )
+
+
+def find_slips(content: Mapping[str, Any]) -> tuple[str, ...]:
+    """What is said of a recipe's names that are almost those of OPTIONAL, where these are missing."""
+    missing = [name for name in OPTIONAL if name not in content]
+    own = [name for name in content if not name.startswith("_") and name not in (*REQUIRED, *OPTIONAL)]
+    nearest = {name: difflib.get_close_matches(name.lower(), missing, 1, ALIKE) for name in own}
+    return tuple(f"{name} is read by nothing; did you mean {close[0]}?" for name, close in nearest.items() if close)
 
 
 def _loss(given: Any, source: str) -> Callable[..., Any] | None:

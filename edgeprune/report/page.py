@@ -85,7 +85,7 @@ def _plan(plan: Mapping[str, Any]) -> str:
     width, row = 640, 24
     bars = []
     for index, group in enumerate(plan["groups"]):
-        share = len(group["keep"]) / group["size"]
+        share = 0.0 if group.get("gone_with") else len(group["keep"]) / group["size"]
         top = index * row
         bars.append(
             f"<text x=0 y={top + 15}>{escape(group['group'])}</text>"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 CHOSEN = "chosen.json"
 """Where a run keeps the runtime and the precision that it plans for, if its target leaves one open."""
+PROFILED = "as it was profiled"
+"""In place of an address: no board is needed, or the one that the run has."""
 QUIET_WAIT_S = 300.0
 """How long the line waits for a board on which others are at work."""
 
@@ -367,6 +369,20 @@ def preview_job(directory: Path, request: dict[str, Any], say: Callable[[str], N
         yield job
 
 
+def reach_board(job: Job) -> None:
+    """Find out whether the board answers and has Python, before anything slow; it is not held.
+
+    Raises:
+        DeviceError: it cannot be reached, or lacks Python.
+    """
+    from edgeprune.device.connect import open_transport, shake_hands
+
+    with closing(open_transport(job.target.name, job.run.request["host"])) as transport:
+        if transport.name != "local":
+            job.detail(f"{transport.host} answers")
+        shake_hands(transport, job.target.python)
+
+
 def find_address(job: Job, until: str, again: Collection[str] = ()) -> str:
     """Where the board is, in words, if the line is to run as far as a stage that needs it; `again` are made anew.
 
@@ -377,5 +393,5 @@ def find_address(job: Job, until: str, again: Collection[str] = ()) -> str:
 
     profiled = job.run.finished("profile") and "profile" not in again
     if until == "trace" or job.estimated or profiled:
-        return "as it was profiled"
+        return PROFILED
     return str(resolve_host(job.target.name, job.run.request["host"]) or "this machine")

@@ -17,10 +17,18 @@ from edgeprune.core.candidates import draw_variants, probe_shapes
 from edgeprune.core.confidence import safe_budget_ms, spread_of_interval
 from edgeprune.core.correction import Correction, MeasuredNet, fit_correction
 from edgeprune.core.formats import RUNTIMES, find_runtime
-from edgeprune.core.latency import ESTIMATED, FOREIGN, LatencyTable, describe_net, parse_table, render_table
+from edgeprune.core.latency import (
+    ESTIMATED,
+    FOREIGN,
+    LatencyTable,
+    describe_net,
+    keep_families,
+    parse_table,
+    render_table,
+)
 from edgeprune.core.limits import count_costs, stated_bytes
-from edgeprune.core.loop import AIM, Goal, choose_fitting, describe_tries, fit_to_budget
-from edgeprune.core.plan import GroupPlan, PruningPlan, explain_width, parse_plan
+from edgeprune.core.loop import AIM, Goal, choose_fitting, describe_tries, fit_to_budget, say_next
+from edgeprune.core.plan import NOTHING_CUT, GroupPlan, PruningPlan, explain_width, find_gone, parse_plan
 from edgeprune.core.planner import Choice, Problem, choose_widths, find_fastest, predict_ms, trace_front
 from edgeprune.core.reach import Reach, check_reach
 from edgeprune.core.shipping import choose_planned
@@ -54,7 +62,7 @@ def profile(job: Job) -> dict[str, Any]:
     _choose_plan(job)
     originals = build(job, job.original, Files(job.run.directory, "original", job.formats, ("fp32",)))
     begun = time.monotonic()
-    table = find_table(job)
+    table = keep_families(find_table(job), probe_shapes(job.layers, job.widths))
     layers_s = time.monotonic() - begun
     variants = draw_nets(job, table, VARIANTS, VARIANT_SEED)
     job.detail(f"measuring {len(variants)} whole nets of random widths")
@@ -300,14 +308,17 @@ def _make_plan(job: Job, problem: Problem, choice: Choice, limit: float) -> Prun
     importance = job.run.result("score")["importance"]
     groups = {group.name: group for group in job.analysis.groups}
     scores = {group: np.asarray(values) for group, values in job.run.result("score")["scores"].items()}
-    entries = []
+    gone, entries = find_gone(job.analysis.layers, choice.widths), []
+    is_cut = any(width < groups[group].size for group, width in choice.widths.items())
     for group, keep in keep_best_by_group(scores, choice.widths).items():
         kind, size, width = groups[group].kind, groups[group].size, choice.widths[group]
         saved = predict_ms(problem, {**choice.widths, group: size}) - choice.latency_ms
         kept = "cut to its shortcut" if groups[group].is_branch else f"highest {importance} scores kept"
         offered, is_fixed = job.widths[group], group in problem.limits.fixed
-        reason = explain_width(groups[group], width, offered, is_fixed, f"saves {saved:.3g} ms; {kept}")
-        entries.append(GroupPlan(group, size, keep, problem.loss[group][width], reason, kind))
+        saving = f"saves {saved:.3g} ms; {kept}" if is_cut else ""
+        reason = explain_width(groups[group], width, offered, is_fixed, saving)
+        reason = f"gone with {gone[group]}" if group in gone else reason
+        entries.append(GroupPlan(group, size, keep, problem.loss[group][width], reason, kind, gone.get(group, "")))
     return PruningPlan(
         tuple(entries),
         job.run.result("trace")["model_sha256"],
@@ -315,8 +326,13 @@ def _make_plan(job: Job, problem: Problem, choice: Choice, limit: float) -> Prun
         limit,
         choice.loss_increase,
         choice.gap,
-        (NOT_MEASURED,) if job.estimated else _foreign(problem.table),
+        (*_uncut(job, is_cut), *((NOT_MEASURED,) if job.estimated else _foreign(problem.table))),
     )
+
+
+def _uncut(job: Job, is_cut: bool) -> tuple[str, ...]:
+    """What is said of a plan that cuts nothing."""
+    return () if is_cut else (f"{NOTHING_CUT}: in {job.planned.fitted_precision} the whole net meets the budget",)
 
 
 def _foreign(table: LatencyTable | None) -> tuple[str, ...]:
@@ -353,5 +369,5 @@ def _measure_try(job: Job, choice: Choice, name: str) -> float:
     path = build_variant(job, name, cut_net(job, choice.widths))
     settled = measure_beside_original(job, read_originals(job), {name: path}).latency_ms
     share = settled[name] / budget_ms(job, settled["baseline"])
-    job.detail(f"measured {settled[name]:.4g} ms untrained, {share:.1%} of the budget")
+    job.detail(f"measured {settled[name]:.4g} ms untrained, {share:.1%} of the budget{say_next(share)}")
     return share * limit

@@ -74,8 +74,8 @@ def trace(job: Job) -> dict[str, Any]:
             "judged by; give validation_data(), typical inputs with targets"
         )
     job.detail(
-        f"{recipe.metric.name} {recipe.metric.describe(quality)} in torch, {len(prunable)} groups of channels and "
-        f"{len(branches)} branches to prune"
+        f"{recipe.metric.name} {recipe.metric.describe(quality)} in torch; to prune: {len(prunable)} groups of channels"
+        + f", {len(branches)} residual branch{'es' * (len(branches) > 1)}" * bool(branches)
     )
     return {
         "model_sha256": model_sha256(job.original),
@@ -219,7 +219,11 @@ def prune(job: Job) -> dict[str, Any]:
     plan = read_plan(job)
     pruned, error = cut_proven(job.original, job.analysis, plan.keep, example, NOT_PROVEN)
     save_model(pruned, job.run.product("pruned.pt2"), example)
-    job.detail(f"{count_parameters(pruned):,} parameters stay; proof {error:.1e}")
+    proof = f"within {error:.1e}" if error else "exactly"
+    job.detail(
+        f"{count_parameters(pruned):,} of {count_parameters(job.original):,} parameters stay, those of batch norm "
+        f"counted; proven: it computes {proof} what the whole net does without these channels"
+    )
     return {"proof_relative_error": error}
 
 

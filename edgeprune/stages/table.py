@@ -86,6 +86,8 @@ def _measure_table(job: Job, key: TableKey) -> LatencyTable:
     table = parse_table(stored.read_text(), str(stored)) if stored.exists() else LatencyTable(key, ())
     every, surprises = probe_shapes(job.layers, job.widths), Surprises()
     missing = sorted(probe_shapes(job.layers, job.widths, FIRST_PROBES) - table.shapes)
+    if known := len(every & table.shapes):
+        job.detail(f"{known} of {len(every)} layer shapes are known from earlier runs, kept in {stored.parent}")
     end = time.monotonic() + 60 * (job.run.request.get("minutes") or MINUTES)
     while True:
         if missing:

@@ -57,7 +57,7 @@ def time_nets(job: Job, nets: Sequence[ModelFile]) -> NetTimes:
     problems: tuple[str, ...] = ()
     protocol = _shorten(job.target.protocol)
     for number in range(SESSIONS):
-        measured = measure_models(job.device, models, job.target.threads, protocol, lambda _: None)
+        measured = measure_models(job.device, models, job.target.threads, protocol, job.detail)
         windows = {name: windows[name] + _number(measured[name], number) for name in windows}
         problems += tuple(find_neighbours(measured[TWIN].conditions))
         steady = fit_common_speed(windows)

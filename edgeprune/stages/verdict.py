@@ -11,6 +11,7 @@ from typing import Any
 from edgeprune.core.document import REPORT_VERSION, Figures, describe_conditions
 from edgeprune.core.gate import QUALITY_METRICS, decide
 from edgeprune.core.measurement import find_ratio
+from edgeprune.core.plan import NOTHING_CUT
 from edgeprune.core.shipping import Candidates
 from edgeprune.core.target import AUTO
 from edgeprune.report.junit import render_junit
@@ -111,7 +112,7 @@ def build_report(job: Job, figures: Mapping[str, Figures], candidates: Candidate
             *job.run.result("recover")["notes"],
             *job.run.result("measure")["notes"],
             *_choice_notes(job, candidates, candidates.chosen),
-            *_busy_notes(job),
+            *_busy_notes(job, candidates),
             *_problems(result, baseline),
         ],
     }
@@ -123,7 +124,8 @@ def _describe_runtime(figures: Figures) -> str:
 
 def _choice_notes(job: Job, candidates: Candidates, result: Figures) -> list[str]:
     """How the file that ships was chosen, where there is something to say."""
-    notes = list(candidates.explain(result))
+    notes = [note for note in job.run.result("fit")["plan"]["notes"] if note.startswith(NOTHING_CUT)]
+    notes += candidates.explain(result)
     notes += [
         f"refused: {reason}" for name, reason in read_refused(job).items() if f"-{result.artifact.format}-" in name
     ]
@@ -145,6 +147,9 @@ def _artifact_rows(job: Job, figures: Mapping[str, Figures], candidates: Candida
         row |= {"shipped": artifact.name == ships.artifact.name}
         if artifact.name in figures:
             row |= _measured_row(candidates, figures[artifact.name])
+            row |= {
+                "confirmed": artifact.name in candidates.again and candidates.again[artifact.name].measurement.valid
+            }
         if artifact.name in refused:
             row |= {"refused": refused[artifact.name]}
         rows.append(row)
@@ -163,10 +168,16 @@ def _measured_row(candidates: Candidates, figures: Figures) -> dict[str, Any]:
     return row
 
 
-def _busy_notes(job: Job) -> list[str]:
-    """What else worked on the board while the figures were taken that the plan rests on."""
-    return [
-        f"the plan rests on figures that were taken beside other work (--allow-busy): {problem}"
+def _busy_notes(job: Job, candidates: Candidates) -> list[str]:
+    """What else worked on the board while the figures were taken that the plan, or the choice of a file, rests on."""
+    first, (last, _) = candidates.chosen, candidates.find_last(candidates.chosen)
+    again = [
+        f"{first.artifact.path} was first measured beside other work and again without: {problem}"
+        for problem in first.measurement.problems
+        if last.measurement.valid
+    ]
+    return again + [
+        f"the plan rests on figures that were taken beside other work: {problem}"
         for problem in job.run.result("profile").get("problems", ())
     ]
 

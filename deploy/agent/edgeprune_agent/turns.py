@@ -91,7 +91,8 @@ def take_turns(
     wanted = {name: request[name] for name in ("models", "archive", "sizes")}
     for number in range(pace["processes"]):
         place = f"process {number + 1} of {pace['processes']}"
-        events.progress(f"{place}: loading {len(request['models'])} models")
+        count = len(request["models"])
+        events.progress(f"{place}: loading {count} model{'s' if count > 1 else ''}")
         for event in call_process({"command": "turns", "process": number, **wanted, **pace}, request):
             if event["event"] == "window":
                 windows.append({**event, "process": number})
