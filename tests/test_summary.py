@@ -8,7 +8,7 @@ import pytest
 
 from edgeprune.core.summary import render_comparison, render_plan, render_result
 from edgeprune.report.junit import render_junit
-from edgeprune.report.page import render_page
+from edgeprune.report.page import _plain, render_page
 
 LATENCY = {
     "count": 200,
@@ -164,3 +164,10 @@ def test_junit_counts_failures_and_doubts(report: dict[str, Any]) -> None:
     assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("3", "1", "1")
     assert suite[0].find("failure") is not None
     assert suite[1].find("error") is not None
+
+
+def test_figures_of_conditions_are_short_and_said_once() -> None:
+    assert _plain(0.007185304183706889) == "0.007185"
+    assert _plain([2400, 2400, 1800.25]) == "2400, 1800"
+    assert _plain({"share": 1 / 3, "names": ("a", "a", "b")}) == "share 0.3333, names a, b"
+    assert _plain((True, None)) == "True, None"

@@ -134,8 +134,10 @@ def _pairs(values: Mapping[str, Any]) -> str:
 
 def _plain(value: object) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {item}" for key, item in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(dict.fromkeys(map(_plain, value)))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _distribution(samples: Mapping[str, Sequence[float]]) -> str:
