@@ -14,8 +14,9 @@ import numpy as np
 
 from edgeprune.core.measurement import Protocol
 from edgeprune.core.target import Target
+from edgeprune.device.board import ModelFile
 from edgeprune.device.connect import open_device
-from edgeprune.device.measure import ModelFile, measure_models
+from edgeprune.device.measure import measure_models
 from edgeprune.errors import EdgepruneError, ExportError
 from edgeprune.exporting.files import sha256_of
 from edgeprune.shipped import cache_dir

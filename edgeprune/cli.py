@@ -20,7 +20,7 @@ from edgeprune.cli_measure import compare, file_options, measure_file
 from edgeprune.cli_options import RUNNING, Command, busy_option, governor_option, with_options
 from edgeprune.cli_profile import calibrate_profile, show_profile
 from edgeprune.core.gate import EXIT_CODES, PASS
-from edgeprune.deployment import DEFAULT_RECIPE, REQUEST, settle_request
+from edgeprune.deployment import DEFAULT_RECIPE, REQUEST, prepare, settle_request
 from edgeprune.disk import describe_os_error
 from edgeprune.errors import EdgepruneError, RunError, UsageError
 
@@ -315,6 +315,7 @@ def _open(directory: Path | None, asked: Mapping[str, Any]) -> Any:
     from edgeprune.stages.job import open_job
 
     place, request = settle_request(directory, asked)
+    prepare(place, directory, _say)
     return open_job(place, request, _say)
 
 
@@ -333,7 +334,8 @@ def _say_plan(directory: Path | None, asked: Mapping[str, Any], first: str | Non
         address = find_address(job, "report", again)
         job.require_measured()
         known, target = (place / "request.json").exists(), job.target
-        click.echo(f"run directory: {place}{' (resumed)' if known else ''}")
+        begun = " (resumed)" if known else f" (a new scope of {directory})" if directory not in (None, place) else ""
+        click.echo(f"run directory: {place}{begun}")
         click.echo(f"target: {target.name}, {target.description}, {target.runtime} {target.precision}")
         click.echo("judged by: " + "; ".join(gate.describe() for gate in job.asked_gates))
         click.echo(f"recipe: {job.run.request['recipe']}, metric {job.metric.label}; board: {address}")
@@ -400,13 +402,16 @@ def _fail(exc: Exception, code: int, given: Sequence[str], cause: Exception | No
     if "--debug" in given:
         traceback.print_exception(cause or exc)
     foreseen = isinstance(exc, EdgepruneError)
-    text = (
-        " ".join(str(exc).split())
-        if foreseen
-        else f"unexpected {type(exc).__name__}: {exc}; `edgeprune --debug` shows where"
-    )
+    text = " ".join(str(exc).split()) if foreseen else _describe_unexpected(exc)
     click.echo(f"edgeprune: {text}", err=True)
     sys.exit(code)
+
+
+def _describe_unexpected(exc: Exception) -> str:
+    from edgeprune.versions import describe_untried
+
+    untried = describe_untried()
+    return f"unexpected {type(exc).__name__}: {exc}; `edgeprune --debug` shows where" + f"; {untried}" * bool(untried)
 
 
 if __name__ == "__main__":

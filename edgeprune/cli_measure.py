@@ -21,7 +21,7 @@ from edgeprune.errors import UsageError
 if TYPE_CHECKING:
     from edgeprune.core.measurement import Measurement
     from edgeprune.core.target import Target
-    from edgeprune.device.measure import ModelFile
+    from edgeprune.device.board import ModelFile
 
 COMPARE_PROCESSES = 12
 COMPARE_S = 9.0
@@ -68,10 +68,9 @@ def measure_file(
 ) -> None:
     """Measure a ready file on a board, or run it for long; `asked` are the options of the line."""
     from edgeprune.core.sustained import find_sustained_problems, render_sustained
-    from edgeprune.device.connect import Session, open_device
+    from edgeprune.device.board import Session, require
+    from edgeprune.device.boards import measure_files, open_board
     from edgeprune.device.lease import parse_duration
-    from edgeprune.device.measure import sustain_model
-    from edgeprune.device.phone import measure_files
     from edgeprune.run import write_json
 
     other = [name for name in ("recipe", "latency_ms", "speedup", "gates") if asked.get(name) is not None]
@@ -84,8 +83,9 @@ def measure_file(
         raise UsageError(f"--runtime {asked['runtime']}: {path.name} is a file of {model.runtime}; leave it out")
     session = Session(bool(asked.get("set_governor")), shapes=parse_shapes(shapes))
     if duration_s is not None:
-        with open_device(target, asked["host"], _say, session) as device:
-            facts, run = device.facts, sustain_model(device, model, target, duration_s, _say)
+        with open_board(target, asked["host"], _say, session) as board:
+            require(board, "sustain")
+            facts, run = board.facts, board.sustain(model, target, duration_s, _say)
         text, found, problems = render_sustained(run), run.to_dict(), find_sustained_problems(run)
     else:
         facts, measured = measure_files(target, asked["host"], [model], session, _say)
@@ -138,8 +138,8 @@ def _show_side_by_side(runs: Sequence[Path]) -> None:
 def _compare_on_board(paths: tuple[Path, Path], asked: Mapping[str, Any], margin: float, output: Path | None) -> None:
     from edgeprune.core.comparison import compare_processes, render_comparison
     from edgeprune.core.windows import fit_common_speed
-    from edgeprune.device.connect import Session
-    from edgeprune.device.phone import measure_files
+    from edgeprune.device.board import Session
+    from edgeprune.device.boards import measure_files
     from edgeprune.run import write_json
 
     target = _find_target(asked)

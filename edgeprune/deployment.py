@@ -11,6 +11,7 @@ from typing import Any, TypedDict, Unpack
 from edgeprune.core.target import suggest
 from edgeprune.errors import UsageError
 from edgeprune.run import read_json
+from edgeprune.scopes import begin_scope, find_scope
 
 DEFAULT_RECIPE = "digits-resnet8"
 
@@ -64,14 +65,30 @@ def deploy(run: str | Path | None = None, say: Callable[[str], None] = print, **
     unknown = sorted(asked.keys() - set(REQUEST))
     if unknown:
         raise UsageError(f"deploy: no {unknown[0]!r}{suggest(unknown[0], REQUEST)}")
-    directory, request = settle_request(Path(run) if run is not None else None, asked)
+    given = Path(run) if run is not None else None
+    directory, request = settle_request(given, asked)
+    prepare(directory, given, say)
     with open_job(directory, request, say) as job:
         run_line(job)
         return Deployment(directory, read_json(job.run.file("report.json")))
 
 
+def prepare(directory: Path, given: Path | None, say: Callable[[str], None]) -> None:
+    """Begin the scope of another budget, where `directory` is one of the run that was `given`.
+
+    Raises:
+        RunError: what the run has made so far was changed, or cannot be copied.
+    """
+    if given is None or given == directory:
+        return
+    taken = begin_scope(directory, given)
+    if taken:
+        say(f"another budget than {given} has: {', '.join(taken)} taken over into {directory}")
+
+
 def settle_request(directory: Path | None, asked: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
-    """The run directory and the request, defaults filled in where the run is a new one.
+    """The run directory and the request, defaults filled in where the run is a new one; of a run that was made with
+    another budget the scope within it that has this one.
 
     Raises:
         UsageError: two budgets, or no target for a new run.
@@ -80,7 +97,7 @@ def settle_request(directory: Path | None, asked: Mapping[str, Any]) -> tuple[Pa
     if request["latency_ms"] is not None and request["speedup"] is not None:
         raise UsageError("give --latency-ms or --speedup, not both")
     if directory is not None and (directory / "request.json").exists():
-        return directory, _absolute(request)
+        return find_scope(directory, _absolute(request))
     if request["target"] is None:
         raise UsageError("--target is needed for a new run; `edgeprune targets` lists them")
     request["recipe"] = request["recipe"] or DEFAULT_RECIPE

@@ -11,9 +11,8 @@ from types import MappingProxyType
 from edgeprune.core.formats import FORMATS, find_runtime
 from edgeprune.core.measurement import Measurement
 from edgeprune.core.release import shipped_path
-from edgeprune.device.connect import Session
-from edgeprune.device.measure import ModelFile
-from edgeprune.device.phone import measure_files
+from edgeprune.device.board import ModelFile, Session
+from edgeprune.device.boards import measure_files
 from edgeprune.errors import UsageError
 from edgeprune.exporting.formats import format_of
 from edgeprune.run import look_at_run, read_json

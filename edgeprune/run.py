@@ -150,6 +150,14 @@ class Run:
             if name not in self._proven:
                 self._prove(name, stage)
 
+    def made(self, stage: str) -> tuple[str, ...]:
+        """Names of the files that a finished stage has made, its result among them.
+
+        Raises:
+            RunError: the record of it is gone or damaged.
+        """
+        return tuple(self._record(stage))
+
     def finished(self, stage: str) -> bool:
         """Whether a stage's result is saved."""
         return self._result(stage).exists()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from edgeprune.core.layers import LayerShape
 from edgeprune.core.measurement import Protocol
-from edgeprune.device.measure import ModelFile
+from edgeprune.device.board import ModelFile
 from edgeprune.exporting.probes import build_probe
 
 CONV = LayerShape("conv", 3, 8, (3, 3), (1, 1), 1, (16, 16), (1, 1))

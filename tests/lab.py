@@ -22,9 +22,10 @@ from ssh_server import SshServer
 from edgeprune.core.layers import LayerShape
 from edgeprune.core.release import Release
 from edgeprune.core.target import Target
+from edgeprune.device.board import ModelFile
 from edgeprune.device.connect import open_agent, open_device
 from edgeprune.device.lease import hold_lease
-from edgeprune.device.measure import ModelFile, measure_models
+from edgeprune.device.measure import measure_models
 from edgeprune.device.releases import push_release
 from edgeprune.device.ssh import SshTransport
 from edgeprune.device.transport import Completed

@@ -18,9 +18,7 @@ from edgeprune.core.layers import LayerShape
 from edgeprune.core.metric import TOP1
 from edgeprune.core.release import Release
 from edgeprune.core.target import Target
-from edgeprune.device.releases import (
-    read_release,
-)
+from edgeprune.device.releases import read_release
 
 TARGET = Target("local", "a board of the tests")
 LARGE = LayerShape("linear", 1024, 1024)

@@ -26,10 +26,10 @@ def energy(energy_mj: float | None, reason: str = "") -> Energy:
 
 
 def job(budget: Budget, **more: Any) -> Any:
-    device = SimpleNamespace(facts=SimpleNamespace(host="board"))
+    board = SimpleNamespace(facts=SimpleNamespace(host="board"), lacks={}, energy=more.pop("energy", None))
     target = SimpleNamespace(budget=budget, runtime="onnxruntime", name="board", format="onnx")
     run = SimpleNamespace(finished=lambda stage: False)
-    return SimpleNamespace(target=target, planned=target, device=device, detail=lambda text: None, run=run, **more)
+    return SimpleNamespace(target=target, planned=target, board=board, detail=lambda text: None, run=run, **more)
 
 
 @pytest.fixture
@@ -39,10 +39,12 @@ def meter(monkeypatch: pytest.MonkeyPatch) -> dict[str, Energy]:
     monkeypatch.setattr(
         power.ModelFile, "of", classmethod(lambda cls, path, runtime, name: SimpleNamespace(name=name, path=path))
     )
-    monkeypatch.setattr(
-        power, "measure_energy", lambda device, models, target, say: {one.name: found[one.name] for one in models}
-    )
     return found
+
+
+def ask(found: dict[str, Energy]) -> Any:
+    """A board's way to tell the energies of some nets."""
+    return lambda models, target, say: {one.name: found[one.name] for one in models}
 
 
 @pytest.mark.parametrize(
@@ -61,15 +63,15 @@ def test_the_tighter_of_latency_and_energy_is_planned_for(budget: Budget, limit_
 
 def test_the_highest_power_of_slow_and_fast_nets_counts(meter: dict[str, Energy]) -> None:
     meter |= {"variant0": energy(12.0), "variant2": energy(10.5), "variant4": energy(4.0)}
-    assert learn_power(job(Budget(energy_mj=8.0)), FILES, LATENCY_MS) == pytest.approx(10.5 / 3)
-    assert learn_power(job(Budget(speedup=2.0)), FILES, LATENCY_MS) is None
+    assert learn_power(job(Budget(energy_mj=8.0), energy=ask(meter)), FILES, LATENCY_MS) == pytest.approx(10.5 / 3)
+    assert learn_power(job(Budget(speedup=2.0), energy=ask(meter)), FILES, LATENCY_MS) is None
 
 
 def test_a_meter_that_sees_nothing_ends_the_run(meter: dict[str, Energy]) -> None:
     meter |= {"variant0": energy(5.0), "variant2": energy(5.5)}
     meter["variant4"] = energy(None, "not measurable: 3 new readings")
     with pytest.raises(DeviceError, match="budget of energy_mj, but no energy: not measurable: 3 new"):
-        learn_power(job(Budget(energy_mj=8.0)), FILES, LATENCY_MS)
+        learn_power(job(Budget(energy_mj=8.0), energy=ask(meter)), FILES, LATENCY_MS)
 
 
 def test_the_budget_is_read_gated_and_refused_without_a_board() -> None:

@@ -19,7 +19,7 @@ from edgeprune.cli import main
 from edgeprune.core.layers import LayerShape
 from edgeprune.core.measurement import Conditions, DeviceFacts, Measurement
 from edgeprune.core.windows import Window
-from edgeprune.device import phone
+from edgeprune.device import boards
 
 pytestmark = pytest.mark.alone
 
@@ -156,7 +156,7 @@ def test_nothing_follows_from_a_run_that_is_not_valid(
         }
         return facts, taken | {"B": replace(taken["B"], problems=problems)}
 
-    monkeypatch.setattr(phone, "measure_files", measure)
+    monkeypatch.setattr(boards, "measure_files", measure)
     model, output = make_model(tmp_path, "onnxruntime"), tmp_path / "compared.json"
     code, said, told = call("compare", model.path, model.path, "--output", output)
     assert output.exists(), told

@@ -15,7 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeprune.device.agent import pack_agent
-from edgeprune.device.measure import ModelFile
+from edgeprune.device.board import ModelFile
 from edgeprune.exporting.files import write_file
 
 SOON_S = 15.0

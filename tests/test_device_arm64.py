@@ -12,8 +12,9 @@ from ssh_server import SshServer
 
 from edgeprune.core.layers import LayerShape
 from edgeprune.core.target import Target
+from edgeprune.device.board import ModelFile, ProbeSettings
 from edgeprune.device.connect import Device, open_device
-from edgeprune.device.measure import ModelFile, ProbeSettings, evaluate_model, measure_models, measure_probes
+from edgeprune.device.measure import evaluate_model, measure_models, measure_probes
 from edgeprune.exporting.runners import describe_file, run_file
 
 pytestmark = pytest.mark.device

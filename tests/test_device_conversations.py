@@ -17,23 +17,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeprune.cli_measure import _render_measurement
+from edgeprune.core.measurement import add_energy
 from edgeprune.core.release import Release, find_release, render_releases
 from edgeprune.core.sustained import render_sustained
 from edgeprune.core.target import PowerSource, Target
 from edgeprune.core.windows import fit_common_speed
 from edgeprune.device.agent import Agent
+from edgeprune.device.board import ModelFile, ProbeSettings
 from edgeprune.device.connect import Device, _gather
-from edgeprune.device.energy import add_energy, check_meter, measure_energy
+from edgeprune.device.energy import check_meter, measure_energy
 from edgeprune.device.lease import hold_lease, list_leases, reserve, unlock
-from edgeprune.device.measure import (
-    ModelFile,
-    ProbeSettings,
-    evaluate_model,
-    measure_models,
-    measure_probes,
-    push_models,
-    sustain_model,
-)
+from edgeprune.device.measure import evaluate_model, measure_models, measure_probes, push_models, sustain_model
 from edgeprune.device.nodes import profile_nodes
 from edgeprune.device.releases import activate_release, list_releases, prune_releases, push_release, roll_back
 from edgeprune.device.setup import Board, _verify

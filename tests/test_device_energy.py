@@ -31,12 +31,12 @@ from edgeprune.core.document import Figures, gate_figures
 from edgeprune.core.energy import Energy, parse_windows
 from edgeprune.core.gate import FAIL, INCONCLUSIVE, PASS, Gate, judge
 from edgeprune.core.limits import Costs
-from edgeprune.core.measurement import Conditions, Measurement, Protocol, parse_measurement
+from edgeprune.core.measurement import Conditions, Measurement, Protocol, add_energy, parse_measurement
 from edgeprune.core.target import HERE, METERS, ON_DEVICE, PLUGS, Budget, PowerSource, Target, parse_target
 from edgeprune.device import energy, meters
 from edgeprune.device.agent import EventReader, pack_agent
 from edgeprune.device.connect import Device, open_device
-from edgeprune.device.energy import Alignment, add_energy, check_meter, measure_energy
+from edgeprune.device.energy import Alignment, check_meter, measure_energy
 from edgeprune.device.transport import Completed
 from edgeprune.errors import DeviceError, RemoteError, TargetError
 

@@ -27,11 +27,12 @@ from edgeprune.core.limits import Costs
 from edgeprune.core.metric import TOP1
 from edgeprune.core.target import Target
 from edgeprune.device import lease as leases
+from edgeprune.device.board import ModelFile
 from edgeprune.device.connect import open_agent, open_device
 from edgeprune.device.fleet import ask_boards
 from edgeprune.device.lease import reserve
 from edgeprune.device.lookup import resolve_boards
-from edgeprune.device.measure import ModelFile, measure_models
+from edgeprune.device.measure import measure_models
 from edgeprune.errors import DeviceError, EdgepruneError, TargetError
 
 FOLDER = Path(__file__).parent

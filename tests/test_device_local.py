@@ -15,9 +15,10 @@ from device_models import CONV, LINEAR, QUICK, ignore, make_model
 
 from edgeprune.core.layers import LayerShape
 from edgeprune.core.target import Target
+from edgeprune.device.board import ModelFile, ProbeSettings
 from edgeprune.device.connect import Device, open_device
 from edgeprune.device.local import LocalTransport
-from edgeprune.device.measure import ModelFile, ProbeSettings, evaluate_model, measure_models, measure_probes
+from edgeprune.device.measure import evaluate_model, measure_models, measure_probes
 from edgeprune.errors import ConnectionFailed, DeviceError, NoSpace, RemoteError, RuntimeMissing
 from edgeprune.exporting.runners import run_file
 

@@ -17,8 +17,8 @@ from edgeprune.core.correction import Correction
 from edgeprune.core.latency import LatencyPoint, LatencyTable, TableKey
 from edgeprune.core.layers import Extent, Layer, LayerShape, find_joins
 from edgeprune.core.target import Target
+from edgeprune.device.board import ModelFile
 from edgeprune.device.connect import Device, open_device
-from edgeprune.device.measure import ModelFile
 from edgeprune.device.nodes import profile_nodes
 from edgeprune.errors import DeviceError
 from edgeprune.exporting.onnx.export import export_onnx

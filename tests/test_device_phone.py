@@ -25,10 +25,12 @@ from edgeprune.core.target import Target
 from edgeprune.device import adb
 from edgeprune.device.adb import AdbTransport, call_adb, connect_adb, explain
 from edgeprune.device.address import AdbAddress, Address, parse_host
-from edgeprune.device.connect import Session, open_device
+from edgeprune.device.board import Session
+from edgeprune.device.boards import measure_files
+from edgeprune.device.connect import open_device
 from edgeprune.device.lookup import add_device, resolve_host
 from edgeprune.device.measure import evaluate_model, measure_models
-from edgeprune.device.phone import cool_down, measure_files
+from edgeprune.device.phone import cool_down
 from edgeprune.device.transport import Completed
 from edgeprune.device.trust import fetch_host_key
 from edgeprune.errors import ConnectionFailed, DeviceError, RemoteError, RuntimeMissing, TargetError, UsageError

@@ -22,8 +22,9 @@ from test_device_facts import write_tree
 
 from edgeprune.core.target import Target
 from edgeprune.device.agent import pack_agent
+from edgeprune.device.board import ModelFile
 from edgeprune.device.connect import open_device
-from edgeprune.device.measure import ModelFile, measure_models, sustain_model
+from edgeprune.device.measure import measure_models, sustain_model
 from edgeprune.errors import RemoteError
 
 TREES = json.loads((Path(__file__).parent / "device_records" / "governors.json").read_text())

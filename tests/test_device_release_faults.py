@@ -24,13 +24,7 @@ from edgeprune.core.release import Release
 from edgeprune.device import releases
 from edgeprune.device.agent import Agent
 from edgeprune.device.connect import open_agent
-from edgeprune.device.releases import (
-    activate_release,
-    list_releases,
-    prune_releases,
-    push_release,
-    roll_back,
-)
+from edgeprune.device.releases import activate_release, list_releases, prune_releases, push_release, roll_back
 from edgeprune.errors import ConnectionFailed, DeviceError, RemoteError
 
 REQUESTS_BYTES = 1 << 16

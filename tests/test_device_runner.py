@@ -15,11 +15,7 @@ from release_board import TARGET, Board, make_run, read_run
 
 from edgeprune.device.connect import open_device
 from edgeprune.device.measure import evaluate_model
-from edgeprune.device.releases import (
-    activate_release,
-    push_release,
-    read_release,
-)
+from edgeprune.device.releases import activate_release, push_release, read_release
 
 
 @pytest.mark.parametrize(("runtime", "precision"), [("onnxruntime", "fp32"), ("litert", "fp32"), ("litert", "int8")])

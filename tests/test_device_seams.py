@@ -18,8 +18,9 @@ from ssh_server import SshServer
 from edgeprune.core.artifact import Artifact
 from edgeprune.core.runtime_faults import check_runtime, find_provider
 from edgeprune.core.target import Target
+from edgeprune.device.board import ModelFile
 from edgeprune.device.connect import Device, open_device
-from edgeprune.device.measure import ModelFile, evaluate_model, measure_models
+from edgeprune.device.measure import evaluate_model, measure_models
 from edgeprune.errors import DeviceError, TargetError
 from edgeprune.exporting.artifacts import build_artifacts
 from edgeprune.exporting.parity import TOLERANCES, check_parity, compare_outputs, measure_sqnr_db

@@ -19,8 +19,9 @@ from onnx import TensorProto, helper
 from edgeprune.cli import main
 from edgeprune.cli_measure import parse_shapes
 from edgeprune.core.target import Target
-from edgeprune.device.connect import Session, open_device
-from edgeprune.device.measure import ModelFile, evaluate_model, measure_models, sustain_model
+from edgeprune.device.board import ModelFile, Session
+from edgeprune.device.connect import open_device
+from edgeprune.device.measure import evaluate_model, measure_models, sustain_model
 from edgeprune.device.nodes import profile_nodes
 from edgeprune.errors import RemoteError, UsageError
 from edgeprune.exporting.files import write_file

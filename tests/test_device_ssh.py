@@ -25,8 +25,9 @@ from ssh_server import SshServer
 from edgeprune.core.target import Target
 from edgeprune.device import ssh_login
 from edgeprune.device.address import Address
+from edgeprune.device.board import ProbeSettings
 from edgeprune.device.connect import open_device
-from edgeprune.device.measure import ProbeSettings, evaluate_model, measure_models, measure_probes
+from edgeprune.device.measure import evaluate_model, measure_models, measure_probes
 from edgeprune.device.ssh import CHUNK, SshTransport, connect
 from edgeprune.device.trust import fetch_host_key, remember_host_key
 from edgeprune.errors import ConnectionFailed, DeviceError, HostKeyError, RemoteError, RuntimeMissing, UsageError

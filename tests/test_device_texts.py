@@ -15,8 +15,8 @@ from edgeprune.core.measurement import Conditions
 from edgeprune.core.phone import Benchmark
 from edgeprune.core.target import FASTEST, Target
 from edgeprune.device import phone
+from edgeprune.device.board import ModelFile
 from edgeprune.device.connect import shake_hands
-from edgeprune.device.measure import ModelFile
 from edgeprune.device.phone import _describe as describe_calls
 from edgeprune.device.phone import describe_phone, find_cores
 from edgeprune.device.phone_state import collect, read_state

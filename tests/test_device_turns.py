@@ -27,8 +27,9 @@ from edgeprune.core.measurement import Conditions, Measurement, Protocol, find_n
 from edgeprune.core.target import Target
 from edgeprune.core.windows import Window as CoreWindow
 from edgeprune.device.agent import pack_agent
-from edgeprune.device.connect import Session, open_device
-from edgeprune.device.measure import ModelFile, measure_models
+from edgeprune.device.board import ModelFile, Session
+from edgeprune.device.connect import open_device
+from edgeprune.device.measure import measure_models
 from edgeprune.errors import RemoteError
 
 pytestmark = pytest.mark.alone

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate, chain
@@ -49,6 +50,11 @@ class DeviceFacts:
     max_mhz: int | None = None
     host_key: str = ""
     power_meter: str = NO_POWER_SENSOR
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the board is another machine than the one that asked it."""
+        return bool(self.host_key)
 
     @property
     def fingerprint(self) -> str:
@@ -277,6 +283,14 @@ class Protocol:
     max_warmup_s: float = 2.0
     start_temperature_c: float | None = None
     max_cooldown_s: float = 300.0
+
+
+def add_energy(measured: Mapping[str, Measurement], energies: Mapping[str, Energy]) -> dict[str, Measurement]:
+    """The measurements with the energies of those that have one."""
+    return {
+        name: replace(one, energy=energies[name], power=energies[name].describe()) if name in energies else one
+        for name, one in measured.items()
+    }
 
 
 NEARLY = 0.95

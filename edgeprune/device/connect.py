@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from edgeprune.core.answers import read_fields
@@ -14,6 +14,7 @@ from edgeprune.core.measurement import FACTS, NO_POWER_SENSOR, DeviceFacts
 from edgeprune.core.target import Target
 from edgeprune.device.address import AdbAddress
 from edgeprune.device.agent import Agent, ask_agent, ignore, push_agent, understood
+from edgeprune.device.board import PLAIN, Session
 from edgeprune.device.commands import cannot_write
 from edgeprune.device.lease import hold_lease
 from edgeprune.device.local import LocalTransport
@@ -75,22 +76,9 @@ class Device:
         raise RuntimeMissing(f"{self.facts.host}: {package} is not installed for {self.python}; run: {remedy}")
 
 
-@dataclass(frozen=True)
-class Session:
-    """How a board is used while it is held.
-
-    With `set_governor` whatever is timed there is timed under the governor "performance", set back afterwards. A board
-    that others are at work on is waited for, up to `quiet_wait_s`. `shapes` are those of inputs whose sizes are open.
-    """
-
-    set_governor: bool = False
-    quiet_wait_s: float = 0.0
-    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-
-
 @contextmanager
 def open_device(
-    target: Target, host: str | None, say: Callable[[str], None] = ignore, session: Session = Session()
+    target: Target, host: str | None, say: Callable[[str], None] = ignore, session: Session = PLAIN
 ) -> Iterator[Device]:
     """Connect, push the agent where it is missing, take the board's lease, and gather the board's facts.
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from edgeprune.core.answers import number, read_fields
 from edgeprune.core.energy import METER, Energy, Meter, find_energies, make_readings, parse_windows
-from edgeprune.core.measurement import NO_POWER_SENSOR, Measurement
+from edgeprune.core.measurement import NO_POWER_SENSOR
 from edgeprune.core.readings import Arrival, find_problem
 from edgeprune.core.target import AUTO, COMMAND, ON_DEVICE, PLUGS, PowerSource, Target
 from edgeprune.device.agent import ask_agent, understood
+from edgeprune.device.board import ModelFile
 from edgeprune.device.connect import Device
-from edgeprune.device.measure import ModelFile, push_models
+from edgeprune.device.measure import push_models
 from edgeprune.device.meters import Log, describe_command, open_external, try_external
 from edgeprune.errors import TargetError
 
@@ -143,11 +144,3 @@ def _find(device: Device, meter: Meter, row: Mapping[str, Any], log: Log, ahead_
 def _parse_meter(device: Device, row: Any) -> Meter:
     with understood(device.facts.host, "its power meter"):
         return Meter(**read_fields(row, METER))
-
-
-def add_energy(measured: Mapping[str, Measurement], energies: Mapping[str, Energy]) -> dict[str, Measurement]:
-    """The measurements with the energies of those that have one."""
-    return {
-        name: replace(one, energy=energies[name], power=energies[name].describe()) if name in energies else one
-        for name, one in measured.items()
-    }

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import tempfile
 import zipfile
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,59 +14,19 @@ from typing import Any
 import numpy as np
 
 from edgeprune.core.answers import each, named, number, text
-from edgeprune.core.formats import RUNTIMES
 from edgeprune.core.measurement import Measurement, Protocol, find_problems, parse_figures
 from edgeprune.core.phone import PhoneState
 from edgeprune.core.sustained import SustainedRun, parse_sustained
 from edgeprune.core.target import Target
 from edgeprune.core.windows import Window, parse_probe_window
 from edgeprune.device.agent import ask_agent, call_agent, put_bytes, understood
+from edgeprune.device.board import ModelFile, ProbeSettings, Progress
 from edgeprune.device.connect import Device
 from edgeprune.device.phone_state import read_state
 from edgeprune.device.transport import AGAIN, hash_file
 from edgeprune.errors import DeviceError, RemoteError
 
-Progress = Callable[[str], None]
 EVALUATION_THREADS = 1
-
-
-@dataclass(frozen=True)
-class ModelFile:
-    """A model to run on a board; `runtime` is a key of RUNTIMES."""
-
-    name: str
-    path: Path
-    sha256: str
-    runtime: str
-
-    @classmethod
-    def of(cls, path: Path, runtime: str, name: str | None = None) -> ModelFile:
-        """Describe a file as it is now; it is called by its stem unless named."""
-        return cls(name or path.stem, path, hash_file(path), runtime)
-
-    @property
-    def file(self) -> str:
-        """Its name on the board."""
-        return f"{self.sha256}.{RUNTIMES[self.runtime].format}"
-
-    def to_request(self) -> dict[str, str]:
-        """As the agent knows it."""
-        return {"name": self.name, "file": self.file, "runtime": self.runtime}
-
-
-@dataclass(frozen=True)
-class ProbeSettings:
-    """`rounds` windows of `window_s` of each probe, in several processes; no round begins after `budget_s` in all.
-
-    Two rounds of each process always do. `references` are names of probes that run beside all others, so that it is
-    known how fast the board was at any time.
-    """
-
-    rounds: int = 10
-    processes: int = 2
-    window_s: float = 0.008
-    budget_s: float = 300.0
-    references: tuple[str, ...] = ()
 
 
 def measure_models(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from edgeprune.core.answers import number, text
 from edgeprune.core.breakdown import NodeTime
 from edgeprune.device.agent import ask_agent, understood
+from edgeprune.device.board import ModelFile, Progress
 from edgeprune.device.connect import Device
-from edgeprune.device.measure import ModelFile, Progress, push_models
+from edgeprune.device.measure import push_models
 
 SECONDS = 3.0
 

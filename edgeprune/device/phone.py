@@ -6,7 +6,6 @@ import re
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import replace
 
 from edgeprune.core.formats import RUNTIMES
@@ -15,13 +14,10 @@ from edgeprune.core.phone import Benchmark, core_mask, parse_benchmark, parse_ph
 from edgeprune.core.target import FASTEST, Target
 from edgeprune.core.windows import Window
 from edgeprune.device.adb import HOME
-from edgeprune.device.address import AdbAddress
-from edgeprune.device.connect import Session, open_device, open_transport
-from edgeprune.device.lookup import resolve_host
-from edgeprune.device.measure import ModelFile, measure_models
+from edgeprune.device.board import ModelFile
 from edgeprune.device.phone_state import Sections, collect, read_state
 from edgeprune.device.transport import Transport
-from edgeprune.errors import RemoteError, RuntimeMissing, UsageError
+from edgeprune.errors import RemoteError, RuntimeMissing
 
 BENCHMARK = "benchmark_model"
 """In adb's home, where the user has put it."""
@@ -62,28 +58,6 @@ def describe_phone(transport: Transport) -> DeviceFacts:
 def _clocks(told: Sections) -> dict[int, int]:
     found = re.findall(r"/cpu([0-9]{1,4})/cpufreq/cpuinfo_max_freq ([0-9]{1,9})$", told.get("clocks", ""), re.MULTILINE)
     return {int(core): int(khz) for core, khz in found}
-
-
-def measure_files(
-    target: Target, host: str | None, models: Sequence[ModelFile], session: Session, progress: Progress
-) -> tuple[DeviceFacts, dict[str, Measurement]]:
-    """Latency of ready files by name, on a board or a phone; on a phone without Python in its `benchmark_model`.
-
-    Raises:
-        TargetError: no address is known.
-        UsageError: the governor of a phone without Python was to be set.
-        RuntimeMissing: the runtime is not there.
-        DeviceError: anything else that goes wrong there.
-    """
-    if isinstance(resolve_host(target.name, host), AdbAddress):
-        with closing(open_transport(target.name, host)) as transport:
-            if not has_python(transport, target):
-                if session.set_governor or session.shapes:
-                    option = "--set-governor" if session.set_governor else "--shape"
-                    raise UsageError(f"{transport.host}: {option} needs Python there; leave it out")
-                return describe_phone(transport), measure_native(transport, models, target, progress)
-    with open_device(target, host, progress, session) as device:
-        return device.facts, measure_models(device, models, target.threads, target.protocol, progress)
 
 
 def has_python(transport: Transport, target: Target) -> bool:

@@ -151,7 +151,7 @@ def export(job: Job) -> dict[str, Any]:
         programs={"original": job.original, "pruned": program},
         directory=job.run.directory,
         inputs=inputs,
-        same_processor=not job.facts.host_key,
+        same_processor=not job.facts.is_remote,
         needed=(*find_needed(job), name_artifact("pruned", job.planned.format, "fp32")),
         judge=judge_rows(job, targets),
     )
@@ -279,7 +279,7 @@ def _find_judge(job: Job) -> tuple[Callable[[Path, np.ndarray], np.ndarray], int
     """What runs files to judge them here, and on how many inputs: kernels of this machine may saturate where those of
     another processor do not, so that files for a board are judged in slow reference kernels.
     """
-    if find_format(job.planned.format).saturates and job.facts.host_key:
+    if find_format(job.planned.format).saturates and job.facts.is_remote:
         return partial(run_file, optimised=False), REFERENCE_ROWS
     return run_file, REMOTE_ROWS
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from edgeprune.core.breakdown import LayerTime, break_down
 from edgeprune.core.formats import RUNTIMES
-from edgeprune.device.measure import ModelFile
-from edgeprune.device.nodes import profile_nodes
+from edgeprune.device.board import ModelFile
 from edgeprune.errors import TargetError
 from edgeprune.exporting.formats import look_inside
 from edgeprune.stages.job import Job
@@ -26,7 +25,7 @@ def break_down_net(job: Job) -> tuple[list[LayerTime], float]:
     path = job.run.file(unpruned_file(job))
     times = measure_beside_original(job, read_originals(job), {"net": path})
     model = ModelFile.of(path, job.planned.runtime)
-    nodes = profile_nodes(job.device, model, job.target.threads, job.detail)
+    nodes = job.board.nodes(model, job.target.threads, job.detail)
     widths = {group: offered[-1] for group, offered in job.widths.items()}
     sorted_nodes = look_inside(path).sort_nodes(path, nodes, job.analysis.layers)
     return break_down(job.layers, widths, read_table(job), read_correction(job), sorted_nodes), times.latency_ms["net"]

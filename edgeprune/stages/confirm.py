@@ -9,7 +9,6 @@ from edgeprune.core.document import Figures
 from edgeprune.core.gate import INCONCLUSIVE
 from edgeprune.core.measurement import Measurement, find_problems, pool_measurements
 from edgeprune.core.shipping import Candidates
-from edgeprune.device.measure import measure_models
 from edgeprune.run import write_json
 from edgeprune.stages.job import Job
 from edgeprune.stages.measure import model_file
@@ -33,7 +32,7 @@ def confirm(job: Job) -> dict[str, Any]:
     again, sessions = dict[str, Figures](), 0
     while sessions < SESSIONS and (not again or _is_open(replace(candidates, again=again), result)):
         job.detail(f"measuring {result.artifact.path} again, beside {candidates.baseline.artifact.path}")
-        measured = measure_models(job.device, models, job.target.threads, job.target.protocol, job.detail)
+        measured = job.board.time(models, job.target.threads, job.target.protocol, job.detail)
         pooled = {name: _pool(job, again.get(name), measured[name]) for name in first}
         again = {name: _replace_times(one, pooled[name]) for name, one in first.items()}
         sessions += 1

@@ -12,11 +12,10 @@ import numpy as np
 from edgeprune.core.document import Figures, gate_figures
 from edgeprune.core.fleet import WORST, BoardLatency, choose_deciding, describe_state, find_unlike, judge_board
 from edgeprune.core.gate import QUALITY_METRICS, Gate, GateResult, decide, judge
-from edgeprune.core.measurement import DeviceFacts
-from edgeprune.device.connect import Device, open_device
-from edgeprune.device.energy import add_energy, check_meter, measure_energy
+from edgeprune.core.measurement import DeviceFacts, add_energy
+from edgeprune.device.board import Board, ModelFile, Progress, require
+from edgeprune.device.boards import open_board
 from edgeprune.device.fleet import AT_ONCE, Answer, ask_boards
-from edgeprune.device.measure import ModelFile, Progress, evaluate_model, measure_models
 from edgeprune.exporting.runners import fit_inputs
 from edgeprune.run import write_json
 from edgeprune.stages.artifacts import REMOTE_ROWS, evaluation_rows
@@ -87,16 +86,17 @@ def _ask(job: Job, fleet: Fleet, chosen: Mapping[str, Figures], metrics: set[str
         def say(text: str) -> None:
             job.detail(f"{host}: {text}")
 
-        with open_device(target, host, say, job.session) as device:
-            check_meter(device, target)
-            found = measure_models(device, models, target.threads, target.protocol, say)
+        with open_board(target, host, say, job.session) as board:
+            require(board, "time", *["energy"] * (ENERGY in metrics), *["run"] * bool(rows))
+            board.check_power(target)
+            found = board.time(models, target.threads, target.protocol, say)
             if ENERGY in metrics:
-                found = add_energy(found, measure_energy(device, models, target, say))
-            quality = _evaluate(job, device, models, rows, say) if rows else {}
+                found = add_energy(found, board.energy(models, target, say))
+            quality = _evaluate(job, board, models, rows, say) if rows else {}
             there = {
                 name: replace(one, measurement=found[name], quality=quality.get(name)) for name, one in chosen.items()
             }
-            return Measured(device.facts, **there)
+            return Measured(board.facts, **there)
 
     answers = {}
     for answer in ask_boards(fleet.hosts, work, fleet.at_once):
@@ -113,11 +113,11 @@ def _model_file(job: Job, name: str, figures: Figures) -> ModelFile:
 
 
 def _evaluate(
-    job: Job, device: Device, models: Sequence[ModelFile], rows: tuple[np.ndarray, np.ndarray], say: Progress
+    job: Job, board: Board, models: Sequence[ModelFile], rows: tuple[np.ndarray, np.ndarray], say: Progress
 ) -> dict[str, float]:
     """The recipe's metric of files on a board, by name."""
     inputs, targets = rows
-    outputs = {one.name: evaluate_model(device, one, fit_inputs(one.path, inputs), say) for one in models}
+    outputs = {one.name: board.run(one, fit_inputs(one.path, inputs), say) for one in models}
     return {name: float(job.recipe.metric(found, targets)) for name, found in outputs.items()}
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -30,7 +30,7 @@ from edgeprune.shipped import load_gates, load_target
 if TYPE_CHECKING:
     from torch.fx import GraphModule
 
-    from edgeprune.device.connect import Device, Session
+    from edgeprune.device.board import Board, Session
     from edgeprune.graph.groups import Analysis
     from edgeprune.recipes.load import Recipe
 
@@ -141,7 +141,7 @@ class Job:
         there; None where none is.
         """
         names = dict.fromkeys((self.planned.runtime, self.baseline_runtime, *RUNTIMES))
-        return find_runtime(file_format, filter(self.device.runtime_version, names))
+        return find_runtime(file_format, filter(self.board.runtime_version, names))
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -166,32 +166,33 @@ class Job:
         return bool(self.run.request.get("estimate"))
 
     @cached_property
-    def device(self) -> Device:
-        """The board, connected.
+    def board(self) -> Board:
+        """The board, connected and held.
 
         Raises:
-            DeviceError: it is not the board that this run began on.
+            DeviceError: it is not the board that this run began on, or cannot do what a run needs.
             TargetError: a gate on energy and no power meter, or a precision that its runtime computes wrong.
             RunError: the run is planned on an estimate, so no board belongs to it.
         """
-        from edgeprune.device.connect import open_device
-        from edgeprune.device.energy import check_meter
+        from edgeprune.device.board import require
+        from edgeprune.device.boards import open_board
 
         self.require_measured()
         request = self.run.request
-        device = self.stack.enter_context(open_device(self.target, request["host"], self.detail, self.session))
-        self.detail(f"{device.facts.host}: {device.facts.cpu}, {device.facts.os}")
-        check_meter(device, self.target)
-        check_runtime(self.target, device.facts.runtimes)
+        board = self.stack.enter_context(open_board(self.target, request["host"], self.detail, self.session))
+        self.detail(f"{board.facts.host}: {board.facts.cpu}, {board.facts.os}")
+        require(board, "time", "time_probes", "run")
+        board.check_power(self.target)
+        check_runtime(self.target, board.facts.runtimes)
         if self.run.finished("profile"):
             begun = self.run.result("profile")["device"]
-            if begun["fingerprint"] != device.facts.fingerprint:
+            if begun["fingerprint"] != board.facts.fingerprint:
                 raise DeviceError(
                     f"{self.run.directory}: was profiled on {begun['host']} ({begun['cpu']}, fingerprint "
-                    f"{begun['fingerprint']}), but {device.facts.host} has {device.facts.fingerprint}; "
+                    f"{begun['fingerprint']}), but {board.facts.host} has {board.facts.fingerprint}; "
                     "name another --run"
                 )
-        return device
+        return board
 
     @property
     def allows_busy(self) -> bool:
@@ -201,7 +202,7 @@ class Job:
     @property
     def session(self) -> Session:
         """How boards are used in this run."""
-        from edgeprune.device.connect import Session
+        from edgeprune.device.board import Session
 
         wait_s = 0.0 if self.allows_busy else QUIET_WAIT_S
         return Session(bool(self.run.request.get("set_governor")), wait_s)
@@ -223,7 +224,7 @@ class Job:
         """What the board said of itself when it was profiled; asked now where that is still to come."""
         if self.run.finished("profile"):
             return parse_device_facts(self.run.result("profile")["device"])
-        return self.device.facts
+        return self.board.facts
 
     @cached_property
     def original(self) -> GraphModule:
@@ -375,12 +376,9 @@ def reach_board(job: Job) -> None:
     Raises:
         DeviceError: it cannot be reached, or lacks Python.
     """
-    from edgeprune.device.connect import open_transport, shake_hands
+    from edgeprune.device.boards import reach_board as reach
 
-    with closing(open_transport(job.target.name, job.run.request["host"])) as transport:
-        if transport.name != "local":
-            job.detail(f"{transport.host} answers")
-        shake_hands(transport, job.target.python)
+    job.detail(f"{reach(job.target, job.run.request['host'])} answers")
 
 
 def find_address(job: Job, until: str, again: Collection[str] = ()) -> str:
@@ -389,9 +387,9 @@ def find_address(job: Job, until: str, again: Collection[str] = ()) -> str:
     Raises:
         TargetError: nothing says it.
     """
-    from edgeprune.device.lookup import resolve_host
+    from edgeprune.device.boards import describe_address
 
     profiled = job.run.finished("profile") and "profile" not in again
     if until == "trace" or job.estimated or profiled:
         return PROFILED
-    return str(resolve_host(job.target.name, job.run.request["host"]) or "this machine")
+    return describe_address(job.target, job.run.request["host"])

@@ -33,7 +33,7 @@ from edgeprune.core.planner import Choice, Problem, choose_widths, find_fastest,
 from edgeprune.core.reach import Reach, check_reach
 from edgeprune.core.shipping import choose_planned
 from edgeprune.core.target import AUTO
-from edgeprune.device.measure import ModelFile
+from edgeprune.device.board import ModelFile
 from edgeprune.errors import ExportError
 from edgeprune.graph.costs import list_shapes
 from edgeprune.graph.surgery import apply_plan
@@ -89,7 +89,7 @@ def profile(job: Job) -> dict[str, Any]:
         f"{measured.twin_gap:.1%} apart"
     )
     return {
-        "device": job.device.facts.to_dict(),
+        "device": job.board.facts.to_dict(),
         "baseline_ms": baseline_ms,
         "twin_gap": measured.twin_gap,
         "problems": list(measured.problems),
@@ -138,7 +138,7 @@ def _build_open(job: Job, precisions: Sequence[str]) -> dict[str, tuple[Artifact
     built, problems = dict[str, tuple[Artifact, ...]](), list[str]()
     for runtime in job.target.runtimes:
         file_format = RUNTIMES[runtime].format
-        if len(job.target.runtimes) > 1 and (file_format not in job.formats or not job.device.runtime_version(runtime)):
+        if len(job.target.runtimes) > 1 and (file_format not in job.formats or not job.board.runtime_version(runtime)):
             problems.append(f"{runtime} is not here or not on the board")
             continue
         files = Files(job.run.directory, "original", (file_format,), tuple(dict.fromkeys(("fp32", *precisions))))

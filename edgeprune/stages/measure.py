@@ -11,8 +11,8 @@ import numpy as np
 
 from edgeprune.core.artifact import Artifact
 from edgeprune.core.formats import find_runtime
-from edgeprune.device.energy import add_energy, measure_energy
-from edgeprune.device.measure import ModelFile, evaluate_model, measure_models
+from edgeprune.core.measurement import add_energy
+from edgeprune.device.board import ModelFile
 from edgeprune.exporting.formats import format_of
 from edgeprune.exporting.parity import TOLERANCES, Judge, Parity, check_parity, compare_outputs
 from edgeprune.exporting.runners import fit_inputs, run_file
@@ -33,16 +33,17 @@ def measure(job: Job) -> dict[str, Any]:
     artifacts = [one for one in read_artifacts(job) if job.runtime_of(one.format) and one.name not in refused]
     models = {one.name: model_file(job, one) for one in artifacts}
     precisions = {one.name: one.precision for one in artifacts}
-    remote = bool(job.device.facts.host_key)
+    remote = job.board.is_remote
     elsewhere = remote or bool(job.target.python)
     inputs, targets = evaluation_rows(job, REMOTE_ROWS if remote else None)
-    measured = measure_models(job.device, list(models.values()), job.target.threads, job.target.protocol, job.detail)
+    measured = job.board.time(list(models.values()), job.target.threads, job.target.protocol, job.detail)
     looping = [models[one.name] for one in artifacts if is_open(job, one) or one.name == baseline_name(job)]
-    measured = add_energy(measured, measure_energy(job.device, looping, job.target, job.detail))
+    if "energy" not in job.board.lacks:
+        measured = add_energy(measured, job.board.energy(looping, job.target, job.detail))
     write_json(job.run.product("measurements.json"), {name: one.to_dict() for name, one in measured.items()})
     metric, quality, links = job.recipe.metric, dict[str, float | None](), dict[str, Parity]()
     for name, model in models.items():
-        outputs = evaluate_model(job.device, model, fit_inputs(model.path, inputs), job.detail)
+        outputs = job.board.run(model, fit_inputs(model.path, inputs), job.detail)
         figure = float(metric(outputs, targets))
         quality[name] = figure if math.isfinite(figure) else None
         p50_ms = measured[name].latency.p50_ms

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from edgeprune.device.energy import measure_energy
-from edgeprune.device.measure import ModelFile
+from edgeprune.device.board import ModelFile, require
 from edgeprune.errors import DeviceError
 from edgeprune.stages.job import Job
 
@@ -26,10 +25,11 @@ def learn_power(job: Job, files: Mapping[str, Path], latency_ms: Mapping[str, fl
     names = list(files)
     names = [names[0], names[len(names) // 2], names[-1]]
     models = [ModelFile.of(files[name], job.planned.runtime, name) for name in names]
-    found = measure_energy(job.device, models, job.target, job.detail)
+    require(job.board, "energy")
+    found = job.board.energy(models, job.target, job.detail)
     powers = [one.energy_mj / latency_ms[name] for name, one in found.items() if one.energy_mj is not None]
     if len(powers) < len(models):
         reason = next((one.reason for one in found.values() if one.reason), "the meter told nothing")
-        raise DeviceError(f"{job.device.facts.host}: a budget of energy_mj, but no energy: {reason}")
+        raise DeviceError(f"{job.board.facts.host}: a budget of energy_mj, but no energy: {reason}")
     job.detail(f"running nets draw {min(powers):.3g} to {max(powers):.3g} W above idle")
     return max(powers)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edgeprune.core.layers import LayerShape, join_ends
-from edgeprune.device.measure import ModelFile, ProbeSettings
+from edgeprune.device.board import ModelFile, ProbeSettings
 from edgeprune.errors import ExportError
 from edgeprune.exporting.prices import NetShapes, PairCosts, Prices
 from edgeprune.exporting.probes import CONVERSIONS, PRECISIONS, write_probes

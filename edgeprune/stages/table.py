@@ -24,7 +24,7 @@ from edgeprune.core.latency import (
 from edgeprune.core.layers import JOIN, LayerShape, join_ends
 from edgeprune.core.refine import Surprises, find_uncertain, note_surprises, predict_uncertainty
 from edgeprune.core.windows import SteadyLatency
-from edgeprune.device.measure import ProbeSettings
+from edgeprune.device.board import ProbeSettings
 from edgeprune.errors import ProfileError
 from edgeprune.exporting.probes import write_probes
 from edgeprune.run import write_atomic
@@ -44,11 +44,11 @@ MINUTES = 10.0
 
 
 def _table_key(job: Job) -> TableKey:
-    target, facts = job.planned, job.device.facts
+    target, facts = job.planned, job.board.facts
     return TableKey(
         facts.fingerprint,
         target.runtime,
-        job.device.runtime_version(target.runtime),
+        job.board.runtime_version(target.runtime),
         job.planned.layer_precision,
         target.threads,
     )

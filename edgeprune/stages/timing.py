@@ -11,7 +11,7 @@ from typing import TypeVar
 from edgeprune.core.layers import LayerShape, join_ends
 from edgeprune.core.measurement import Measurement, Protocol, find_neighbours
 from edgeprune.core.windows import SteadyLatency, Window, fit_common_speed
-from edgeprune.device.measure import ModelFile, ProbeSettings, measure_models, measure_probes
+from edgeprune.device.board import ModelFile, ProbeSettings
 from edgeprune.errors import ProfileError
 from edgeprune.stages.job import Job
 
@@ -57,7 +57,7 @@ def time_nets(job: Job, nets: Sequence[ModelFile]) -> NetTimes:
     problems: tuple[str, ...] = ()
     protocol = _shorten(job.target.protocol)
     for number in range(SESSIONS):
-        measured = measure_models(job.device, models, job.target.threads, protocol, job.detail)
+        measured = job.board.time(models, job.target.threads, protocol, job.detail)
         windows = {name: windows[name] + _number(measured[name], number) for name in windows}
         problems += tuple(find_neighbours(measured[TWIN].conditions))
         steady = fit_common_speed(windows)
@@ -67,7 +67,7 @@ def time_nets(job: Job, nets: Sequence[ModelFile]) -> NetTimes:
         job.detail(f"the same net twice in turn: {gap:.1%} apart; measuring on")
     if gap > TWIN_TOLERANCE and not job.allows_busy:
         raise ProfileError(
-            f"{job.device.facts.host}: the same net, measured twice in turn, is {gap:.1%} apart after {SESSIONS} "
+            f"{job.board.facts.host}: the same net, measured twice in turn, is {gap:.1%} apart after {SESSIONS} "
             f"sessions ({TWIN_TOLERANCE:.0%} at most): something else works on the board; stop it and run the same "
             "command again, or add --allow-busy"
         )
@@ -94,7 +94,7 @@ def time_probes(
     """
     models = {key: ModelFile.of(path, job.planned.runtime) for key, path in files.items()}
     named = replace(settings, references=tuple({models[key].name for key in references}))
-    windows = measure_probes(job.device, list(models.values()), job.target.threads, named, job.detail)
+    windows = job.board.time_probes(list(models.values()), job.target.threads, named, job.detail)
     steady = fit_common_speed(windows)
     return {key: steady[model.name] for key, model in models.items()}
 

@@ -1,0 +1,67 @@
+"""A run with another budget: a scope of its own within the run directory, which measures and scores nothing anew."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from edgeprune.disk import describe_os_error
+from edgeprune.errors import RunError
+from edgeprune.run import look_at_run, read_request
+
+BUDGET = ("latency_ms", "speedup", "confidence")
+"""What of a request is its budget."""
+SHARED = ("trace", "profile", "score")
+"""Stages whose results no budget changes, in order."""
+FOLDER = "budgets"
+
+
+def find_scope(directory: Path, asked: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
+    """The directory of a run, or of the scope within it that has the budget that is asked for; and its whole request.
+
+    A run that was asked for this budget, or for none in particular, is its own. Nothing is written.
+
+    Raises:
+        RunError: the run's request cannot be read.
+    """
+    known = read_request(directory)
+    given = {name: asked[name] for name in BUDGET if asked.get(name) is not None}
+    if not known or all(known.get(name) == value for name, value in given.items()):
+        return directory, dict(asked)
+    held = {"latency_ms", "speedup"} & given.keys()
+    budget = {name: given.get(name, None if held and name != "confidence" else known.get(name)) for name in BUDGET}
+    base = directory.parent.parent if directory.parent.name == FOLDER else directory
+    if base != directory and _budget_of(read_request(base)) == budget:
+        return base, {**asked, **budget}
+    name = "-".join(f"{name.removesuffix('_ms')}-{value:g}" for name, value in budget.items() if value is not None)
+    others = {name: known.get(name) if value is None else value for name, value in asked.items() if name not in BUDGET}
+    return base / FOLDER / name, {**others, **budget}
+
+
+def _budget_of(request: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: request.get(name) for name in BUDGET}
+
+
+def begin_scope(scope: Path, directory: Path) -> tuple[str, ...]:
+    """Take over what the first stages of a run have made, where the scope is a new one; gives their names.
+
+    Raises:
+        RunError: something of it was changed or is gone, or cannot be copied.
+    """
+    if (scope / "request.json").exists():
+        return ()
+    source = look_at_run(directory)
+    taken = tuple(takewhile(source.finished, SHARED))
+    for stage in taken:
+        source.check(stage)
+        for name in (*source.made(stage), f"record/{stage}.json"):
+            place = scope / name
+            try:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(directory / name, place)
+            except OSError as exc:
+                raise RunError(describe_os_error(exc, place)) from exc
+    return taken

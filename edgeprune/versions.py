@@ -1,0 +1,43 @@
+"""Which versions were tried together, and where those that are installed differ from them."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from edgeprune.shipped import PACKAGE
+
+DECIDING = (
+    *("torch", "onnx", "onnxruntime", "onnxscript", "numpy", "scipy", "safetensors", "paramiko", "click"),
+    *("litert-torch", "ai-edge-litert", "ai-edge-quantizer"),
+)
+"""Packages whose inner workings edgeprune leans on."""
+PINNED = re.compile(r"^([A-Za-z0-9_.-]+)==(\S+)$", re.MULTILINE)
+
+
+def find_constraints() -> Path:
+    """The file of versions that were tried together: in the wheel, else in the checkout."""
+    inside = PACKAGE / "_shipped" / "constraints.txt"
+    return inside if inside.is_file() else PACKAGE.parent / "constraints.txt"
+
+
+def describe_untried() -> str:
+    """Installed versions that were not tried together, for people; empty where all were, or nothing tells."""
+    try:
+        tried = dict(PINNED.findall(find_constraints().read_text()))
+    except OSError:
+        return ""
+    found = {name: _installed(name) for name in DECIDING if name in tried}
+    apart = [f"{name} {own} (tried: {tried[name]})" for name, own in found.items() if own not in ("", tried[name])]
+    if not apart:
+        return ""
+    return f"versions that were not tried: {', '.join(apart)}; pip install --constraint {find_constraints()} edgeprune"
+
+
+def _installed(name: str) -> str:
+    """The version of a package without what a build appends to it; empty where it is not there."""
+    try:
+        return version(name).partition("+")[0]
+    except PackageNotFoundError:
+        return ""

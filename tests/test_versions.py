@@ -1,0 +1,48 @@
+"""Versions: what was tried together is what the package allows, and what differs from it is told."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from edgeprune import cli, versions
+from edgeprune.versions import DECIDING, PINNED, describe_untried, find_constraints
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_the_versions_that_were_tried_are_told_apart_from_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = dict(PINNED.findall(find_constraints().read_text()))
+    assert set(DECIDING) <= set(tried)
+    monkeypatch.setattr(versions, "version", lambda name: f"{tried[name]}+cpu")
+    assert describe_untried() == ""
+    monkeypatch.setattr(versions, "version", lambda name: "1.0" if name == "torch" else tried[name])
+    assert describe_untried().startswith(f"versions that were not tried: torch 1.0 (tried: {tried['torch']}); pip")
+    monkeypatch.setattr(versions, "find_constraints", lambda: Path("/nowhere"))
+    assert describe_untried() == ""
+
+
+def test_an_unexpected_error_names_versions_that_were_not_tried(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(versions, "version", lambda name: "0.1")
+    with pytest.raises(SystemExit):
+        cli._fail(ZeroDivisionError("by zero"), 1, [])
+    told = capsys.readouterr().err
+    assert "unexpected ZeroDivisionError: by zero" in told
+    assert "versions that were not tried: torch 0.1 (tried: " in told
+
+
+def test_what_was_tried_lies_within_what_the_package_allows() -> None:
+    tried = dict(PINNED.findall((ROOT / "constraints.txt").read_text()))
+    asked = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["tflite"]]
+    for text in asked:
+        name, limits = re.fullmatch(r"([\w-]+)(.*)", text).groups()  # type: ignore[union-attr]
+        numbers = [tuple(map(int, re.findall(r"\d+", part))) for part in limits.split(",")]
+        own = tuple(map(int, re.findall(r"\d+", tried[name])))
+        assert own >= numbers[0], text
+        assert len(numbers) == 1 or own < numbers[1], text
