@@ -132,7 +132,8 @@ def test_a_board_that_never_comes_near_is_given_up_after_some_tries() -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "said"), [(0.86, "room is left: planning for less loss"), (0.96, ""), (1.2, "too slow: planning again")]
+    ("share", "said"),
+    [(0.86, "room is left: looking for a plan of less loss"), (0.96, ""), (1.2, "too slow: planning again")],
 )
 def test_what_follows_from_a_try_is_said(share: float, said: str) -> None:
     assert say_next(share).endswith(said)

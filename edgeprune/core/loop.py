@@ -73,7 +73,7 @@ def say_next(share: float) -> str:
     """What follows from a net that takes this share of the budget, for people; nothing where it is accepted."""
     if share > ACCEPTED[1]:
         return "; that is too slow: planning again"
-    return "; room is left: planning for less loss" if share < ACCEPTED[0] else ""
+    return "; room is left: looking for a plan of less loss" if share < ACCEPTED[0] else ""
 
 
 def choose_fitting(tried: Sequence[Tried]) -> Tried:
