@@ -78,7 +78,6 @@ BAD = [
     ("--target", "local", "--recipe", TINY, "--run", "file"),
     ("--target", "local", "--recipe", TINY, "--run", "file/below"),
     ("--target", "rpi4", "--run", "begun"),
-    ("--run", "begun", "--speedup", 3),
     ("--run", "edited"),
     ("--target", "local", "--recipe", TINY, "--from", "export"),
     ("--run", "begun", "--from", "exprt"),
@@ -95,6 +94,14 @@ def test_a_bad_request_is_refused_alike(words: tuple[object, ...], say: Say) -> 
     assert previewed[0] == real[0] != 0
     assert previewed[2].splitlines()[-1] == real[2].splitlines()[-1]
     assert previewed[1] == ""
+
+
+def test_another_budget_is_told_as_a_new_scope_and_nothing_is_written(say: Say) -> None:
+    write_files(Path())
+    before = sorted(Path().rglob("*"))
+    code, said, _ = say("deploy", "--run", "begun", "--speedup", 3, "--dry-run")
+    assert (code, sorted(Path().rglob("*"))) == (0, before)
+    assert "run directory: begun/budgets/speedup-3 (a new scope of begun)" in said
 
 
 def test_a_run_in_use_is_refused_alike(say: Say) -> None:
