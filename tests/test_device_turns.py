@@ -357,8 +357,8 @@ def test_disturbed_windows_do_not_count_and_many_are_a_problem() -> None:
     assert "the processor was not this run's own: it waited for a core 30% of the time" in find_problems(
         measured(hit), SHORT
     )
-    few = find_problems(measured([*CALM[:4], *hit[:1]]), replace(SHORT, min_duration_s=0.121))
-    assert few[0] == "too short: 120 samples in 0.12 s; 100 samples and 0.121 s are asked for"
+    few = find_problems(measured([*CALM[:4], *hit[:1]]), replace(SHORT, min_duration_s=0.127))
+    assert few[0] == "too short: 120 samples in 0.12 s; 100 samples and 0.127 s are asked for"
 
 
 def test_a_measurement_comes_back_from_json_with_its_windows() -> None:
