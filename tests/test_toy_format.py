@@ -129,6 +129,7 @@ def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return target
 
 
+@pytest.mark.slow
 def test_the_toy_format_goes_through_the_line(toy: Path, tmp_path: Path) -> None:
     told: list[str] = []
     deployment = ep.deploy(
