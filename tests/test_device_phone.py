@@ -262,7 +262,7 @@ def _inputs() -> Any:
 def test_a_phone_without_python_is_measured_by_benchmark_model(
     phone: Phone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgeprune.device.phone.has_python", lambda transport, target: False)
+    monkeypatch.setattr("edgeprune.device.boards.has_python", lambda transport, target: False)
     lend_benchmark(phone, TEXTS["TensorFlow 2.17"])
     models = [make_model(tmp_path, "litert", precision=precision) for precision in ("fp32", "int8")]
     core = max(os.sched_getaffinity(0))
@@ -284,7 +284,7 @@ def test_a_phone_without_python_is_measured_by_benchmark_model(
 
 @device
 def test_a_hot_phone_makes_the_run_invalid(phone: Phone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgeprune.device.phone.has_python", lambda transport, target: False)
+    monkeypatch.setattr("edgeprune.device.boards.has_python", lambda transport, target: False)
     lend_benchmark(phone, TEXTS["TensorFlow 2.3, Android"])
     (phone.bin / "thermalservice").write_text(TEXTS["the same layout, hot"])
     model = make_model(tmp_path, "litert")
@@ -305,7 +305,7 @@ def test_a_hot_phone_makes_the_run_invalid(phone: Phone, tmp_path: Path, monkeyp
 def test_what_a_phone_lacks_is_told(
     text: str | None, kind: type[Exception], said: str, phone: Phone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgeprune.device.phone.has_python", lambda transport, target: False)
+    monkeypatch.setattr("edgeprune.device.boards.has_python", lambda transport, target: False)
     if text is not None:
         lend_benchmark(phone, text)
     with pytest.raises(kind, match=said):
