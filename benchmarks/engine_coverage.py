@@ -52,8 +52,7 @@ from torch.fx import GraphModule
 
 from edgeprune.core.layers import LayerShape
 from edgeprune.errors import ExportError
-from edgeprune.exporting.onnx.attention import write_out_attention
-from edgeprune.exporting.onnx.clamps import number_clamps
+from edgeprune.exporting.onnx.export import suit_exporter
 from edgeprune.exporting.onnx.layers import read_onnx_layers
 from edgeprune.graph.costs import list_shapes
 from edgeprune.graph.groups import Analysis, find_groups
@@ -152,7 +151,7 @@ def onnx_error(pruned: GraphModule, example: Tensor, least: float = 0.0) -> floa
 def write_onnx(program: GraphModule, example: Tensor, folder: Path) -> Path:
     """The program's own export, as edgeprune makes it, with as many outputs as it has."""
     path = folder / "net.onnx"
-    written = number_clamps(write_out_attention(program))
+    written = suit_exporter(program)
     torch.onnx.export(written, (example,), path, dynamo=True, external_data=False, verbose=False)
     return path
 

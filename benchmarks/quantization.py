@@ -47,9 +47,10 @@ from edgeprune.errors import EdgepruneError
 from edgeprune.exporting.artifacts import build_artifacts
 from edgeprune.exporting.checks import run_torch
 from edgeprune.exporting.mixed import Wishes
-from edgeprune.exporting.parity import TOLERANCES, compare_outputs
+from edgeprune.exporting.parity import compare_outputs
 from edgeprune.exporting.request import ExportRequest, Processor
 from edgeprune.exporting.runners import run_file
+from edgeprune.exporting.tolerances import TOLERANCES
 from edgeprune.graph.storage import load_model, model_sha256
 from edgeprune.graph.trace import copy_program, trace_model
 from edgeprune.pruning.held_out import hold_out

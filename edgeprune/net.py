@@ -308,9 +308,8 @@ def _choose_by_ratio(net: Net, asked: Asked) -> dict[str, int]:
 def _choose_by_limit(net: Net, asked: Asked, goal: str, rises: Mapping[str, Mapping[int, float]]) -> dict[str, int]:
     """The widths of least loss within a limit."""
     if goal == "latency_ms":
-        return choose_widths(
-            Problem(net.analysis.layers, rises, _read_table(asked["table"])), asked["latency_ms"]
-        ).widths
+        problem = Problem(net.analysis.layers, rises, _read_table(asked["table"]))
+        return choose_widths(problem, asked["latency_ms"]).widths
     others = count_other_parameters(net.program, net.analysis) if goal == "parameters" else 0
     whole, given = (net.parameters if goal == "parameters" else net.macs), asked[goal]  # type: ignore[literal-required]
     limit = round(given * whole if given <= 1 else given) - others

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgeprune.stages.artifacts import export
 from edgeprune.stages.confirm import confirm
-from edgeprune.stages.job import CHOSEN, PROFILED, Job, find_address, open_job, reach_board
+from edgeprune.stages.job import CHOSEN, Job, find_address, open_job, reach_board
 from edgeprune.stages.latency import fit, plan, profile
 from edgeprune.stages.measure import measure
 from edgeprune.stages.model import prune, recover_accuracy, score, trace
@@ -43,8 +43,8 @@ def deploy(job: Job, until: str = "report") -> None:
         EdgepruneError: a stage cannot be done; a board that nothing says the address of, before any is begun; a file
             that a finished stage has made is gone or was changed.
     """
-    if find_address(job, until) != PROFILED:
-        reach_board(job)
+    find_address(job, until)
+    reach_board(job, until)
     for index, (name, stage) in enumerate(LINE.items(), 1):
         done = job.run.finished(name)
         job.say(f"[{index}/{len(LINE)}] {name}{' (done before)' if done else ''}")

@@ -10,10 +10,12 @@ from typing import Any
 
 from edgeprune.disk import describe_os_error
 from edgeprune.errors import RunError
-from edgeprune.run import look_at_run, read_request
+from edgeprune.run import look_at_run, read_request, settle_request
 
 BUDGET = ("latency_ms", "speedup", "confidence")
 """What of a request is its budget."""
+TIME = ("latency_ms", "speedup")
+"""Of which one is given."""
 SHARED = ("trace", "profile", "score")
 """Stages whose results no budget changes, in order."""
 FOLDER = "budgets"
@@ -25,20 +27,21 @@ def find_scope(directory: Path, asked: Mapping[str, Any]) -> tuple[Path, dict[st
     A run that was asked for this budget, or for none in particular, is its own. Nothing is written.
 
     Raises:
-        RunError: the run's request cannot be read.
+        RunError: the run's request cannot be read, or it was begun with something else beside its budget.
     """
     known = read_request(directory)
     given = {name: asked[name] for name in BUDGET if asked.get(name) is not None}
     if not known or all(known.get(name) == value for name, value in given.items()):
         return directory, dict(asked)
-    held = {"latency_ms", "speedup"} & given.keys()
-    budget = {name: given.get(name, None if held and name != "confidence" else known.get(name)) for name in BUDGET}
+    kept = _budget_of(known)
+    if given.keys() & TIME:
+        kept |= dict.fromkeys(TIME)
+    budget = kept | given
     base = directory.parent.parent if directory.parent.name == FOLDER else directory
-    if base != directory and _budget_of(read_request(base)) == budget:
-        return base, {**asked, **budget}
     name = "-".join(f"{name.removesuffix('_ms')}-{value:g}" for name, value in budget.items() if value is not None)
-    others = {name: known.get(name) if value is None else value for name, value in asked.items() if name not in BUDGET}
-    return base / FOLDER / name, {**others, **budget}
+    is_base = base != directory and _budget_of(read_request(base)) == budget
+    others = settle_request(directory, {**asked, **dict.fromkeys(BUDGET)})
+    return base if is_base else base / FOLDER / name, others | budget
 
 
 def _budget_of(request: Mapping[str, Any]) -> dict[str, Any]:

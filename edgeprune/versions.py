@@ -28,16 +28,16 @@ def describe_untried() -> str:
         tried = dict(PINNED.findall(find_constraints().read_text()))
     except OSError:
         return ""
-    found = {name: _installed(name) for name in DECIDING if name in tried}
+    found = {name: find_version(name).partition("+")[0] for name in DECIDING if name in tried}
     apart = [f"{name} {own} (tried: {tried[name]})" for name, own in found.items() if own not in ("", tried[name])]
     if not apart:
         return ""
     return f"versions that were not tried: {', '.join(apart)}; pip install --constraint {find_constraints()} edgeprune"
 
 
-def _installed(name: str) -> str:
-    """The version of a package without what a build appends to it; empty where it is not there."""
+def find_version(name: str) -> str:
+    """The version of an installed package; empty where it is not there."""
     try:
-        return version(name).partition("+")[0]
+        return version(name)
     except PackageNotFoundError:
         return ""

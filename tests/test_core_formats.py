@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from edgeprune_agent.providers import NAMES
 from edgeprune_agent.runtimes import find_runtime as find_module
@@ -54,3 +57,14 @@ def test_what_is_installed_has_wheels_for_the_interpreter(runtime: str, minor: i
         return
     name, *beside = choose_packages(runtime, interpreter, "board")
     assert (name, beside) == (wanted, ["numpy<2"] if wanted == "tflite-runtime" else [])
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_what_looks_at_a_file_imports_no_torch(name: str) -> None:
+    """Measuring a ready file and calibrating a profile start in a third of a second so."""
+    code = (
+        f"from edgeprune.exporting.formats import find_format; import sys; find_format({name!r}); print(*sys.modules)"
+    )
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert f"edgeprune.exporting.{name}.format" in modules
+    assert "torch" not in modules

@@ -23,9 +23,10 @@ from edgeprune.device.connect import Device, open_device
 from edgeprune.device.measure import evaluate_model, measure_models
 from edgeprune.errors import DeviceError, TargetError
 from edgeprune.exporting.artifacts import build_artifacts
-from edgeprune.exporting.parity import TOLERANCES, check_parity, compare_outputs, measure_sqnr_db
+from edgeprune.exporting.parity import check_parity, compare_outputs, measure_sqnr_db
 from edgeprune.exporting.request import ExportRequest
 from edgeprune.exporting.runners import describe_file, run_file
+from edgeprune.exporting.tolerances import TOLERANCES
 
 NETS = {"odd": (OddNet, ODD_SHAPE), "vit": (TinyViT, ODD_SHAPE), "gru": (GruNet, (8, 6))}
 PRECISIONS = ("fp32", "fp16", "int8", "dynamic-int8", "int16x8")

@@ -25,8 +25,9 @@ from edgeprune.exporting import parity
 from edgeprune.exporting.artifacts import build_artifacts
 from edgeprune.exporting.files import sha256_of
 from edgeprune.exporting.onnx.quantize import choose_onnx_scheme, quantize_onnx
-from edgeprune.exporting.parity import TOLERANCES, Judge, Parity, Tolerance, check_parity, compare_outputs
+from edgeprune.exporting.parity import Judge, Parity, check_parity, compare_outputs
 from edgeprune.exporting.request import ExportRequest
+from edgeprune.exporting.tolerances import TOLERANCES, Tolerance
 
 INT8 = TOLERANCES["int8"]
 SCHEME = choose_onnx_scheme("unknown", ())

@@ -22,9 +22,10 @@ from edgeprune.exporting.artifacts import build_artifacts
 from edgeprune.exporting.files import sha256_of
 from edgeprune.exporting.layer_outputs import trace_file
 from edgeprune.exporting.metadata import embed_metadata
-from edgeprune.exporting.parity import TOLERANCES, compare_outputs
+from edgeprune.exporting.parity import compare_outputs
 from edgeprune.exporting.request import ExportRequest
 from edgeprune.exporting.tflite.schema import pack_tflite, unpack_tflite
+from edgeprune.exporting.tolerances import TOLERANCES
 from edgeprune.graph.trace import trace_model
 from edgeprune.stages.chain import check_link
 from edgeprune.stages.measure import find_broken

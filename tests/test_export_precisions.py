@@ -25,10 +25,11 @@ from edgeprune.errors import ExportError, ParityError
 from edgeprune.exporting.artifacts import build_artifacts
 from edgeprune.exporting.formats import find_format
 from edgeprune.exporting.metadata import embed_metadata, read_metadata
-from edgeprune.exporting.parity import TOLERANCES, check_parity
+from edgeprune.exporting.parity import check_parity
 from edgeprune.exporting.request import ExportRequest
 from edgeprune.exporting.runners import run_file
 from edgeprune.exporting.tflite.schema import unpack_tflite
+from edgeprune.exporting.tolerances import TOLERANCES
 
 pytest.importorskip("litert_torch", reason="the extra `edgeprune[tflite]` is not installed")
 

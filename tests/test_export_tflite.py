@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from edgeprune.core.artifact import Signature
 from edgeprune.errors import ExportError
 from edgeprune.exporting.checks import run_torch
-from edgeprune.exporting.parity import TOLERANCES, compare_outputs
+from edgeprune.exporting.parity import compare_outputs
 from edgeprune.exporting.runners import describe_file, run_file
 from edgeprune.exporting.tflite.export import export_tflite
 from edgeprune.exporting.tflite.quantize import quantize_tflite
+from edgeprune.exporting.tolerances import TOLERANCES
 
 pytest.importorskip("litert_torch", reason="the extra `edgeprune[tflite]` is not installed")
 

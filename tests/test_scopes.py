@@ -101,3 +101,10 @@ def test_another_target_is_still_another_run(run: Path) -> None:
     place, request = settle_request(run, ask(target="rpi4"))
     with pytest.raises(RunError, match="was made with target = 'local', not 'rpi4'"), open_run(place, request):
         pass
+
+
+@pytest.mark.parametrize(("name", "value"), [("target", "rpi4"), ("recipe", "other.py"), ("precision", "int8")])
+def test_a_scope_differs_in_its_budget_alone(run: Path, name: str, value: str) -> None:
+    """Else it would take over what another recipe's net, or another board, had said."""
+    with pytest.raises(RunError, match=f"was made with {name} = .*, not '.*{value}'"):
+        settle_request(run, ask(speedup=3.0, **{name: value}))

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from itertools import chain
 
 MIXED = "mixed"
+STATIC = ("int8", "int16x8")
+"""Precisions whose activation ranges are fixed beforehand, for the whole file."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +76,9 @@ class Runtime:
         return FORMATS[self.format]
 
 
-def _named(entries: Iterable[FileFormat]) -> dict[str, FileFormat]:
-    return {entry.name: entry for entry in entries}
-
-
-FORMATS = _named(
-    (
+FORMATS = {
+    entry.name: entry
+    for entry in (
         FileFormat(
             "onnx",
             "ONNX",
@@ -96,7 +95,7 @@ FORMATS = _named(
             io_types=("float32", "integer"),
         ),
     )
-)
+}
 """File formats by name."""
 RUNTIMES = {
     runtime.name: runtime
@@ -132,22 +131,22 @@ RUNTIMES = {
 
 def list_precisions() -> tuple[str, ...]:
     """Precisions that any format has."""
-    return _once(chain.from_iterable(one.precisions for one in FORMATS.values()))
+    return _once(one.precisions for one in FORMATS.values())
 
 
 def list_io_types() -> tuple[str, ...]:
     """What static int8 files of any format may take and give."""
-    return _once(chain.from_iterable(one.io_types for one in FORMATS.values()))
+    return _once(one.io_types for one in FORMATS.values())
 
 
 def list_int8_schemes() -> tuple[str, ...]:
     """Ways to hold static int8 in any format."""
-    return _once(chain.from_iterable(one.int8_schemes for one in FORMATS.values()))
+    return _once(one.int8_schemes for one in FORMATS.values())
 
 
 def list_providers() -> tuple[str, ...]:
     """Execution providers of any runtime."""
-    return _once(chain.from_iterable(one.providers for one in RUNTIMES.values()))
+    return _once(one.providers for one in RUNTIMES.values())
 
 
 def list_packages() -> dict[str, Package]:
@@ -160,5 +159,6 @@ def find_runtime(file_format: str, names: Iterable[str] = RUNTIMES) -> str | Non
     return next((name for name in names if RUNTIMES[name].format == file_format), None)
 
 
-def _once(names: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(names))
+def _once(several: Iterable[Iterable[str]]) -> tuple[str, ...]:
+    """The names in all of several lists, each once."""
+    return tuple(dict.fromkeys(chain.from_iterable(several)))

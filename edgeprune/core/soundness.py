@@ -5,6 +5,7 @@ from __future__ import annotations
 STATISTICS = ("running_mean", "running_var")
 
 
-def may_be_infinite(name: str, is_parameter: bool) -> bool:
-    """Whether infinity in a stored tensor is meant: a mask of attention has it, a clamp that is open on one side."""
-    return not is_parameter and not name.endswith(STATISTICS)
+def is_sound(name: str, is_parameter: bool, has_nan: bool, has_infinity: bool) -> bool:
+    """Whether what a stored tensor holds may be meant: no NaN, and infinity only in a mask or a bound that is open."""
+    is_weight = is_parameter or name.endswith(STATISTICS)
+    return not has_nan and not (has_infinity and is_weight)

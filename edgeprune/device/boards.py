@@ -26,10 +26,12 @@ def open_board(target: Target, host: str | None, say: Progress = ignore, session
         DeviceError: the board cannot be reached, or is in use by somebody else.
         UsageError: the session asks for what this kind of board has not.
     """
-    if _is_native(target, host):
-        with closing(open_transport(target.name, host)) as transport, hold_on_host(transport.host_key, target.name):
-            yield NativeBoard.of(transport, target, session)
-        return
+    if isinstance(resolve_host(target.name, host), AdbAddress):
+        with closing(open_transport(target.name, host)) as transport:
+            if not has_python(transport, target):
+                with hold_on_host(transport.host_key, target.name):
+                    yield NativeBoard.of(transport, target, session)
+                return
     with open_device(target, host, say, session) as device:
         yield AgentBoard(device)
 
@@ -47,14 +49,6 @@ def measure_files(
     """
     with open_board(target, host, progress, session) as board:
         return board.facts, board.time(models, target.threads, target.protocol, progress)
-
-
-def _is_native(target: Target, host: str | None) -> bool:
-    """Whether a board is a phone without Python."""
-    if not isinstance(resolve_host(target.name, host), AdbAddress):
-        return False
-    with closing(open_transport(target.name, host)) as transport:
-        return not has_python(transport, target)
 
 
 def reach_board(target: Target, host: str | None) -> str:

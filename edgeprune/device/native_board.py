@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
+from edgeprune.core.formats import RUNTIMES
 from edgeprune.core.measurement import NO_POWER_SENSOR, DeviceFacts, Measurement, Protocol
 from edgeprune.core.target import Target
 from edgeprune.device.board import MS, ModelFile, Progress, Session
-from edgeprune.device.phone import RUNTIME, describe_phone, measure_native
+from edgeprune.device.phone import FORMAT, RUNTIME, describe_phone, measure_native
 from edgeprune.device.transport import Transport
 from edgeprune.errors import DeviceError, UsageError
 from edgeprune.shipped import cache_dir
@@ -54,7 +55,7 @@ class NativeBoard:
 
     def runtime_version(self, runtime: str) -> str:
         """The benchmark runs TFLite files, and tells no version."""
-        return RUNTIME if runtime == "litert" else ""
+        return RUNTIME if RUNTIMES[runtime].format == FORMAT else ""
 
     def check_power(self, target: Target) -> str:
         """There is no power meter that could be read."""

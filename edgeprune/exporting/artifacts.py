@@ -5,14 +5,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor, nn
 
 from edgeprune.core.artifact import Artifact, Signature
-from edgeprune.core.formats import FORMATS, list_precisions
+from edgeprune.core.formats import FORMATS, MIXED, STATIC, list_precisions
 from edgeprune.errors import ExportError
 from edgeprune.exporting.checks import gather_calibration
 from edgeprune.exporting.files import sha256_of
@@ -20,12 +19,11 @@ from edgeprune.exporting.formats import find_format
 from edgeprune.exporting.metadata import embed_metadata, read_metadata
 from edgeprune.exporting.request import ExportRequest, Source
 from edgeprune.exporting.runners import describe_file
+from edgeprune.versions import find_version
 
 FOLDER = "artifacts"
 """Where the files go, within the run directory."""
 ROLES = ("original", "pruned")
-CALIBRATED = ("int8", "int16x8", "mixed")
-"""Precisions whose activation ranges are fixed beforehand."""
 
 
 def place_artifact(directory: Path, role: str, file_format: str, precision: str) -> Path:
@@ -44,7 +42,7 @@ def build_artifacts(
         ExportError: unknown names, calibration data that do not fit, or whatever an exporter raises.
     """
     check_request(request)
-    calibrated = set(request.precisions) & set(CALIBRATED)
+    calibrated = set(request.precisions) & {*STATIC, MIXED}
     shape, dtype = tuple(example.shape), example.numpy(force=True).dtype.name
     rows = gather_calibration(request.calibration, shape, dtype) if calibrated else np.empty((0,))
     made = []
@@ -101,7 +99,7 @@ def describe_origin(request: ExportRequest, artifact: Artifact) -> dict[str, str
         "scheme": artifact.scheme,
         "inputs": _label(artifact.inputs),
         "outputs": _label(artifact.outputs),
-        **{f"version.{tool}": found for tool in find_format(artifact.format).tools if (found := _version(tool))},
+        **{f"version.{tool}": found for tool in find_format(artifact.format).tools if (found := find_version(tool))},
     }
 
 
@@ -118,13 +116,6 @@ def _export(source: Source, request: ExportRequest, format: str, precision: str)
 
 def _label(signatures: tuple[Signature, ...]) -> str:
     return "; ".join(f"{one.name} {one.dtype} {list(one.shape)}" for one in signatures)
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
 
 
 def _check_name(kind: str, name: str, valid: tuple[str, ...]) -> None:

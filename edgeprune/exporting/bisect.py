@@ -12,8 +12,8 @@ from edgeprune.core.sqnr import SQNR_LIMIT_DB, measure_sqnr_db
 from edgeprune.errors import ExportError
 from edgeprune.exporting.causes import UNKNOWN, find_cause, find_lost_channels
 from edgeprune.exporting.layer_outputs import LayerOutput, Trace, trace_file
-from edgeprune.exporting.parity import TOLERANCES
 from edgeprune.exporting.static import match_equalised
+from edgeprune.exporting.tolerances import TOLERANCES
 
 LIMIT_DB = TOLERANCES["int8"].sqnr_db or 0.0
 KERNELS_LIMIT_DB = TOLERANCES["kernels"].sqnr_db or 0.0

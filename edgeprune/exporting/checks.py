@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgeprune.core.soundness import may_be_infinite
+from edgeprune.core.soundness import is_sound
 from edgeprune.errors import ExportError
+from edgeprune.exporting.runners import channels_last
 
 Batch = np.ndarray | Tensor
 
@@ -23,10 +24,11 @@ def check_program(program: nn.Module, example: Tensor) -> None:
     """
     if example.ndim < 2 or example.shape[0] != 1:
         raise ExportError(f"example input: shape {list(example.shape)}; expected a batch of one, [1, ...]")
-    broken = [name for name, value in program.named_parameters() if value.isnan().any() or value.isinf().any()]
-    for name, value in program.named_buffers():  # a mask holds infinity
-        if value.isnan().any() or (value.isinf().any() and not may_be_infinite(name, is_parameter=False)):
-            broken.append(name)
+    broken = [
+        name
+        for name, value in (*program.named_parameters(), *program.named_buffers())
+        if not is_sound(name, isinstance(value, nn.Parameter), bool(value.isnan().any()), bool(value.isinf().any()))
+    ]
     if broken:
         shown = ", ".join(broken[:3]) + (f" and {len(broken) - 3} more" if len(broken) > 3 else "")
         raise ExportError(f"model: NaN or infinity in {shown}; train it again with a lower learning rate")
@@ -45,11 +47,6 @@ def check_image(example: Tensor, path: Path) -> None:
             f"{path}: input of shape {list(example.shape)} has no channels that can be told from its height and width; "
             'leave input_layout = "nchw"'
         )
-
-
-def channels_last(shape: Sequence[int]) -> tuple[int, ...]:
-    """`[N, C, H, W]` as `[N, H, W, C]`."""
-    return (shape[0], *shape[2:], shape[1])
 
 
 def run_torch(program: nn.Module, inputs: Batch) -> np.ndarray:

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from edgeprune.core.breakdown import NodeTime
     from edgeprune.core.layers import Layer, LayerShape
     from edgeprune.exporting.layer_outputs import Trace
-    from edgeprune.exporting.parity import Tolerance
     from edgeprune.exporting.probes import Layers
     from edgeprune.exporting.request import Source
+    from edgeprune.exporting.tolerances import Tolerance
     from edgeprune.exporting.weights import Changes, Node, WeightLayer
 
 Signatures = tuple[Signature, ...]
@@ -42,6 +42,9 @@ class Made:
     scheme: str
     predicted_ms: float | None = None
     activation_bytes: int | None = None
+
+
+Exporter = Callable[["Source", Path], Made]
 
 
 class Run(Protocol):
@@ -88,17 +91,17 @@ def take_whole(path: Path, folder: Path) -> Path:
 class Format:
     """One file format. Its functions raise ExportError, or what its libraries raise: call them within `foreign`.
 
-    `tools` are the packages that make its files, whose versions each file states. `exporters` write a file, by
-    precision, and say how it holds numbers. `describe(path)` gives inputs and outputs; `embed(content, metadata)` and
-    `read(content)` write and read what a file says of itself. `build_probe(layers)` gives the content of a model of one
-    layer or two; its convolutions may have `probe_axes` axes. `kernels` are the limits between reference and optimised
-    kernels of static int8, which may saturate on one processor and not on another if it `saturates`.
+    `tools` are the packages that make its files, whose versions each file states. `load_exporters` gives what writes a
+    file, by precision, and says how it holds numbers. `describe(path)` gives inputs and outputs; `embed(content,
+    metadata)` and `read(content)` write and read what a file says of itself. `build_probe(layers)` gives the content of
+    a model of one layer or two; its convolutions may have `probe_axes` axes. `kernels` are the limits between reference
+    and optimised kernels of static int8, which may saturate on one processor and not on another if it `saturates`.
     `contain(path, folder)` gives the file with all of it inside.
     """
 
     name: str
     tools: tuple[str, ...]
-    exporters: Mapping[str, Callable[[Source, Path], Made]]
+    load_exporters: Callable[[], Mapping[str, Exporter]]
     run: Run
     describe: Callable[[Path], tuple[Signatures, Signatures]]
     embed: Callable[[bytes, Metadata], bytes]
@@ -109,6 +112,11 @@ class Format:
     saturates: bool = False
     inside: Inside | None = None
     contain: Callable[[Path, Path], Path] = take_whole
+
+    @property
+    def exporters(self) -> Mapping[str, Exporter]:
+        """What writes a file of each precision; they need torch, which takes a second to import."""
+        return self.load_exporters()
 
 
 _loaded: dict[str, Format] = {}

@@ -12,7 +12,8 @@ from torch.fx import GraphModule
 from edgeprune.exporting.bisect import LIMIT_DB, Bisection, bisect_artifacts, bisect_kernels
 from edgeprune.exporting.bisect_program import bisect_program
 from edgeprune.exporting.formats import find_format
-from edgeprune.exporting.parity import INTEGER_KERNELS, TOLERANCES
+from edgeprune.exporting.parity import INTEGER_KERNELS
+from edgeprune.exporting.tolerances import TOLERANCES
 
 Key = tuple[str, str, str]
 """Role, format and precision of a file."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from edgeprune.errors import ExportError
-from edgeprune.exporting.checks import channels_last
 from edgeprune.exporting.foreign import foreign
 from edgeprune.exporting.formats import Signatures, format_of
 
@@ -38,6 +38,11 @@ def fit_inputs(path: Path, inputs: np.ndarray) -> np.ndarray:
             inputs = np.ascontiguousarray(np.moveaxis(inputs, 1, -1))
     _check_inputs(path, inputs)
     return inputs
+
+
+def channels_last(shape: Sequence[int]) -> tuple[int, ...]:
+    """`[N, C, H, W]` as `[N, H, W, C]`."""
+    return (shape[0], *shape[2:], shape[1])
 
 
 def describe_file(path: Path) -> tuple[Signatures, Signatures]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule, Node
 
-from edgeprune.core.soundness import may_be_infinite
+from edgeprune.core import soundness
 from edgeprune.errors import GraphError
 
 Example = Tensor | tuple[Tensor, ...]
@@ -122,10 +122,9 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 def is_sound(name: str, value: Tensor) -> bool:
     """Whether a stored tensor holds no NaN, and infinity only where it may be meant."""
-    if not value.is_floating_point():
-        return True
-    may = may_be_infinite(name, isinstance(value, nn.Parameter))
-    return not bool((value.isnan() if may else ~value.isfinite()).any())
+    return soundness.is_sound(
+        name, isinstance(value, nn.Parameter), bool(value.isnan().any()), bool(value.isinf().any())
+    )
 
 
 def is_dynamic(program: GraphModule) -> bool:

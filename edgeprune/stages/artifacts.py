@@ -25,9 +25,10 @@ from edgeprune.exporting.artifacts import build_artifacts, place_artifact
 from edgeprune.exporting.files import sha256_of
 from edgeprune.exporting.formats import find_format
 from edgeprune.exporting.mixed import Wishes
-from edgeprune.exporting.parity import TOLERANCES, Judge, compare_outputs
+from edgeprune.exporting.parity import Judge, compare_outputs
 from edgeprune.exporting.request import ExportRequest, Form, Processor
 from edgeprune.exporting.runners import run_file
+from edgeprune.exporting.tolerances import TOLERANCES
 from edgeprune.graph.costs import count_net
 from edgeprune.graph.groups import find_groups
 from edgeprune.graph.storage import load_model

@@ -12,7 +12,7 @@ from edgeprune.exporting.artifacts import FOLDER
 from edgeprune.exporting.bisect import Bisection
 from edgeprune.exporting.files import sha256_of
 from edgeprune.exporting.links import Key, find_bisectors
-from edgeprune.exporting.parity import TOLERANCES
+from edgeprune.exporting.tolerances import TOLERANCES
 from edgeprune.graph.storage import load_model
 from edgeprune.stages.artifacts import evaluation_rows
 from edgeprune.stages.chain import BISECT_ROWS

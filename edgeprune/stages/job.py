@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
 CHOSEN = "chosen.json"
 """Where a run keeps the runtime and the precision that it plans for, if its target leaves one open."""
-PROFILED = "as it was profiled"
-"""In place of an address: no board is needed, or the one that the run has."""
 QUIET_WAIT_S = 300.0
 """How long the line waits for a board on which others are at work."""
 
@@ -370,14 +368,16 @@ def preview_job(directory: Path, request: dict[str, Any], say: Callable[[str], N
         yield job
 
 
-def reach_board(job: Job) -> None:
-    """Find out whether the board answers and has Python, before anything slow; it is not held.
+def reach_board(job: Job, until: str) -> None:
+    """Find out, where the model is still to be loaded, whether the board answers and has Python; it is not held.
 
     Raises:
         DeviceError: it cannot be reached, or lacks Python.
     """
     from edgeprune.device.boards import reach_board as reach
 
+    if until == "trace" or job.estimated or job.run.finished("trace"):
+        return  # no board is needed, or the next stage opens it
     job.detail(f"{reach(job.target, job.run.request['host'])} answers")
 
 
@@ -391,5 +391,5 @@ def find_address(job: Job, until: str, again: Collection[str] = ()) -> str:
 
     profiled = job.run.finished("profile") and "profile" not in again
     if until == "trace" or job.estimated or profiled:
-        return PROFILED
+        return "as it was profiled"
     return describe_address(job.target, job.run.request["host"])

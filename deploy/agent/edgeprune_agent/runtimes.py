@@ -34,10 +34,11 @@ class Loaded(NamedTuple):
     shapes: dict[str, tuple[int, ...]]
 
 
-def list_runtimes() -> list[str]:
-    """Names of the runtimes that this agent knows."""
+@functools.lru_cache(maxsize=None)
+def list_runtimes() -> tuple[str, ...]:
+    """Names of the runtimes that this agent knows; looked up once, as a cold start is timed through here."""
     modules = (one.name for one in pkgutil.iter_modules(edgeprune_agent.__path__))
-    return [name[len(PREFIX) :] for name in modules if name.startswith(PREFIX)]
+    return tuple(name[len(PREFIX) :] for name in modules if name.startswith(PREFIX))
 
 
 def find_runtime(name: object) -> Any:
@@ -75,8 +76,8 @@ def import_runtime(name: str) -> Any:
     Raises:
         AgentError: it is unknown, not installed, or does not load here.
     """
-    packages = find_runtime(name).PACKAGES
-    installed = [package for package in packages if package in find_versions()]
+    packages, versions = find_runtime(name).PACKAGES, find_versions()
+    installed = [package for package in packages if package in versions]
     if not installed:
         raise AgentError("runtime", f"{' or '.join(packages)} is not installed for {sys.executable}")
     try:

@@ -7,15 +7,15 @@ but for two that only view the keys in another shape.
 
 from __future__ import annotations
 
-import copy
-import warnings
 from collections.abc import Callable
 from math import inf, sqrt
 from typing import Any
 
 import torch
 from torch import nn
-from torch.fx import GraphModule, Node
+from torch.fx import Node
+
+from edgeprune.exporting.onnx.graphs import copy_with
 
 aten = torch.ops.aten
 ATTENTION = aten.scaled_dot_product_attention.default
@@ -25,11 +25,9 @@ Call = Callable[..., Node]
 
 def write_out_attention(program: nn.Module) -> nn.Module:
     """A program that computes the same without the operator for attention; it shares its tensors with the given one."""
-    if not isinstance(program, GraphModule) or not program.graph.find_nodes(op="call_function", target=ATTENTION):
+    written = copy_with(program, ATTENTION)
+    if written is None:
         return program
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch copies its own tree specs in a way that it deprecates
-        written = GraphModule(program, copy.deepcopy(program.graph))
     for node in written.graph.find_nodes(op="call_function", target=ATTENTION):
         with written.graph.inserting_before(node):
             node.replace_all_uses_with(_write_out(node, written.graph.call_function))

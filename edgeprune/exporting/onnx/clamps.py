@@ -6,13 +6,13 @@ one operator that reads a tensor which is not there, where several clamps read t
 
 from __future__ import annotations
 
-import copy
-import warnings
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
+
+from edgeprune.exporting.onnx.graphs import copy_with
 
 aten = torch.ops.aten
 CLAMP = aten.clamp.Tensor
@@ -23,11 +23,9 @@ def number_clamps(program: nn.Module) -> nn.Module:
 
     It shares its tensors with the given one.
     """
-    if not isinstance(program, GraphModule) or not program.graph.find_nodes(op="call_function", target=CLAMP):
+    numbered = copy_with(program, CLAMP)
+    if numbered is None:
         return program
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch copies its own tree specs in a way that it deprecates
-        numbered = GraphModule(program, copy.deepcopy(program.graph))
     for node in numbered.graph.find_nodes(op="call_function", target=CLAMP):
         source, *bounds = (*node.args, None, None)[:3]
         numbers = [_read_number(numbered, bound) for bound in bounds]

@@ -30,7 +30,7 @@ def export_onnx(program: nn.Module, example: Tensor, path: Path, nhwc: bool = Fa
         import onnx
 
         exported = torch.onnx.export(
-            number_clamps(write_out_attention(program)),
+            suit_exporter(program),
             (example,),
             input_names=["input"],
             output_names=["output"],
@@ -46,6 +46,11 @@ def export_onnx(program: nn.Module, example: Tensor, path: Path, nhwc: bool = Fa
         onnx.checker.check_model(model, full_check=True)
         content = model.SerializeToString(deterministic=True)
     write_file(path, content)
+
+
+def suit_exporter(program: nn.Module) -> nn.Module:
+    """A program that computes the same, without what torch's exporter refuses or writes wrongly."""
+    return number_clamps(write_out_attention(program))
 
 
 def _strip_provenance_(model: Any) -> None:

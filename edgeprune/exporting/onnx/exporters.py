@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from edgeprune.core.formats import MIXED
 from edgeprune.core.ranges import Range
-from edgeprune.exporting.formats import Made
+from edgeprune.exporting.formats import Exporter, Made
 from edgeprune.exporting.mixed import make_mixed
 from edgeprune.exporting.onnx.export import export_onnx
 from edgeprune.exporting.onnx.half import halve_onnx
@@ -33,7 +33,7 @@ def static_onnx(prepared: Path, scheme: OnnxScheme) -> Static:
         content = quantize_prepared(path, ranges, scheme, floats)
         return keep_floats(content) if floats else content
 
-    return Static(prepared, quantize, False, scheme.levels)
+    return Static(prepared, quantize, optimised=False, levels=scheme.levels)
 
 
 def _fp32(source: Source, target: Path) -> Made:
@@ -81,7 +81,7 @@ def _scheme(source: Source) -> OnnxScheme:
     return find_scheme(source.request.int8_scheme, processor.machine, processor.flags)
 
 
-EXPORTERS: dict[str, Callable[[Source, Path], Made]] = {
+EXPORTERS: dict[str, Exporter] = {
     "fp32": _fp32,
     "fp16": _fp16,
     "int8": _int8,

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from edgeprune.core.layers import PROBED
-from edgeprune.exporting.formats import Format, Inside
+from edgeprune.exporting.formats import Exporter, Format, Inside
 from edgeprune.exporting.onnx.contained import contain
-from edgeprune.exporting.onnx.exporters import EXPORTERS
 from edgeprune.exporting.onnx.layers import read_onnx_layers
 from edgeprune.exporting.onnx.metadata import embed_onnx, read_onnx
 from edgeprune.exporting.onnx.nodes import sort_nodes
 from edgeprune.exporting.onnx.run import describe_onnx, run_onnx, run_rows
 from edgeprune.exporting.onnx.trace import trace_onnx
 from edgeprune.exporting.onnx.weights import change_weights, read_layers, read_nodes, read_outputs
-from edgeprune.exporting.parity import TOLERANCES
 from edgeprune.exporting.probes import Layers
+from edgeprune.exporting.tolerances import TOLERANCES
+
+
+def load_exporters() -> Mapping[str, Exporter]:
+    """What writes a file, by precision."""
+    from edgeprune.exporting.onnx.exporters import EXPORTERS
+
+    return EXPORTERS
 
 
 def build_probe(layers: Layers) -> bytes:
@@ -27,7 +35,7 @@ def build_probe(layers: Layers) -> bytes:
 FORMAT = Format(
     name="onnx",
     tools=("edgeprune", "torch", "onnx", "onnxscript", "onnxruntime"),
-    exporters=EXPORTERS,
+    load_exporters=load_exporters,
     run=run_onnx,
     describe=describe_onnx,
     embed=embed_onnx,

@@ -15,6 +15,7 @@ from edgeprune.core.layers import TRANSPOSED, LayerShape, Window, describe_linea
 from edgeprune.core.steps import Step, list_operators
 from edgeprune.errors import ExportError
 from edgeprune.exporting.foreign import foreign
+from edgeprune.exporting.onnx.run import give_, open_session
 
 CONVOLUTIONS = {"Conv": 1, "ConvInteger": 1, "QLinearConv": 3, "FusedConv": 1, "ConvTranspose": 1}
 PRODUCTS = {"Gemm": 1, "FusedGemm": 1, "MatMul": 1, "MatMulInteger": 1, "QLinearMatMul": 3, "QGemm": 3}
@@ -168,17 +169,10 @@ def _find_sizes(model: Any, wanted: set[str]) -> dict[str, tuple[int, ...]]:
 
 
 def _run_for_sizes(model: Any, wanted: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    import onnx
-    import onnxruntime
-
     graph, stored = model.graph, {tensor.name for tensor in model.graph.initializer}
     given = [value for value in graph.input if value.name not in stored]
-    ends = {value.name for value in graph.output}
-    graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in ends)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    give_(model, list(wanted))
+    session = open_session(model.SerializeToString(), optimised=False)
     results = session.run(list(wanted), {value.name: _zeros(value) for value in given})
     return {name: tuple(result.shape) for name, result in zip(wanted, results, strict=True)}
 

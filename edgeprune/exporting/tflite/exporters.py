@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 
 from edgeprune.core.formats import MIXED
 from edgeprune.core.ranges import Range
-from edgeprune.exporting.formats import Made
+from edgeprune.exporting.formats import Exporter, Made
 from edgeprune.exporting.mixed import make_mixed
 from edgeprune.exporting.request import FLOAT_NCHW, Form, Source
 from edgeprune.exporting.runners import fit_inputs
@@ -23,7 +23,7 @@ def static_tflite(source: Path, precision: str = "int8", form: Form = FLOAT_NCHW
     def quantize(path: Path, ranges: Mapping[str, Range], floats: Collection[str]) -> bytes:
         return quantize_with_ranges(path, ranges, precision, floats, form)
 
-    return Static(source, quantize, True, LEVELS)
+    return Static(source, quantize, optimised=True, levels=LEVELS)
 
 
 def _fp32(source: Source, target: Path) -> Made:
@@ -52,7 +52,7 @@ def _mixed(source: Source, target: Path) -> Made:
     return make_mixed(static_tflite(source.float_file), scheme, rows, source.request.wishes, target)
 
 
-EXPORTERS: dict[str, Callable[[Source, Path], Made]] = {
+EXPORTERS: dict[str, Exporter] = {
     "fp32": _fp32,
     "fp16": partial(_uncalibrated, "fp16", "float16 weights, float32 arithmetic"),
     "int8": partial(_static, "int8", "int8 x int8, per channel, static"),

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from edgeprune.core.layers import PROBED
-from edgeprune.exporting.formats import Format, Inside
-from edgeprune.exporting.parity import TOLERANCES
+from edgeprune.exporting.formats import Exporter, Format, Inside
 from edgeprune.exporting.probes import Layers
-from edgeprune.exporting.tflite.exporters import EXPORTERS
 from edgeprune.exporting.tflite.metadata import embed_tflite, read_tflite
 from edgeprune.exporting.tflite.run import describe_tflite, run_rows, run_tflite
 from edgeprune.exporting.tflite.trace import trace_tflite
 from edgeprune.exporting.tflite.weights import change_weights, read_layers, read_nodes, read_outputs
+from edgeprune.exporting.tolerances import TOLERANCES
+
+
+def load_exporters() -> Mapping[str, Exporter]:
+    """What writes a file, by precision."""
+    from edgeprune.exporting.tflite.exporters import EXPORTERS
+
+    return EXPORTERS
 
 
 def build_probe(layers: Layers) -> bytes:
@@ -24,7 +32,7 @@ def build_probe(layers: Layers) -> bytes:
 FORMAT = Format(
     name="tflite",
     tools=("edgeprune", "torch", "litert-torch", "litert-converter", "ai-edge-quantizer"),
-    exporters=EXPORTERS,
+    load_exporters=load_exporters,
     run=run_tflite,
     describe=describe_tflite,
     embed=embed_tflite,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.core.artifact import Signature
+from edgeprune.core.formats import STATIC
 from edgeprune.core.ranges import Range
 from edgeprune.exporting.checks import Batch, gather_calibration
 from edgeprune.exporting.files import write_file
@@ -40,7 +41,7 @@ def quantize_tflite(
         ExportError: ai-edge-quantizer is missing, `source` is no such file, the calibration data do not fit it, or
             the target cannot be written.
     """
-    if precision not in CALIBRATED:
+    if precision not in STATIC:
         with foreign(f"{precision} quantization", source):
             content = _quantize(source.read_bytes(), RECIPES[precision]())
     else:
@@ -57,7 +58,7 @@ def quantize_with_ranges(
     floats: Collection[str] = (),
     form: Form = FLOAT_NCHW,
 ) -> bytes:
-    """A file in a precision of CALIBRATED, with these ranges of its tensors; layers named in `floats` stay float, as
+    """A file in a precision of STATIC, with these ranges of its tensors; layers named in `floats` stay float, as
     do operators that read or give infinity.
 
     Raises:
@@ -124,8 +125,6 @@ RECIPES: dict[str, Callable[[], Any]] = {
     "int16x8": partial(_static_recipe, "ai16"),
 }
 """Precision to the function that makes the quantizer's recipe for it."""
-CALIBRATED = ("int8", "int16x8")
-"""Precisions whose activation ranges are fixed beforehand."""
 INTEGERS = {"int8": "int8", "int16x8": "int16"}
 """What a file of such a precision takes and gives where it does so in integers."""
 LEVELS = 127
