@@ -50,7 +50,7 @@ from machine import describe_machine
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from edgeprune.core.layers import LayerShape
+from edgeprune.core.latency.layers import LayerShape
 from edgeprune.errors import ExportError
 from edgeprune.exporting.onnx.export import suit_exporter
 from edgeprune.exporting.onnx.layers import read_onnx_layers

@@ -14,7 +14,7 @@ from random import Random
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from random_graphs import SIDE, random_graph, random_plan
 
 from edgeprune.graph.groups import find_groups

@@ -34,10 +34,10 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from edgeprune.exporting.onnx.export import export_onnx
-from edgeprune.exporting.parity import compare_outputs
+from edgeprune.exporting.parity.chain import compare_outputs
+from edgeprune.exporting.parity.tolerances import TOLERANCES
 from edgeprune.exporting.runners import run_file
 from edgeprune.exporting.tflite.export import export_tflite
-from edgeprune.exporting.tolerances import TOLERANCES
 from edgeprune.graph.costs import count_macs
 from edgeprune.graph.groups import find_groups
 from edgeprune.graph.proof import check_surgery

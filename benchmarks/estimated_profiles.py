@@ -24,7 +24,7 @@ from joint_fit import JointFit, Sample, fit_jointly
 from kept_aside import check_ncnn, check_spaces
 from published_rows import SOURCES, Evidence, label, start_profile
 
-from edgeprune.core.calibrate import (
+from edgeprune.core.estimating.calibrate import (
     LEAST_NETS,
     LEAST_ROWS,
     CountedRows,
@@ -34,9 +34,9 @@ from edgeprune.core.calibrate import (
     measure_miss,
     score,
 )
-from edgeprune.core.estimate import Core, EstimatedProfile
-from edgeprune.core.latency import COVERAGE
-from edgeprune.core.profiles import BoardProfiles, render_profiles
+from edgeprune.core.estimating.estimate import Core, EstimatedProfile
+from edgeprune.core.estimating.profiles import BoardProfiles, render_profiles
+from edgeprune.core.latency.table import COVERAGE
 
 ROOT = Path(__file__).parent.parent
 ASSUMED = "no published row of ONNX Runtime on any of these boards: what all runtimes share, with wider intervals"

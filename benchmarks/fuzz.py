@@ -27,7 +27,7 @@ from machine import describe_machine
 from edgeprune.run import read_json, write_json
 
 ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "deploy" / "agent")]
+sys.path[:0] = [str(ROOT / "tests" / "support"), str(ROOT / "deploy" / "agent")]
 
 RESULTS = Path(__file__).parent / "results" / "fuzz.json"
 MESSAGES = "test_device_conversations.test_no_answer_of_an_agent_is_a_traceback"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgeprune.core.estimate import Core
+from edgeprune.core.estimating.estimate import Core
 
 NOT_CONFIRMED = "not confirmed"
 PEAK = {

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeprune.core.calibrate import CountedRows
-from edgeprune.core.estimate import Parameter
-from edgeprune.core.prior import PARAMETERS, PRIOR
-from edgeprune.core.work import Array
+from edgeprune.core.estimating.calibrate import CountedRows
+from edgeprune.core.estimating.estimate import Parameter
+from edgeprune.core.estimating.prior import PARAMETERS, PRIOR
+from edgeprune.core.estimating.work import Array
 
 LEVELS = {"runtime": 0.6, "core": 0.5, "chip": 0.4, "source": 0.5}
 """How much of what boards vary by (`Assumption.varies`) is due to what; their squares add up to about one."""

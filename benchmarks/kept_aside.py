@@ -20,8 +20,8 @@ from published_networks import nasbench201
 from published_rows import read_ncnn
 from scipy.stats import spearmanr
 
-from edgeprune.core.calibrate import Measured, calibrate, score
-from edgeprune.core.estimate import Core, EstimatedProfile
+from edgeprune.core.estimating.calibrate import Measured, calibrate, score
+from edgeprune.core.estimating.estimate import Core, EstimatedProfile
 
 MakeProfile = Callable[[str, str, Core], EstimatedProfile]
 

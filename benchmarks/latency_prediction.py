@@ -25,9 +25,9 @@ import numpy as np
 from machine import describe_machine
 from planner_networks import NETWORKS
 
-from edgeprune.cli import REQUEST
-from edgeprune.core.correction import Correction, fit_correction
-from edgeprune.core.latency import Prediction, describe_net
+from edgeprune.core.latency.correction import Correction, fit_correction
+from edgeprune.core.latency.table import Prediction, describe_net
+from edgeprune.deployment import REQUEST
 from edgeprune.pipeline import deploy, open_job
 from edgeprune.run import read_json, write_json
 from edgeprune.stages.artifacts import build_variant

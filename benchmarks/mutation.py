@@ -40,8 +40,10 @@ ROOMS = ("edgeprune/core", "edgeprune/graph", "edgeprune/device", "deploy/agent/
 SEED, WORKERS, LIMIT_S = 12, 2, 150.0
 FEW, MOST = 3, 12
 USERS = (*ROOMS, "edgeprune/stages", "edgeprune/pruning", "edgeprune/exporting", "edgeprune/recipes")
-AGENT_TESTS = ("test_device_turns.py", "test_device_local.py", "test_device_shapes.py", "test_device_energy.py")
-LEFT_OUT = ("test_line", "test_cli", "test_dry_run")
+AGENT_TESTS = tuple(ROOT / "tests" / "device" / name for name in (
+    "agent/test_turns.py", "transports/test_local.py", "agent/test_shapes.py", "agent/test_energy.py"
+))  # fmt: skip
+LEFT_OUT = ("line", "cli")
 COPIED = (
     "edgeprune",
     "deploy",
@@ -60,15 +62,15 @@ COMPARED = {
 COUNTED = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult}
 NAMES = {"min": "max", "max": "min", "any": "all", "all": "any"}
 WHY: dict[str, str] = {
-    "edgeprune/core/planner.py:60.0 -> 120.1": "a limit of time that no net of the tests comes near",
-    "edgeprune/core/candidates.py:0.02 -> 0.14": "where nets are drawn from: a choice, which benchmarks judge",
-    "edgeprune/core/loop.py:3 -> 4": "how much near nets count: a choice, which benchmarks judge",
-    "edgeprune/core/mixed.py:0.0 -> 0.1": "the solver proves small nets optimal before it looks at the gap",
-    "edgeprune/core/mixed.py:float(added.max()) or 1.0 -> float(added.max()) and 1.0": "scales a row",
-    "edgeprune/core/prior.py": "an assumption about boards, which benchmarks/estimates.py judges",
-    "edgeprune/core/correction.py:0.15 -> 0.4": "how far a part is expected off: a choice, which benchmarks judge",
-    "edgeprune/core/windows.py:1 -> 2": "weighs all windows alike against a prior that is a guess",
-    "edgeprune/core/release.py:60 -> 61": "how much of a foreign text is shown",
+    "edgeprune/core/planning/planner.py:60.0 -> 120.1": "a limit of time that no net of the tests comes near",
+    "edgeprune/core/planning/candidates.py:0.02 -> 0.14": "where nets are drawn from: a choice, which benchmarks judge",
+    "edgeprune/core/planning/loop.py:3 -> 4": "how much near nets count: a choice, which benchmarks judge",
+    "edgeprune/core/planning/mixed.py:0.0 -> 0.1": "the solver proves small nets optimal before it looks at the gap",
+    "edgeprune/core/planning/mixed.py:float(added.max()) or 1.0 -> float(added.max()) and 1.0": "scales a row",
+    "edgeprune/core/estimating/prior.py": "an assumption about boards, which benchmarks/estimates.py judges",
+    "edgeprune/core/latency/correction.py:0.15 -> 0.4": "how far a part is expected off: benchmarks judge that choice",
+    "edgeprune/core/measuring/windows.py:1 -> 2": "weighs all windows alike against a prior that is a guess",
+    "edgeprune/core/releasing/release.py:60 -> 61": "how much of a foreign text is shown",
     "edgeprune/device/meters.py:True -> False": "a thread that is waited for in any case",
     "edgeprune/graph/groups.py:1 -> 2": "room for one more mark than there are",
     "edgeprune/graph/labels.py:False -> True": "scipy takes connections as weak by default, and so as undirected",
@@ -149,7 +151,7 @@ def draw_mutants(count: int) -> dict[str, tuple[str, int]]:
     """
     places = {}
     for room in ROOMS:
-        for path in sorted((ROOT / room).glob("*.py")):
+        for path in sorted((ROOT / room).rglob("*.py")):
             file, before = str(path.relative_to(ROOT)), Counter[str]()
             for number, node in enumerate(list_places(ast.parse(path.read_text()))):
                 told = change(copy.deepcopy(node))
@@ -178,16 +180,16 @@ def mutate(file: str, number: int) -> tuple[str, dict[str, Any]]:
 
 def find_tests(file: str) -> list[str]:
     """The test files that import a module, those that bear its name first; where few do, what imports its users too."""
-    own = importers(file, (ROOT / "tests").glob("test_*.py"))
+    own = importers(file, (ROOT / "tests").rglob("test_*.py"))
     if len(own) < FEW:
         users = importers(file, (path for room in USERS for path in (ROOT / room).rglob("*.py")))
         for user in users:
-            own += importers(str(user.relative_to(ROOT)), (ROOT / "tests").glob("test_*.py"))
-    names = [one.name for one in own if not one.name.startswith(LEFT_OUT)]
-    names += AGENT_TESTS if "deploy" in file else ()
+            own += importers(str(user.relative_to(ROOT)), (ROOT / "tests").rglob("test_*.py"))
+    paths = [path for path in own if path.parent.name not in LEFT_OUT]
+    paths += AGENT_TESTS if "deploy" in file else ()
     name = Path(file).stem.strip("_")
-    ordered = sorted(dict.fromkeys(names), key=lambda one: (name not in one, names.index(one)))
-    return [f"tests/{one}" for one in ordered[:MOST]]
+    ordered = sorted(dict.fromkeys(paths), key=lambda path: (name not in path.name, paths.index(path)))
+    return [str(path.relative_to(ROOT)) for path in ordered[:MOST]]
 
 
 def importers(file: str, paths: Iterable[Path]) -> list[Path]:

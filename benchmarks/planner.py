@@ -34,10 +34,10 @@ import torch
 from machine import describe_machine
 from planner_networks import NETWORKS
 
-from edgeprune.core.candidates import candidate_widths, probe_shapes
-from edgeprune.core.latency import LatencyTable
-from edgeprune.core.layers import Layer, LayerShape
-from edgeprune.core.planner import RELATIVE_GAP, Problem, choose_widths
+from edgeprune.core.latency.layers import Layer, LayerShape
+from edgeprune.core.latency.table import LatencyTable
+from edgeprune.core.planning.candidates import candidate_widths, probe_shapes
+from edgeprune.core.planning.planner import RELATIVE_GAP, Problem, choose_widths
 from edgeprune.errors import InfeasibleBudget
 from edgeprune.graph.groups import Analysis, find_groups
 from edgeprune.graph.trace import named_tensors, trace_model

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from edgeprune.core.layers import LayerShape
+from edgeprune.core.latency.layers import LayerShape
 
 Layers = tuple[LayerShape, ...]
 

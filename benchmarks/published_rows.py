@@ -10,9 +10,9 @@ from pathlib import Path
 from hardware_facts import KIN
 from published_networks import NETWORKS, fbnet_block, fbnet_skip, fbnet_stem
 
-from edgeprune.core.calibrate import Measured
-from edgeprune.core.estimate import Core, EstimatedProfile, Parameter
-from edgeprune.core.prior import PRIOR
+from edgeprune.core.estimating.calibrate import Measured
+from edgeprune.core.estimating.estimate import Core, EstimatedProfile, Parameter
+from edgeprune.core.estimating.prior import PRIOR
 
 NET_SPREAD, BLOCK_SPREAD = 0.1, 0.35
 """What to expect a model to miss a net by, and a single block."""

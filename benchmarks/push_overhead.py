@@ -34,11 +34,11 @@ from typing import Any
 
 from machine import describe_machine
 
-from edgeprune.core.layers import LayerShape
-from edgeprune.exporting.probes import build_probe
+from edgeprune.core.latency.layers import LayerShape
+from edgeprune.exporting.probing.probes import build_probe
 from edgeprune.run import read_json, write_json
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
 from ssh_server import SshServer
 
 RESULTS = Path(__file__).parent / "results" / "push_overhead.json"

@@ -41,16 +41,16 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from edgeprune.core.artifact import Artifact
-from edgeprune.core.sqnr import SQNR_LIMIT_DB, measure_sqnr_db
+from edgeprune.core.quantizing.sqnr import SQNR_LIMIT_DB, measure_sqnr_db
 from edgeprune.core.target import MIXED
 from edgeprune.errors import EdgepruneError
 from edgeprune.exporting.artifacts import build_artifacts
 from edgeprune.exporting.checks import run_torch
-from edgeprune.exporting.mixed import Wishes
-from edgeprune.exporting.parity import compare_outputs
+from edgeprune.exporting.parity.chain import compare_outputs
+from edgeprune.exporting.parity.tolerances import TOLERANCES
+from edgeprune.exporting.quantizing.mixed import Wishes
 from edgeprune.exporting.request import ExportRequest, Processor
 from edgeprune.exporting.runners import run_file
-from edgeprune.exporting.tolerances import TOLERANCES
 from edgeprune.graph.storage import load_model, model_sha256
 from edgeprune.graph.trace import copy_program, trace_model
 from edgeprune.pruning.held_out import hold_out

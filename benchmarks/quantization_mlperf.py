@@ -16,9 +16,9 @@ from quantization_runtimes import Run, other_runtimes
 
 from edgeprune.errors import EdgepruneError
 from edgeprune.exporting.files import sha256_of
-from edgeprune.exporting.parity import compare_outputs
+from edgeprune.exporting.parity.chain import compare_outputs
+from edgeprune.exporting.parity.tolerances import TOLERANCES
 from edgeprune.exporting.runners import run_file
-from edgeprune.exporting.tolerances import TOLERANCES
 
 ROWS = 64
 

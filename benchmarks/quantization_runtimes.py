@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.core.measurement import Protocol
+from edgeprune.core.measuring.measurement import Protocol
 from edgeprune.core.target import Target
+from edgeprune.device.agent.measure import measure_models
 from edgeprune.device.board import ModelFile
 from edgeprune.device.connect import open_device
-from edgeprune.device.measure import measure_models
 from edgeprune.errors import EdgepruneError, ExportError
 from edgeprune.exporting.files import sha256_of
 from edgeprune.shipped import cache_dir
@@ -71,7 +71,7 @@ def other_runtimes() -> dict[str, Run]:
 
 
 def _run_elsewhere(place: Path, name: str, path: Path, inputs: np.ndarray) -> np.ndarray:
-    script = Path(__file__).parent.parent / "tests" / "run_elsewhere.py"
+    script = Path(__file__).parent.parent / "tests" / "support" / "run_elsewhere.py"
     with tempfile.TemporaryDirectory() as folder:
         given, made = Path(folder) / "inputs.npy", Path(folder) / "outputs.npy"
         np.save(given, inputs)

@@ -7,11 +7,11 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from edgeprune.core.calibrate import Calibration, Measured, calibrate
+from edgeprune.core.estimating.calibrate import Calibration, Measured, calibrate
+from edgeprune.core.estimating.measured_nets import parse_layers, parse_measurements
+from edgeprune.core.estimating.profiles import BoardProfiles, put_profile, render_profiles
 from edgeprune.core.formats import FORMATS
-from edgeprune.core.layers import LayerShape
-from edgeprune.core.measured_nets import parse_layers, parse_measurements
-from edgeprune.core.profiles import BoardProfiles, put_profile, render_profiles
+from edgeprune.core.latency.layers import LayerShape
 from edgeprune.core.target import Target
 from edgeprune.errors import ProfileError, UsageError
 from edgeprune.exporting.formats import look_inside

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from edgeprune.core.target import suggest
+from edgeprune.core.text import suggest
 from edgeprune.errors import UsageError
 from edgeprune.run import read_json
 from edgeprune.scopes import begin_scope, find_scope

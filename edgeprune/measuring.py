@@ -9,8 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from edgeprune.core.formats import FORMATS, find_runtime
-from edgeprune.core.measurement import Measurement
-from edgeprune.core.release import shipped_path
+from edgeprune.core.measuring.measurement import Measurement
+from edgeprune.core.releasing.release import shipped_path
 from edgeprune.device.board import ModelFile, Session
 from edgeprune.device.boards import measure_files
 from edgeprune.errors import UsageError

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from edgeprune.core.artifact import Artifact
-from edgeprune.core.candidates import WidthRule, candidate_widths
-from edgeprune.core.latency import LatencyTable, parse_table
-from edgeprune.core.limits import Limits
-from edgeprune.core.plan import HEADS, ChannelGroup, GroupPlan, PruningPlan
-from edgeprune.core.planner import Problem, choose_widths
-from edgeprune.core.target import suggest
+from edgeprune.core.latency.table import LatencyTable, parse_table
+from edgeprune.core.planning.candidates import WidthRule, candidate_widths
+from edgeprune.core.planning.limits import Limits
+from edgeprune.core.planning.plan import HEADS, ChannelGroup, GroupPlan, PruningPlan
+from edgeprune.core.planning.planner import Problem, choose_widths
+from edgeprune.core.text import suggest
 from edgeprune.errors import GraphError, PlanError, UsageError
 from edgeprune.exporting.artifacts import build_artifacts
 from edgeprune.exporting.request import ExportRequest

@@ -9,12 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeprune.core.gate import Gate
-from edgeprune.core.target import Target, parse_gates, parse_target, suggest
+from edgeprune.core.releasing.gate import Gate
+from edgeprune.core.target import Target, parse_gates, parse_target
+from edgeprune.core.text import suggest
 from edgeprune.errors import ProfileError, TargetError
 
 if TYPE_CHECKING:
-    from edgeprune.core.profiles import BoardProfiles
+    from edgeprune.core.estimating.profiles import BoardProfiles
 
 PACKAGE = Path(__file__).parent
 PROFILES = "hardware_profiles"
@@ -91,7 +92,7 @@ def read_profiles(path: Path) -> BoardProfiles:
     Raises:
         ProfileError: no such file, or it is not valid.
     """
-    from edgeprune.core.profiles import parse_profiles
+    from edgeprune.core.estimating.profiles import parse_profiles
 
     try:
         text = path.read_text()

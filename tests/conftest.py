@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+from places import AGENT
 from ssh_server import Arm64Server, SshServer, why_not
 
-from edgeprune.device.agent import Agent
+from edgeprune.device.agent.client import Agent
 from edgeprune.device.connect import open_agent
 
 CANNOT_BUILD = 3
 """Exit code of arm64_userland.sh where it may not build."""
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")  # two runs try the same cases; `--hypothesis-profile default` draws others
-AGENT = Path(__file__).parent.parent / "deploy" / "agent"
 sys.path.insert(0, str(AGENT))
 
 if TYPE_CHECKING:

@@ -5,24 +5,24 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from math import prod
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from estimated import Net, add, conv, load, measure, plain_net, pool, separable_net
+from places import ROOT
 from torch import Tensor, nn
 
-from edgeprune.core.calibrate import CountedRows
-from edgeprune.core.estimate import EstimatedProfile, Parameter
-from edgeprune.core.layers import LayerShape
-from edgeprune.core.prior import PRIOR
+from edgeprune.core.estimating.calibrate import CountedRows
+from edgeprune.core.estimating.estimate import EstimatedProfile, Parameter
+from edgeprune.core.estimating.prior import PRIOR
+from edgeprune.core.latency.layers import LayerShape
 from edgeprune.graph.costs import list_shapes
 from edgeprune.graph.groups import find_groups
 from edgeprune.graph.trace import trace_model
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+BENCHMARKS = ROOT / "benchmarks"
 CELL = "|nor_conv_3x3~0|+|avg_pool_3x3~0|nor_conv_1x1~1|+|skip_connect~0|none~1|nor_conv_3x3~2|"
 
 

@@ -16,13 +16,13 @@ from device_models import CONV, make_model
 from export_nets import OddNet, normal, seeded, traced
 
 from edgeprune import cli
-from edgeprune.device.agent import put_bytes
-from edgeprune.device.local import LocalTransport
+from edgeprune.device.agent.client import put_bytes
+from edgeprune.device.transports.local import LocalTransport
 from edgeprune.disk import describe_os_error, find_full
 from edgeprune.errors import EdgepruneError
 from edgeprune.exporting.files import write_file
 from edgeprune.exporting.onnx.quantize import choose_onnx_scheme, quantize_onnx_dynamic
-from edgeprune.exporting.probes import write_probes
+from edgeprune.exporting.probing.probes import write_probes
 from edgeprune.graph.storage import save_model
 from edgeprune.recipes.data import _save_arrays
 from edgeprune.recipes.load import copy_recipe

@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+from places import ROOT
 from torch import Tensor, nn
 
 import edgeprune as ep
-from edgeprune.core.latency import LatencyPoint, LatencyTable, TableKey, render_table
+from edgeprune.core.latency.table import LatencyPoint, LatencyTable, TableKey, render_table
 from edgeprune.errors import EdgepruneError, InfeasibleBudget, PlanError, UsageError
 from edgeprune.net import Net
 
-PAGE = (Path(__file__).parent.parent / "docs" / "python.md").read_text()
+PAGE = (ROOT / "docs" / "python.md").read_text()
 BLOCK = re.compile(r"^```python([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 EXAMPLE = torch.randn(1, 3, 16, 16)
 

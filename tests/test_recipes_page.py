@@ -7,12 +7,13 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
-from edgeprune.core.candidates import WidthRule
+from edgeprune.core.planning.candidates import WidthRule
 from edgeprune.recipes.check import check_recipe
 from edgeprune.recipes.load import OPTIONAL, REQUIRED, Finetune, find_slips, load_recipe
 
-PAGE = (Path(__file__).parent.parent / "docs" / "recipes.md").read_text()
+PAGE = (ROOT / "docs" / "recipes.md").read_text()
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from recorded import record_run
 
-from edgeprune.cli import REQUEST
-from edgeprune.deployment import settle_request
+from edgeprune.deployment import REQUEST, settle_request
 from edgeprune.errors import RunError
 from edgeprune.run import look_at_run, open_run, read_json
 from edgeprune.scopes import begin_scope, find_scope

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 from device_models import ignore
+from places import ROOT
 
 from edgeprune.device import meters
-from edgeprune.device.agent import EventReader
-from edgeprune.device.lookup import resolve_host
-from edgeprune.device.transport import Completed, plain
+from edgeprune.device.agent.client import EventReader
+from edgeprune.device.transports.lookup import resolve_host
+from edgeprune.device.transports.transport import Completed, plain
 from edgeprune.errors import DeviceError, TargetError
 
-ROOT = Path(__file__).parent.parent
 SOURCES = [*sorted((ROOT / "edgeprune").rglob("*.py")), *sorted((ROOT / "deploy").rglob("*.py"))]
 UNPICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
-NAMED = re.compile(r"`(test_\w+\.py)::(test_\w+)`")
+NAMED = re.compile(r"`([\w/]*test_\w+\.py)::(test_\w+)`")
 SCRIPTS_OF_OURS = re.compile(r"[A-Z_]+")
 
 

@@ -17,7 +17,7 @@ import pytest
 from line import QUICK, TINY
 
 import edgeprune as ep
-from edgeprune.core.measurement import (
+from edgeprune.core.measuring.measurement import (
     NO_POWER_SENSOR,
     Conditions,
     DeviceFacts,
@@ -25,8 +25,8 @@ from edgeprune.core.measurement import (
     Protocol,
     find_problems,
 )
+from edgeprune.core.measuring.windows import Window
 from edgeprune.core.target import Target
-from edgeprune.core.windows import Window
 from edgeprune.device import boards
 from edgeprune.device.board import MS, ModelFile, ProbeSettings, Progress
 from edgeprune.errors import DeviceError

@@ -23,10 +23,10 @@ from edgeprune.exporting.artifacts import build_artifacts
 from edgeprune.exporting.files import write_file
 from edgeprune.exporting.onnx.export import export_onnx
 from edgeprune.exporting.onnx.format import FORMAT as ONNX
-from edgeprune.exporting.probes import Layers, write_probes
+from edgeprune.exporting.parity.tolerances import TOLERANCES
+from edgeprune.exporting.probing.probes import Layers, write_probes
 from edgeprune.exporting.request import ExportRequest, Source
 from edgeprune.exporting.runners import run_file
-from edgeprune.exporting.tolerances import TOLERANCES
 from edgeprune.shipped import load_target
 
 pytestmark = pytest.mark.alone

@@ -7,11 +7,12 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
-from edgeprune import cli, versions
+from edgeprune import versions
+from edgeprune.cli import root
 from edgeprune.versions import DECIDING, PINNED, describe_untried, find_constraints
 
-ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -31,7 +32,7 @@ def test_an_unexpected_error_names_versions_that_were_not_tried(
 ) -> None:
     monkeypatch.setattr(versions, "version", lambda name: "0.1")
     with pytest.raises(SystemExit):
-        cli._fail(ZeroDivisionError("by zero"), 1, [])
+        root._fail(ZeroDivisionError("by zero"), 1, [])
     told = capsys.readouterr().err
     assert "unexpected ZeroDivisionError: by zero" in told
     assert "versions that were not tried: torch 0.1 (tried: " in told

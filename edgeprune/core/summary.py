@@ -6,22 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from edgeprune.core.metric import HIGHER, Metric, parse_metric
-from edgeprune.core.plan import BRANCH
+from edgeprune.core.planning.plan import BRANCH
+from edgeprune.core.text import render_columns
 
 Row = tuple[str, Callable[[Mapping[str, Any]], str]]
-
-
-def render_columns(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as text: the first column left-aligned, the others right-aligned, a rule below the head."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if not column else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
 
 
 def _figure(value: float | None, pattern: str) -> str:

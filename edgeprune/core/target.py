@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,9 +16,10 @@ from edgeprune.core.formats import (
     list_precisions,
     list_providers,
 )
-from edgeprune.core.gate import LIMITS, METRICS, RELATIVE, Gate, check_direction
-from edgeprune.core.measurement import Protocol
-from edgeprune.core.statistics import CONFIDENCE
+from edgeprune.core.measuring.measurement import Protocol
+from edgeprune.core.planning.budget import Budget
+from edgeprune.core.releasing.gate import LIMITS, METRICS, RELATIVE, Gate, check_direction
+from edgeprune.core.text import suggest
 from edgeprune.errors import TargetError
 
 LAYOUTS = ("nchw", "nhwc")
@@ -59,38 +59,6 @@ class HardwareFact:
     name: str
     value: str | int | float
     source: str
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What the pruned net may cost; of latency and speedup one may be set.
-
-    `confidence` is the probability that the latency is met, 0.5 to 1. `file_bytes` is for the precision that ships;
-    `activation_bytes` limits the input and output of each layer together, at batch 1.
-    """
-
-    latency_ms: float | None = None
-    speedup: float | None = None
-    confidence: float | None = None
-    parameters: int | None = None
-    file_bytes: int | None = None
-    macs: int | None = None
-    activation_bytes: int | None = None
-    energy_mj: float | None = None
-    """Of one inference, above idle, in mJ; the board needs a power meter."""
-
-    @property
-    def gate_confidence(self) -> float:
-        """Confidence of the two-sided intervals that gates on latency look at: 95 %, or more, so that a limit is met as
-        surely as is asked for.
-        """
-        return max(CONFIDENCE, 2 * (self.confidence or 0.5) - 1)
-
-    def limit_ms(self, baseline_ms: float, power_w: float | None) -> float:
-        """The most that the net may take, the unpruned fp32 one taking `baseline_ms`; it draws `power_w` above idle."""
-        limits = [self.latency_ms, self.speedup and baseline_ms / self.speedup]
-        limits.append(self.energy_mj and power_w and self.energy_mj / power_w)
-        return min(limit for limit in limits if limit)
 
 
 @dataclass(frozen=True)
@@ -188,12 +156,6 @@ class Target:
     def layer_precision(self) -> str:
         """Precision of the single layers in the latency table: whole nets in the fitted precision correct for it."""
         return "int8" if self.precision in ("int8", MIXED) else "fp32"
-
-
-def suggest(word: str, valid: Collection[str]) -> str:
-    """`; did you mean 'x'?` or a list of what is valid."""
-    close = difflib.get_close_matches(word, valid, 1)
-    return f"; did you mean {close[0]!r}?" if close else f"; valid: {', '.join(sorted(valid))}"
 
 
 def parse_target(document: Mapping[str, Any], name: str, where: str) -> Target:

@@ -12,14 +12,14 @@ from typing import Protocol as Seam
 
 import numpy as np
 
-from edgeprune.core.breakdown import NodeTime
-from edgeprune.core.energy import Energy
 from edgeprune.core.formats import RUNTIMES
-from edgeprune.core.measurement import DeviceFacts, Measurement, Protocol
-from edgeprune.core.sustained import SustainedRun
+from edgeprune.core.latency.breakdown import NodeTime
+from edgeprune.core.measuring.energy import Energy
+from edgeprune.core.measuring.measurement import DeviceFacts, Measurement, Protocol
+from edgeprune.core.measuring.sustained import SustainedRun
+from edgeprune.core.measuring.windows import Window
 from edgeprune.core.target import Target
-from edgeprune.core.windows import Window
-from edgeprune.device.transport import hash_file
+from edgeprune.device.transports.transport import hash_file
 from edgeprune.errors import DeviceError
 
 Progress = Callable[[str], None]

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 
-from edgeprune.core.measurement import DeviceFacts, Measurement
+from edgeprune.core.measuring.measurement import DeviceFacts, Measurement
 from edgeprune.core.target import Target
-from edgeprune.device.address import AdbAddress
-from edgeprune.device.agent import ignore
-from edgeprune.device.agent_board import AgentBoard
+from edgeprune.device.agent.board import AgentBoard
+from edgeprune.device.agent.client import ignore
 from edgeprune.device.board import PLAIN, Board, ModelFile, Progress, Session
 from edgeprune.device.connect import open_device, open_transport, shake_hands
-from edgeprune.device.lookup import resolve_host
-from edgeprune.device.native_board import NativeBoard, hold_on_host
-from edgeprune.device.phone import has_python
+from edgeprune.device.phone.benchmark import has_python
+from edgeprune.device.phone.board import NativeBoard, hold_on_host
+from edgeprune.device.transports.address import AdbAddress
+from edgeprune.device.transports.lookup import resolve_host
 
 
 @contextmanager

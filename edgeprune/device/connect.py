@@ -10,16 +10,16 @@ from typing import Any
 
 from edgeprune.core.answers import read_fields
 from edgeprune.core.formats import RUNTIMES
-from edgeprune.core.measurement import FACTS, NO_POWER_SENSOR, DeviceFacts
+from edgeprune.core.measuring.measurement import FACTS, NO_POWER_SENSOR, DeviceFacts
 from edgeprune.core.target import Target
-from edgeprune.device.address import AdbAddress
-from edgeprune.device.agent import Agent, ask_agent, ignore, push_agent, understood
+from edgeprune.device.agent.client import Agent, ask_agent, ignore, push_agent, understood
 from edgeprune.device.board import PLAIN, Session
-from edgeprune.device.commands import cannot_write
 from edgeprune.device.lease import hold_lease
-from edgeprune.device.local import LocalTransport
-from edgeprune.device.lookup import resolve_host
-from edgeprune.device.transport import Transport, plain
+from edgeprune.device.transports.address import AdbAddress
+from edgeprune.device.transports.commands import cannot_write
+from edgeprune.device.transports.local import LocalTransport
+from edgeprune.device.transports.lookup import resolve_host
+from edgeprune.device.transports.transport import Transport, plain
 from edgeprune.errors import DeviceError, RuntimeMissing
 from edgeprune.shipped import cache_dir
 
@@ -119,10 +119,10 @@ def open_transport(target_name: str, host: str | None) -> Transport:
     if address is None:
         return LocalTransport()
     if isinstance(address, AdbAddress):
-        from edgeprune.device.adb import connect_adb
+        from edgeprune.device.transports.adb import connect_adb
 
         return connect_adb(address)
-    from edgeprune.device.ssh import connect
+    from edgeprune.device.ssh.transport import connect
 
     return connect(address)
 

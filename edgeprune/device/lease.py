@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.core.answers import number, text
-from edgeprune.device.agent import Agent, ask_agent, understood
-from edgeprune.device.transport import Transport
+from edgeprune.device.agent.client import Agent, ask_agent, understood
+from edgeprune.device.transports.transport import Transport
 from edgeprune.errors import DeviceError, UsageError
 
 TTL_S = 180.0

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgeprune.core.energy import Meter
-from edgeprune.core.readings import Arrival, find_problem, is_enough
+from edgeprune.core.measuring.energy import Meter
+from edgeprune.core.measuring.readings import Arrival, find_problem, is_enough
 from edgeprune.core.target import COMMAND, PowerSource
 from edgeprune.errors import DeviceError, TargetError
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgeprune.core.soundness import is_sound
+from edgeprune.core.quantizing.soundness import is_sound
 from edgeprune.errors import ExportError
 from edgeprune.exporting.runners import channels_last
 

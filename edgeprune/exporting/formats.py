@@ -19,13 +19,13 @@ from edgeprune.core.formats import FORMATS
 from edgeprune.errors import ExportError
 
 if TYPE_CHECKING:
-    from edgeprune.core.breakdown import NodeTime
-    from edgeprune.core.layers import Layer, LayerShape
-    from edgeprune.exporting.layer_outputs import Trace
-    from edgeprune.exporting.probes import Layers
+    from edgeprune.core.latency.breakdown import NodeTime
+    from edgeprune.core.latency.layers import Layer, LayerShape
+    from edgeprune.exporting.parity.layer_outputs import Trace
+    from edgeprune.exporting.parity.tolerances import Tolerance
+    from edgeprune.exporting.probing.probes import Layers
+    from edgeprune.exporting.quantizing.weights import Changes, Node, WeightLayer
     from edgeprune.exporting.request import Source
-    from edgeprune.exporting.tolerances import Tolerance
-    from edgeprune.exporting.weights import Changes, Node, WeightLayer
 
 Signatures = tuple[Signature, ...]
 Metadata = Mapping[str, str]

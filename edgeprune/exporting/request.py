@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from edgeprune.core.target import AUTO
 from edgeprune.exporting.checks import Batch
-from edgeprune.exporting.mixed import Wishes
+from edgeprune.exporting.quantizing.mixed import Wishes
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,13 @@ class Processor:
 class ExportRequest:
     """What to export: files `artifacts/{role}.{precision}.{format}` within the run `directory`.
 
-    Each format is made in those of `precisions` that it has. `calibration` (batches of inputs `[N, ...]`) is read
-    once, and only where a precision needs it. `int8_scheme` is the name of one, or AUTO: what suits the `processor`;
-    the default is right on every one. `origin` (such as hashes of the model and the plan) is written into each file,
-    beside what :func:`describe_origin` adds. `tuned`: static quantization is chosen by measured error
-    (:func:`edgeprune.exporting.static.tune`), some seconds for a small net; else it is plain min-max, which is as fast
-    when it runs. `form` is what files take and give, `wishes` what is asked of a file of mixed precision. `has_float`:
-    the fp32 files of this program are there, as an earlier request made them.
+    Each format is made in those of `precisions` that it has. `calibration` (batches of inputs `[N, ...]`) is read once,
+    and only where a precision needs it. `int8_scheme` is the name of one, or AUTO: what suits the `processor`; the
+    default is right on every one. `origin` (such as hashes of the model and the plan) is written into each file, beside
+    what :func:`describe_origin` adds. `tuned`: static quantization is chosen by measured error
+    (:func:`edgeprune.exporting.quantizing.static.tune`), some seconds for a small net; else it is plain min-max, which
+    is as fast when it runs. `form` is what files take and give, `wishes` what is asked of a file of mixed precision.
+    `has_float`: the fp32 files of this program are there, as an earlier request made them.
     """
 
     directory: Path

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from torch.fx import GraphModule
 
-from edgeprune.core.layers import LayerShape
-from edgeprune.core.limits import Costs, count_costs
+from edgeprune.core.latency.layers import LayerShape
+from edgeprune.core.planning.limits import Costs, count_costs
 from edgeprune.graph.groups import Analysis
 from edgeprune.graph.trace import operator_of
 
@@ -21,7 +21,8 @@ def count_parameters(program: GraphModule) -> int:
 def count_other_parameters(program: GraphModule, analysis: Analysis) -> int:
     """Parameters beside the weights and biases of layers, and beside the batch norms that are folded into them.
 
-    Of layer norms, embeddings, recurrent cells and the like: what :func:`edgeprune.core.limits.count_layer` leaves out.
+    Of layer norms, embeddings, recurrent cells and the like: what
+    :func:`edgeprune.core.planning.limits.count_layer` leaves out.
     """
     layers = {layer.name for layer in analysis.layers if layer.shape.has_weights}
     counted = {f"{name}.{part}" for name in layers for part in ("weight", "bias")}

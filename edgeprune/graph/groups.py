@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.fx import GraphModule
 
-from edgeprune.core.layers import Extent, Layer
-from edgeprune.core.plan import BRANCH, ChannelGroup, Member
+from edgeprune.core.latency.layers import Extent, Layer
+from edgeprune.core.planning.plan import BRANCH, ChannelGroup, Member
 from edgeprune.graph import rules_layers, rules_shapes, rules_values
 from edgeprune.graph.branches import Branch, find_branches
 from edgeprune.graph.labels import NONE, Array, Dim, Mask, Solution, solve
@@ -37,7 +37,7 @@ class Analysis:
     groups: tuple[ChannelGroup, ...]
     layers: tuple[Layer, ...]
     operators: tuple[Layer, ...]
-    """What takes time beside the layers (:mod:`edgeprune.core.steps`)."""
+    """What takes time beside the layers (:mod:`edgeprune.core.latency.steps`)."""
     notes: tuple[str, ...]
     atoms: dict[str, Array] = field(repr=False, compare=False)
     """The atoms of each group, in the order of its channels."""

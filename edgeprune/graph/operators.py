@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from edgeprune.core import steps as kinds
-from edgeprune.core.layers import ACTIVATIONS, ATTENTION, Window
-from edgeprune.core.steps import Operator, Place, Step, list_operators
+from edgeprune.core.latency import steps as kinds
+from edgeprune.core.latency.layers import ACTIVATIONS, ATTENTION, Window
+from edgeprune.core.latency.steps import Operator, Place, Step, list_operators
 from edgeprune.graph.rules_layers import each_axis
 from edgeprune.graph.rules_shapes import swapped_axes
 from edgeprune.graph.rules_values import RESIZINGS

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from torch.fx import Node
 
-from edgeprune.core.layers import TRANSPOSED, LayerShape, Window, describe_linear, describe_window
-from edgeprune.core.plan import HEADS
+from edgeprune.core.latency.layers import TRANSPOSED, LayerShape, Window, describe_linear, describe_window
+from edgeprune.core.planning.plan import HEADS
 from edgeprune.graph.labels import Dim, join
 from edgeprune.graph.trace import operator_of, sizes_of
 from edgeprune.graph.walk import Dims, LayerUse, Rule, Value, Walk, arg, freeze_all, untracked

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule, Node
 
-from edgeprune.core import soundness
+from edgeprune.core.quantizing import soundness
 from edgeprune.errors import GraphError
 
 Example = Tensor | tuple[Tensor, ...]

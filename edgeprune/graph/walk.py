@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from edgeprune.core.layers import LayerShape
+from edgeprune.core.latency.layers import LayerShape
 from edgeprune.graph.labels import Array, Dim, Labels
 from edgeprune.graph.trace import operator_of, sizes_of
 

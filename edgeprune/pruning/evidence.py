@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
 
-from edgeprune.core.plan import ChannelGroup
+from edgeprune.core.planning.plan import ChannelGroup
 from edgeprune.errors import EdgepruneError, PlanError
 from edgeprune.graph.groups import Analysis
 from edgeprune.graph.trace import operator_of

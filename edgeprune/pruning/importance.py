@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgeprune.core.plan import ChannelGroup
-from edgeprune.core.target import suggest
+from edgeprune.core.planning.plan import ChannelGroup
+from edgeprune.core.text import suggest
 from edgeprune.errors import PlanError, UsageError
 from edgeprune.graph.trace import operator_of
 from edgeprune.pruning.evidence import Activation, Evidence, Scores

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from edgeprune.core.candidates import WidthRule
 from edgeprune.core.metric import TOP1, Metric
-from edgeprune.core.target import suggest
+from edgeprune.core.planning.candidates import WidthRule
+from edgeprune.core.text import suggest
 from edgeprune.errors import RecipeError
 from edgeprune.recipes.models import build_model
 from edgeprune.recipes.reading import Data, first_inputs, plain_tensor, wrap_data

@@ -1,1 +1,1 @@
-
+"""A run's report as a page, pictures and JUnit."""

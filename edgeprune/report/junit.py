@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 from xml.etree import ElementTree
 
-from edgeprune.core.gate import FAIL, INCONCLUSIVE
+from edgeprune.core.releasing.gate import FAIL, INCONCLUSIVE
 
 
 def render_junit(report: Mapping[str, Any]) -> str:

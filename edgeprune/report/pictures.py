@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from edgeprune.core.staircase import Line, Staircase
+from edgeprune.core.latency.staircase import Line, Staircase
 
 MOST_LINES = 4
 COLUMNS, WIDTH, HEIGHT = 2, 5.0, 3.2

@@ -16,19 +16,19 @@ from torch.fx import GraphModule
 
 from edgeprune.core.artifact import Artifact, name_artifact
 from edgeprune.core.formats import FORMATS, MIXED
-from edgeprune.core.limits import STATED_BYTES, Costs
 from edgeprune.core.metric import TOP1
-from edgeprune.core.shipping import is_within, quality_limits
+from edgeprune.core.planning.limits import STATED_BYTES, Costs
+from edgeprune.core.releasing.shipping import is_within, quality_limits
 from edgeprune.core.target import AUTO
 from edgeprune.errors import ExportError
 from edgeprune.exporting.artifacts import build_artifacts, place_artifact
 from edgeprune.exporting.files import sha256_of
 from edgeprune.exporting.formats import find_format
-from edgeprune.exporting.mixed import Wishes
-from edgeprune.exporting.parity import Judge, compare_outputs
+from edgeprune.exporting.parity.chain import Judge, compare_outputs
+from edgeprune.exporting.parity.tolerances import TOLERANCES
+from edgeprune.exporting.quantizing.mixed import Wishes
 from edgeprune.exporting.request import ExportRequest, Form, Processor
 from edgeprune.exporting.runners import run_file
-from edgeprune.exporting.tolerances import TOLERANCES
 from edgeprune.graph.costs import count_net
 from edgeprune.graph.groups import find_groups
 from edgeprune.graph.storage import load_model

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeprune.core.artifact import parse_artifact
-from edgeprune.core.target import suggest
+from edgeprune.core.text import suggest
 from edgeprune.errors import UsageError
 from edgeprune.exporting.artifacts import FOLDER
-from edgeprune.exporting.bisect import Bisection
 from edgeprune.exporting.files import sha256_of
-from edgeprune.exporting.links import Key, find_bisectors
-from edgeprune.exporting.tolerances import TOLERANCES
+from edgeprune.exporting.parity.bisect import Bisection
+from edgeprune.exporting.parity.links import Key, find_bisectors
+from edgeprune.exporting.parity.tolerances import TOLERANCES
 from edgeprune.graph.storage import load_model
 from edgeprune.stages.artifacts import evaluation_rows
 from edgeprune.stages.chain import BISECT_ROWS

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from edgeprune.core.breakdown import LayerTime, break_down
 from edgeprune.core.formats import RUNTIMES
+from edgeprune.core.latency.breakdown import LayerTime, break_down
 from edgeprune.device.board import ModelFile
 from edgeprune.errors import TargetError
 from edgeprune.exporting.formats import look_inside

@@ -12,8 +12,8 @@ from torch.fx import GraphModule
 
 from edgeprune.core.artifact import Artifact, name_artifact
 from edgeprune.errors import EdgepruneError, ExportError, ParityError
-from edgeprune.exporting.links import Bisector, find_bisectors
-from edgeprune.exporting.parity import Judge, Parity, check_parity, compare_each
+from edgeprune.exporting.parity.chain import Judge, Parity, check_parity, compare_each
+from edgeprune.exporting.parity.links import Bisector, find_bisectors
 
 BISECT_ROWS = 8
 

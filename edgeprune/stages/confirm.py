@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from edgeprune.core.document import Figures
-from edgeprune.core.gate import INCONCLUSIVE
-from edgeprune.core.measurement import Measurement, find_problems, pool_measurements
-from edgeprune.core.shipping import Candidates
+from edgeprune.core.measuring.measurement import Measurement, find_problems, pool_measurements
+from edgeprune.core.releasing.document import Figures
+from edgeprune.core.releasing.gate import INCONCLUSIVE
+from edgeprune.core.releasing.shipping import Candidates
 from edgeprune.run import write_json
 from edgeprune.stages.job import Job
 from edgeprune.stages.measure import model_file

@@ -9,10 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.core.document import Figures, gate_figures
-from edgeprune.core.fleet import WORST, BoardLatency, choose_deciding, describe_state, find_unlike, judge_board
-from edgeprune.core.gate import QUALITY_METRICS, Gate, GateResult, decide, judge
-from edgeprune.core.measurement import DeviceFacts, add_energy
+from edgeprune.core.measuring.measurement import DeviceFacts, add_energy
+from edgeprune.core.releasing.document import Figures, gate_figures
+from edgeprune.core.releasing.fleet import (
+    WORST,
+    BoardLatency,
+    choose_deciding,
+    describe_state,
+    find_unlike,
+    judge_board,
+)
+from edgeprune.core.releasing.gate import QUALITY_METRICS, Gate, GateResult, decide, judge
 from edgeprune.device.board import Board, ModelFile, Progress, require
 from edgeprune.device.boards import open_board
 from edgeprune.device.fleet import AT_ONCE, Answer, ask_boards

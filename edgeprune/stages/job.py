@@ -13,16 +13,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeprune.core.candidates import WidthRule, candidate_widths, find_nearest_width, is_joint
-from edgeprune.core.document import budget_gates
 from edgeprune.core.formats import FORMATS, RUNTIMES, find_runtime
-from edgeprune.core.gate import Gate, settle_gates
-from edgeprune.core.layers import PROBED, Layer, find_joins, gather_beside
-from edgeprune.core.limits import Limits, read_limits
-from edgeprune.core.measurement import DeviceFacts, parse_device_facts
+from edgeprune.core.latency.layers import PROBED, Layer, find_joins, gather_beside
+from edgeprune.core.measuring.measurement import DeviceFacts, parse_device_facts
 from edgeprune.core.metric import Metric, parse_metric
-from edgeprune.core.runtime_faults import check_runtime
-from edgeprune.core.target import AUTO, Target, suggest
+from edgeprune.core.planning.candidates import WidthRule, candidate_widths, find_nearest_width, is_joint
+from edgeprune.core.planning.limits import Limits, read_limits
+from edgeprune.core.releasing.document import budget_gates
+from edgeprune.core.releasing.gate import Gate, settle_gates
+from edgeprune.core.releasing.runtime_faults import check_runtime
+from edgeprune.core.target import AUTO, Target
+from edgeprune.core.text import suggest
 from edgeprune.errors import DeviceError, RecipeError, RunError, TargetError
 from edgeprune.run import Run, open_run, preview_run, read_json
 from edgeprune.shipped import load_gates, load_target

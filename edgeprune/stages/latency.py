@@ -13,11 +13,10 @@ import numpy as np
 from torch.fx import GraphModule
 
 from edgeprune.core.artifact import Artifact
-from edgeprune.core.candidates import draw_variants, probe_shapes
-from edgeprune.core.confidence import safe_budget_ms, spread_of_interval
-from edgeprune.core.correction import Correction, MeasuredNet, fit_correction
 from edgeprune.core.formats import RUNTIMES, find_runtime
-from edgeprune.core.latency import (
+from edgeprune.core.latency.confidence import safe_budget_ms, spread_of_interval
+from edgeprune.core.latency.correction import Correction, MeasuredNet, fit_correction
+from edgeprune.core.latency.table import (
     ESTIMATED,
     FOREIGN,
     LatencyTable,
@@ -26,12 +25,13 @@ from edgeprune.core.latency import (
     parse_table,
     render_table,
 )
-from edgeprune.core.limits import count_costs, stated_bytes
-from edgeprune.core.loop import AIM, Goal, choose_fitting, describe_tries, fit_to_budget, say_next
-from edgeprune.core.plan import NOTHING_CUT, GroupPlan, PruningPlan, explain_width, find_gone, parse_plan
-from edgeprune.core.planner import Choice, Problem, choose_widths, find_fastest, predict_ms, trace_front
-from edgeprune.core.reach import Reach, check_reach
-from edgeprune.core.shipping import choose_planned
+from edgeprune.core.planning.candidates import draw_variants, probe_shapes
+from edgeprune.core.planning.limits import count_costs, stated_bytes
+from edgeprune.core.planning.loop import AIM, Goal, choose_fitting, describe_tries, fit_to_budget, say_next
+from edgeprune.core.planning.plan import NOTHING_CUT, GroupPlan, PruningPlan, explain_width, find_gone, parse_plan
+from edgeprune.core.planning.planner import Choice, Problem, choose_widths, find_fastest, predict_ms, trace_front
+from edgeprune.core.planning.reach import Reach, check_reach
+from edgeprune.core.releasing.shipping import choose_planned
 from edgeprune.core.target import AUTO
 from edgeprune.device.board import ModelFile
 from edgeprune.errors import ExportError

@@ -11,12 +11,12 @@ import numpy as np
 
 from edgeprune.core.artifact import Artifact
 from edgeprune.core.formats import find_runtime
-from edgeprune.core.measurement import add_energy
+from edgeprune.core.measuring.measurement import add_energy
 from edgeprune.device.board import ModelFile
 from edgeprune.exporting.formats import format_of
-from edgeprune.exporting.parity import Judge, Parity, check_parity, compare_outputs
+from edgeprune.exporting.parity.chain import Judge, Parity, check_parity, compare_outputs
+from edgeprune.exporting.parity.tolerances import TOLERANCES
 from edgeprune.exporting.runners import fit_inputs, run_file
-from edgeprune.exporting.tolerances import TOLERANCES
 from edgeprune.run import write_json
 from edgeprune.stages.artifacts import PARITY_ROWS, REMOTE_ROWS, evaluation_rows, judge_rows
 from edgeprune.stages.chain import parity_row

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from edgeprune.core.layers import LayerShape, join_ends
+from edgeprune.core.latency.layers import LayerShape, join_ends
 from edgeprune.device.board import ModelFile, ProbeSettings
 from edgeprune.errors import ExportError
-from edgeprune.exporting.prices import NetShapes, PairCosts, Prices
-from edgeprune.exporting.probes import CONVERSIONS, PRECISIONS, write_probes
+from edgeprune.exporting.probing.probes import CONVERSIONS, PRECISIONS, write_probes
+from edgeprune.exporting.quantizing.prices import NetShapes, PairCosts, Prices
 from edgeprune.run import write_json
 from edgeprune.stages.job import Job
 from edgeprune.stages.timing import EMPTY, LEAST_MS, choose_references, shapes_alone, time_nets, time_probes

@@ -11,10 +11,10 @@ from dataclasses import replace
 from typing import Any
 
 from edgeprune.core.artifact import Artifact, name_artifact, parse_artifact
-from edgeprune.core.document import Figures
-from edgeprune.core.limits import Costs
-from edgeprune.core.measurement import Measurement, parse_measurement
-from edgeprune.core.shipping import Candidates
+from edgeprune.core.measuring.measurement import Measurement, parse_measurement
+from edgeprune.core.planning.limits import Costs
+from edgeprune.core.releasing.document import Figures
+from edgeprune.core.releasing.shipping import Candidates
 from edgeprune.core.target import AUTO
 from edgeprune.run import read_json
 from edgeprune.stages.job import Job

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeprune.core.candidates import probe_shapes
-from edgeprune.core.latency import (
+from edgeprune.core.latency.layers import JOIN, LayerShape, join_ends
+from edgeprune.core.latency.table import (
     FOREIGN,
     TABLE_VERSION,
     LatencyPoint,
@@ -21,12 +21,12 @@ from edgeprune.core.latency import (
     parse_table,
     render_table,
 )
-from edgeprune.core.layers import JOIN, LayerShape, join_ends
-from edgeprune.core.refine import Surprises, find_uncertain, note_surprises, predict_uncertainty
-from edgeprune.core.windows import SteadyLatency
+from edgeprune.core.measuring.windows import SteadyLatency
+from edgeprune.core.planning.candidates import probe_shapes
+from edgeprune.core.planning.refine import Surprises, find_uncertain, note_surprises, predict_uncertainty
 from edgeprune.device.board import ProbeSettings
 from edgeprune.errors import ProfileError
-from edgeprune.exporting.probes import write_probes
+from edgeprune.exporting.probing.probes import write_probes
 from edgeprune.run import write_atomic
 from edgeprune.shipped import cache_dir
 from edgeprune.stages.job import Job

@@ -8,9 +8,9 @@ from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
-from edgeprune.core.layers import LayerShape, join_ends
-from edgeprune.core.measurement import Measurement, Protocol, find_neighbours
-from edgeprune.core.windows import SteadyLatency, Window, fit_common_speed
+from edgeprune.core.latency.layers import LayerShape, join_ends
+from edgeprune.core.measuring.measurement import Measurement, Protocol, find_neighbours
+from edgeprune.core.measuring.windows import SteadyLatency, Window, fit_common_speed
 from edgeprune.device.board import ModelFile, ProbeSettings
 from edgeprune.errors import ProfileError
 from edgeprune.stages.job import Job

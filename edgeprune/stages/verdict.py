@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
-from edgeprune.core.document import REPORT_VERSION, Figures, describe_conditions
-from edgeprune.core.gate import QUALITY_METRICS, decide
-from edgeprune.core.measurement import find_ratio
-from edgeprune.core.plan import NOTHING_CUT
-from edgeprune.core.shipping import Candidates
+from edgeprune.core.measuring.measurement import find_ratio
+from edgeprune.core.planning.plan import NOTHING_CUT
+from edgeprune.core.releasing.document import REPORT_VERSION, Figures, describe_conditions
+from edgeprune.core.releasing.gate import QUALITY_METRICS, decide
+from edgeprune.core.releasing.shipping import Candidates
 from edgeprune.core.target import AUTO
 from edgeprune.report.junit import render_junit
 from edgeprune.report.page import render_page

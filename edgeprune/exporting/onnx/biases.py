@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.exporting.biases import Held, coarsen, widen_scales
+from edgeprune.exporting.quantizing.biases import Held, coarsen, widen_scales
 
 INPUTS = {"QLinearConv": (1, 3, 4, 8), "QGemm": (1, 3, 4, 6)}
 """Integer operator to the places of its input's scale, of its weights, of their scale and of its bias."""

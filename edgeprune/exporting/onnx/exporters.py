@@ -7,9 +7,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from edgeprune.core.formats import MIXED
-from edgeprune.core.ranges import Range
+from edgeprune.core.quantizing.ranges import Range
 from edgeprune.exporting.formats import Exporter, Made
-from edgeprune.exporting.mixed import make_mixed
 from edgeprune.exporting.onnx.export import export_onnx
 from edgeprune.exporting.onnx.half import halve_onnx
 from edgeprune.exporting.onnx.keep_float import keep_floats
@@ -21,9 +20,10 @@ from edgeprune.exporting.onnx.quantize import (
     quantize_prepared,
 )
 from edgeprune.exporting.onnx.schemes import find_scheme
+from edgeprune.exporting.quantizing.mixed import make_mixed
+from edgeprune.exporting.quantizing.static import Static, write_tuned
 from edgeprune.exporting.request import Source
 from edgeprune.exporting.runners import fit_inputs
-from edgeprune.exporting.static import Static, write_tuned
 
 
 def static_onnx(prepared: Path, scheme: OnnxScheme) -> Static:

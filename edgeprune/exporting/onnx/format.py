@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from edgeprune.core.layers import PROBED
+from edgeprune.core.latency.layers import PROBED
 from edgeprune.exporting.formats import Exporter, Format, Inside
 from edgeprune.exporting.onnx.contained import contain
 from edgeprune.exporting.onnx.layers import read_onnx_layers
@@ -13,8 +13,8 @@ from edgeprune.exporting.onnx.nodes import sort_nodes
 from edgeprune.exporting.onnx.run import describe_onnx, run_onnx, run_rows
 from edgeprune.exporting.onnx.trace import trace_onnx
 from edgeprune.exporting.onnx.weights import change_weights, read_layers, read_nodes, read_outputs
-from edgeprune.exporting.probes import Layers
-from edgeprune.exporting.tolerances import TOLERANCES
+from edgeprune.exporting.parity.tolerances import TOLERANCES
+from edgeprune.exporting.probing.probes import Layers
 
 
 def load_exporters() -> Mapping[str, Exporter]:

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.core import steps as kinds
-from edgeprune.core.layers import TRANSPOSED, LayerShape, Window, describe_linear, describe_window
-from edgeprune.core.steps import Step, list_operators
+from edgeprune.core.latency import steps as kinds
+from edgeprune.core.latency.layers import TRANSPOSED, LayerShape, Window, describe_linear, describe_window
+from edgeprune.core.latency.steps import Step, list_operators
 from edgeprune.errors import ExportError
 from edgeprune.exporting.foreign import foreign
 from edgeprune.exporting.onnx.run import give_, open_session

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgeprune.core.breakdown import OTHERS, NodeTime
-from edgeprune.core.layers import Layer
+from edgeprune.core.latency.breakdown import OTHERS, NodeTime
+from edgeprune.core.latency.layers import Layer
 from edgeprune.exporting.foreign import foreign
 from edgeprune.exporting.onnx.layers import CONVOLUTIONS, PRODUCTS, find_layers
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from edgeprune.core.layers import ATTENTION, LayerShape
-from edgeprune.exporting.probe_weights import INPUT_SCALE
+from edgeprune.core.latency.layers import ATTENTION, LayerShape
+from edgeprune.exporting.probing.weights import INPUT_SCALE
 
 OPSET = 20
 """The opset of exported nets: the first with an operator for GELU."""

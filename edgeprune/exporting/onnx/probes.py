@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from edgeprune.core.layers import TRANSPOSED, LayerShape
-from edgeprune.exporting.probe_weights import INPUT_SCALE, OUTPUT_SCALE, ProbeWeights, make_weights
+from edgeprune.core.latency.layers import TRANSPOSED, LayerShape
+from edgeprune.exporting.probing.weights import INPUT_SCALE, OUTPUT_SCALE, ProbeWeights, make_weights
 
 OPSET = 17
 IR_VERSION = 8

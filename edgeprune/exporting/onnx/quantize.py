@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeprune.core.ranges import Range
+from edgeprune.core.quantizing.ranges import Range
 from edgeprune.errors import ExportError
 from edgeprune.exporting.checks import Batch, gather_calibration
 from edgeprune.exporting.files import write_file
 from edgeprune.exporting.foreign import foreign
-from edgeprune.exporting.observe import find_endless, is_endless, observe_extremes
 from edgeprune.exporting.onnx.biases import fit_onnx_biases
+from edgeprune.exporting.quantizing.observe import find_endless, is_endless, observe_extremes
 from edgeprune.exporting.runners import describe_file
 
 _X86 = {"x86_64", "amd64", "i686", "i386", "x86"}

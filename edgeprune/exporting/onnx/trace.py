@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.exporting.layer_outputs import LayerOutput, Trace
 from edgeprune.exporting.onnx.run import give_, open_session
+from edgeprune.exporting.parity.layer_outputs import LayerOutput, Trace
 
 MOVES = {"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
 """ONNX operators that compute nothing."""

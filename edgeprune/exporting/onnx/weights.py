@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.exporting.weights import Changes, Node, PaddedWindow, WeightLayer, keep_owned
+from edgeprune.exporting.quantizing.weights import Changes, Node, PaddedWindow, WeightLayer, keep_owned
 
 
 def read_layers(path: Path) -> tuple[WeightLayer, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.exporting.biases import Held, coarsen, widen_scales
+from edgeprune.exporting.quantizing.biases import Held, coarsen, widen_scales
 from edgeprune.exporting.tflite.schema import pack_tflite, unpack_tflite
 
 INPUTS = {

@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 
 from edgeprune.core.formats import MIXED
-from edgeprune.core.ranges import Range
+from edgeprune.core.quantizing.ranges import Range
 from edgeprune.exporting.formats import Exporter, Made
-from edgeprune.exporting.mixed import make_mixed
+from edgeprune.exporting.quantizing.mixed import make_mixed
+from edgeprune.exporting.quantizing.static import Static, write_tuned
 from edgeprune.exporting.request import FLOAT_NCHW, Form, Source
 from edgeprune.exporting.runners import fit_inputs
-from edgeprune.exporting.static import Static, write_tuned
 from edgeprune.exporting.tflite.export import export_tflite
 from edgeprune.exporting.tflite.quantize import INTEGERS, LEVELS, quantize_tflite, quantize_with_ranges
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from edgeprune.core.layers import PROBED
+from edgeprune.core.latency.layers import PROBED
 from edgeprune.exporting.formats import Exporter, Format, Inside
-from edgeprune.exporting.probes import Layers
+from edgeprune.exporting.parity.tolerances import TOLERANCES
+from edgeprune.exporting.probing.probes import Layers
 from edgeprune.exporting.tflite.metadata import embed_tflite, read_tflite
 from edgeprune.exporting.tflite.run import describe_tflite, run_rows, run_tflite
 from edgeprune.exporting.tflite.trace import trace_tflite
 from edgeprune.exporting.tflite.weights import change_weights, read_layers, read_nodes, read_outputs
-from edgeprune.exporting.tolerances import TOLERANCES
 
 
 def load_exporters() -> Mapping[str, Exporter]:

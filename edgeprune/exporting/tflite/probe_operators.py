@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from edgeprune.core.layers import ATTENTION, LayerShape
-from edgeprune.exporting.probe_weights import INPUT_SCALE
+from edgeprune.core.latency.layers import ATTENTION, LayerShape
+from edgeprune.exporting.probing.weights import INPUT_SCALE
 from edgeprune.exporting.tflite.probes import ZERO_POINT, Graph, make_quantization
 
 UNIT_SCALE = 1 / 256

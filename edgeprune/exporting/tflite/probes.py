@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune.core.layers import TRANSPOSED, LayerShape, Window, describe_window
+from edgeprune.core.latency.layers import TRANSPOSED, LayerShape, Window, describe_window
 from edgeprune.errors import ExportError
-from edgeprune.exporting.probe_weights import INPUT_SCALE, OUTPUT_SCALE, ProbeWeights, make_weights
+from edgeprune.exporting.probing.weights import INPUT_SCALE, OUTPUT_SCALE, ProbeWeights, make_weights
 
 try:
     import flatbuffers  # type: ignore[import-untyped]

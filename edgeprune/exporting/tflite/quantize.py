@@ -12,11 +12,11 @@ import numpy as np
 
 from edgeprune.core.artifact import Signature
 from edgeprune.core.formats import STATIC
-from edgeprune.core.ranges import Range
+from edgeprune.core.quantizing.ranges import Range
 from edgeprune.exporting.checks import Batch, gather_calibration
 from edgeprune.exporting.files import write_file
 from edgeprune.exporting.foreign import foreign
-from edgeprune.exporting.observe import find_endless, is_endless, observe_extremes
+from edgeprune.exporting.quantizing.observe import find_endless, is_endless, observe_extremes
 from edgeprune.exporting.request import FLOAT_NCHW, Form
 from edgeprune.exporting.runners import describe_file
 from edgeprune.exporting.tflite.biases import fit_tflite_biases

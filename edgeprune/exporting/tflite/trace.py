@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.exporting.layer_outputs import LayerOutput, Trace
+from edgeprune.exporting.parity.layer_outputs import LayerOutput, Trace
 from edgeprune.exporting.tflite.run import quantize_input
 from edgeprune.exporting.tflite.schema import pack_tflite, unpack_tflite
 

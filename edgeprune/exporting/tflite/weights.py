@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from edgeprune.exporting.quantizing.weights import Changes, Node, PaddedWindow, WeightLayer, keep_owned
 from edgeprune.exporting.tflite.schema import pack_tflite, unpack_tflite
-from edgeprune.exporting.weights import Changes, Node, PaddedWindow, WeightLayer, keep_owned
 
 
 def read_layers(path: Path) -> tuple[WeightLayer, ...]:

@@ -1,0 +1,5 @@
+"""`python -m edgeprune.cli`."""
+
+from edgeprune.cli import main
+
+main()

@@ -1,0 +1,75 @@
+"""Commands that judge a finished run and tell of it; they import neither torch nor a runtime."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgeprune.cli.progress import say_timed
+from edgeprune.core.releasing.gate import EXIT_CODES, PASS
+from edgeprune.core.stages import STEPS
+from edgeprune.deployment import REQUEST
+
+
+@click.command()
+@click.option("--run", "directory", required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--gates", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Other gates: a TOML file.")
+def gate(directory: Path, gates: Path | None) -> None:
+    """Judge a measured run again, this once perhaps by other gates; writes its report anew."""
+    _judge_again(directory, ("gate", "report"), gates)
+
+
+@click.command()
+@click.option("--run", "directory", required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
+def report(directory: Path) -> None:
+    """Write a run's report again and print its table."""
+    _judge_again(directory, ("report",))
+
+
+def _judge_again(directory: Path, stages: Sequence[str], gates: Path | None = None) -> None:
+    """Make the last stages of a run anew; nothing heavy is imported for it."""
+    from edgeprune.stages import verdict
+    from edgeprune.stages.job import open_job
+
+    with open_job(directory, dict.fromkeys(REQUEST), say_timed, gates and gates.absolute()) as job:
+        for name in STEPS:
+            if name not in stages and job.run.finished(name):
+                job.run.check(name)
+        for name in ("measure", "confirm") if "gate" in stages else ("gate",):
+            job.run.result(name)
+        job.run.forget(*stages)
+        for name in stages:
+            say_timed(name)
+            job.run.stage(name, partial({"gate": verdict.gate, "report": verdict.report}[name], job))
+        finish(job)
+
+
+@click.command()
+@click.option("--run", "directory", required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
+def explain(directory: Path) -> None:
+    """Say what was cut from each group of channels, and why."""
+    from edgeprune.core.summary import render_plan
+    from edgeprune.run import look_at_run, read_json
+
+    click.echo(render_plan(read_json(look_at_run(directory).file("plan.json"))))
+
+
+def finish(job: Any) -> None:
+    """Print a run's result, and end with the exit code of its verdict."""
+    from edgeprune.core.summary import render_result
+    from edgeprune.run import read_json
+
+    document = read_json(job.run.file("report.json"))
+    click.echo(render_result(document))
+    click.echo(f"report: {job.run.directory / 'report.html'}")
+    if document["verdict"] == PASS:
+        click.echo(f"next: edgeprune release push --run {job.run.directory} --activate")
+    sys.exit(EXIT_CODES[document["verdict"]])
+
+
+COMMANDS = (gate, report, explain)

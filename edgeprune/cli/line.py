@@ -1,0 +1,278 @@
+"""The commands that run the line, whole or as far as one stage."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgeprune.cli.judging import finish
+from edgeprune.cli.measure import file_options, measure_file
+from edgeprune.cli.options import RUNNING, TARGET_HELP, Command, busy_option, governor_option, with_options
+from edgeprune.cli.profile import calibrate_profile, show_profile
+from edgeprune.cli.progress import say_timed
+from edgeprune.core.stages import STEPS
+from edgeprune.deployment import DEFAULT_RECIPE, prepare, settle_request
+from edgeprune.errors import UsageError
+
+INTERRUPTED = 130
+EVERY = "all"
+
+
+def line_options(command: Command) -> Command:
+    """The options that every stage of the line takes."""
+    options = (
+        click.option("--target", help=TARGET_HELP),
+        click.option("--host", help="Address of the board: user@host, or a Host of ~/.ssh/config."),
+        click.option("--recipe", help=f"Built-in name or a .py file (`edgeprune recipes`). Default: {DEFAULT_RECIPE}."),
+        click.option("--latency-ms", type=click.FloatRange(0, min_open=True), help="Budget: median latency, ms."),
+        click.option(
+            "--speedup", type=click.FloatRange(1), help="Budget: so many times as fast as the unpruned fp32 net."
+        ),
+        click.option(
+            "--confidence",
+            type=click.FloatRange(0.5, 1, max_open=True),
+            help="Plan so that the latency budget is met with this probability, such as 0.95, before any is measured.",
+        ),
+        *RUNNING,
+        governor_option,
+        busy_option,
+        click.option("--gates", type=click.Path(exists=True, dir_okay=False), help="TOML file of [[gates]]."),
+        click.option(
+            "--run", "directory", type=click.Path(path_type=Path), help="Run directory: a new one, or one to resume."
+        ),
+    )
+    return with_options(command, options)
+
+
+def stage_command(name: str, until: str, text: str) -> click.Command:
+    """A command that runs the line as far as one stage."""
+
+    @click.command(name, help=f"{text}\n\nRuns the line as far as that, or resumes the run in --run.")
+    @line_options
+    def command(directory: Path | None, **asked: Any) -> None:
+        if until == "fit" and _is_unreachable(directory, asked):
+            asked["estimate"] = True
+        with _open(directory, asked) as job:
+            _run_line(job, until)
+            _show(job, until)
+
+    return command
+
+
+plan = stage_command(
+    "plan",
+    "fit",
+    "Choose the widths of least loss within the budget, and try them on the device. "
+    "Where no address of a board is known, plan on its estimated profile.",
+)
+prune = stage_command("prune", "recover", "Cut the net by the plan and fine-tune it.")
+quantize = stage_command(
+    "quantize", "export", "Export the pruned net to ONNX and TFLite in fp32, fp16 and int8, and check each file."
+)
+
+
+@click.command()
+@line_options
+@click.option(
+    "--bisect",
+    "bisected",
+    metavar="[ARTIFACT]",
+    is_flag=False,
+    flag_value=EVERY,
+    help="Compare files of --run layer by layer; name the first bad layer, its figures and why. Exit code 1 if any.",
+)
+def export(directory: Path | None, bisected: str | None, **asked: Any) -> None:
+    """Export the pruned net to ONNX and TFLite, as `quantize` does; find the layer that makes a file wrong.
+
+    Runs the line as far as that, or resumes the run in --run. --bisect also serves a run that stopped at a broken link:
+    it takes all files, or one such as pruned-onnx-int8.
+    """
+    with _open(directory, asked) as job:
+        if bisected is None:
+            _run_line(job, "export")
+            _show(job, "export")
+        else:
+            _bisect(job, "" if bisected == EVERY else bisected)
+
+
+def _bisect(job: Any, name: str) -> None:
+    from edgeprune.core.text import render_columns
+    from edgeprune.stages.bisect import bisect
+
+    findings = bisect(job, name)
+    for one in findings:
+        rows = [
+            (row.layer, row.operator, f"{row.sqnr_db:.1f}", row.reference.describe(), row.other.describe())
+            for row in (one.bisection.layers if name else ())
+        ]
+        if rows:
+            click.echo(render_columns([("layer", "operator", "SQNR dB", "reference", "here"), *rows]))
+        click.echo(one.describe())
+    sys.exit(any(one.bisection.first for one in findings))
+
+
+@click.command()
+@click.argument("model", required=False, type=click.Path(path_type=Path, exists=True))
+@line_options
+@file_options
+def measure(
+    model: Path | None,
+    directory: Path | None,
+    sustained: str | None,
+    output: Path | None,
+    shapes: Sequence[str],
+    **asked: Any,
+) -> None:
+    """Measure every exported file of a run on the device, or MODEL alone: a file, or what a run ships.
+
+    Without MODEL it runs the line as far as that, or resumes the run in --run.
+    """
+    if model is not None:
+        measure_file(model, asked, sustained, output, shapes)
+    elif sustained is not None or output is not None or shapes:
+        raise UsageError("--sustained, --output and --shape are for a ready file: edgeprune measure MODEL --target ...")
+    else:
+        with _open(directory, asked) as job:
+            _run_line(job, "confirm")
+            _show(job, "measure")
+
+
+@click.group(invoke_without_command=True)
+@line_options
+@click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Time for single layers. Default: 10.")
+@click.option(
+    "--table", type=click.Path(exists=True, dir_okay=False), help="A latency table, in place of measuring one."
+)
+@click.option("--insist", is_flag=True, default=None, help="Use that table though it was made for something else.")
+@click.pass_context
+def profile(context: click.Context, /, directory: Path | None, **asked: Any) -> None:
+    """Measure what the layers of a net cost on a device; show it; calibrate an estimate.
+
+    Without a command it runs the line as far as that, or resumes the run in --run.
+    """
+    if context.invoked_subcommand is None:
+        with _open(directory, asked) as job:
+            _run_line(job, "profile")
+            _show(job, "profile")
+    elif directory is not None or any(value is not None for value in asked.values()):
+        raise UsageError(f"write the options behind the command: edgeprune profile {context.invoked_subcommand} ...")
+
+
+@profile.command("layers")
+@click.option("--run", "directory", required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
+def show_layers(directory: Path) -> None:
+    """Run the unpruned net under ONNX Runtime's profiler, and say which layer the table predicts wrongly."""
+    from edgeprune.core.latency.breakdown import render_breakdown
+    from edgeprune.stages.breakdown import break_down_net
+
+    with _open(directory, {}) as job:
+        click.echo(render_breakdown(*break_down_net(job)))
+
+
+@click.command()
+@line_options
+@click.option("--dry-run", is_flag=True, help="Check what is asked, say what would be done, and do nothing.")
+@click.option(
+    "--from", "first", type=click.Choice(tuple(STEPS)), help="Make this stage of --run and all after it anew."
+)
+def deploy(directory: Path | None, dry_run: bool, first: str | None, **asked: Any) -> None:
+    """Take a model to a device: prune, fine-tune, quantize, export, push, measure, judge.
+
+    Repeat with --run DIR to resume after an interruption.
+    """
+    from edgeprune.pipeline import restart_from
+
+    if first is not None and (directory is None or not (directory / "request.json").exists()):
+        raise UsageError(f"--from {first}: there is no run yet to make it anew in; give the --run that was begun")
+    if dry_run:
+        _say_plan(directory, asked, first)
+        return
+    with _open(directory, asked) as job:
+        if first is not None:
+            restart_from(job, first)
+        _run_line(job, "report")
+        finish(job)
+
+
+def _is_unreachable(directory: Path | None, asked: Mapping[str, Any]) -> bool:
+    """Whether a new run is for a board that nothing says the address of."""
+    from edgeprune.device.transports.lookup import is_known
+
+    new = directory is None or not (directory / "request.json").exists()
+    return new and asked["host"] is None and asked["target"] is not None and not is_known(Path(asked["target"]).stem)
+
+
+def _show(job: Any, until: str) -> None:
+    from edgeprune.core.artifact import parse_artifact
+    from edgeprune.core.summary import render_front, render_plan
+    from edgeprune.core.text import render_columns
+    from edgeprune.run import read_json
+
+    if until == "fit":
+        click.echo(render_front(read_json(job.run.file("front.json"))) + "\n")
+        click.echo(render_plan(job.run.result("fit")["plan"]))
+        click.echo(f"picture: {job.run.directory / 'front.png'}")
+    elif until in ("export", "measure"):
+        exported = job.run.result("export")
+        refused = dict.fromkeys(exported.get("refused", ()), "refused")
+        rows = [
+            (row["path"], f"{row['bytes']:,}", row["sha256"][:16], refused.get(parse_artifact(row).name, ""))
+            for row in exported["artifacts"]
+        ]
+        click.echo(render_columns([("file", "bytes", "sha256", ""), *rows]))
+    click.echo(f"run: {job.run.directory}")
+
+
+def _open(directory: Path | None, asked: Mapping[str, Any]) -> Any:
+    """Open the job of a call."""
+    from edgeprune.stages.job import open_job
+
+    place, request = settle_request(directory, asked)
+    prepare(place, directory, say_timed)
+    return open_job(place, request, say_timed)
+
+
+def _say_plan(directory: Path | None, asked: Mapping[str, Any], first: str | None) -> None:
+    """Say what a call would do, refused where it would be refused."""
+    from edgeprune.stages.job import find_address, preview_job
+
+    place, request = settle_request(directory, asked)
+    with preview_job(place, request, say_timed) as job:
+        if not job.run.finished("trace") or first == "trace":
+            from edgeprune.stages.model import look_at_recipe
+
+            say_timed("checking the recipe and what can be cut")
+            look_at_recipe(job.recipe)
+        again = list(STEPS)[list(STEPS).index(first) :] if first else []
+        address = find_address(job, "report", again)
+        job.require_measured()
+        known, target = (place / "request.json").exists(), job.target
+        begun = " (resumed)" if known else f" (a new scope of {directory})" if directory not in (None, place) else ""
+        click.echo(f"run directory: {place}{begun}")
+        click.echo(f"target: {target.name}, {target.description}, {target.runtime} {target.precision}")
+        click.echo("judged by: " + "; ".join(gate.describe() for gate in job.asked_gates))
+        click.echo(f"recipe: {job.run.request['recipe']}, metric {job.metric.label}; board: {address}")
+        done = [name for name in STEPS if job.run.finished(name) and name not in again]
+        for name in done:
+            job.run.check(name)
+    for name, text in STEPS.items():
+        click.echo(f"  {'done' if name in done else 'will'} {name:8} {text}")
+
+
+def _run_line(job: Any, until: str) -> None:
+    from edgeprune.pipeline import deploy as run_line
+
+    try:
+        run_line(job, until)
+    except KeyboardInterrupt:
+        say_timed(f"interrupted; resume with `edgeprune deploy --run {job.run.directory}`")
+        sys.exit(INTERRUPTED)
+
+
+profile.add_command(show_profile)
+profile.add_command(calibrate_profile)
+COMMANDS = (plan, prune, quantize, export, measure, profile, deploy)

@@ -1,0 +1,59 @@
+"""Options that several commands take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from edgeprune.core.formats import RUNTIMES, list_precisions
+from edgeprune.core.target import AUTO, MOST_THREADS
+
+TARGET_HELP = "Kind of board: a name (`edgeprune targets`) or a .toml file."
+BUSY_HELP = "Go on though others are at work on the board; no latency measured so passes a gate."
+HOST_HELP = "Address of the board: user@host, adb:SERIAL, a name of devices.toml, or a Host of ~/.ssh/config."
+HOSTS_HELP = "Several boards at once: names, groups of devices.toml and addresses, with commas between."
+RUN = click.Path(path_type=Path, exists=True, file_okay=False)
+KEY_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+GOVERNOR_HELP = "Set the frequency governor to performance meanwhile; it is set back, whatever happens."
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+RUNNING = (
+    click.option("--runtime", type=click.Choice((*RUNTIMES, AUTO)), help="Runtime that ships; auto: the fastest here."),
+    click.option(
+        "--precision",
+        type=click.Choice((*list_precisions(), AUTO)),
+        help="Precision that ships; auto: the fastest here.",
+    ),
+    click.option("--threads", type=click.IntRange(1, MOST_THREADS), help="Inference threads on the board."),
+)
+
+
+def board_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say which board."""
+    command = click.option("--host", help=HOST_HELP)(command)
+    return click.option("--target", required=True, help=TARGET_HELP)(command)
+
+
+def running_options(command: Command) -> Command:
+    """The options that say how a net is run, where not as the target has it."""
+    return with_options(command, RUNNING)
+
+
+def governor_option(command: Command) -> Command:
+    """The option that lets the governor be changed."""
+    return click.option("--set-governor", is_flag=True, default=None, help=GOVERNOR_HELP)(command)
+
+
+def busy_option(command: Command) -> Command:
+    """The option that lets a run go on though others are at work on the board."""
+    return click.option("--allow-busy", is_flag=True, default=None, help=BUSY_HELP)(command)
+
+
+def with_options(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
+    """A command with options, shown in that order."""
+    for option in reversed(options):
+        command = option(command)
+    return command

@@ -1,0 +1,78 @@
+"""The commands that show a latency table and calibrate an estimate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgeprune.cli.options import TARGET_HELP, running_options
+from edgeprune.errors import UsageError
+
+
+@click.command("show")
+@click.option("--run", "directory", type=click.Path(path_type=Path, exists=True, file_okay=False), help="A run.")
+@click.option("--table", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="A latency table alone.")
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Picture to write (PNG).")
+def show_profile(directory: Path | None, table: Path | None, output: Path | None) -> None:
+    """Draw the staircases of a latency table: latency over the output channels, at several input channels.
+
+    Bars in the terminal and a picture (staircases.png in the run, or beside the table).
+    """
+    from edgeprune.core.latency.staircase import find_staircases, render_staircase, render_table_facts
+    from edgeprune.core.latency.table import parse_table
+    from edgeprune.report.pictures import draw_staircases, render_png
+    from edgeprune.run import look_at_run, write_atomic
+
+    if (directory is None) == (table is None):
+        raise UsageError("give --run DIR or --table FILE, one of the two")
+    path = table or Path(directory or ".") / "latency_table.json"
+    if not path.exists():
+        raise UsageError(f"{path}: no latency table there yet; `edgeprune profile --run {directory}` measures one")
+    if directory is not None:
+        look_at_run(directory).file(path.name)
+    shown = parse_table(path.read_text(errors="replace"), str(path))
+    staircases = find_staircases(shown)
+    if not staircases:
+        raise UsageError(f"{path}: no points in this table")
+    profiled = look_at_run(directory).result("profile") if directory else None
+    bars = "least to median window" if shown.origin == "measured" else "90 % interval"
+    note = f"{shown.origin}; a dot is a shape of the table, its bar the {bars}"
+    picture = output or path.with_name("staircases.png" if directory else f"{path.stem}.png")
+    write_atomic(picture, render_png(draw_staircases(staircases, shown.key.describe(), note)))
+    click.echo(render_table_facts(shown, profiled))
+    for one in staircases:
+        click.echo(f"\n{render_staircase(one)}")
+    click.echo(f"\npicture: {picture}")
+
+
+@click.command("calibrate")
+@click.option("--target", required=True, help=TARGET_HELP)
+@click.option(
+    "--measurements",
+    required=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="CSV with the columns model,ms (and threads, precision), or JSON rows of the same; 5 rows or more.",
+)
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Where to write the profile.")
+@click.option("--start", help="Profile to start from: a board's name or a .json file. Default: the target's own.")
+@running_options
+def calibrate_profile(target: str, measurements: Path, output: Path | None, start: str | None, **running: Any) -> None:
+    """Correct an estimated profile by 5 to 50 whole nets measured on the board.
+
+    A model is an .onnx file or a JSON list of layers, its path seen from the folder of the measurements. Rows of one
+    precision correct the board in the others too. Errors are shown before and after; after is by cross-validation:
+    each net is predicted by a fit that has not seen it.
+    """
+    from dataclasses import replace
+
+    from edgeprune.calibration import calibrate_target
+    from edgeprune.core.estimating.calibrate import render_errors
+    from edgeprune.shipped import load_target
+
+    chosen = replace(load_target(target), **{name: value for name, value in running.items() if value is not None})
+    done, path = calibrate_target(chosen, measurements, start, output)
+    click.echo(f"{chosen.name}, {chosen.runtime} {chosen.precision}, {chosen.threads} thread(s) where a row says none")
+    click.echo(render_errors(done))
+    click.echo(f"written to {path}: an estimate still; it plans and never passes a gate")

@@ -1,0 +1,75 @@
+"""The group that all commands hang on, and its call: what it prints of an error, and its exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from edgeprune.cli import boards, catalog, judging, line, measure, releases
+from edgeprune.disk import describe_os_error
+from edgeprune.errors import EdgepruneError, RunError
+
+COMMANDS = (
+    *line.COMMANDS,
+    *judging.COMMANDS,
+    *measure.COMMANDS,
+    *catalog.COMMANDS,
+    *boards.COMMANDS,
+    *releases.COMMANDS,
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="edgeprune")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """Prune, quantize and export a PyTorch model for a device, by that device's measured latency, and gate its release.
+
+    \b
+    Exit codes: 0 pass, 1 error, 2 wrong call or input, 3 a gate failed, 4 inconclusive.
+    """
+
+
+for _command in COMMANDS:
+    cli.add_command(_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; every foreseen error is one line, and `--debug` shows where it came from."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        cli.main(given, prog_name="edgeprune", standalone_mode=False)
+    except EdgepruneError as exc:
+        _fail(exc, exc.exit_code, given)
+    except click.ClickException as exc:
+        exc.show()
+        sys.exit(exc.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(line.INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as exc:
+        _fail(RunError(describe_os_error(exc)), 1, given, exc)
+    except Exception as exc:
+        _fail(exc, 1, given)
+
+
+def _fail(exc: Exception, code: int, given: Sequence[str], cause: Exception | None = None) -> None:
+    if "--debug" in given:
+        traceback.print_exception(cause or exc)
+    foreseen = isinstance(exc, EdgepruneError)
+    text = " ".join(str(exc).split()) if foreseen else _describe_unexpected(exc)
+    click.echo(f"edgeprune: {text}", err=True)
+    sys.exit(code)
+
+
+def _describe_unexpected(exc: Exception) -> str:
+    from edgeprune.versions import describe_untried
+
+    untried = describe_untried()
+    return f"unexpected {type(exc).__name__}: {exc}; `edgeprune --debug` shows where" + f"; {untried}" * bool(untried)

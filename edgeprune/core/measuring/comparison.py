@@ -1,0 +1,130 @@
+"""A against B: two artifacts that took turns in several processes, their ratio with interval, and equivalence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import exp, log1p, sqrt
+from typing import Any
+
+import numpy as np
+
+from edgeprune.core.measuring.statistics import CONFIDENCE, SEED
+from edgeprune.errors import UsageError
+
+MARGIN = 0.02
+ALPHA = 0.05
+RESAMPLES = 10_000
+LEAST_PROCESSES = 8
+"""Fewer processes tell too little of how much they differ."""
+EQUIVALENT, FASTER, SLOWER, INCONCLUSIVE = "equivalent", "faster", "slower", "inconclusive"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How B's latency relates to A's: `ratio` is B / A, the geometric mean over the processes that timed both.
+
+    `low` and `high` bound it with 95 % confidence; `p_equivalent` is the p-value of the test that it lies outside of
+    1 / (1 + margin) to 1 + margin.
+    """
+
+    first_ms: float
+    second_ms: float
+    ratio: float
+    low: float
+    high: float
+    margin: float
+    p_equivalent: float
+    processes: int
+
+    @property
+    def verdict(self) -> str:
+        """What may be said of B: "equivalent" to A, "faster", "slower", or "inconclusive"."""
+        if self.p_equivalent < ALPHA:
+            return EQUIVALENT
+        if self.high < 1:
+            return FASTER
+        return SLOWER if self.low > 1 else INCONCLUSIVE
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, with the verdict."""
+        return {**asdict(self), "verdict": self.verdict}
+
+
+def compare_processes(
+    first_ms: Mapping[int, float], second_ms: Mapping[int, float], margin: float = MARGIN
+) -> Comparison:
+    """Compare what two artifacts took, in ms at the common speed of the board, in each process that timed both.
+
+    Raises:
+        UsageError: too few processes timed both, or a margin that is not above 0 and below 1.
+    """
+    both = sorted(first_ms.keys() & second_ms.keys())
+    if len(both) < LEAST_PROCESSES:
+        raise UsageError(f"a comparison needs {LEAST_PROCESSES} processes that timed both at least; found {len(both)}")
+    if not 0 < margin < 1:
+        raise UsageError(f"margin: {margin!r}; expected a fraction above 0 and below 1, as 0.02")
+    before, after = (np.log([taken_ms[number] for number in both]) for taken_ms in (first_ms, second_ms))
+    low, high = mean_interval(after - before)
+    return Comparison(
+        first_ms=exp(before.mean()),
+        second_ms=exp(after.mean()),
+        ratio=exp((after - before).mean()),
+        low=exp(low),
+        high=exp(high),
+        margin=margin,
+        p_equivalent=equivalence_p(after - before, log1p(margin)),
+        processes=len(both),
+    )
+
+
+def mean_interval(values: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Bootstrap interval of the mean of independent values, right for as few as eight of them.
+
+    The percentile interval (Efron, 1979) of few values is too narrow; its percentiles are moved out as Student's t has
+    it (the expanded percentile interval: Hesterberg, The American Statistician 69, 2015, 371-386, section 4.4).
+    """
+    from scipy.special import ndtr, stdtrit
+
+    count = len(values)
+    means = values[np.random.default_rng(SEED).integers(0, count, (RESAMPLES, count))].mean(axis=1)
+    reach = sqrt(count / (count - 1)) * float(stdtrit(count - 1, (1 + confidence) / 2))
+    low, high = np.percentile(means, [100 * float(ndtr(-reach)), 100 * float(ndtr(reach))])
+    return float(low), float(high)
+
+
+def equivalence_p(differences: np.ndarray, margin: float) -> float:
+    """The p-value of two one-sided paired t tests that the mean difference lies within `margin` of zero.
+
+    Schuirmann, Journal of Pharmacokinetics and Biopharmaceutics 15, 1987, 657-680.
+    """
+    from scipy.special import stdtr
+
+    count, mean = len(differences), float(differences.mean())
+    error = float(differences.std(ddof=1)) / sqrt(count)
+    if error == 0:
+        return float(abs(mean) >= margin)
+    return float(stdtr(count - 1, (abs(mean) - margin) / error))
+
+
+def render_comparison(names: tuple[str, str], found: Comparison, problems: Sequence[str] = ()) -> str:
+    """The comparison, for people; `problems` say why a run is not valid, of which nothing follows."""
+    first, second = names
+    change = 100 * (found.ratio - 1)
+    said = {
+        EQUIVALENT: f"{second} and {first} are equivalent within {100 * found.margin:g} %",
+        FASTER: f"{second} is faster than {first}",
+        SLOWER: f"{second} is slower than {first}",
+        INCONCLUSIVE: f"inconclusive: neither a difference nor equivalence within {100 * found.margin:g} % is shown",
+    }
+    return "\n".join(
+        [
+            f"A {first}: {found.first_ms:.4g} ms",
+            f"B {second}: {found.second_ms:.4g} ms",
+            f"B / A: {found.ratio:.4f} ({change:+.2f} %), 95 % interval {found.low:.4f} to {found.high:.4f}, "
+            f"{found.processes} processes that took turns",
+            f"equivalence within {100 * found.margin:g} %: p = {found.p_equivalent:.3g} (two one-sided tests)",
+            *(f"not valid: {problem}" for problem in problems),
+            "inconclusive: nothing follows from a run that is not valid" if problems else said[found.verdict],
+        ]
+    )

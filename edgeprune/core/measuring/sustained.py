@@ -1,0 +1,162 @@
+"""The sustained run: latency, clock and temperature over time, and whether the board keeps its speed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from edgeprune.core.answers import count, each, named, number, optional, positive, text
+from edgeprune.core.measuring.comparison import mean_interval
+from edgeprune.core.measuring.measurement import (
+    DISTURBED_LIMIT,
+    Conditions,
+    find_heat,
+    find_neighbours,
+    parse_conditions,
+)
+from edgeprune.core.measuring.windows import DISTURBED
+
+MINUTE_S = 60.0
+SHORTEST = 3
+"""The first and the last minute are a third of the run each, where it is shorter than three minutes."""
+LEAST_WINDOWS = 3
+MOST_BLOCKS = 10
+SLOWER = 1.03
+"""A last minute slower than the first by more than this ratio is told."""
+BARS = 16
+
+
+@dataclass(frozen=True)
+class Window:
+    """What was seen until `at_s` after the beginning; the clock and the temperature are those at its end."""
+
+    at_s: float
+    count: int
+    min_ms: float
+    p50_ms: float
+    p95_ms: float
+    max_ms: float
+    mhz: float | None
+    temperature_c: float | None
+    throttled: tuple[str, ...]
+    waited_share: float | None = None
+
+
+@dataclass(frozen=True)
+class SustainedRun:
+    """One model that ran without a pause for `duration_s`."""
+
+    model: str
+    duration_s: float
+    windows: tuple[Window, ...]
+    conditions: Conditions
+    inputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, with what it shows."""
+        return {**asdict(self), "change": asdict(compare_ends(self))}
+
+
+@dataclass(frozen=True)
+class Change:
+    """The last minute against the first: medians of the windows' medians, and their mean ratio with a 95 % interval.
+
+    `throttled` are the moments of the throttle events in s, by what was throttled.
+    """
+
+    minute_s: float
+    first_ms: float
+    last_ms: float
+    ratio: float
+    low: float
+    high: float
+    throttled: Mapping[str, tuple[float, ...]]
+
+
+def parse_sustained(row: Mapping[str, Any], duration_s: float) -> SustainedRun:
+    """Read what the agent says.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is not whole.
+    """
+    windows = tuple(_parse_window(one) for one in row["windows"])
+    if len(windows) < 2 * LEAST_WINDOWS:
+        raise ValueError(f"{len(windows)} windows in {duration_s:g} s; a sustained run needs {2 * LEAST_WINDOWS}")
+    inputs = named(each(count))(row["inputs"])
+    return SustainedRun(text(row["name"]), duration_s, windows, parse_conditions(row["conditions"]), inputs)
+
+
+def _parse_window(row: Mapping[str, Any]) -> Window:
+    low, middle, high, most = (latency / 1e6 for latency in each(positive)(row["latency_ns"]))
+    mhz, temperature_c = (optional(number)(row[name]) for name in ("mhz", "temperature_c"))
+    at_s, runs, throttled = number(row["at_s"]), count(row["count"]), each(text)(row["throttled"])
+    waited_share = optional(number)(row["waited_share"])
+    return Window(at_s, runs, low, middle, high, most, mhz, temperature_c, throttled, waited_share)
+
+
+def find_sustained_problems(run: SustainedRun) -> tuple[str, ...]:
+    """Why a sustained run says nothing of its model: begun too warm, or not alone on the board."""
+    waits = [window.waited_share for window in run.windows if window.waited_share is not None]
+    disturbed = sum(share > DISTURBED for share in waits)
+    problems = [*find_heat(run.conditions), *find_neighbours(run.conditions)]
+    if disturbed > DISTURBED_LIMIT * len(run.windows):
+        problems.append(f"the processor was not this run's own in {disturbed} of {len(run.windows)} windows")
+    return tuple(problems)
+
+
+def compare_ends(run: SustainedRun) -> Change:
+    """How the last minute relates to the first; by blocks of windows, as those that follow each other are alike."""
+    minute_s = min(MINUTE_S, run.duration_s / SHORTEST)
+    end_s = run.windows[-1].at_s
+    first = [one.p50_ms for one in run.windows if one.at_s <= minute_s] or [run.windows[0].p50_ms]
+    last = [one.p50_ms for one in run.windows if one.at_s > end_s - minute_s]
+    size = min(MOST_BLOCKS, len(first), len(last))
+    before, after = (
+        np.array([np.median(part) for part in np.array_split(np.log(ends), size)]) for ends in (first, last)
+    )
+    low, high = mean_interval(after - before) if size > 1 else (float("-inf"), float("inf"))
+    return Change(
+        minute_s=minute_s,
+        first_ms=float(np.median(first)),
+        last_ms=float(np.median(last)),
+        ratio=float(np.exp((after - before).mean())),
+        low=float(np.exp(low)),
+        high=float(np.exp(high)),
+        throttled=_find_throttling(run.windows),
+    )
+
+
+def _find_throttling(windows: Sequence[Window]) -> dict[str, tuple[float, ...]]:
+    names = sorted({name for one in windows for name in one.throttled})
+    return {name: tuple(round(one.at_s, 1) for one in windows if name in one.throttled) for name in names}
+
+
+def render_sustained(run: SustainedRun) -> str:
+    """The run as a table over time, and what it shows, for people."""
+    change, slowest = compare_ends(run), max(one.p50_ms for one in run.windows)
+    rows = [f"{'s':>6} {'p50 ms':>9} {'p95 ms':>9} {'MHz':>6} {'C':>6}"]
+    for one in _thin(run.windows):
+        clock = "-" if one.mhz is None else f"{one.mhz:.0f}"
+        heat = "-" if one.temperature_c is None else f"{one.temperature_c:.1f}"
+        bar = "#" * max(1, round(BARS * one.p50_ms / slowest))
+        more = f" {bar:{BARS}} {', '.join(one.throttled)}".rstrip()
+        rows.append(f"{one.at_s:6.0f} {one.p50_ms:9.4g} {one.p95_ms:9.4g} {clock:>6} {heat:>6} {more}")
+    rows.append(
+        f"last {change.minute_s:g} s against the first: {change.last_ms:.4g} / {change.first_ms:.4g} ms = "
+        f"{change.ratio:.3f}, 95 % interval {change.low:.3f} to {change.high:.3f}"
+    )
+    rows += [f"{name}: {len(at)} times, first at {at[0]:.0f} s" for name, at in change.throttled.items()]
+    if not change.throttled:
+        rows.append("no throttling was told")
+    if change.low > SLOWER:
+        rows.append("the board does not keep its speed: judge it by the last minute, or cool it better")
+    return "\n".join(rows)
+
+
+def _thin(windows: Sequence[Window]) -> Sequence[Window]:
+    """Windows for a table of some twenty rows; those with throttling stay."""
+    step = max(1, len(windows) // 20)
+    return [one for at, one in enumerate(windows) if at % step == 0 or one is windows[-1]]

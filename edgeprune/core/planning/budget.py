@@ -1,0 +1,39 @@
+"""What a pruned net may cost, as a target or a user says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgeprune.core.measuring.statistics import CONFIDENCE
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the pruned net may cost; of latency and speedup one may be set.
+
+    `confidence` is the probability that the latency is met, 0.5 to 1. `file_bytes` is for the precision that ships;
+    `activation_bytes` limits the input and output of each layer together, at batch 1.
+    """
+
+    latency_ms: float | None = None
+    speedup: float | None = None
+    confidence: float | None = None
+    parameters: int | None = None
+    file_bytes: int | None = None
+    macs: int | None = None
+    activation_bytes: int | None = None
+    energy_mj: float | None = None
+    """Of one inference, above idle, in mJ; the board needs a power meter."""
+
+    @property
+    def gate_confidence(self) -> float:
+        """Confidence of the two-sided intervals that gates on latency look at: 95 %, or more, so that a limit is met as
+        surely as is asked for.
+        """
+        return max(CONFIDENCE, 2 * (self.confidence or 0.5) - 1)
+
+    def limit_ms(self, baseline_ms: float, power_w: float | None) -> float:
+        """The most that the net may take, the unpruned fp32 one taking `baseline_ms`; it draws `power_w` above idle."""
+        limits = [self.latency_ms, self.speedup and baseline_ms / self.speedup]
+        limits.append(self.energy_mj and power_w and self.energy_mj / power_w)
+        return min(limit for limit in limits if limit)

@@ -1,0 +1,73 @@
+"""Whether a latency budget can be met at all, told by a latency table before anything is scored or trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import floor
+
+from edgeprune.core.planning.limits import UNITS, Limits
+from edgeprune.core.planning.planner import RELATIVE_GAP
+from edgeprune.errors import InfeasibleBudget
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What is asked of a net, and the fastest that can be had; all in ms.
+
+    `aim` is the share of `limit_ms` that a first plan is made for. `fastest_ms` is predicted of the narrowest net
+    within the `limits`, `unpruned_ms` of the whole net, both in the `precision` that is planned for; `baseline_ms` is
+    what the unpruned fp32 net takes.
+    """
+
+    limit_ms: float
+    aim: float
+    fastest_ms: float
+    unpruned_ms: float
+    baseline_ms: float
+    precision: str
+    limits: Limits = field(default_factory=Limits)
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether the fastest net meets the budget, as near as the planner's own gap lets it be known."""
+        return self.fastest_ms * (1 - RELATIVE_GAP) <= self.aim * self.limit_ms
+
+    @property
+    def best_ms(self) -> float:
+        """The tightest budget that the fastest net meets."""
+        return self.fastest_ms / self.aim
+
+
+def check_reach(reach: Reach) -> None:
+    """Refuse a budget that no widths meet.
+
+    Raises:
+        InfeasibleBudget: says the best that can be reached, and what to do.
+    """
+    if reach.is_enough:
+        return
+    beside = ", ".join(f"{limit:,} {UNITS[name]}" for name, limit in reach.limits.given.items())
+    narrowest = f"the narrowest net within {beside}" if beside else "the narrowest net"
+    raise InfeasibleBudget(
+        f"no widths meet {reach.limit_ms:.4g} ms: {narrowest} is predicted at {reach.fastest_ms:.4g} ms in "
+        f"{reach.precision}, the unpruned fp32 net takes {reach.baseline_ms:.4g} ms; {_advise(reach)}"
+    )
+
+
+def _advise(reach: Reach) -> str:
+    """What to do: another precision where this one is what is slow, a budget that can be met, narrower widths."""
+    advice = []
+    slower = reach.precision != "fp32" and reach.unpruned_ms > reach.baseline_ms
+    if reach.fastest_ms >= reach.baseline_ms:
+        advice.append(f"no net in {reach.precision} is faster here than the unpruned one in fp32")
+    elif slower:
+        advice.append(f"{reach.precision} is slower here than fp32 (unpruned {reach.unpruned_ms:.4g} ms)")
+    if reach.precision != "fp32":
+        advice.append("choose --precision fp32, or auto to let the board decide")
+    speedup = floor(100 * reach.baseline_ms / reach.best_ms) / 100
+    if speedup > 1:
+        advice.append(f"ask for --speedup {speedup:.2f} or --latency-ms {1.001 * reach.best_ms:.4g} at best")
+    elif reach.fastest_ms < reach.baseline_ms:
+        advice.append(f"ask for --latency-ms {1.001 * reach.best_ms:.4g} at best")
+    relax = "raise the other limits of the budget, or allow" if reach.limits.given else "or allow"
+    return "; ".join([*advice, f"{relax} narrower widths (step in the target, widths in the recipe)"])

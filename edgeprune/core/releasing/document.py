@@ -1,0 +1,154 @@
+"""The report document: every figure of a run in one versioned structure, and the figures that gates look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from edgeprune.core.artifact import Artifact
+from edgeprune.core.measuring.energy import Energy
+from edgeprune.core.measuring.measurement import Measurement, find_ratio
+from edgeprune.core.measuring.statistics import CONFIDENCE, LatencySummary
+from edgeprune.core.metric import TOP1, Metric
+from edgeprune.core.planning.budget import Budget
+from edgeprune.core.planning.limits import Costs
+from edgeprune.core.releasing.gate import ACCURACY, ACCURACY_DROP, QUALITY, QUALITY_DROP, Figure, Gate
+
+REPORT_VERSION = 2
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One artifact with everything that was measured of it on the device.
+
+    `quality` is the recipe's `metric` over `samples` evaluation inputs, computed in the runtime there: None where it
+    was not computed, NaN where the metric gave no finite number. `costs` are those of the net that the file holds.
+    """
+
+    artifact: Artifact
+    measurement: Measurement
+    quality: float | None
+    samples: int
+    costs: Costs
+    predicted_ms: float | None = None
+    metric: Metric = TOP1
+
+    @cached_property
+    def latency(self) -> LatencySummary:
+        """Steady-state latency."""
+        return self.measurement.latency
+
+    @property
+    def shown_quality(self) -> float | None:
+        """The quality as a report can hold it: None where there is no finite number."""
+        return None if self.quality is None or self.quality != self.quality else self.quality
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; raw samples stay in the measurement's own file."""
+        measurement = self.measurement
+        return {
+            "artifact": self.artifact.path,
+            "quality": self.shown_quality,
+            "quality_samples": self.samples,
+            "latency": self.latency.to_dict(),
+            "init_ms": measurement.init_ms,
+            "first_ms": measurement.first_ms,
+            "warmup_runs": measurement.warmup_runs,
+            "file_bytes": self.artifact.bytes,
+            "peak_memory_mib": measurement.peak_memory_mib,
+            "parameters": self.costs.parameters,
+            "macs": self.costs.macs,
+            "activation_bytes": self.costs.activation_bytes,
+            "predicted_ms": self.predicted_ms,
+            "energy_mj": measurement.energy_mj,
+            "power": measurement.power,
+            "energy": asdict(measurement.energy) if measurement.energy else None,
+            "providers": dict(measurement.providers),
+            "inputs": {name: list(shape) for name, shape in measurement.inputs.items()},
+            "processor": measurement.processor,
+            "cold_starts_ms": [list(pair) for pair in measurement.cold_starts_ms],
+            "origin": "measured",
+            "problems": list(measurement.problems),
+        }
+
+
+def gate_figures(
+    figures: Figures, baseline: Figures | None = None, confidence: float = CONFIDENCE
+) -> dict[str, Figure]:
+    """What gates can look at, by metric. With a baseline, the speed-up and the drop of the quality against it.
+
+    Intervals of latencies hold with `confidence`. Whatever an invalid run gave carries its problem.
+    """
+    return {
+        **_timed_figures(figures, confidence),
+        **_cost_figures(figures),
+        **quality_figures(figures.metric, figures.quality, baseline.quality if baseline else None),
+        **({"speedup": _speedup(figures, baseline, confidence)} if baseline else {}),
+    }
+
+
+def _timed_figures(figures: Figures, confidence: float) -> dict[str, Figure]:
+    """Those that come from the run on the device."""
+    measurement, latency = figures.measurement, figures.latency
+    problem = "; ".join(measurement.problems)
+    low, high = measurement.bound_median(confidence)
+    figures_by_metric = {
+        "latency_p50_ms": Figure(latency.p50_ms, low, high, problem=problem),
+        "latency_p90_ms": Figure(latency.p90_ms, problem=problem),
+        "latency_p95_ms": Figure(latency.p95_ms, problem=problem),
+        "latency_p99_ms": Figure(latency.p99_ms, problem=problem),
+        "init_ms": Figure(measurement.init_ms, problem=problem),
+        "first_ms": Figure(measurement.first_ms, problem=problem),
+    }
+    if measurement.peak_memory_mib is not None:
+        figures_by_metric["peak_memory_mib"] = Figure(measurement.peak_memory_mib, problem=problem)
+    if measurement.energy is not None:
+        figures_by_metric["energy_mj"] = _energy(measurement.energy, problem)
+    return figures_by_metric
+
+
+def _cost_figures(figures: Figures) -> dict[str, Figure]:
+    """Those that were counted on the file and on the net that it holds: no run can spoil them."""
+    counted = {name: getattr(figures.costs, name) for name in ("parameters", "macs", "activation_bytes")}
+    return {name: Figure(value) for name, value in {**counted, "file_bytes": figures.artifact.bytes}.items()}
+
+
+def quality_figures(metric: Metric, value: float | None, original: float | None = None) -> dict[str, Figure]:
+    """Those of :func:`gate_figures` that gates on the recipe's metric look at; of the `original` it is held against."""
+    if value is None:
+        return {}
+    names = [(QUALITY, QUALITY_DROP), *([(ACCURACY, ACCURACY_DROP)] if metric.is_percent else [])]
+    drop = {} if original is None else {name: Figure(metric.drop(value, original)) for _, name in names}
+    return {**{name: Figure(value) for name, _ in names}, **drop}
+
+
+def _energy(energy: Energy, problem: str) -> Figure:
+    value, error = energy.energy_mj, energy.uncertainty_mj or 0.0
+    if value is None:
+        return Figure(None, problem=energy.reason)
+    return Figure(value, value - error, value + error, problem=problem)
+
+
+def _speedup(figures: Figures, baseline: Figures, confidence: float) -> Figure:
+    problems = [*figures.measurement.problems, *(f"baseline: {text}" for text in baseline.measurement.problems)]
+    speedup, low, high = find_ratio(baseline.measurement, figures.measurement, confidence)
+    return Figure(speedup, low, high, problem="; ".join(problems))
+
+
+def budget_gates(budget: Budget, gates: Sequence[Gate]) -> tuple[Gate, ...]:
+    """The gates with the whole budget among them: a release that misses its own budget does not ship."""
+    most = {
+        "latency_p50_ms": budget.latency_ms,
+        "energy_mj": budget.energy_mj,
+        **{name: getattr(budget, name) for name in ("file_bytes", "parameters", "macs", "activation_bytes")},
+    }
+    own = [Gate("speedup", at_least=budget.speedup)] if budget.speedup is not None else []
+    own += [Gate(metric, at_most=limit) for metric, limit in most.items() if limit is not None]
+    return (*own, *(gate for gate in gates if gate not in own))
+
+
+def describe_conditions(measurement: Measurement) -> dict[str, Any]:
+    """Conditions that the report shows."""
+    return asdict(measurement.conditions)

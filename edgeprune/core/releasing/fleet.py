@@ -1,0 +1,126 @@
+"""One artifact on many boards: the verdict over all of them, and boards that are unlike others of their kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edgeprune.core.measuring.measurement import Conditions
+from edgeprune.core.measuring.statistics import LatencySummary
+from edgeprune.core.releasing.gate import FAIL, INCONCLUSIVE, PASS, Gate, GateResult
+from edgeprune.core.text import render_columns
+
+WORST = 100
+UNLIKE_RATIO = 1.08
+"""Boards of a kind whose medians differ by more are named. The median of one file on one machine moved by up to 8 %
+from run to run where this was written, so that a smaller ratio is no property of a board, however narrow its interval:
+an interval tells what one run holds, not what the next one will."""
+
+
+@dataclass(frozen=True)
+class BoardLatency:
+    """How fast a board of some kind (its fingerprint) was, in which state."""
+
+    host: str
+    kind: str
+    latency: LatencySummary
+    state: str
+
+
+@dataclass(frozen=True)
+class Unlike:
+    """A board that differs from the middle one of its kind; `ratio` is its median over that one's."""
+
+    host: str
+    beside: str
+    ratio: float
+    why: str
+
+    def describe(self) -> str:
+        """For people."""
+        share = abs(self.ratio - 1)
+        return f"{self.host} is {share:.0%} {'slower' if self.ratio > 1 else 'faster'} than {self.beside}: {self.why}"
+
+
+def judge_board(gates: Sequence[Gate], error: str) -> tuple[GateResult, ...]:
+    """What gates say of a board that could not be measured."""
+    return tuple(GateResult(gate.describe(), INCONCLUSIVE, None, f"not measured: {error}") for gate in gates)
+
+
+def choose_deciding(gate: Gate, results: Mapping[str, GateResult], percentile: int = WORST) -> tuple[str, GateResult]:
+    """The board at a percentile, by nearest rank, from the best to the worst; and what the gate says of it.
+
+    Boards that pass come first, then those that are inconclusive or were not measured, then those that fail; among
+    these the better value first. So the 100th decides by the worst board, and boards that do not answer never help.
+    """
+    order = sorted(results.items(), key=lambda item: (_severity(item[1]), _badness(gate, item[1].value), item[0]))
+    return order[max(1, -(-percentile * len(order) // 100)) - 1]
+
+
+def _severity(result: GateResult) -> int:
+    return (PASS, INCONCLUSIVE, FAIL).index(result.outcome)
+
+
+def _badness(gate: Gate, value: float | None) -> float:
+    if value is None:
+        return float("inf")
+    return value if gate.is_lower_better else -value
+
+
+def find_unlike(boards: Sequence[BoardLatency]) -> list[Unlike]:
+    """Boards that differ from the middle one of their kind by more than the noise.
+
+    That is: the intervals of the two medians do not overlap, and the medians differ by more than `UNLIKE_RATIO`.
+    """
+    found = []
+    for kind in dict.fromkeys(board.kind for board in boards):
+        alike = sorted((one for one in boards if one.kind == kind), key=lambda one: one.latency.p50_ms)
+        middle = alike[(len(alike) - 1) // 2]
+        found += [_compare(one, middle) for one in alike if _differ(one.latency, middle.latency)]
+    return found
+
+
+def _differ(one: LatencySummary, other: LatencySummary) -> bool:
+    apart = one.median_low_ms > other.median_high_ms or other.median_low_ms > one.median_high_ms
+    return apart and max(one.p50_ms, other.p50_ms) > UNLIKE_RATIO * min(one.p50_ms, other.p50_ms)
+
+
+def _compare(one: BoardLatency, middle: BoardLatency) -> Unlike:
+    first, second = one.latency, middle.latency
+    why = (
+        f"median {first.p50_ms:.4g} [{first.median_low_ms:.4g}, {first.median_high_ms:.4g}] against "
+        f"{second.p50_ms:.4g} [{second.median_low_ms:.4g}, {second.median_high_ms:.4g}] ms"
+    )
+    states = f"; {one.state} against {middle.state}" if one.state != middle.state else ""
+    return Unlike(one.host, middle.host, first.p50_ms / second.p50_ms, why + states)
+
+
+def describe_state(conditions: Conditions) -> str:
+    """What of a board's state may explain its speed."""
+    known = [conditions.governor] if conditions.governor else []
+    known += [f"{conditions.temperature_c[-1]:.0f} C"] if conditions.temperature_c else []
+    known += [f"{conditions.frequency_mhz[-1]:.0f} MHz"] if conditions.frequency_mhz else []
+    return ", ".join([*known, *conditions.throttled]) or "state unknown"
+
+
+def render_fleet(document: Mapping[str, Any]) -> str:
+    """The terminal's table of a fleet document, with what is said below it."""
+    boards = [_row(row) for row in document["boards"]]
+    lines = [render_columns([("board", "p50 ms", "95 % interval", "p95 ms", "speed-up", "state"), *boards])]
+    lines += [f"{row['host']}: not measured: {row['error']}" for row in document["boards"] if row["error"]]
+    lines += [f"{row['host']}: invalid run: {text}" for row in document["boards"] for text in row.get("problems", ())]
+    lines += ["", *document["unlike"]] if document["unlike"] else []
+    rank = "the worst board" if document["percentile"] == WORST else f"the board at percentile {document['percentile']}"
+    lines += ["", f"by {rank}:"]
+    lines += [f"  {row['outcome']:12} {row['gate']}: {row['reason']} ({row['host']})" for row in document["gates"]]
+    return "\n".join([*lines, f"verdict: {document['verdict']}"])
+
+
+def _row(row: Mapping[str, Any]) -> tuple[str, ...]:
+    if row["error"]:
+        return (row["host"], "-", "-", "-", "-", "not measured")
+    latency, speedup = row["latency"], row["speedup"]
+    interval = f"[{latency['median_low_ms']:.4g}, {latency['median_high_ms']:.4g}]"
+    figures = (f"{latency['p50_ms']:.4g}", interval, f"{latency['p95_ms']:.4g}", f"{speedup:.3g}")
+    return (row["host"], *figures, row["state"])

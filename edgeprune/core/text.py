@@ -1,0 +1,25 @@
+"""Words for people: what was probably meant, and rows in columns."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Sequence
+
+
+def suggest(word: str, valid: Collection[str]) -> str:
+    """`; did you mean 'x'?` or a list of what is valid."""
+    close = difflib.get_close_matches(word, valid, 1)
+    return f"; did you mean {close[0]!r}?" if close else f"; valid: {', '.join(sorted(valid))}"
+
+
+def render_columns(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as text: the first column left-aligned, the others right-aligned, a rule below the head."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if not column else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])

@@ -1,0 +1,4 @@
+"""Releases on boards: pushed, activated, gone back to, signed.
+
+For `edgeprune release`.
+"""
