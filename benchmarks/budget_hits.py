@@ -32,6 +32,7 @@ from edgeprune.stages.job import Job
 from edgeprune.stages.latency import budget_ms, measure_beside_original
 from edgeprune.stages.model import read_plan
 from edgeprune.stages.record import read_originals
+from edgeprune.stages.results import Fitted, Scored, run_stage
 
 RESULTS = Path(__file__).parent / "results" / "budget_hits.json"
 SHARES = (0.35, 0.5, 0.6, 0.75, 0.9)
@@ -45,8 +46,8 @@ def write_scores(job: Job) -> None:
     norms = channel_norms(job.original, job.analysis)
     widths = {name: (1,) if job.analysis.group(name).is_branch else offered for name, offered in job.widths.items()}
     loss = synthetic_loss(job.analysis, norms, widths, 0)
-    scores = {group: norms[group].tolist() if group in norms else [1.0] for group in job.widths}
-    job.run.stage("score", lambda: {"importance": "l2", "scores": scores, "loss": loss})
+    scores = {group: tuple(norms[group].tolist()) if group in norms else (1.0,) for group in job.widths}
+    run_stage(job.run, Scored, lambda: Scored(importance="l2", scores=scores, loss=loss))
 
 
 def measure_again(job: Job) -> float:
@@ -75,7 +76,7 @@ def hit(profiled: Path, name: str, share: float) -> dict[str, Any]:
             deploy(job, "fit")
         except InfeasibleBudget as error:
             return {**row, "infeasible": str(error)}
-        return {**row, "tries": len(job.run.result("fit")["tries"]), "measured_share": round(measure_again(job), 4)}
+        return {**row, "tries": len(job.read(Fitted).tries), "measured_share": round(measure_again(job), 4)}
 
 
 def summarise(rows: list[dict[str, Any]]) -> dict[str, float]:

@@ -34,6 +34,7 @@ from edgeprune.stages.artifacts import build_variant
 from edgeprune.stages.job import Job
 from edgeprune.stages.latency import cut_net, draw_nets, measure_beside_original, read_table
 from edgeprune.stages.record import read_originals
+from edgeprune.stages.results import Profiled
 
 RESULTS = Path(__file__).parent / "results" / "latency_prediction.json"
 VARIANTS, SEED, AT_ONCE = 50, 11, 17
@@ -74,9 +75,9 @@ metric = Metric("nothing", lambda outputs, targets: 0.0, better="higher")
 
 def learn_correction(job: Job) -> Correction:
     """The correction, learned anew from the nets that a run's profile measured."""
-    table, rows = read_table(job), job.run.result("profile")["variants"]
-    nets = [describe_net(table, job.layers, row["widths"], row["measured_ms"]) for row in rows]
-    return fit_correction(nets, job.run.result("profile")["twin_gap"])
+    table, profiled = read_table(job), job.read(Profiled)
+    nets = [describe_net(table, job.layers, one.widths, one.net.measured_ms) for one in profiled.variants]
+    return fit_correction(nets, profiled.twin_gap)
 
 
 def predict_variants(job: Job, variants: Sequence[Mapping[str, int]], correction: Correction) -> list[Prediction]:
@@ -88,7 +89,7 @@ def predict_variants(job: Job, variants: Sequence[Mapping[str, int]], correction
 def draw_unseen(job: Job, count: int) -> list[dict[str, int]]:
     """Nets that the correction was not learned from."""
     table = read_table(job)
-    seen = [row["widths"] for row in job.run.result("profile")["variants"]]
+    seen = [variant.widths for variant in job.read(Profiled).variants]
     drawn = draw_nets(job, table, count + len(seen), SEED)
     return [widths for widths in drawn if widths not in seen][:count]
 
@@ -119,7 +120,7 @@ def make_request(folder: Path, name: str, asked: Mapping[str, Any]) -> dict[str,
     folder.mkdir(parents=True, exist_ok=True)
     recipe = folder / "recipe.py"
     recipe.write_text(RECIPE.format(name=name, folder=str(Path(__file__).parent)))
-    fixed = {"target": "local", "host": "local", "threads": 1, "recipe": str(recipe)}
+    fixed = {"target": "local", "host": "local", "threads": 1, "recipe": str(recipe), "fresh": True}
     return {**dict.fromkeys(REQUEST), **fixed, **asked}
 
 
@@ -134,8 +135,8 @@ def run_net(work: Path, name: str, runtime: str, precision: str) -> dict[str, An
             write_json(path, measure_variants(job, draw_unseen(job, VARIANTS)))
         unseen, correction = read_json(path), learn_correction(job)
         predictions = predict_variants(job, unseen["widths"], correction)
-        profiled = job.run.result("profile")
-    drift = np.array(unseen["beside_ms"]) / profiled["baseline_ms"]
+        profiled = job.read(Profiled)
+    drift = np.array(unseen["beside_ms"]) / profiled.baseline_ms
     measured = np.array(unseen["measured_ms"])
     errors = np.array([prediction.latency_ms for prediction in predictions]) / measured - 1
     low, high = (np.array([getattr(prediction, end) for prediction in predictions]) for end in ("low_ms", "high_ms"))
@@ -147,9 +148,9 @@ def run_net(work: Path, name: str, runtime: str, precision: str) -> dict[str, An
         "measured_ms": [round(float(ms), 5) for ms in measured],
         "drift": [round(float(ratio) - 1, 4) for ratio in drift],
         "errors": [round(float(error), 4) for error in errors],
-        "twin_gaps": [round(gap, 4) for gap in (profiled["twin_gap"], *unseen["twin_gaps"])],
+        "twin_gaps": [round(gap, 4) for gap in (profiled.twin_gap, *unseen["twin_gaps"])],
         "leave_one_out_error": correction.error,
-        "device_s": round(sum(profiled["seconds"].values())),
+        "device_s": round(sum(profiled.seconds.values())),
         "interval_coverage": float(np.mean((low <= measured) & (measured <= high))),
         "mape_with_drift_taken_off": float(np.mean(np.abs((1 + errors) * drift - 1))),
         **summarise(errors),

@@ -35,6 +35,7 @@ class Request(TypedDict, total=False):
     estimate: bool | None
     set_governor: bool | None
     allow_busy: bool | None
+    fresh: bool | None
 
 
 REQUEST = tuple(Request.__annotations__)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from edgeprune.stages.artifacts import export
 from edgeprune.stages.confirm import confirm
@@ -12,25 +12,52 @@ from edgeprune.stages.job import CHOSEN, Job, find_address, open_job, reach_boar
 from edgeprune.stages.latency import fit, plan, profile
 from edgeprune.stages.measure import measure
 from edgeprune.stages.model import prune, recover_accuracy, score, trace
+from edgeprune.stages.results import (
+    Confirmed,
+    Exported,
+    Fitted,
+    Judged,
+    Measured,
+    Planned,
+    Profiled,
+    Pruned,
+    Recovery,
+    Reported,
+    Result,
+    Scored,
+    Traced,
+    run_stage,
+)
 from edgeprune.stages.verdict import gate, report
 
 __all__ = ["LINE", "PLANNING", "deploy", "open_job", "restart_from"]
 
-LINE: dict[str, Callable[[Job], Any]] = {
-    "trace": trace,
-    "profile": profile,
-    "score": score,
-    "plan": plan,
-    "fit": fit,
-    "prune": prune,
-    "recover": recover_accuracy,
-    "export": export,
-    "measure": measure,
-    "confirm": confirm,
-    "gate": gate,
-    "report": report,
-}
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of the line: what it makes, and the results of others that it reads."""
+
+    function: Callable[[Job], Result]
+    makes: type[Result]
+    reads: tuple[type[Result], ...] = ()
+
+
+STAGES = (
+    Stage(trace, Traced),
+    Stage(profile, Profiled, (Traced,)),
+    Stage(score, Scored, (Traced, Profiled)),
+    Stage(plan, Planned, (Traced, Profiled, Scored)),
+    Stage(fit, Fitted, (Traced, Profiled, Scored, Planned)),
+    Stage(prune, Pruned),
+    Stage(recover_accuracy, Recovery),
+    Stage(export, Exported, (Traced, Profiled, Fitted)),
+    Stage(measure, Measured, (Profiled, Exported)),
+    Stage(confirm, Confirmed, (Traced, Profiled, Fitted, Exported, Measured)),
+    Stage(gate, Judged, (Traced, Profiled, Fitted, Exported, Measured)),
+    Stage(report, Reported, (Traced, Profiled, Fitted, Recovery, Exported, Measured, Judged)),
+)
 """Every stage in order."""
+LINE = {stage.makes.stage: stage for stage in STAGES}
 PLANNING = ("trace", "profile", "score", "plan", "fit")
 """Stages that an estimated profile is good for."""
 
@@ -54,7 +81,7 @@ def deploy(job: Job, until: str = "report") -> None:
             _forget_from(job, name)
         if name not in PLANNING:
             job.require_measured()
-        job.run.stage(name, partial(stage, job))
+        run_stage(job.run, stage.makes, partial(stage.function, job))
         if name == until:
             break
 
@@ -62,6 +89,7 @@ def deploy(job: Job, until: str = "report") -> None:
 def restart_from(job: Job, stage: str) -> None:
     """Drop what a stage and all after it have made, also what an interrupted one has chosen."""
     _forget_from(job, stage)
+    job.anew.add(stage)
     if not job.run.finished("profile"):
         job.run.path(CHOSEN).unlink(missing_ok=True)
 

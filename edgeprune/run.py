@@ -24,8 +24,9 @@ from typing import Any
 from edgeprune.disk import describe_os_error
 from edgeprune.errors import RunError
 
-CHANGEABLE = ("allow_busy",)
-"""What of a request may be another one when a run is resumed: it changes no result, only whether to wait for one."""
+CHANGEABLE = ("allow_busy", "fresh")
+"""What of a request may be another one when a run is resumed: it changes no result, only whether to wait for one, or
+whether one of an earlier run will do."""
 REQUEST = "request.json"
 ANEW = "begin a new run"
 BEGINNING = "request"
@@ -121,6 +122,15 @@ class Run:
         except OSError as exc:
             raise RunError(describe_os_error(exc, path.parent)) from exc
         return path
+
+    def scope(self, name: str) -> Run:
+        """A folder within this run in which stages run on their own, such as "rounds/2"; under the same lock."""
+        return Run(self.directory / name, self.request)
+
+    @property
+    def products(self) -> tuple[str, ...]:
+        """Names of the files that the stage under way has made so far."""
+        return tuple(dict.fromkeys(self._made))
 
     def product(self, name: str) -> Path:
         """Where the stage under way writes a file that others rest on; its hash is recorded when the stage ends."""

@@ -15,7 +15,7 @@ import torch
 from device_models import CONV, make_model
 from export_nets import OddNet, normal, seeded, traced
 
-from edgeprune import cli
+from edgeprune.cli import root
 from edgeprune.device.agent.client import put_bytes
 from edgeprune.device.transports.local import LocalTransport
 from edgeprune.disk import describe_os_error, find_full
@@ -101,9 +101,9 @@ def test_an_error_that_names_nothing_is_told_with_the_disk_that_is_full(
         raise OSError(28, "No space left on device")
 
     monkeypatch.chdir(full)
-    monkeypatch.setattr(cli.cli, "main", fail)
+    monkeypatch.setattr(root.cli, "main", fail)
     with pytest.raises(SystemExit) as caught:
-        cli.main(["targets"])
+        root.main(["targets"])
     said = capsys.readouterr().err
     assert caught.value.code == 1
     assert said.startswith(f"edgeprune: {full}: No space left on device; make room there")

@@ -33,19 +33,24 @@ def report(directory: Path) -> None:
 
 def _judge_again(directory: Path, stages: Sequence[str], gates: Path | None = None) -> None:
     """Make the last stages of a run anew; nothing heavy is imported for it."""
-    from edgeprune.stages import verdict
     from edgeprune.stages.job import open_job
+    from edgeprune.stages.results import Confirmed, Judged, Measured, Reported, run_stage
+    from edgeprune.stages.verdict import gate as judge
+    from edgeprune.stages.verdict import report as write_report
 
     with open_job(directory, dict.fromkeys(REQUEST), say_timed, gates and gates.absolute()) as job:
         for name in STEPS:
             if name not in stages and job.run.finished(name):
                 job.run.check(name)
-        for name in ("measure", "confirm") if "gate" in stages else ("gate",):
-            job.run.result(name)
+        for kind in (Measured, Confirmed) if "gate" in stages else (Judged,):
+            job.read(kind)
         job.run.forget(*stages)
         for name in stages:
             say_timed(name)
-            job.run.stage(name, partial({"gate": verdict.gate, "report": verdict.report}[name], job))
+            if name == "gate":
+                run_stage(job.run, Judged, partial(judge, job))
+            else:
+                run_stage(job.run, Reported, partial(write_report, job))
         finish(job)
 
 

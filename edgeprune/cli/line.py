@@ -11,7 +11,15 @@ import click
 
 from edgeprune.cli.judging import finish
 from edgeprune.cli.measure import file_options, measure_file
-from edgeprune.cli.options import RUNNING, TARGET_HELP, Command, busy_option, governor_option, with_options
+from edgeprune.cli.options import (
+    RUNNING,
+    TARGET_HELP,
+    Command,
+    busy_option,
+    fresh_option,
+    governor_option,
+    with_options,
+)
 from edgeprune.cli.profile import calibrate_profile, show_profile
 from edgeprune.cli.progress import say_timed
 from edgeprune.core.stages import STEPS
@@ -40,6 +48,7 @@ def line_options(command: Command) -> Command:
         *RUNNING,
         governor_option,
         busy_option,
+        fresh_option,
         click.option("--gates", type=click.Path(exists=True, dir_okay=False), help="TOML file of [[gates]]."),
         click.option(
             "--run", "directory", type=click.Path(path_type=Path), help="Run directory: a new one, or one to resume."
@@ -207,21 +216,20 @@ def _is_unreachable(directory: Path | None, asked: Mapping[str, Any]) -> bool:
 
 
 def _show(job: Any, until: str) -> None:
-    from edgeprune.core.artifact import parse_artifact
     from edgeprune.core.summary import render_front, render_plan
     from edgeprune.core.text import render_columns
     from edgeprune.run import read_json
+    from edgeprune.stages.results import Exported, Fitted
 
     if until == "fit":
         click.echo(render_front(read_json(job.run.file("front.json"))) + "\n")
-        click.echo(render_plan(job.run.result("fit")["plan"]))
+        click.echo(render_plan(job.read(Fitted).plan.to_dict()))
         click.echo(f"picture: {job.run.directory / 'front.png'}")
     elif until in ("export", "measure"):
-        exported = job.run.result("export")
-        refused = dict.fromkeys(exported.get("refused", ()), "refused")
+        exported = job.read(Exported)
         rows = [
-            (row["path"], f"{row['bytes']:,}", row["sha256"][:16], refused.get(parse_artifact(row).name, ""))
-            for row in exported["artifacts"]
+            (file.path, f"{file.bytes:,}", file.sha256[:16], "refused" if file.name in exported.refused else "")
+            for file in exported.artifacts
         ]
         click.echo(render_columns([("file", "bytes", "sha256", ""), *rows]))
     click.echo(f"run: {job.run.directory}")

@@ -17,6 +17,7 @@ HOST_HELP = "Address of the board: user@host, adb:SERIAL, a name of devices.toml
 HOSTS_HELP = "Several boards at once: names, groups of devices.toml and addresses, with commas between."
 RUN = click.Path(path_type=Path, exists=True, file_okay=False)
 KEY_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+FRESH_HELP = "Measure and score anew, though an earlier run has done the same (`edgeprune cache list`)."
 GOVERNOR_HELP = "Set the frequency governor to performance meanwhile; it is set back, whatever happens."
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -50,6 +51,11 @@ def governor_option(command: Command) -> Command:
 def busy_option(command: Command) -> Command:
     """The option that lets a run go on though others are at work on the board."""
     return click.option("--allow-busy", is_flag=True, default=None, help=BUSY_HELP)(command)
+
+
+def fresh_option(command: Command) -> Command:
+    """The option that measures and scores although an earlier run has done the same."""
+    return click.option("--fresh", is_flag=True, default=None, help=FRESH_HELP)(command)
 
 
 def with_options(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from math import inf
 from pathlib import Path
@@ -36,6 +36,7 @@ from edgeprune.stages.chain import Checked, Nets, check_artifacts_, parity_row
 from edgeprune.stages.job import Job
 from edgeprune.stages.prices import price_net
 from edgeprune.stages.record import find_needed, read_originals
+from edgeprune.stages.results import Exported, Traced
 
 DEPLOYED = ("fp32", "fp16", "int8")
 """Precisions that are always made and measured; what the target asks for comes on top."""
@@ -111,7 +112,7 @@ def build_format(job: Job, program: GraphModule, files: Files, file_format: str)
 
 def _origin(job: Job, role: str) -> dict[str, str]:
     """What a file says of where it came from; of the plan only where it was pruned by the final one."""
-    found = {"recipe": job.recipe.name, "model_sha256": job.run.result("trace")["model_sha256"]}
+    found = {"recipe": job.recipe.name, "model_sha256": job.read(Traced).model_sha256}
     if job.recipe.labels:
         found["labels"] = json.dumps(job.recipe.labels)
     if job.recipe.preprocessing:
@@ -133,7 +134,7 @@ def _inputs_only(batches: Iterable[Any]) -> Iterator[Tensor]:
         yield batch[0] if isinstance(batch, (tuple, list)) else batch
 
 
-def export(job: Job) -> dict[str, Any]:
+def export(job: Job) -> Exported:
     """Every format in the precisions that are measured, each checked against the net it was made from.
 
     Where int8 is refused or not accurate enough, a file with some layers in float is tried; where the fastest file
@@ -176,12 +177,12 @@ def export(job: Job) -> dict[str, Any]:
         job.detail(f"{link.describe()}")
     for name, reason in checked.refused.items():
         job.detail(f"{name} is refused: {reason}")
-    return {
-        "artifacts": [one.to_dict() for one in (*originals, *made)],
-        "costs": {name: asdict(costs) for name, costs in _count(job, program, (*originals, *made)).items()},
-        "parity": [parity_row(link) for link in checked.links],
-        "refused": checked.refused,
-    }
+    return Exported(
+        artifacts=(*originals, *made),
+        costs=_count(job, program, (*originals, *made)),
+        parity=tuple(parity_row(link) for link in checked.links),
+        refused=checked.refused,
+    )
 
 
 def wants_mixed(precision: str, is_int8_right: bool) -> bool | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeprune.core.artifact import parse_artifact
 from edgeprune.core.text import suggest
 from edgeprune.errors import UsageError
 from edgeprune.exporting.artifacts import FOLDER
@@ -17,6 +16,7 @@ from edgeprune.graph.storage import load_model
 from edgeprune.stages.artifacts import evaluation_rows
 from edgeprune.stages.chain import BISECT_ROWS
 from edgeprune.stages.job import Job
+from edgeprune.stages.results import Exported, Profiled
 
 PROGRAMS = {"original": "original.pt2", "pruned": "recovered.pt2"}
 """Role to the net that its files were made from."""
@@ -72,6 +72,6 @@ def find_files(directory: Path) -> dict[Key, Path]:
 
 def _recorded_hashes(job: Job) -> dict[str, str]:
     """SHA-256 by artifact name, as far as the run has recorded them."""
-    rows = job.run.result("profile")["originals"] if job.run.finished("profile") else []
-    rows = job.run.result("export")["artifacts"] if job.run.finished("export") else rows
-    return {one.name: one.sha256 for one in map(parse_artifact, rows)}
+    artifacts = job.read(Profiled).originals if job.run.finished("profile") else ()
+    artifacts = job.read(Exported).artifacts if job.run.finished("export") else artifacts
+    return {artifact.name: artifact.sha256 for artifact in artifacts}

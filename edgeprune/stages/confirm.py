@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from edgeprune.core.measuring.measurement import Measurement, find_problems, pool_measurements
 from edgeprune.core.releasing.document import Figures
@@ -13,12 +12,13 @@ from edgeprune.run import write_json
 from edgeprune.stages.job import Job
 from edgeprune.stages.measure import model_file
 from edgeprune.stages.record import CONFIRMED, find_candidates, read_figures
+from edgeprune.stages.results import Confirmed
 
 SESSIONS = 3
 """So many sessions at most, while the interval of a figure holds its limit."""
 
 
-def confirm(job: Job) -> dict[str, Any]:
+def confirm(job: Job) -> Confirmed:
     """Measure the chosen file and the baseline once more, and on while their figures decide nothing.
 
     Raises:
@@ -39,7 +39,7 @@ def confirm(job: Job) -> dict[str, Any]:
     write_json(job.run.product(CONFIRMED), {name: one.measurement.to_dict() for name, one in again.items()})
     for name, one in again.items():
         job.detail(f"{name}: p50 {one.latency.p50_ms:.4g} ms, {first[name].latency.p50_ms:.4g} ms before")
-    return {"artifact": result.artifact.name, "sessions": sessions}
+    return Confirmed(artifact=result.artifact.name, sessions=sessions)
 
 
 def _pool(job: Job, before: Figures | None, measured: Measurement) -> Measurement:

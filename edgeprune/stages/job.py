@@ -8,14 +8,14 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.core.formats import FORMATS, RUNTIMES, find_runtime
 from edgeprune.core.latency.layers import PROBED, Layer, find_joins, gather_beside
-from edgeprune.core.measuring.measurement import DeviceFacts, parse_device_facts
+from edgeprune.core.measuring.measurement import DeviceFacts
 from edgeprune.core.metric import Metric, parse_metric
 from edgeprune.core.planning.candidates import WidthRule, candidate_widths, find_nearest_width, is_joint
 from edgeprune.core.planning.limits import Limits, read_limits
@@ -27,6 +27,7 @@ from edgeprune.core.text import suggest
 from edgeprune.errors import DeviceError, RecipeError, RunError, TargetError
 from edgeprune.run import Run, open_run, preview_run, read_json
 from edgeprune.shipped import load_gates, load_target
+from edgeprune.stages.results import Judged, Profiled, R, Traced, read_result
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule
@@ -52,6 +53,16 @@ class Job:
     say: Callable[[str], None]
     stack: ExitStack
     other_gates: Path | None = None
+    anew: set[str] = field(default_factory=set)
+    """Stages to be made anew, whatever earlier runs have made."""
+
+    def read(self, kind: type[R]) -> R:
+        """What a finished stage of this run has left.
+
+        Raises:
+            RunError: it has not finished, or its result was changed.
+        """
+        return read_result(self.run, kind)
 
     def detail(self, text: str) -> None:
         """Say something that belongs to the stage under way."""
@@ -97,14 +108,14 @@ class Job:
         """What the run was judged by last; before it was, what it is to be judged by."""
         if not self.run.finished("gate"):
             return self.asked_gates
-        judged = self.run.result("gate")
-        return settle_gates([Gate(**row) for row in judged["judged_by"]], self.metric, judged["source"])
+        judged = self.read(Judged)
+        return settle_gates([Gate(**row) for row in judged.judged_by], self.metric, judged.source)
 
     @property
     def metric(self) -> Metric:
         """What the recipe judges a net by; without its function where the run has recorded it."""
         if self.run.finished("trace"):
-            return parse_metric(self.run.result("trace")["metric"])
+            return parse_metric(self.read(Traced).metric)
         return self.recipe.metric
 
     @property
@@ -184,12 +195,11 @@ class Job:
         board.check_power(self.target)
         check_runtime(self.target, board.facts.runtimes)
         if self.run.finished("profile"):
-            begun = self.run.result("profile")["device"]
-            if begun["fingerprint"] != board.facts.fingerprint:
+            begun = self.facts
+            if begun.fingerprint != board.facts.fingerprint:
                 raise DeviceError(
-                    f"{self.run.directory}: was profiled on {begun['host']} ({begun['cpu']}, fingerprint "
-                    f"{begun['fingerprint']}), but {board.facts.host} has {board.facts.fingerprint}; "
-                    "name another --run"
+                    f"{self.run.directory}: was profiled on {begun.host} ({begun.cpu}, fingerprint "
+                    f"{begun.fingerprint}), but {board.facts.host} has {board.facts.fingerprint}; name another --run"
                 )
         return board
 
@@ -221,9 +231,8 @@ class Job:
     @property
     def facts(self) -> DeviceFacts:
         """What the board said of itself when it was profiled; asked now where that is still to come."""
-        if self.run.finished("profile"):
-            return parse_device_facts(self.run.result("profile")["device"])
-        return self.board.facts
+        profiled = self.read(Profiled).device if self.run.finished("profile") else None
+        return profiled or self.board.facts
 
     @cached_property
     def original(self) -> GraphModule:
@@ -273,7 +282,7 @@ class Job:
         """
         from edgeprune.graph.costs import count_other_parameters
 
-        overhead = self.run.result("profile").get("overhead_bytes", 0)
+        overhead = self.read(Profiled).overhead_bytes
         others = count_other_parameters(self.original, self.analysis)
         limits = read_limits(self.target.budget, self.planned.fitted_precision, overhead, others)
         fixed = {group: rule.fixed for group, rule in self.width_rules.items() if rule.fixed is not None}

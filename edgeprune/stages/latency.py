@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from torch.fx import GraphModule
 from edgeprune.core.artifact import Artifact
 from edgeprune.core.formats import RUNTIMES, find_runtime
 from edgeprune.core.latency.confidence import safe_budget_ms, spread_of_interval
-from edgeprune.core.latency.correction import Correction, MeasuredNet, fit_correction
+from edgeprune.core.latency.correction import Correction, fit_correction
 from edgeprune.core.latency.table import (
     ESTIMATED,
     FOREIGN,
@@ -27,8 +29,8 @@ from edgeprune.core.latency.table import (
 )
 from edgeprune.core.planning.candidates import draw_variants, probe_shapes
 from edgeprune.core.planning.limits import count_costs, stated_bytes
-from edgeprune.core.planning.loop import AIM, Goal, choose_fitting, describe_tries, fit_to_budget, say_next
-from edgeprune.core.planning.plan import NOTHING_CUT, GroupPlan, PruningPlan, explain_width, find_gone, parse_plan
+from edgeprune.core.planning.loop import AIM, Goal, Tried, choose_fitting, fit_to_budget, say_next
+from edgeprune.core.planning.plan import NOTHING_CUT, GroupPlan, PruningPlan, explain_width, find_gone
 from edgeprune.core.planning.planner import Choice, Problem, choose_widths, find_fastest, predict_ms, trace_front
 from edgeprune.core.planning.reach import Reach, check_reach
 from edgeprune.core.releasing.shipping import choose_planned
@@ -39,12 +41,14 @@ from edgeprune.graph.costs import list_shapes
 from edgeprune.graph.surgery import apply_plan
 from edgeprune.pruning.importance import keep_best_by_group
 from edgeprune.report.pictures import draw_front, render_png
-from edgeprune.run import write_atomic, write_json
+from edgeprune.run import hash_file, write_atomic, write_json
 from edgeprune.shipped import list_profiles, load_profiles
 from edgeprune.stages.artifacts import Files, build, build_format, build_variant
 from edgeprune.stages.job import CHOSEN, Job
+from edgeprune.stages.memory import remember
 from edgeprune.stages.power import learn_power
 from edgeprune.stages.record import read_originals
+from edgeprune.stages.results import Fitted, Planned, Profiled, Scored, Traced, Try, Variant
 from edgeprune.stages.table import find_table
 from edgeprune.stages.timing import NetTimes, time_nets
 
@@ -55,10 +59,45 @@ FRONT = 10
 NOT_MEASURED = "estimated: no board was measured; this plan serves to look ahead and never passes a gate"
 
 
-def profile(job: Job) -> dict[str, Any]:
+def profile(job: Job) -> Profiled:
     """What layers cost on the device, and how their sum relates to whole nets there."""
     if job.estimated:
         return _estimate(job)
+    profiled, is_recalled = remember(job, Profiled, _profile_reads(job), lambda: _measure_profile(job), _is_quiet(job))
+    if not is_recalled:
+        return profiled
+    job.detail(
+        f"unpruned fp32 {profiled.baseline_ms:.4g} ms, measured with all else {profiled.measured_at} by an earlier run "
+        "on this device; --fresh measures anew"
+    )
+    return replace(profiled, device=job.board.facts, recalled=True)
+
+
+def _profile_reads(job: Job) -> dict[str, Any]:
+    """All that a profile hangs on."""
+    target, request, recipe = job.target, job.run.request, job.recipe
+    aside = ("name", "description", "budget", "gates", "hardware", "file", "python")
+    return {
+        "edgeprune": version("edgeprune"),
+        "device": job.board.facts.fingerprint,
+        "target": {name: value for name, value in asdict(target).items() if name not in aside},
+        "has_energy": target.budget.energy_mj is not None,
+        "model": job.read(Traced).model_sha256,
+        "widths": job.widths,
+        "formats": job.formats,
+        "metadata": [recipe.name, recipe.labels, recipe.preprocessing],
+        "minutes": request.get("minutes"),
+        "table": hash_file(Path(request["table"])) if request.get("table") else None,
+        "set_governor": bool(request.get("set_governor")),
+    }
+
+
+def _is_quiet(job: Job) -> Callable[[Profiled], bool]:
+    """What tells whether a profile was measured on a board of its own, so that other runs may rest on it."""
+    return lambda profiled: not profiled.problems and not job.allows_busy
+
+
+def _measure_profile(job: Job) -> Profiled:
     _choose_plan(job)
     originals = build(job, job.original, Files(job.run.directory, "original", job.formats, ("fp32",)))
     begun = time.monotonic()
@@ -88,20 +127,21 @@ def profile(job: Job) -> dict[str, Any]:
         f"with a mean error of {correction.error or 0:.1%} (leave one out); the same net twice: "
         f"{measured.twin_gap:.1%} apart"
     )
-    return {
-        "device": job.board.facts.to_dict(),
-        "baseline_ms": baseline_ms,
-        "twin_gap": measured.twin_gap,
-        "problems": list(measured.problems),
-        "correction": asdict(correction),
-        "baseline_predicted_ms": _predict_full(job, table, correction),
-        "power_w": learn_power(job, files, settled),
-        "seconds": {"layers": layers_s, "nets": nets_s},
-        "overhead_bytes": max(0, files["variant0"].stat().st_size - whole.weight_bytes)
+    return Profiled(
+        device=job.board.facts,
+        baseline_ms=baseline_ms,
+        twin_gap=measured.twin_gap,
+        problems=tuple(measured.problems),
+        correction=correction,
+        baseline_predicted_ms=_predict_full(job, table, correction),
+        power_w=learn_power(job, files, settled),
+        seconds={"layers": layers_s, "nets": nets_s},
+        overhead_bytes=max(0, files["variant0"].stat().st_size - whole.weight_bytes)
         + stated_bytes(job.analysis.layers, job.planned.fitted_precision),
-        "originals": [artifact.to_dict() for artifact in originals],
-        "variants": [{"widths": widths, **asdict(net)} for widths, net in zip(variants, nets, strict=True)],
-    }
+        originals=tuple(originals),
+        variants=tuple(Variant(widths=widths, net=net) for widths, net in zip(variants, nets, strict=True)),
+        measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
 
 
 def _choose_plan(job: Job) -> None:
@@ -154,7 +194,7 @@ def _build_open(job: Job, precisions: Sequence[str]) -> dict[str, tuple[Artifact
     return built
 
 
-def _estimate(job: Job) -> dict[str, Any]:
+def _estimate(job: Job) -> Profiled:
     """What layers cost by the estimated profile of the target's board; the unpruned net by that of fp32."""
     target = job.target
     board = load_profiles(target.name, list_profiles())
@@ -168,16 +208,13 @@ def _estimate(job: Job) -> dict[str, Any]:
         f"estimated, not measured: unpruned fp32 {baseline.latency_ms:.4g} ms (90 % interval {baseline.low_ms:.4g} "
         f"to {baseline.high_ms:.4g}), {board.description}"
     )
-    return {
-        "origin": ESTIMATED,
-        "device": None,
-        "baseline_ms": baseline.latency_ms,
-        "baseline_interval_ms": [baseline.low_ms, baseline.high_ms],
-        "correction": asdict(beside),
-        "baseline_predicted_ms": baseline.latency_ms,
-        "originals": [],
-        "variants": [],
-    }
+    return Profiled(
+        origin=ESTIMATED,
+        baseline_ms=baseline.latency_ms,
+        baseline_interval_ms=(baseline.low_ms, baseline.high_ms),
+        correction=beside,
+        baseline_predicted_ms=baseline.latency_ms,
+    )
 
 
 def draw_nets(job: Job, table: LatencyTable, count: int, seed: int) -> list[dict[str, int]]:
@@ -225,21 +262,17 @@ def read_table(job: Job) -> LatencyTable:
 
 def read_correction(job: Job) -> Correction:
     """How the table's layers add up to whole nets, as the profile has found."""
-    return Correction(**job.run.result("profile")["correction"])
+    return job.read(Profiled).correction
 
 
 def read_problem(job: Job) -> Problem:
     """What the planner works on, from the saved profile and scores."""
-    loss = {
-        group: {int(width): float(rise) for width, rise in costs.items()}
-        for group, costs in job.run.result("score")["loss"].items()
-    }
-    return Problem(job.layers, loss, read_table(job), read_correction(job), job.limits)
+    return Problem(job.layers, job.read(Scored).loss, read_table(job), read_correction(job), job.limits)
 
 
 def budget_ms(job: Job, baseline_ms: float) -> float:
     """The latency budget in ms, beside an unpruned fp32 net that takes `baseline_ms`."""
-    return job.target.budget.limit_ms(baseline_ms, job.run.result("profile").get("power_w"))
+    return job.target.budget.limit_ms(baseline_ms, job.read(Profiled).power_w)
 
 
 def check_budget(job: Job) -> None:
@@ -248,7 +281,7 @@ def check_budget(job: Job) -> None:
     Raises:
         InfeasibleBudget: says the best that can be reached, and what to do.
     """
-    baseline_ms = job.run.result("profile")["baseline_ms"]
+    baseline_ms = job.read(Profiled).baseline_ms
     free = {group: dict.fromkeys(widths, 0.0) for group, widths in job.widths.items()}
     problem = Problem(job.layers, free, read_table(job), read_correction(job), job.limits)
     whole = {group: widths[-1] for group, widths in problem.widths.items()}
@@ -264,16 +297,16 @@ def check_budget(job: Job) -> None:
     check_reach(reach)
 
 
-def plan(job: Job) -> dict[str, Any]:
+def plan(job: Job) -> Planned:
     """Choose the widths: the least predicted loss within the budget, proven."""
     problem = read_problem(job)
-    limit = budget_ms(job, job.run.result("profile")["baseline_ms"])
+    limit = budget_ms(job, job.read(Profiled).baseline_ms)
     choice = choose_widths(problem, first_aim(job) * limit)
     made = _make_plan(job, problem, choice, limit)
     write_atomic(job.run.product("plan.first.json"), made.to_json())
     _draw_front(job, problem, choice)
     job.detail(f"predicted {choice.latency_ms:.4g} ms for a budget of {limit:.4g} ms, gap {choice.gap:.2%}")
-    return made.to_dict()
+    return Planned(plan=made)
 
 
 def first_aim(job: Job) -> float:
@@ -282,14 +315,11 @@ def first_aim(job: Job) -> float:
     Raises:
         PlanError: a confidence was asked for, and too few nets were measured to know how far predictions lie off.
     """
-    confidence, profiled = job.target.budget.confidence, job.run.result("profile")
+    confidence, profiled = job.target.budget.confidence, job.read(Profiled)
     if confidence is None:
         return AIM
-    if job.estimated:
-        _, high_ms = profiled["baseline_interval_ms"]
-        spread = spread_of_interval(profiled["baseline_ms"], high_ms)
-    else:
-        spread = read_correction(job).spread
+    interval_ms = profiled.baseline_interval_ms
+    spread = spread_of_interval(profiled.baseline_ms, interval_ms[1]) if interval_ms else profiled.correction.spread
     return safe_budget_ms(1.0, spread, confidence)
 
 
@@ -305,15 +335,15 @@ def _draw_front(job: Job, problem: Problem, choice: Choice) -> None:
 
 
 def _make_plan(job: Job, problem: Problem, choice: Choice, limit: float) -> PruningPlan:
-    importance = job.run.result("score")["importance"]
+    scored = job.read(Scored)
     groups = {group.name: group for group in job.analysis.groups}
-    scores = {group: np.asarray(values) for group, values in job.run.result("score")["scores"].items()}
+    scores = {group: np.asarray(values) for group, values in scored.scores.items()}
     gone, entries = find_gone(job.analysis.layers, choice.widths), []
     is_cut = any(width < groups[group].size for group, width in choice.widths.items())
     for group, keep in keep_best_by_group(scores, choice.widths).items():
         kind, size, width = groups[group].kind, groups[group].size, choice.widths[group]
         saved = predict_ms(problem, {**choice.widths, group: size}) - choice.latency_ms
-        kept = "cut to its shortcut" if groups[group].is_branch else f"highest {importance} scores kept"
+        kept = "cut to its shortcut" if groups[group].is_branch else f"highest {scored.importance} scores kept"
         offered, is_fixed = job.widths[group], group in problem.limits.fixed
         saving = f"saves {saved:.3g} ms; {kept}" if is_cut else ""
         reason = explain_width(groups[group], width, offered, is_fixed, saving)
@@ -321,7 +351,7 @@ def _make_plan(job: Job, problem: Problem, choice: Choice, limit: float) -> Prun
         entries.append(GroupPlan(group, size, keep, problem.loss[group][width], reason, kind, gone.get(group, "")))
     return PruningPlan(
         tuple(entries),
-        job.run.result("trace")["model_sha256"],
+        job.read(Traced).model_sha256,
         choice.latency_ms,
         limit,
         choice.loss_increase,
@@ -340,19 +370,18 @@ def _foreign(table: LatencyTable | None) -> tuple[str, ...]:
     return () if made_for is None else (f"planned by a latency table made for {made_for}",)
 
 
-def fit(job: Job) -> dict[str, Any]:
+def fit(job: Job) -> Fitted:
     """Measure the cut net before any training; while it misses the budget, correct the predictions and plan again.
 
     Latency does not depend on the weights, so a net that misses its budget is found before it is trained.
     """
     if job.estimated:
-        made = parse_plan(job.run.result("plan"))
+        made = job.read(Planned).plan
         write_atomic(job.run.product("plan.json"), made.to_json())
-        return {"origin": ESTIMATED, "tries": [], "plan": made.to_dict()}
-    problem, profiled = read_problem(job), job.run.result("profile")
-    parts = [part.name for part in fields(MeasuredNet)]
-    nets = [MeasuredNet(**{name: row[name] for name in parts if name in row}) for row in profiled["variants"]]
-    limit, names = budget_ms(job, profiled["baseline_ms"]), (f"try{number}" for number in count())
+        return Fitted(plan=made, origin=ESTIMATED)
+    problem, profiled = read_problem(job), job.read(Profiled)
+    nets = [variant.net for variant in profiled.variants]
+    limit, names = budget_ms(job, profiled.baseline_ms), (f"try{number}" for number in count())
     tried = fit_to_budget(
         problem, nets, Goal(limit, first_aim(job)), lambda choice: _measure_try(job, choice, next(names))
     )
@@ -360,12 +389,16 @@ def fit(job: Job) -> dict[str, Any]:
     made = _make_plan(job, problem, best.choice, limit)
     chosen = replace(made, notes=(*made.notes, f"measured {best.share:.1%} of the budget before training"))
     write_atomic(job.run.product("plan.json"), chosen.to_json())
-    return {"tries": describe_tries(tried), "plan": chosen.to_dict()}
+    return Fitted(plan=chosen, tries=tuple(_describe_try(one) for one in tried))
+
+
+def _describe_try(tried: Tried) -> Try:
+    return Try(predicted_ms=tried.choice.latency_ms, measured_ms=tried.measured_ms, share_of_budget=tried.share)
 
 
 def _measure_try(job: Job, choice: Choice, name: str) -> float:
     """Latency in ms of a cut net, as it would have been when the net was profiled."""
-    limit = budget_ms(job, job.run.result("profile")["baseline_ms"])
+    limit = budget_ms(job, job.read(Profiled).baseline_ms)
     path = build_variant(job, name, cut_net(job, choice.widths))
     settled = measure_beside_original(job, read_originals(job), {name: path}).latency_ms
     share = settled[name] / budget_ms(job, settled["baseline"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -22,9 +21,10 @@ from edgeprune.stages.artifacts import PARITY_ROWS, REMOTE_ROWS, evaluation_rows
 from edgeprune.stages.chain import parity_row
 from edgeprune.stages.job import Job
 from edgeprune.stages.record import baseline_name, find_needed, is_open, read_artifacts, read_refused
+from edgeprune.stages.results import Measured
 
 
-def measure(job: Job) -> dict[str, Any]:
+def measure(job: Job) -> Measured:
     """Latency of every artifact, interleaved, energy of those that could ship, and quality, all on the device.
 
     Raises:
@@ -54,17 +54,17 @@ def measure(job: Job) -> dict[str, Any]:
             links[name] = _device_link(model, precisions[name], inputs[:PARITY_ROWS], outputs[:PARITY_ROWS], judge)
     broken = find_broken(links, find_needed(job))
     skipped = sorted(str(find_runtime(one)) for one in job.formats if job.runtime_of(one) is None)
-    return {
-        "quality": quality,
-        "samples": len(inputs),
-        "parity": [parity_row(link) for link in links.values()],
-        "broken": broken,
-        "notes": [
+    return Measured(
+        quality=quality,
+        samples=len(inputs),
+        parity=tuple(parity_row(link) for link in links.values()),
+        broken=tuple(broken),
+        notes=(
             *(f"{runtime} is not installed on the device: its artifacts were not measured" for runtime in skipped),
             *(f"cannot ship, as the device computes something else: {links[name].describe()}" for name in broken),
             *(f"{name}: {metric.name} is no finite number" for name, figure in quality.items() if figure is None),
-        ],
-    }
+        ),
+    )
 
 
 def find_broken(links: Mapping[str, Parity], needed: Sequence[str]) -> list[str]:

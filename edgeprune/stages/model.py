@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -24,19 +26,22 @@ from edgeprune.pruning.evidence import Batch, Evidence
 from edgeprune.pruning.fold import fold_weights
 from edgeprune.pruning.held_out import Choice, HeldOut, hold_out
 from edgeprune.pruning.importance import score_channels
-from edgeprune.pruning.lesson import prepare_lesson
+from edgeprune.pruning.lesson import STEPS, prepare_lesson
 from edgeprune.pruning.quantization_aware import train_quantization_aware
 from edgeprune.pruning.recalibrate import evaluate, recalibrate_if_better
 from edgeprune.pruning.reconstruct import reconstruct_
-from edgeprune.pruning.recover import Course, Recovered, recover
+from edgeprune.pruning.recover import Course, Recovered, recover, seed
 from edgeprune.pruning.sensitivity import label_batches, measure_sensitivity, tried_widths
 from edgeprune.recipes.check import check_recipe
+from edgeprune.recipes.fingerprint import hash_batches, hash_code
 from edgeprune.recipes.load import Recipe
 from edgeprune.recipes.models import describe_precision
 from edgeprune.recipes.user_code import describe_error
 from edgeprune.run import read_json
 from edgeprune.stages.job import Job, find_width_rules
 from edgeprune.stages.latency import check_budget
+from edgeprune.stages.memory import remember
+from edgeprune.stages.results import Pruned, Recovery, Scored, Traced, TrainingStep
 
 FAITHFUL, ROUNDINGS = 1e-3, 64
 """How far a graph may be from its module, relative to the outputs; in shorter floats, in units of the last place."""
@@ -51,7 +56,7 @@ ROUNDED = ("int8", "dynamic-int8", "int16x8", MIXED, AUTO)
 """Precisions that ship, or may, with int8 weights."""
 
 
-def trace(job: Job) -> dict[str, Any]:
+def trace(job: Job) -> Traced:
     """Build the model, check it, trace it, find its channel groups."""
     recipe = job.recipe
     looked = check_recipe(recipe)
@@ -77,14 +82,14 @@ def trace(job: Job) -> dict[str, Any]:
         f"{recipe.metric.name} {recipe.metric.describe(quality)} in torch; to prune: {len(prunable)} groups of channels"
         + f", {len(branches)} residual branch{'es' * (len(branches) > 1)}" * bool(branches)
     )
-    return {
-        "model_sha256": model_sha256(job.original),
-        "metric": recipe.metric.to_dict(),
-        "quality": quality,
-        "prunable": prunable,
-        "branches": branches,
-        "notes": [*notes, *looked, *analysis.notes],
-    }
+    return Traced(
+        model_sha256=model_sha256(job.original),
+        metric=recipe.metric.to_dict(),
+        quality=quality,
+        prunable=tuple(prunable),
+        branches=tuple(branches),
+        notes=(*notes, *looked, *analysis.notes),
+    )
 
 
 def trace_recipe(recipe: Recipe) -> tuple[GraphModule, tuple[str, ...]]:
@@ -183,13 +188,37 @@ def check_graph(
         )
 
 
-def score(job: Job) -> dict[str, Any]:
+def score(job: Job) -> Scored:
     """Rank the channels of each group, and measure how the loss rises as each group is narrowed.
 
     Raises:
         InfeasibleBudget: the profile tells that no widths meet the budget.
     """
     check_budget(job)
+    scored, is_recalled = remember(job, Scored, _score_reads(job), lambda: _measure_scores(job), lambda _: True)
+    if not is_recalled:
+        return scored
+    job.detail("an earlier run has scored this net on these data by this recipe; --fresh scores anew")
+    return replace(scored, recalled=True)
+
+
+def _score_reads(job: Job) -> dict[str, Any]:
+    """All that scores hang on; of the training data, the batches that cut nets are trained on."""
+    recipe = job.recipe
+    seed(0)
+    return {
+        "edgeprune": version("edgeprune"),
+        "torch": torch.__version__,
+        "model": job.read(Traced).model_sha256,
+        "widths": job.widths,
+        "importance": IMPORTANCE,
+        "code": hash_code(recipe),
+        "train_data": hash_batches(recipe.train_data(), STEPS),
+        "calibration_data": hash_batches(recipe.calibration_data()),
+    }
+
+
+def _measure_scores(job: Job) -> Scored:
     recipe = job.recipe
     batches = label_batches(job.original, recipe.calibration_data())
     evidence = Evidence(job.original, job.analysis, batches, recipe.loss)
@@ -199,12 +228,12 @@ def score(job: Job) -> dict[str, Any]:
     lesson = prepare_lesson(job.original, recipe, nets)
     job.detail(f"measuring the loss of {nets} cuts, each trained for {lesson.steps} steps")
     rises = measure_sensitivity(evidence, scores, job.widths, lesson.give_, job.detail)
-    return {
-        "importance": IMPORTANCE,
-        "steps": lesson.steps,
-        "scores": {group: [float(value) for value in values] for group, values in scores.items()},
-        "loss": {group: {str(width): rise for width, rise in costs.items()} for group, costs in rises.items()},
-    }
+    return Scored(
+        importance=IMPORTANCE,
+        steps=lesson.steps,
+        scores={group: tuple(float(value) for value in values) for group, values in scores.items()},
+        loss=rises,
+    )
 
 
 def read_plan(job: Job) -> PruningPlan:
@@ -213,7 +242,7 @@ def read_plan(job: Job) -> PruningPlan:
     return parse_plan(read_json(path), str(path))
 
 
-def prune(job: Job) -> dict[str, Any]:
+def prune(job: Job) -> Pruned:
     """Cut the channels that the plan drops, and prove that nothing else changed."""
     example = job.recipe.example_input()
     plan = read_plan(job)
@@ -224,10 +253,10 @@ def prune(job: Job) -> dict[str, Any]:
         f"{count_parameters(pruned):,} of {count_parameters(job.original):,} parameters stay, those of batch norm "
         f"counted; proven: it computes {proof} what the whole net does without these channels"
     )
-    return {"proof_relative_error": error}
+    return Pruned(proof_relative_error=error)
 
 
-def recover_accuracy(job: Job) -> dict[str, Any]:
+def recover_accuracy(job: Job) -> Recovery:
     """Re-fit what reads the cut channels, then fine-tune the net, taught by the original; the best state is kept."""
     recipe = job.recipe
     held_out, fitted = hold_out(recipe, job.original)
@@ -252,20 +281,20 @@ def recover_accuracy(job: Job) -> dict[str, Any]:
         )
     for note in notes:
         job.detail(note)
-    return {
-        "quality_before": before if math.isfinite(before) else None,
-        "quality": after if math.isfinite(after) else None,
-        "recalibrated": recalibrated,
-        "held_out": {"source": held_out.source, "inputs": held_out.inputs},
-        "steps": steps,
-        "notes": notes,
-        "model_sha256": model_sha256(program),
-    }
+    return Recovery(
+        quality_before=before if math.isfinite(before) else None,
+        quality=after if math.isfinite(after) else None,
+        recalibrated=recalibrated,
+        held_out={"source": held_out.source, "inputs": held_out.inputs},
+        steps=tuple(steps),
+        notes=tuple(notes),
+        model_sha256=model_sha256(program),
+    )
 
 
 def refit(
     job: Job, program: GraphModule, held_out: HeldOut, fitted: Sequence[Batch]
-) -> tuple[GraphModule, list[dict[str, Any]]]:
+) -> tuple[GraphModule, list[TrainingStep]]:
     """The net with the layers re-fitted that read what is cut, if it is better so; and what is to be said of it."""
     choice, trial = Choice(held_out), copy_program(program)
     choice.offer_(held_out.judge(program))
@@ -274,7 +303,7 @@ def refit(
     return kept, [describe_step("re-fitting", Recovered(kept, tuple(choice.standings), choice.kept))]
 
 
-def train_for_int8(job: Job, program: GraphModule, held_out: HeldOut) -> tuple[GraphModule, list[dict[str, Any]]]:
+def train_for_int8(job: Job, program: GraphModule, held_out: HeldOut) -> tuple[GraphModule, list[TrainingStep]]:
     """Train on with the rounding of int8, where the recipe asks for it and the target may ship it."""
     if job.recipe.finetune.quantization_aware_epochs == 0 or job.target.precision not in ROUNDED:
         return program, []
@@ -283,20 +312,19 @@ def train_for_int8(job: Job, program: GraphModule, held_out: HeldOut) -> tuple[G
     return done.program, [describe_step("quantization-aware training, rounded to int8", done)]
 
 
-def describe_step(name: str, done: Recovered) -> dict[str, Any]:
+def describe_step(name: str, done: Recovered) -> TrainingStep:
     """Which of a step's states was kept, as the run keeps it: 0 is the one before, then one for each epoch."""
-    rows = [one.to_dict() for one in done.standings]
-    return {"step": name, "kept": done.kept, "states": max(0, len(rows) - 1), "standings": rows}
+    rows = tuple(standing.to_dict() for standing in done.standings)
+    return TrainingStep(step=name, kept=done.kept, states=max(0, len(rows) - 1), standings=rows)
 
 
-def say_step(step: Mapping[str, Any], held_out: HeldOut) -> str:
+def say_step(step: TrainingStep, held_out: HeldOut) -> str:
     """For people: which state of a step ships, and how it does beside the one before."""
-    if not step["standings"]:
-        return f"{step['step']}: none, as the recipe asks for no epochs"
-    kept, last = step["kept"], step["states"]
+    if not step.standings:
+        return f"{step.step}: none, as the recipe asks for no epochs"
+    kept, last = step.kept, step.states
     which = "the net as it was before" if not kept else "its result" if last == 1 else f"epoch {kept} of {last}"
     figures = "; ".join(
-        f"{name} {held_out.say(step['standings'][number])}"
-        for name, number in {"before": 0, "then": kept or last}.items()
+        f"{name} {held_out.say(step.standings[number])}" for name, number in {"before": 0, "then": kept or last}.items()
     )
-    return f"{step['step']}: {which} is kept ({figures}, on {held_out.label})"
+    return f"{step.step}: {which} is kept ({figures}, on {held_out.label})"

@@ -12,6 +12,7 @@ from edgeprune.exporting.probing.probes import CONVERSIONS, PRECISIONS, write_pr
 from edgeprune.exporting.quantizing.prices import NetShapes, PairCosts, Prices
 from edgeprune.run import write_json
 from edgeprune.stages.job import Job
+from edgeprune.stages.results import Fitted
 from edgeprune.stages.timing import EMPTY, LEAST_MS, choose_references, shapes_alone, time_nets, time_probes
 
 PROBES = ProbeSettings(rounds=10, window_s=0.006, budget_s=240.0)
@@ -39,7 +40,9 @@ def price_net(job: Job, files: Mapping[str, Path], shapes: NetShapes) -> Prices 
     whole_ms = _measure_whole(job, files)
     layers = tuple((_layer_ms(times, one, "fp32"), _layer_ms(times, one, "int8")) for one in shapes.layers)
     joins = tuple(_price_join(times, one) for one in shapes.joins)
-    prices = Prices(layers, joins, whole_ms, job.run.result("fit")["plan"]["budget_ms"])
+    budget_ms = job.read(Fitted).plan.budget_ms
+    assert budget_ms is not None, "a plan of the line has a budget of latency"
+    prices = Prices(layers, joins, whole_ms, budget_ms)
     _save(job, shapes, prices)
     return prices
 

@@ -8,34 +8,33 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
-from edgeprune.core.artifact import Artifact, name_artifact, parse_artifact
+from edgeprune.core.artifact import Artifact, name_artifact
 from edgeprune.core.measuring.measurement import Measurement, parse_measurement
-from edgeprune.core.planning.limits import Costs
 from edgeprune.core.releasing.document import Figures
 from edgeprune.core.releasing.shipping import Candidates
 from edgeprune.core.target import AUTO
 from edgeprune.run import read_json
 from edgeprune.stages.job import Job
+from edgeprune.stages.results import Exported, Fitted, Measured, Profiled
 
 CONFIRMED = "confirmed.json"
 """What was measured of the file that ships, and of the unpruned one, in sessions of their own."""
 
 
-def read_originals(job: Job) -> list[Artifact]:
+def read_originals(job: Job) -> tuple[Artifact, ...]:
     """The unpruned net's files, as the profile made them."""
-    return [parse_artifact(row) for row in job.run.result("profile")["originals"]]
+    return job.read(Profiled).originals
 
 
-def read_artifacts(job: Job) -> list[Artifact]:
+def read_artifacts(job: Job) -> tuple[Artifact, ...]:
     """Every file of this run."""
-    return [parse_artifact(row) for row in job.run.result("export")["artifacts"]]
+    return job.read(Exported).artifacts
 
 
 def read_refused(job: Job) -> dict[str, str]:
     """Why files of this run may not ship, by their name: they do not compute what the net computes."""
-    return dict(job.run.result("export").get("refused", {}))
+    return job.read(Exported).refused
 
 
 def baseline_name(job: Job) -> str:
@@ -58,7 +57,7 @@ def is_open(job: Job, artifact: Artifact) -> bool:
 
 def find_candidates(job: Job, figures: Mapping[str, Figures]) -> Candidates:
     """Of all that was measured, the pruned net's files that compute what the net computes."""
-    broken = job.run.result("measure").get("broken", ())
+    broken = job.read(Measured).broken
     files = [one for one in figures.values() if one.artifact.role == "pruned" and one.artifact.name not in broken]
     choice = {one.artifact.name for one in files if is_open(job, one.artifact)}
     return Candidates(
@@ -86,29 +85,28 @@ def read_measurements(job: Job) -> dict[str, Measurement]:
 
 def read_figures(job: Job) -> dict[str, Figures]:
     """Everything measured, by artifact name."""
-    result, measured, metric = job.run.result("measure"), read_measurements(job), job.metric
-    costs = {name: Costs(**row) for name, row in job.run.result("export")["costs"].items()}
+    result, exported, measured, metric = job.read(Measured), job.read(Exported), read_measurements(job), job.metric
     fitted = name_artifact("pruned", job.planned.format, job.planned.fitted_precision)
     original = name_artifact("original", job.planned.format, "fp32")
     predicted = {
-        original: job.run.result("profile")["baseline_predicted_ms"],
-        fitted: job.run.result("fit")["plan"]["predicted_ms"],
+        original: job.read(Profiled).baseline_predicted_ms,
+        fitted: job.read(Fitted).plan.predicted_ms,
     }
     return {
         one.name: Figures(
             artifact=one,
             measurement=measured[one.name],
-            quality=_read_quality(result["quality"][one.name]),
-            samples=result["samples"],
-            costs=costs[one.name],
+            quality=_read_quality(result.quality[one.name]),
+            samples=result.samples,
+            costs=exported.costs[one.name],
             predicted_ms=predicted.get(one.name, one.predicted_ms),
             metric=metric,
         )
-        for one in read_artifacts(job)
+        for one in exported.artifacts
         if one.name in measured
     }
 
 
-def _read_quality(value: Any) -> float:
+def _read_quality(value: float | None) -> float:
     """A figure of quality as `measure` has saved it: null where the metric gave no finite number."""
     return math.nan if value is None else float(value)

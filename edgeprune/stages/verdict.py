@@ -19,11 +19,12 @@ from edgeprune.report.page import render_page
 from edgeprune.run import read_json, write_atomic, write_json
 from edgeprune.stages.job import Job
 from edgeprune.stages.record import find_candidates, read_artifacts, read_figures, read_refused
+from edgeprune.stages.results import Exported, Fitted, Judged, Measured, Profiled, Recovery, Reported, Traced
 
 ARTIFACT_FIELDS = ("path", "sha256", "format", "precision", "bytes", "role", "scheme")
 
 
-def gate(job: Job) -> dict[str, Any]:
+def gate(job: Job) -> Judged:
     """Judge the shipped artifact by the target's gates and its whole budget.
 
     Raises:
@@ -33,13 +34,13 @@ def gate(job: Job) -> dict[str, Any]:
     result = candidates.chosen
     _check_files(job, result, candidates.baseline)
     results = candidates.judge(result)
-    return {
-        "verdict": decide(results),
-        "gates": [one.to_dict() for one in results],
-        "artifact": result.artifact.name,
-        "judged_by": [one.to_dict() for one in candidates.gates],
-        "source": job.gates_source,
-    }
+    return Judged(
+        verdict=decide(results),
+        gates=tuple(results),
+        artifact=result.artifact.name,
+        judged_by=tuple(gate.to_dict() for gate in candidates.gates),
+        source=job.gates_source,
+    )
 
 
 def _check_files(job: Job, *figures: Figures) -> None:
@@ -47,7 +48,7 @@ def _check_files(job: Job, *figures: Figures) -> None:
         job.run.file(one.artifact.path)
 
 
-def report(job: Job) -> dict[str, Any]:
+def report(job: Job) -> Reported:
     """Write `report.json`, `report.html` and `gates.junit.xml`.
 
     Raises:
@@ -63,22 +64,22 @@ def report(job: Job) -> dict[str, Any]:
     write_json(job.run.product("report.json"), document)
     write_atomic(job.run.product("gates.junit.xml"), render_junit(document))
     write_atomic(job.run.product("report.html"), render_page(document, samples))
-    return {"verdict": document["verdict"]}
+    return Reported(verdict=document["verdict"])
 
 
 def build_report(job: Job, figures: Mapping[str, Figures], candidates: Candidates) -> dict[str, Any]:
     """The report document; its fields are described in docs/report.md."""
-    judged, profiled = job.run.result("gate"), job.run.result("profile")
+    judged, profiled, fitted = job.read(Judged), job.read(Profiled), job.read(Fitted)
     result, baseline = candidates.find_last(candidates.chosen)
     speedup = find_ratio(baseline.measurement, result.measurement, candidates.confidence)
-    fitted = job.run.result("fit")
+    traced, recovered, measured = job.read(Traced), job.read(Recovery), job.read(Measured)
     return {
         "version": REPORT_VERSION,
         "edgeprune": version("edgeprune"),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "verdict": judged["verdict"],
-        "gates": judged["gates"],
-        "judged_by": judged["source"],
+        "verdict": judged.verdict,
+        "gates": [result.to_dict() for result in judged.gates],
+        "judged_by": judged.source,
         "target": job.target.name,
         "recipe": job.recipe_name,
         "metric": job.metric.to_dict(),
@@ -86,31 +87,31 @@ def build_report(job: Job, figures: Mapping[str, Figures], candidates: Candidate
         "baseline": baseline.to_dict(),
         "result": result.to_dict(),
         "budget": {
-            "latency_ms": fitted["plan"]["budget_ms"],
+            "latency_ms": fitted.plan.budget_ms,
             **{f"asked_{name}": limit for name, limit in asdict(job.target.budget).items()},
         },
         "predicted": {
-            "latency_ms": fitted["plan"]["predicted_ms"],
+            "latency_ms": fitted.plan.predicted_ms,
             "origin": "measured layers, corrected by measured whole nets",
-            "correction": profiled["correction"],
-            "tries": fitted["tries"],
+            "correction": asdict(profiled.correction),
+            "tries": [asdict(one) for one in fitted.tries],
         },
         "speedup": speedup[0],
         "speedup_interval": list(speedup[1:]),
         "artifacts": _artifact_rows(job, figures, candidates),
-        "device": profiled["device"],
+        "device": job.facts.to_dict(),
         "conditions": describe_conditions(result.measurement),
         "plan": read_json(job.run.file("plan.json")),
-        "parity": job.run.result("export")["parity"] + job.run.result("measure")["parity"],
+        "parity": [*job.read(Exported).parity, *measured.parity],
         "torch_quality": {
-            "original": job.run.result("trace")["quality"],
-            "cut": job.run.result("recover")["quality_before"],
-            "recovered": job.run.result("recover")["quality"],
+            "original": traced.quality,
+            "cut": recovered.quality_before,
+            "recovered": recovered.quality,
         },
         "notes": [
-            *job.run.result("trace")["notes"],
-            *job.run.result("recover")["notes"],
-            *job.run.result("measure")["notes"],
+            *traced.notes,
+            *recovered.notes,
+            *measured.notes,
             *_choice_notes(job, candidates, candidates.chosen),
             *_busy_notes(job, candidates),
             *_problems(result, baseline),
@@ -124,7 +125,7 @@ def _describe_runtime(figures: Figures) -> str:
 
 def _choice_notes(job: Job, candidates: Candidates, result: Figures) -> list[str]:
     """How the file that ships was chosen, where there is something to say."""
-    notes = [note for note in job.run.result("fit")["plan"]["notes"] if note.startswith(NOTHING_CUT)]
+    notes = [note for note in job.read(Fitted).plan.notes if note.startswith(NOTHING_CUT)]
     notes += candidates.explain(result)
     notes += [
         f"refused: {reason}" for name, reason in read_refused(job).items() if f"-{result.artifact.format}-" in name
@@ -176,9 +177,11 @@ def _busy_notes(job: Job, candidates: Candidates) -> list[str]:
         for problem in first.measurement.problems
         if last.measurement.valid
     ]
+    if (profiled := job.read(Profiled)).recalled:
+        again.append(f"the latency profile is that of an earlier run on this device, measured {profiled.measured_at}")
     return again + [
         f"the plan rests on figures that were taken beside other work: {problem}"
-        for problem in job.run.result("profile").get("problems", ())
+        for problem in job.read(Profiled).problems
     ]
 
 

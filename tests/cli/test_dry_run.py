@@ -16,6 +16,7 @@ from edgeprune.core.stages import STEPS
 from edgeprune.deployment import REQUEST
 from edgeprune.pipeline import LINE
 from edgeprune.run import open_run
+from edgeprune.stages.results import Traced
 
 TINY = RECIPES / "tiny.py"
 Say = Callable[..., tuple[int, str, str]]
@@ -136,7 +137,7 @@ def test_a_resumed_run_says_what_is_done(say: Say) -> None:
     write_files(Path())
     request = json.loads(Path("begun/request.json").read_text())
     metric = {"name": "F1", "better": "higher", "unit": ""}
-    record_run(Path("begun"), request, {"trace": {"metric": metric}}, {})
+    record_run(Path("begun"), request, {"trace": Traced(metric=metric, quality=0.5)}, {})
     code, said, _ = say("deploy", "--run", "begun", "--dry-run")
     assert code == 0
     assert "(resumed)" in said

@@ -6,7 +6,6 @@ import json
 import shutil
 import threading
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,11 @@ from ssh_server import SshServer, why_not
 from edgeprune.cli.releases import fleet as fleet_command
 from edgeprune.cli.releases import release as release_command
 from edgeprune.core.artifact import Artifact
+from edgeprune.core.latency.correction import Correction
 from edgeprune.core.latency.layers import LayerShape
 from edgeprune.core.metric import TOP1
 from edgeprune.core.planning.limits import Costs
+from edgeprune.core.planning.plan import PruningPlan
 from edgeprune.core.target import Target
 from edgeprune.device import lease as leases
 from edgeprune.device.agent.measure import measure_models
@@ -35,6 +36,7 @@ from edgeprune.device.fleet import ask_boards
 from edgeprune.device.lease import reserve
 from edgeprune.device.transports.lookup import resolve_boards
 from edgeprune.errors import DeviceError, EdgepruneError, TargetError
+from edgeprune.stages.results import Exported, Fitted, Measured, Profiled, Traced
 
 NAMES = ("b1", "b2", "b3")
 GATES = """
@@ -200,17 +202,17 @@ def test_a_board_is_named_once(boards: dict[str, SshServer], tmp_path: Path) -> 
 def measured_run(folder: Path) -> Path:
     """A run directory as the line leaves it once it has measured, of a wide layer and a narrow one."""
     (folder / "artifacts").mkdir(parents=True)
-    models, rows = [], []
+    models, artifacts = [], []
     for role, width in (("original", 96), ("pruned", 8)):
         made = make_model(folder / "artifacts", "onnxruntime", LayerShape("linear", 24, width))
         artifact = Artifact(
             f"artifacts/{made.path.name}", role, "onnx", "fp32", made.path.stat().st_size, made.sha256, (), ()
         )
         models.append(ModelFile(artifact.name, made.path, made.sha256, "onnxruntime"))
-        rows.append(artifact.to_dict())
+        artifacts.append(artifact)
     with open_device(Target("local", "this machine"), "local") as device:
         measured = measure_models(device, models, 1, QUICK, lambda text: None)
-        facts = device.facts.to_dict()
+        facts = device.facts
     gates = folder / "gates.toml"
     gates.write_text(GATES)
     (folder / "recipe.py").write_text(RECIPE)
@@ -219,15 +221,16 @@ def measured_run(folder: Path) -> Path:
         "recipe": str(folder / "recipe.py"), "runtime": None, "precision": None, "threads": None,
         "gates": str(gates),
     }  # fmt: skip
-    costs = asdict(Costs(1, 4, 1, 4))
+    costs = Costs(1, 4, 1, 4)
     stages = {
-        "trace": {"metric": TOP1.to_dict()}, "profile": {"baseline_predicted_ms": 1.0, "device": facts},
-        "fit": {"plan": {"predicted_ms": 1.0}},
-        "export": {"artifacts": rows, "costs": {one.name: costs for one in models}},
-        "measure": {"quality": {one.name: 90.0 for one in models}, "samples": 10},
-    }  # fmt: skip
+        "trace": Traced(metric=TOP1.to_dict(), quality=90.0),
+        "profile": Profiled(baseline_ms=1.0, baseline_predicted_ms=1.0, device=facts, correction=Correction()),
+        "fit": Fitted(plan=PruningPlan((), predicted_ms=1.0)),
+        "export": Exported(artifacts=tuple(artifacts), costs={one.name: costs for one in models}),
+        "measure": Measured(quality={one.name: 90.0 for one in models}, samples=10),
+    }
     (folder / "measurements.json").write_text(json.dumps({name: one.to_dict() for name, one in measured.items()}))
-    made = {"measure": ["measurements.json"], "export": [row["path"] for row in rows]}
+    made = {"measure": ["measurements.json"], "export": [artifact.path for artifact in artifacts]}
     return record_run(folder, request, stages, made)
 
 

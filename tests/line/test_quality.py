@@ -17,6 +17,7 @@ from recorded import record_stage
 
 from edgeprune.core.releasing.document import REPORT_VERSION
 from edgeprune.run import look_at_run, open_run, read_json
+from edgeprune.stages.results import Reported
 
 pytestmark = pytest.mark.alone
 
@@ -274,7 +275,7 @@ def test_a_release_is_not_offered_of_a_run_whose_file_was_changed(run: Path, cal
     with open_run(run, {}) as opened:
         report = {**read_json(run / "report.json"), "verdict": "pass", "version": REPORT_VERSION}
         (run / "report.json").write_text(json.dumps(report))
-        record_stage(opened, "report", {"verdict": "pass"}, ["report.json"])
+        record_stage(opened, "report", Reported(verdict="pass"), ["report.json"])
     code, printed, _ = call("deploy", "--run", run)
     assert (code, "next: edgeprune release push" in printed) == (0, True)
     spoil(run / report["result"]["artifact"])

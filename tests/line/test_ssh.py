@@ -12,6 +12,7 @@ from recorded import record_stage
 from ssh_server import SshServer, why_not
 
 from edgeprune.run import open_run
+from edgeprune.stages.results import Reported
 
 RESERVED = {
     "token": "0" * 32, "owner": "ben@elsewhere", "reason": "soak test", "ttl_s": 3600, "client": {}, "boot": "x",
@@ -68,7 +69,7 @@ def release_as_if_passed(board: SshServer, folder: Path) -> None:
     report = json.loads((folder / "run" / "report.json").read_text())
     (folder / "run" / "report.json").write_text(json.dumps({**report, "verdict": "pass"}))
     with open_run(folder / "run", {}) as run:
-        record_stage(run, "report", {"verdict": "pass"}, ["report.json"])
+        record_stage(run, "report", Reported(verdict="pass"), ["report.json"])
     words = command("release", "push", "--run", folder / "run", "--activate")
     done = subprocess.run(
         words, capture_output=True, text=True, env=environment(folder / "cache", HOME=str(board.home)), check=False

@@ -153,9 +153,8 @@ def job_for(runtime: str, said: list[str]) -> Any:
         planned=Target("board", "a board", runtime),
         facts=SimpleNamespace(machine="x86_64", cpu_flags=()),
         recipe=recipe,
-        run=SimpleNamespace(
-            result=lambda stage: {"model_sha256": "0" * 64}, finished=lambda stage: False, directory=Path("elsewhere")
-        ),
+        read=lambda kind: SimpleNamespace(model_sha256="0" * 64),
+        run=SimpleNamespace(finished=lambda stage: False, directory=Path("elsewhere")),
         detail=said.append,
     )
 

@@ -28,6 +28,7 @@ from edgeprune.recipes.check import check_recipe
 from edgeprune.recipes.load import Finetune, Recipe
 from edgeprune.stages import model as stages_model
 from edgeprune.stages.model import check_graph, recover_accuracy, trace_recipe
+from edgeprune.stages.results import to_document
 
 
 class Net(nn.Module):
@@ -69,14 +70,14 @@ def test_recovery_says_which_state_of_each_step_it_keeps(learnt: GraphModule, tm
     said: list[str] = []
     recipe = tiny_recipe(Finetune(epochs=2, learning_rate=0.05))
     result = recover_accuracy(job_on(learnt, recipe, tmp_path, said))
-    assert result["held_out"] == {"source": "calibration_data()", "inputs": 16}
-    assert [step["step"] for step in result["steps"]] == ["re-fitting", "fine-tuning"]
-    assert [len(step["standings"]) for step in result["steps"]] == [2, 3]
-    assert result["notes"][1].startswith("fine-tuning: ")
-    assert "on 16 inputs of calibration_data()" in result["notes"][1]
-    assert [line for line in said if line in result["notes"]] == result["notes"]
-    assert evaluate(load_model(tmp_path / "recovered.pt2"), recipe.eval_data(), recipe.metric) == result["quality"]
-    json.dumps(result, allow_nan=False)
+    assert result.held_out == {"source": "calibration_data()", "inputs": 16}
+    assert [step.step for step in result.steps] == ["re-fitting", "fine-tuning"]
+    assert [len(step.standings) for step in result.steps] == [2, 3]
+    assert result.notes[1].startswith("fine-tuning: ")
+    assert "on 16 inputs of calibration_data()" in result.notes[1]
+    assert [line for line in said if line in result.notes] == list(result.notes)
+    assert evaluate(load_model(tmp_path / "recovered.pt2"), recipe.eval_data(), recipe.metric) == result.quality
+    json.dumps(to_document(result), allow_nan=False)
 
 
 def test_what_does_harm_is_not_kept(learnt: GraphModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,9 +93,9 @@ def test_what_does_harm_is_not_kept(learnt: GraphModule, tmp_path: Path, monkeyp
         loss=lambda outputs, _: 1000 * (outputs - 1).square().mean(),
     )
     result = recover_accuracy(job_on(learnt, recipe, tmp_path, []))
-    assert [step["kept"] for step in result["steps"]] == [0, 0]
-    assert result["quality"] == pytest.approx(result["quality_before"], abs=1)
-    assert "fine-tuning: the net as it was before is kept" in result["notes"][1]
+    assert [step.kept for step in result.steps] == [0, 0]
+    assert result.quality == pytest.approx(result.quality_before, abs=1)
+    assert "fine-tuning: the net as it was before is kept" in result.notes[1]
     untrained, kept = (load_model(tmp_path / name) for name in ("pruned.pt2", "recovered.pt2"))
     assert torch.equal(untrained.get_parameter("classifier.weight"), kept.get_parameter("classifier.weight"))
 
@@ -105,7 +106,7 @@ def test_a_net_that_got_worse_on_the_gates_data_is_said_to(
     figures = iter([98.4, 94.1])
     monkeypatch.setattr(stages_model, "evaluate", lambda *_: next(figures))
     result = recover_accuracy(job_on(learnt, tiny_recipe(Finetune(epochs=1)), tmp_path, []))
-    assert result["notes"][-1] == (
+    assert result.notes[-1] == (
         "on eval_data() top-1 accuracy is 98.40 % before fine-tuning and 94.10 % after it: give validation_data(), or "
         "change finetune"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ from edgeprune.core.latency.correction import Correction
 from edgeprune.core.measuring.measurement import Conditions, DeviceFacts, Measurement
 from edgeprune.core.metric import TOP1, Metric
 from edgeprune.core.planning.limits import Costs
+from edgeprune.core.planning.plan import PruningPlan
 from edgeprune.deployment import REQUEST
 from edgeprune.run import hash_file, read_json, write_json
+from edgeprune.stages.results import Confirmed, Exported, Fitted, Measured, Profiled, Recovery, Traced
 
 F1 = Metric("F1", better="higher")
 RUNTIMES = {"onnx": "onnxruntime", "tflite": "litert"}
@@ -76,28 +78,18 @@ def judge(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Judge:
         artifacts = [one.artifact(folder) for one in files]
         by_name = {one.name: one for one in files}
         measured = {one.name: by_name[one.name].measurement(one) for one in artifacts}
-        costs = {one.name: asdict(Costs(one.parameters, 1, 1, 1)) for one in files}
-        plan = {
-            "groups": [],
-            "predicted_ms": 0.4,
-            "budget_ms": 0.5,
-            "loss_increase": 0.0,
-            "gap": 0.0,
-            "notes": list(notes),
-        }
+        costs = {one.name: Costs(one.parameters, 1, 1, 1) for one in files}
+        plan = PruningPlan((), predicted_ms=0.4, budget_ms=0.5, notes=tuple(notes))
         stages = {
-            "trace": {"metric": metric.to_dict(), "quality": 0.8, "notes": []},
-            "profile": {"baseline_predicted_ms": 1.0, "device": FACTS.to_dict(), "correction": asdict(Correction())},
-            "fit": {"plan": plan, "tries": []},
-            "recover": {"quality_before": 0.5, "quality": 0.795, "notes": []},
-            "export": {"artifacts": [one.to_dict() for one in artifacts], "costs": costs, "parity": [], "refused": {}},
-            "measure": {
-                "quality": {one.name: one.quality for one in files}, "samples": 10, "parity": [], "broken": [],
-                "notes": [],
-            },
-            "confirm": {"artifact": "", "sessions": 1},
-        }  # fmt: skip
-        write_json(folder / "plan.json", plan)
+            "trace": Traced(metric=metric.to_dict(), quality=0.8),
+            "profile": Profiled(baseline_ms=1.0, baseline_predicted_ms=1.0, device=FACTS, correction=Correction()),
+            "fit": Fitted(plan=plan),
+            "recover": Recovery(quality_before=0.5, quality=0.795),
+            "export": Exported(artifacts=tuple(artifacts), costs=costs),
+            "measure": Measured(quality={one.name: one.quality for one in files}, samples=10),
+            "confirm": Confirmed(artifact="", sessions=1),
+        }
+        write_json(folder / "plan.json", plan.to_dict())
         write_json(folder / "measurements.json", {name: one.to_dict() for name, one in measured.items()})
         confirmed = {one.name: one.measurement(one.artifact(folder)).to_dict() for one in again}
         write_json(folder / "confirmed.json", confirmed)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.run import Run, open_run
+from edgeprune.stages.results import Result, to_document
 
 
 def record_run(
@@ -21,12 +22,12 @@ def record_run(
 
 
 def record_stage(run: Run, name: str, result: Any, made: Sequence[str] = ()) -> None:
-    """Let a stage have finished, anew where it has before."""
+    """Let a stage have finished, anew where it has before; `result` is a Result, or a document."""
 
     def compute() -> Any:
         for path in made:
             run.product(path)
-        return result
+        return to_document(result) if isinstance(result, Result) else result
 
     content = {path: (run.directory / path).read_bytes() for path in made}
     run.forget(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from edgeprune.core.latency.correction import MeasuredNet, fit_correction
@@ -101,11 +101,3 @@ def _correct(problem: Problem, nets: Sequence[MeasuredNet], tried: Sequence[Trie
         return problem
     found = [describe_net(problem.table, problem.layers, one.choice.widths, one.measured_ms) for one in tried]
     return replace(problem, correction=fit_correction([*nets, *found * WEIGHT]))
-
-
-def describe_tries(tried: Sequence[Tried]) -> list[Mapping[str, float]]:
-    """JSON-ready."""
-    return [
-        {"predicted_ms": one.choice.latency_ms, "measured_ms": one.measured_ms, "share_of_budget": one.share}
-        for one in tried
-    ]

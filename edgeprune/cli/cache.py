@@ -1,0 +1,37 @@
+"""The commands that look after what runs have left for one another."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.group()
+def cache() -> None:
+    """Profiles and scores that runs keep for one another, found again by the hash of all that they hang on."""
+
+
+@cache.command("list")
+def list_cache() -> None:
+    """List what is kept, its size and when it was made (UTC)."""
+    from edgeprune.core.text import render_columns
+    from edgeprune.shipped import cache_dir
+    from edgeprune.stages.memory import list_entries
+
+    rows = [
+        (str(entry.path.relative_to(cache_dir())), f"{entry.bytes:,}", entry.made_at, entry.description)
+        for entry in list_entries()
+    ]
+    click.echo(f"{cache_dir()}: {len(rows) or 'nothing'} kept")
+    if rows:
+        click.echo(render_columns([("entry", "bytes", "made", "of"), *rows]))
+
+
+@cache.command("clear")
+def clear() -> None:
+    """Remove all that is kept: each next run measures and scores anew."""
+    from edgeprune.stages.memory import clear_cache
+
+    click.echo(f"{clear_cache():,} bytes removed")
+
+
+COMMANDS = (cache,)
