@@ -131,22 +131,22 @@ RUNTIMES = {
 
 def list_precisions() -> tuple[str, ...]:
     """Precisions that any format has."""
-    return _once(one.precisions for one in FORMATS.values())
+    return _once(file_format.precisions for file_format in FORMATS.values())
 
 
 def list_io_types() -> tuple[str, ...]:
     """What static int8 files of any format may take and give."""
-    return _once(one.io_types for one in FORMATS.values())
+    return _once(file_format.io_types for file_format in FORMATS.values())
 
 
 def list_int8_schemes() -> tuple[str, ...]:
     """Ways to hold static int8 in any format."""
-    return _once(one.int8_schemes for one in FORMATS.values())
+    return _once(file_format.int8_schemes for file_format in FORMATS.values())
 
 
 def list_providers() -> tuple[str, ...]:
     """Execution providers of any runtime."""
-    return _once(one.providers for one in RUNTIMES.values())
+    return _once(runtime.providers for runtime in RUNTIMES.values())
 
 
 def list_packages() -> dict[str, Package]:
