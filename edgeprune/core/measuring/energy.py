@@ -233,15 +233,15 @@ def _doubt(readings: Readings, busy: Window, rests: tuple[Window, Window]) -> st
     lost = f" ({readings.lost})" if readings.lost else ""
     for where, windows in (("while the model ran", (busy,)), ("at rest", rests)):
         for window in windows:
-            if taken := describe_taken("others took", window.others_cores, window.cores):
-                return f"{NOT_MEASURABLE}: {taken} {where}"
-        found = sum(count_samples(readings, window) for window in windows)
+            if disturbance := describe_taken("others took", window.others_cores, window.cores):
+                return f"{NOT_MEASURABLE}: {disturbance} {where}"
+        samples = sum(count_samples(readings, window) for window in windows)
         seconds = sum(window.seconds for window in windows)
-        if found < LEAST_SAMPLES:
-            needed = math.ceil(1.5 * LEAST_SAMPLES * busy.seconds / max(found, 1))
+        if samples < LEAST_SAMPLES:
+            needed = math.ceil(1.5 * LEAST_SAMPLES * busy.seconds / max(samples, 1))
             remedy = lost or f"; [protocol] min_duration_s = {needed} may do"
             return (
-                f"{NOT_MEASURABLE}: {found} new readings of {readings.meter.name} in {seconds:.3g} s {where}, "
+                f"{NOT_MEASURABLE}: {samples} new readings of {readings.meter.name} in {seconds:.3g} s {where}, "
                 f"at least {LEAST_SAMPLES} are needed{remedy}"
             )
     for window in (busy, *rests):
