@@ -111,8 +111,8 @@ def _timed_figures(figures: Figures, confidence: float) -> dict[str, Figure]:
 
 def _cost_figures(figures: Figures) -> dict[str, Figure]:
     """Those that were counted on the file and on the net that it holds: no run can spoil them."""
-    counted = {name: getattr(figures.costs, name) for name in ("parameters", "macs", "activation_bytes")}
-    return {name: Figure(value) for name, value in {**counted, "file_bytes": figures.artifact.bytes}.items()}
+    counts = {name: getattr(figures.costs, name) for name in ("parameters", "macs", "activation_bytes")}
+    return {name: Figure(value) for name, value in {**counts, "file_bytes": figures.artifact.bytes}.items()}
 
 
 def quality_figures(metric: Metric, value: float | None, original: float | None = None) -> dict[str, Figure]:
