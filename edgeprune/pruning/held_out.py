@@ -65,8 +65,8 @@ class HeldOut:
                 losses += float(self.loss(outputs[-1], targets)) * len(inputs)
         if self.metric is None:
             return Standing(None, losses / self.inputs)
-        wanted = np.concatenate([targets.numpy() for _, targets in self.batches])
-        quality = float(self.metric(torch.cat(outputs).float().numpy(), wanted))
+        expected = np.concatenate([targets.numpy() for _, targets in self.batches])
+        quality = float(self.metric(torch.cat(outputs).float().numpy(), expected))
         return Standing(quality, losses / self.inputs)
 
     @property
@@ -97,10 +97,10 @@ class Choice:
         answers, within its standard error; of another metric, the same.
         """
         self.standings.append(standing)
-        best = max((self._rank(one.quality) for one in self.standings), default=-math.inf)
-        kept = self.standings[self.kept]
+        best = max((self._rank(state.quality) for state in self.standings), default=-math.inf)
+        current = self.standings[self.kept]
         if self._is_as_good(standing, best) and not (
-            self._is_as_good(kept, best) and _finite(kept.loss) < _finite(standing.loss)
+            self._is_as_good(current, best) and _finite(current.loss) < _finite(standing.loss)
         ):
             self.kept = len(self.standings) - 1
         return self.kept == len(self.standings) - 1
@@ -162,9 +162,9 @@ def _pick(batches: Sequence[Batch], is_held: bool) -> tuple[Batch, ...]:
 
 def _take(batches: Sequence[Batch], most: int) -> tuple[Batch, ...]:
     """The first inputs, at most so many."""
-    taken, left = list[Batch](), most
+    head, room = list[Batch](), most
     for inputs, targets in batches:
-        if left > 0:
-            taken.append((inputs[:left], targets[:left]))
-        left -= len(inputs)
-    return tuple(taken)
+        if room > 0:
+            head.append((inputs[:room], targets[:room]))
+        room -= len(inputs)
+    return tuple(head)

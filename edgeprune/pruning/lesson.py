@@ -98,11 +98,11 @@ def prepare_lesson(program: GraphModule, recipe: Recipe, nets: int) -> Lesson:
 
 def _exercises(program: GraphModule, recipe: Recipe, mode: Mode) -> Iterator[Exercise]:
     """Training batches, from the start again where the data end, as many as there are steps or fit in memory."""
-    held = 0
+    used_bytes = 0
     passes = chain.from_iterable(read_pairs(recipe.train_data()) for _ in range(STEPS))
     for inputs, targets in islice(passes, STEPS):
-        held += inputs.nbytes
-        if held > MAX_BYTES and held > inputs.nbytes:
+        used_bytes += inputs.nbytes
+        if used_bytes > MAX_BYTES and used_bytes > inputs.nbytes:
             return
         with torch.no_grad():
             yield inputs, targets, mode.run(program, inputs) if recipe.finetune.distillation else None

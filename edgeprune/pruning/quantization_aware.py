@@ -94,7 +94,7 @@ def round_weights(weights: Tensor, axis: int, bits: int) -> Tensor:
     """Weights on a grid of integers, symmetric, with a scale for each index of `axis`."""
     high = 2 ** (bits - 1) - 1
     with torch.no_grad():
-        others = [one for one in range(weights.ndim) if one != axis]
+        others = [dim for dim in range(weights.ndim) if dim != axis]
         scales = (weights.abs().amax(others) / high).clamp(min=torch.finfo(torch.float32).tiny)
         zeros = torch.zeros_like(scales, dtype=torch.int32)
     return torch.fake_quantize_per_channel_affine(weights, scales, zeros, axis, -high, high)
@@ -102,7 +102,7 @@ def round_weights(weights: Tensor, axis: int, bits: int) -> Tensor:
 
 def _round_weights_(twin: GraphModule, node: Node, axis: int, bits: int) -> None:
     tensors = named_tensors(twin)
-    for stored in [one for one in node.all_input_nodes if one.op == "get_attr"]:
+    for stored in [operand for operand in node.all_input_nodes if operand.op == "get_attr"]:
         if tensors[str(stored.target)].ndim > 1:
             with twin.graph.inserting_before(node):
                 node.replace_input_with(stored, twin.graph.call_function(round_weights, (stored, axis, bits)))
@@ -113,7 +113,7 @@ def _round_operands_(twin: GraphModule, node: Node) -> None:
     for operand in node.all_input_nodes:
         if operand.op == "get_attr" or operand.target in (round_activations, round_weights) or not _is_float(operand):
             continue
-        rounded = next((one for one in operand.users if one.target is round_activations), None)
+        rounded = next((reader for reader in operand.users if reader.target is round_activations), None)
         if rounded is None:
             with twin.graph.inserting_after(operand):
                 rounded = twin.graph.call_function(round_activations, (operand,))
