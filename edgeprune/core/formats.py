@@ -42,7 +42,7 @@ class Package:
 
     `min_glibc` is by the manylinux tag of its wheels on PyPI. `installed_mib` is what its unpacked wheels take with
     what they need and what Python compiles of them. `pythons` are the oldest and the newest that it has wheels for;
-    `needs_64_bits`: they are for such machines only. `beside` has to be installed with it.
+    `needs_64_bits`: they are for such machines only. `companions` have to be installed with it.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Package:
     installed_mib: int
     pythons: tuple[tuple[int, int], tuple[int, int]] = ((3, 8), (3, 99))
     needs_64_bits: bool = True
-    beside: tuple[str, ...] = ()
+    companions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ RUNTIMES = {
                     70,
                     ((3, 8), (3, 11)),
                     needs_64_bits=False,
-                    beside=("numpy<2",),
+                    companions=("numpy<2",),
                 ),
             ),
         ),

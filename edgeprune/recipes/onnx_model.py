@@ -124,7 +124,7 @@ def _runner(network: Any) -> Runner:
     import onnxruntime as ort
     from onnx import ValueInfoProto
 
-    def run(feeds: dict[str, Array], names: Sequence[str] | None) -> list[Array]:
+    def run(inputs: dict[str, Array], names: Sequence[str] | None) -> list[Array]:
         widened = type(network)()
         widened.CopyFrom(network)
         widened.graph.output.extend(ValueInfoProto(name=name) for name in names or ())
@@ -133,9 +133,9 @@ def _runner(network: Any) -> Runner:
         options.intra_op_num_threads, options.log_severity_level = 1, 4
         try:
             session = ort.InferenceSession(widened.SerializeToString(), options, providers=["CPUExecutionProvider"])
-            return [np.asarray(value) for value in session.run(names, feeds)]
+            return [np.asarray(value) for value in session.run(names, inputs)]
         except Exception as exc:
-            shape = list(next(iter(feeds.values())).shape)
+            shape = list(next(iter(inputs.values())).shape)
             raise RecipeError(f"ONNX Runtime cannot run it at {shape}: {_first_line(exc)}") from exc
 
     return run

@@ -278,10 +278,10 @@ def measure_miss(profile: EstimatedProfile, row: Measured) -> float:
 def _judge(profile: EstimatedProfile, row: Measured) -> tuple[float, float]:
     """The relative error of a row, and how far it lies out, as a share of half the interval of the whole net."""
     at = _at(profile, row)
-    whole, less_ms = at.predict_net(row.layers), at.predict_net(row.less).latency_ms if row.less else 0.0
-    error = abs((whole.latency_ms - less_ms) / row.latency_ms - 1)
-    distance = abs(log((row.latency_ms + less_ms) / whole.latency_ms))
-    return error, distance / log(whole.high_ms / whole.latency_ms)
+    net, less_ms = at.predict_net(row.layers), at.predict_net(row.less).latency_ms if row.less else 0.0
+    error = abs((net.latency_ms - less_ms) / row.latency_ms - 1)
+    distance = abs(log((row.latency_ms + less_ms) / net.latency_ms))
+    return error, distance / log(net.high_ms / net.latency_ms)
 
 
 def find_stretch(misses: Sequence[float]) -> float:

@@ -219,8 +219,8 @@ def describe_window(
     )
     spans = tuple((width - 1) * step + 1 for width, step in zip(window.kernel, plain.steps, strict=True))
     if op == TRANSPOSED:
-        whole = zip(plain.output_size, output, strict=True)
-        padding = tuple(max(0, full - out + 1) // 2 for full, out in whole)
+        lengths = zip(plain.output_size, output, strict=True)
+        padding = tuple(max(0, full - out + 1) // 2 for full, out in lengths)
     else:
         axes = zip(size, output, window.stride, spans, strict=True)
         padding = tuple(max(0, (out - 1) * stride + span - read + 1) // 2 for read, out, stride, span in axes)

@@ -303,8 +303,8 @@ def parse_windows(rows: Sequence[Mapping[str, Any]]) -> tuple[Window, ...]:
     except (KeyError, TypeError) as exc:
         raise ValueError(f"not an energy window: {describe_misfit(exc)}") from exc
     rests = all(bool(window.name) == bool(at % 2) for at, window in enumerate(windows))
-    whole = all(0 < window.seconds < math.inf and (window.count > 0 or not window.name) for window in windows)
-    if len(windows) % 2 == 0 or not rests or not whole:
+    complete = all(0 < window.seconds < math.inf and (window.count > 0 or not window.name) for window in windows)
+    if len(windows) % 2 == 0 or not rests or not complete:
         raise ValueError("energy windows that are not models between rests")
     return windows
 

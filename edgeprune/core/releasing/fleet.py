@@ -30,17 +30,19 @@ class BoardLatency:
 
 @dataclass(frozen=True)
 class Unlike:
-    """A board that differs from the middle one of its kind; `ratio` is its median over that one's."""
+    """A board that differs from the `middle` one of its kind; `ratio` is its median over that one's."""
 
     host: str
-    beside: str
+    middle: str
     ratio: float
-    why: str
+    reason: str
 
     def describe(self) -> str:
         """For people."""
         share = abs(self.ratio - 1)
-        return f"{self.host} is {share:.0%} {'slower' if self.ratio > 1 else 'faster'} than {self.beside}: {self.why}"
+        return (
+            f"{self.host} is {share:.0%} {'slower' if self.ratio > 1 else 'faster'} than {self.middle}: {self.reason}"
+        )
 
 
 def judge_board(gates: Sequence[Gate], error: str) -> tuple[GateResult, ...]:

@@ -155,8 +155,8 @@ def check_direction(gate: Gate, better: str, where: str) -> None:
 
 def show_number(value: float, digits: int = 4) -> str:
     """A number as people write it: counts to the last digit, all else to so many digits and never as 1e+04."""
-    whole = value == round(value) or abs(value) >= 10**digits
-    return f"{value:.0f}" if whole else f"{value:.{digits}g}"
+    is_plain = value == round(value) or abs(value) >= 10**digits
+    return f"{value:.0f}" if is_plain else f"{value:.{digits}g}"
 
 
 def judge(gate: Gate, figures: Mapping[str, Figure], baseline: Mapping[str, Figure]) -> GateResult:

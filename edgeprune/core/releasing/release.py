@@ -125,10 +125,12 @@ def find_release(prefix: str, releases: Sequence[ReleaseOnBoard], host: str) -> 
     Raises:
         UsageError: none, or several.
     """
-    whole = [release.id for release in releases if release.whole]
-    matches = [whole_id for whole_id in whole if whole_id.startswith(prefix)] if len(prefix) >= SHORTEST_PREFIX else []
+    ids = [release.id for release in releases if release.whole]
+    matches = (
+        [release_id for release_id in ids if release_id.startswith(prefix)] if len(prefix) >= SHORTEST_PREFIX else []
+    )
     if len(matches) != 1:
-        listed = ", ".join(matches or whole) or "none"
+        listed = ", ".join(matches or ids) or "none"
         problem = f"begins so with {listed}" if matches else f"is none of those there: {listed}"
         if len(prefix) < SHORTEST_PREFIX:
             problem = f"is too short, {SHORTEST_PREFIX} digits at least; there are {listed}"

@@ -93,9 +93,9 @@ class Candidates:
         return self._judge(*self.find_last(figures))
 
     def _judge(self, figures: Figures, baseline: Figures) -> tuple[GateResult, ...]:
-        looked_at = gate_figures(figures, baseline, self.confidence)
-        beside = gate_figures(baseline, confidence=self.confidence)
-        judged = tuple(judge(gate, looked_at, beside) for gate in self.gates)
+        by_metric = gate_figures(figures, baseline, self.confidence)
+        reference = gate_figures(baseline, confidence=self.confidence)
+        judged = tuple(judge(gate, by_metric, reference) for gate in self.gates)
         if figures.shown_quality is not None or any(gate.metric in QUALITY_METRICS for gate in self.gates):
             return judged
         return (*judged, GateResult(figures.metric.name, FAIL, None, "the recipe's metric gave no finite number"))
@@ -142,8 +142,8 @@ def is_within(limits: Sequence[Gate], quality: float | None, original: float | N
 def _passes(gate: Gate, quality: float | None, original: float | None) -> bool:
     if gate.of is None:
         raise ValueError(f"{gate.describe()}: the recipe's metric is not known yet")
-    looked_at, beside = quality_figures(gate.of, quality, original), quality_figures(gate.of, original)
-    return judge(gate, looked_at, beside).outcome == PASS
+    by_metric, reference = quality_figures(gate.of, quality, original), quality_figures(gate.of, original)
+    return judge(gate, by_metric, reference).outcome == PASS
 
 
 def quality_limits(gates: Sequence[Gate], metric: Metric) -> tuple[Gate, ...]:
