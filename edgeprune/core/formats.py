@@ -159,6 +159,6 @@ def find_runtime(file_format: str, names: Iterable[str] = RUNTIMES) -> str | Non
     return next((name for name in names if RUNTIMES[name].format == file_format), None)
 
 
-def _once(several: Iterable[Iterable[str]]) -> tuple[str, ...]:
+def _once(lists: Iterable[Iterable[str]]) -> tuple[str, ...]:
     """The names in all of several lists, each once."""
-    return tuple(dict.fromkeys(chain.from_iterable(several)))
+    return tuple(dict.fromkeys(chain.from_iterable(lists)))

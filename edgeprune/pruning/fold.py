@@ -81,11 +81,11 @@ def copy_model(model: nn.Module) -> nn.Module:
     Raises:
         GraphError: something that it holds cannot be copied.
     """
-    computed = {id(tensor): tensor.detach().clone() for tensor in _tensors(model, set()) if not tensor.is_leaf}
+    copies = {id(tensor): tensor.detach().clone() for tensor in _tensors(model, set()) if not tensor.is_leaf}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch copies graphs in a way that it deprecates
-            return copy.deepcopy(model, computed)
+            return copy.deepcopy(model, copies)
     except Exception as exc:
         raise GraphError(f"{type(model).__name__}: cannot be copied: {exc}; keep no open files or locks on it") from exc
 

@@ -109,8 +109,8 @@ class Choice:
         """The metric with its sign turned where lower is better; what is no number ranks last."""
         if quality is None or self.held_out.metric is None:
             return 0.0
-        turned = self.held_out.metric.drop(0.0, quality)
-        return turned if math.isfinite(turned) else -math.inf
+        signed = self.held_out.metric.drop(0.0, quality)
+        return signed if math.isfinite(signed) else -math.inf
 
     def _is_as_good(self, standing: Standing, best: float) -> bool:
         rank = self._rank(standing.quality)
@@ -151,13 +151,13 @@ def _judge_by(batches: Sequence[Batch], data: Data, recipe: Recipe) -> HeldOut:
 
 def _pick(batches: Sequence[Batch], is_held: bool) -> tuple[Batch, ...]:
     """Every fourth input of the batches, or the others."""
-    picked, first = list[Batch](), 0
+    pairs, first = list[Batch](), 0
     for inputs, targets in batches:
         numbers = torch.arange(first, first + len(inputs))
         rows = (numbers % EVERY == EVERY - 1) == is_held
-        picked.append((inputs[rows], targets[rows]))
+        pairs.append((inputs[rows], targets[rows]))
         first += len(inputs)
-    return tuple(pair for pair in picked if len(pair[0]))
+    return tuple(pair for pair in pairs if len(pair[0]))
 
 
 def _take(batches: Sequence[Batch], most: int) -> tuple[Batch, ...]:

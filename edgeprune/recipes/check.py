@@ -247,7 +247,7 @@ def _look_through(recipe: Recipe, name: str, data: Data, shape: torch.Size) -> I
     Raises:
         RecipeError: one does not fit.
     """
-    began, is_training, first, count = time.monotonic(), name == "train_data", None, 0
+    start_s, is_training, first, count = time.monotonic(), name == "train_data", None, 0
     for number, (inputs, targets) in enumerate(data, 1):
         count += len(inputs)
         place = f"{recipe.source}: {name}(): batch {number}"
@@ -261,7 +261,7 @@ def _look_through(recipe: Recipe, name: str, data: Data, shape: torch.Size) -> I
                 f"{place}: targets of shape {list(targets.shape)}, those of batch 1 are {['N', *first]}; the metric "
                 "judges all rows together: pad them to one size"
             )
-        if is_training and time.monotonic() - began > LOOK_S and number < len(data):
+        if is_training and time.monotonic() - start_s > LOOK_S and number < len(data):
             yield f"{name}(): the first {number} of {len(data)} batches were looked at beforehand, in {LOOK_S:.0f} s"
             return
     if is_training and count < LEAST_INPUTS:

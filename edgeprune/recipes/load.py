@@ -174,9 +174,9 @@ def _check_setting(key: str, value: Any, where: str) -> None:
         "distillation": ("a number from 0 to 1", lambda v: 0 <= v <= 1),
         "temperature": ("a number above 0", lambda v: v > 0),
     }
-    words, holds = expected[key]
+    words, is_valid = expected[key]
     number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or not holds(value):
+    if not number or not is_valid(value):
         raise RecipeError(f"{where}: {key}: expected {words}, found {value!r}")
 
 

@@ -45,11 +45,11 @@ def build_model(definition: Any, source: str, example: Callable[[], Tensor]) -> 
     is_function = callable(definition) and not isinstance(definition, nn.Module | ExportedProgram)
     network = guarded("model()", source, definition) if is_function else definition
     is_program = isinstance(network, str | Path | ExportedProgram) or _is_exported(network)
-    model, narrow = _read_program(network, source, example) if is_program else (network, ())
+    model, dtypes = _read_program(network, source, example) if is_program else (network, ())
     _check_module(model, source)
     if not is_program:
-        narrow = _settle_precision_(model.eval().cpu(), example())
-    notes = [describe_precision(narrow)] if narrow else []
+        dtypes = _settle_precision_(model.eval().cpu(), example())
+    notes = [describe_precision(dtypes)] if dtypes else []
     if not any(value.requires_grad for value in model.parameters()):
         notes.append("no parameter was said to be trained (requires_grad): all are")
         for value in model.parameters():
@@ -57,10 +57,10 @@ def build_model(definition: Any, source: str, example: Callable[[], Tensor]) -> 
     return Model(model, tuple(notes))
 
 
-def describe_precision(narrow: Collection[torch.dtype]) -> str:
+def describe_precision(dtypes: Collection[torch.dtype]) -> str:
     """For people: what became of weights that were in other floats than float32."""
-    names = " and ".join(str(kind).removeprefix("torch.") for kind in sorted(narrow, key=str))
-    exact = "rounded to float32, which files hold" if torch.float64 in narrow else "widened to float32, which is exact"
+    names = " and ".join(str(kind).removeprefix("torch.") for kind in sorted(dtypes, key=str))
+    exact = "rounded to float32, which files hold" if torch.float64 in dtypes else "widened to float32, which is exact"
     return f"weights or casts in {names}: {exact}"
 
 
@@ -126,13 +126,13 @@ def _settle_precision_(model: nn.Module, example: Tensor) -> tuple[torch.dtype, 
 
     Gives what they were.
     """
-    narrow = {value.dtype for _, value in _tensors(model) if value.is_floating_point()} - {torch.float32}
-    if not narrow:
+    dtypes = {value.dtype for _, value in _tensors(model) if value.is_floating_point()} - {torch.float32}
+    if not dtypes:
         return ()
     try:
         with torch.no_grad():
             model(example.clone())
     except Exception:
         model.float()
-        return tuple(narrow)
+        return tuple(dtypes)
     return ()  # its forward casts what it takes: its graph is widened when it is traced

@@ -142,8 +142,8 @@ def _judge_runtime(state: BoardState, purpose: Purpose) -> Iterator[Finding]:
         )
         return
     if state.python_version < MIN_PYTHON:
-        shown = ".".join(map(str, state.python_version))
-        yield Finding(ERROR, f"Python {shown} is too old; 3.8 or newer is needed", "install a newer system or Python")
+        version = ".".join(map(str, state.python_version))
+        yield Finding(ERROR, f"Python {version} is too old; 3.8 or newer is needed", "install a newer system or Python")
     present = [name for name in purpose.packages if name in state.runtimes]
     if present and present[0] in state.broken:
         fault = f"{present[0]} {state.runtimes[present[0]]} is installed but does not load: {state.broken[present[0]]}"
@@ -161,10 +161,10 @@ def _judge_glibc(state: BoardState, purpose: Purpose) -> Iterator[Finding]:
         remedy = "use a system with glibc, such as Debian or Ubuntu"
         yield Finding(WARNING, f"no glibc was found; wheels of {purpose.packages[0]} need {text}", remedy)
     elif state.glibc < needed:
-        shown = ".".join(map(str, state.glibc))
+        version = ".".join(map(str, state.glibc))
         remedy = "install a newer system: Debian 10 has 2.28, Debian 11 2.31, Debian 12 2.36"
         yield Finding(
-            ERROR, f"glibc {shown} is too old for the wheels of {purpose.packages[0]}: {text} or newer", remedy
+            ERROR, f"glibc {version} is too old for the wheels of {purpose.packages[0]}: {text} or newer", remedy
         )
 
 
@@ -216,9 +216,9 @@ def _judge_speed(state: BoardState) -> Iterator[Finding]:
 
 def _judge_shell(state: BoardState) -> Iterator[Finding]:
     if state.noise:
-        shown = " ".join("".join(char if char.isprintable() else " " for char in state.noise).split())
+        noise = " ".join("".join(char if char.isprintable() else " " for char in state.noise).split())
         remedy = "print in interactive shells only: in ~/.bashrc below `case $- in *i*) ;; *) return ;; esac`"
-        yield Finding(NOTE, f"the login shell prints text, which breaks scp and rsync: {shown[:80]!r}", remedy)
+        yield Finding(NOTE, f"the login shell prints text, which breaks scp and rsync: {noise[:80]!r}", remedy)
 
 
 def _judge_sensors(state: BoardState) -> Iterator[Finding]:

@@ -192,8 +192,8 @@ class CountedRows:
         """Predicted less measured, in logarithms, for each of several points; shape (points, rows)."""
         prices = np.stack([price_terms(logs, setting) for setting in self.settings])
         times = np.einsum("nt,nlt->ln", self.work, prices[self.of_setting])
-        missed: Array = np.log(np.maximum(times, MINIMUM_MS)) - self.goal
-        return missed
+        errors: Array = np.log(np.maximum(times, MINIMUM_MS)) - self.goal
+        return errors
 
     def slopes(self, logs: Array) -> Array:
         """How the misses change with each logarithm. Shape (rows, parameters)."""
@@ -220,12 +220,12 @@ def fit_profile(profile: EstimatedProfile, rows: Sequence[Measured]) -> Estimate
     """
     evidence, middle = CountedRows.of(profile, rows), log_values(profile.parameters)
     spread = np.array([profile.parameters[name].spread for name in PARAMETERS])
-    moved, scale, width = np.zeros(len(PARAMETERS)), 1.0, 1.0
+    shifts, scale, width = np.zeros(len(PARAMETERS)), 1.0, 1.0
     for _ in range(ROUNDS):
-        moved = _solve(evidence, (middle, spread), moved, width)
-        scale = _find_scale(evidence.misses((middle + moved * spread)[None, :])[0] / evidence.spread)
+        shifts = _solve(evidence, (middle, spread), shifts, width)
+        scale = _find_scale(evidence.misses((middle + shifts * spread)[None, :])[0] / evidence.spread)
         width = max(NARROW * scale, LEAST_SPREAD / float(evidence.spread.min()))
-    logs = middle + moved * spread
+    logs = middle + shifts * spread
     slopes = evidence.slopes(logs) * spread / (scale * evidence.spread)[:, None]
     posterior = spread * np.sqrt(np.diag(np.linalg.inv(slopes.T @ slopes + np.eye(len(logs)))))
     fitted = {
@@ -240,16 +240,16 @@ def _solve(evidence: CountedRows, prior: tuple[Array, Array], start: Array, widt
     """By how many of its spreads each parameter moves."""
     middle, spread = prior
 
-    def residuals(moved: Array) -> Array:
-        missed = evidence.misses((middle + moved * spread)[None, :])[0]
-        return np.concatenate([soften(missed / (width * evidence.spread))[0], moved])
+    def residuals(shifts: Array) -> Array:
+        errors = evidence.misses((middle + shifts * spread)[None, :])[0]
+        return np.concatenate([soften(errors / (width * evidence.spread))[0], shifts])
 
-    def slopes(moved: Array) -> Array:
-        logs = middle + moved * spread
-        missed = evidence.misses(logs[None, :])[0]
-        _, steepness = soften(missed / (width * evidence.spread))
+    def slopes(shifts: Array) -> Array:
+        logs = middle + shifts * spread
+        errors = evidence.misses(logs[None, :])[0]
+        _, steepness = soften(errors / (width * evidence.spread))
         rows = evidence.slopes(logs) * spread * (steepness / (width * evidence.spread))[:, None]
-        return np.vstack([rows, np.eye(len(moved))])
+        return np.vstack([rows, np.eye(len(shifts))])
 
     solution: Array = least_squares(residuals, start, jac=slopes).x
     return solution

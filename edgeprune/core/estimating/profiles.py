@@ -139,9 +139,9 @@ def _parse(row: Mapping[str, Any], board: str, where: str) -> EstimatedProfile:
     wrong += [f"spread of {name}" for name, parameter in parameters.items() if not 0 <= parameter.spread < 10]
     if wrong:
         raise ProfileError(f"{where}: {wrong[0]}: expected a figure above 0 and finite, and a spread from 0 to 10")
-    own: dict[str, Any] = {name: row[name] for name in (*SPREADS, "conditions")}
-    own |= {name: row[name] is True for name in ("winograd", "weights_only")}
-    return EstimatedProfile(board, row["runtime"], core, parameters, **own)
+    settings: dict[str, Any] = {name: row[name] for name in (*SPREADS, "conditions")}
+    settings |= {name: row[name] is True for name in ("winograd", "weights_only")}
+    return EstimatedProfile(board, row["runtime"], core, parameters, **settings)
 
 
 def _check_names(names: Iterable[str], where: str) -> None:

@@ -160,8 +160,8 @@ def _correct(nets: Sequence[MeasuredNet], knot: float, twin_gap: float) -> Corre
     """The correction if the caches hold so many millions of values."""
     columns, measured = _columns(nets, knot)
     coefficients, parameters = _fit(columns, measured)
-    rest = [np.arange(len(nets)) != index for index in range(len(nets) if len(nets) > 2 else 0)]
-    left_out = [columns[~other] @ _fit(columns[other], measured[other])[0] / measured[~other] - 1 for other in rest]
+    masks = [np.arange(len(nets)) != index for index in range(len(nets) if len(nets) > 2 else 0)]
+    left_out = [columns[~mask] @ _fit(columns[mask], measured[mask])[0] / measured[~mask] - 1 for mask in masks]
     residuals, freedom = columns @ coefficients / measured - 1, len(nets) - parameters
     has_spread = freedom >= 1
     variance = float(residuals @ residuals) / freedom * (1 + parameters / len(nets)) if has_spread else 0.0

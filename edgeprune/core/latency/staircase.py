@@ -114,8 +114,8 @@ def render_table_facts(table: LatencyTable, profiled: Mapping[str, Any] | None) 
 
 def _validation(table: LatencyTable, profiled: Mapping[str, Any] | None) -> str:
     if table.origin != MEASURED:
-        missed = table.conditions.get("left_out", {}).items()
-        errors = ", ".join(f"{source} by {miss['mean']:.0%}" for source, miss in missed)
+        misses = table.conditions.get("left_out", {}).items()
+        errors = ", ".join(f"{source} by {miss['mean']:.0%}" for source, miss in misses)
         return f"no measurement of this device; nets of sources left out were missed: {errors or 'unknown'}"
     if profiled is None:
         return "whole nets are measured by a run: name it with --run"

@@ -119,10 +119,10 @@ def fit_common_speed(windows: Mapping[str, Sequence[Window]]) -> dict[str, Stead
     latencies, speeds = _fit(
         np.array([number for number, _ in rows]), np.array([window.at_s for _, window in rows]), logs
     )
-    settled = [replace(window, p50_ms=exp(value)) for (_, window), value in zip(rows, logs - speeds, strict=True)]
+    steady = [replace(window, p50_ms=exp(value)) for (_, window), value in zip(rows, logs - speeds, strict=True)]
     ends = list(accumulate(map(len, undisturbed.values()), initial=0))
     return {
-        name: SteadyLatency(exp(latency), tuple(settled[start:end]))
+        name: SteadyLatency(exp(latency), tuple(steady[start:end]))
         for name, latency, start, end in zip(undisturbed, latencies, ends, ends[1:], strict=False)
     }
 

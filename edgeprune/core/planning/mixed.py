@@ -127,12 +127,12 @@ def choose_floats(problem: MixedProblem, noise: float) -> tuple[bool, ...] | Non
     Raises:
         ExportError: the solver gave up.
     """
-    solved = _solve(problem, noise)
-    if solved.status == INFEASIBLE:
+    solution = _solve(problem, noise)
+    if solution.status == INFEASIBLE:
         return None
-    if solved.x is None:
-        raise ExportError(f"mixed precision: the solver gave up ({solved.message}); ship int8 or fp32")
-    return tuple(bool(value > 0.5) for value in solved.x[: len(problem.layers)])
+    if solution.x is None:
+        raise ExportError(f"mixed precision: the solver gave up ({solution.message}); ship int8 or fp32")
+    return tuple(bool(value > 0.5) for value in solution.x[: len(problem.layers)])
 
 
 def _solve(problem: MixedProblem, noise: float) -> OptimizeResult:

@@ -63,11 +63,11 @@ def _find_weakest(reference: np.ndarray, other: np.ndarray, axis: int) -> Channe
     others = tuple(dim for dim in range(reference.ndim) if dim != axis)
     size, varies = np.sqrt((reference**2).mean(others)), reference.std(others)
     noise = np.sqrt(((other - reference) ** 2).mean(others))
-    judged = (size > SILENT * size.max()) & (noise > 0)
-    if not judged.any():
+    mask = (size > SILENT * size.max()) & (noise > 0)
+    if not mask.any():
         return None
     scale = np.where(varies >= CONSTANT * size, varies, size)
     ratios = np.full(count, np.inf)
-    ratios[judged] = 20 * np.log10(scale[judged] / noise[judged])
+    ratios[mask] = 20 * np.log10(scale[mask] / noise[mask])
     index = int(ratios.argmin())
     return Channel(axis, index, count, float(np.clip(ratios[index], -SQNR_LIMIT_DB, SQNR_LIMIT_DB)))

@@ -139,13 +139,13 @@ def _speedup(figures: Figures, baseline: Figures, confidence: float) -> Figure:
 
 def budget_gates(budget: Budget, gates: Sequence[Gate]) -> tuple[Gate, ...]:
     """The gates with the whole budget among them: a release that misses its own budget does not ship."""
-    most = {
+    limits = {
         "latency_p50_ms": budget.latency_ms,
         "energy_mj": budget.energy_mj,
         **{name: getattr(budget, name) for name in ("file_bytes", "parameters", "macs", "activation_bytes")},
     }
     own = [Gate("speedup", at_least=budget.speedup)] if budget.speedup is not None else []
-    own += [Gate(metric, at_most=limit) for metric, limit in most.items() if limit is not None]
+    own += [Gate(metric, at_most=limit) for metric, limit in limits.items() if limit is not None]
     return (*own, *(gate for gate in gates if gate not in own))
 
 

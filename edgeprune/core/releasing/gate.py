@@ -202,12 +202,12 @@ def _compare(figure: Figure, value: float, limit: float, below: bool) -> tuple[s
     best, worst = (low, high) if below else (-high, -low)
     bound = (limit if below else -limit) + ROUNDING * abs(limit)
     sign = "<=" if below else ">="
-    shown = show_number(value) + (f" [{low:.4g}, {high:.4g}]" if high > low else "")
+    text = show_number(value) + (f" [{low:.4g}, {high:.4g}]" if high > low else "")
     if worst <= bound:
-        return PASS, value, f"{shown} {sign} {show_number(limit)}"
+        return PASS, value, f"{text} {sign} {show_number(limit)}"
     if best > bound:
-        return FAIL, value, f"{shown} is not {sign} {show_number(limit)}"
-    return INCONCLUSIVE, value, f"the interval of {shown} holds the limit {show_number(limit)}"
+        return FAIL, value, f"{text} is not {sign} {show_number(limit)}"
+    return INCONCLUSIVE, value, f"the interval of {text} holds the limit {show_number(limit)}"
 
 
 def decide(results: Sequence[GateResult]) -> str:

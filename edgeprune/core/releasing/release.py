@@ -179,8 +179,8 @@ def _quality(measured: Mapping[str, Any]) -> str:
     value, metric = measured.get("quality"), measured.get("metric")
     if not isinstance(value, int | float) or not isinstance(metric, dict):
         return "-"
-    shown = _figure(value, ".4g")
-    return " ".join(word for word in (_plain(metric.get("name")), shown, _plain(metric.get("unit"))) if word)
+    figure = _figure(value, ".4g")
+    return " ".join(word for word in (_plain(metric.get("name")), figure, _plain(metric.get("unit"))) if word)
 
 
 def _plain(value: Any) -> str:

@@ -95,10 +95,10 @@ class Candidates:
     def _judge(self, figures: Figures, baseline: Figures) -> tuple[GateResult, ...]:
         by_metric = gate_figures(figures, baseline, self.confidence)
         reference = gate_figures(baseline, confidence=self.confidence)
-        judged = tuple(judge(gate, by_metric, reference) for gate in self.gates)
+        results = tuple(judge(gate, by_metric, reference) for gate in self.gates)
         if figures.shown_quality is not None or any(gate.metric in QUALITY_METRICS for gate in self.gates):
-            return judged
-        return (*judged, GateResult(figures.metric.name, FAIL, None, "the recipe's metric gave no finite number"))
+            return results
+        return (*results, GateResult(figures.metric.name, FAIL, None, "the recipe's metric gave no finite number"))
 
     def explain(self, shipped: Figures) -> tuple[str, ...]:
         """What a reader must know about `shipped` beside the others: too inaccurate, or slower than another."""
@@ -120,8 +120,8 @@ class Candidates:
     def _say_why(self, shipped: Figures, fastest: Figures) -> str:
         """Why the faster file does not ship, and what to do if it should."""
         if fastest.artifact.name in self.open:
-            missed = [result.gate for result in self._judge(fastest, self.baseline) if result.outcome != PASS]
-            return f"it does not pass {', '.join(missed)}"
+            gates = [result.gate for result in self._judge(fastest, self.baseline) if result.outcome != PASS]
+            return f"it does not pass {', '.join(gates)}"
         settings = {
             "runtime": (shipped.measurement.runtime, fastest.measurement.runtime),
             "precision": (shipped.artifact.precision, fastest.artifact.precision),
