@@ -55,7 +55,7 @@ def each(read: Reader[Value]) -> Reader[tuple[Value, ...]]:
     def read_each(values: Any) -> tuple[Value, ...]:
         if not isinstance(values, list | tuple):
             raise TypeError(f"expected a list, found {_show(values)}")
-        return tuple(read(one) for one in values)
+        return tuple(read(value) for value in values)
 
     return read_each
 
@@ -66,7 +66,7 @@ def named(read: Reader[Value]) -> Reader[dict[str, Value]]:
     def read_named(values: Any) -> dict[str, Value]:
         if not isinstance(values, dict):
             raise TypeError(f"expected an object, found {_show(values)}")
-        return {text(name): read(one) for name, one in values.items()}
+        return {text(name): read(value) for name, value in values.items()}
 
     return read_named
 

@@ -55,7 +55,9 @@ def name_artifact(role: str, file_format: str, precision: str) -> str:
 def parse_artifact(row: dict[str, Any]) -> Artifact:
     """Read back what :meth:`Artifact.to_dict` gave."""
     sides = {
-        side: tuple(Signature(one["name"], tuple(one["shape"]), one["dtype"]) for one in row[side])
+        side: tuple(
+            Signature(signature["name"], tuple(signature["shape"]), signature["dtype"]) for signature in row[side]
+        )
         for side in ("inputs", "outputs")
     }
     return Artifact(**{**row, **sides})

@@ -42,7 +42,7 @@ class Package:
 
     `min_glibc` is by the manylinux tag of its wheels on PyPI. `installed_mib` is what its unpacked wheels take with
     what they need and what Python compiles of them. `pythons` are the oldest and the newest that it has wheels for;
-    `needs_64_bits`: they are for such machines only. `beside` has to be installed with it.
+    `needs_64_bits`: they are for such machines only. `companions` have to be installed with it.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Package:
     installed_mib: int
     pythons: tuple[tuple[int, int], tuple[int, int]] = ((3, 8), (3, 99))
     needs_64_bits: bool = True
-    beside: tuple[str, ...] = ()
+    companions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ RUNTIMES = {
                     70,
                     ((3, 8), (3, 11)),
                     needs_64_bits=False,
-                    beside=("numpy<2",),
+                    companions=("numpy<2",),
                 ),
             ),
         ),
@@ -131,22 +131,22 @@ RUNTIMES = {
 
 def list_precisions() -> tuple[str, ...]:
     """Precisions that any format has."""
-    return _once(one.precisions for one in FORMATS.values())
+    return _once(file_format.precisions for file_format in FORMATS.values())
 
 
 def list_io_types() -> tuple[str, ...]:
     """What static int8 files of any format may take and give."""
-    return _once(one.io_types for one in FORMATS.values())
+    return _once(file_format.io_types for file_format in FORMATS.values())
 
 
 def list_int8_schemes() -> tuple[str, ...]:
     """Ways to hold static int8 in any format."""
-    return _once(one.int8_schemes for one in FORMATS.values())
+    return _once(file_format.int8_schemes for file_format in FORMATS.values())
 
 
 def list_providers() -> tuple[str, ...]:
     """Execution providers of any runtime."""
-    return _once(one.providers for one in RUNTIMES.values())
+    return _once(runtime.providers for runtime in RUNTIMES.values())
 
 
 def list_packages() -> dict[str, Package]:
@@ -159,6 +159,6 @@ def find_runtime(file_format: str, names: Iterable[str] = RUNTIMES) -> str | Non
     return next((name for name in names if RUNTIMES[name].format == file_format), None)
 
 
-def _once(several: Iterable[Iterable[str]]) -> tuple[str, ...]:
+def _once(lists: Iterable[Iterable[str]]) -> tuple[str, ...]:
     """The names in all of several lists, each once."""
-    return tuple(dict.fromkeys(chain.from_iterable(several)))
+    return tuple(dict.fromkeys(chain.from_iterable(lists)))

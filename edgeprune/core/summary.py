@@ -27,10 +27,10 @@ def figures_rows(metric: Metric) -> tuple[Row, ...]:
 
 
 def _energy(row: Mapping[str, Any]) -> str:
-    found = row.get("energy") or {}
-    if found.get("energy_mj") is None:
+    energy = row.get("energy") or {}
+    if energy.get("energy_mj") is None:
         return str(row["power"])
-    return f"{found['energy_mj']:.4g} ± {found['uncertainty_mj']:.2g} mJ ({row['power']})"
+    return f"{energy['energy_mj']:.4g} ± {energy['uncertainty_mj']:.2g} mJ ({row['power']})"
 
 
 def _size(row: Mapping[str, Any]) -> str:
@@ -42,10 +42,10 @@ def _inputs(row: Mapping[str, Any]) -> str:
 
 
 def _processor(row: Mapping[str, Any]) -> str:
-    known = row.get("processor") or {}
-    if known.get("waited_share") is None:
+    processor = row.get("processor") or {}
+    if processor.get("waited_share") is None:
         return "not told"
-    return f"{100 * (1 - known['waited_share']):.1f} % ({known['disturbed_windows']} of {known['windows']})"
+    return f"{100 * (1 - processor['waited_share']):.1f} % ({processor['disturbed_windows']} of {processor['windows']})"
 
 
 TIMED: tuple[Row, ...] = (
@@ -180,7 +180,7 @@ def render_comparison(names: Sequence[str], reports: Sequence[Mapping[str, Any]]
 
 def _line(rows: Sequence[Row], results: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """A figure of several files; each named by itself where it is not the same one of all."""
-    names, cells = {name for name, _ in rows}, [cell(one) for (_, cell), one in zip(rows, results, strict=True)]
+    names, cells = {name for name, _ in rows}, [cell(result) for (_, cell), result in zip(rows, results, strict=True)]
     if len(names) == 1:
         return (*names, *cells)
     return ("quality", *(f"{name}: {cell}" for (name, _), cell in zip(rows, cells, strict=True)))

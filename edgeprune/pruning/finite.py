@@ -12,15 +12,15 @@ from edgeprune.errors import EdgepruneError
 from edgeprune.graph.trace import is_sound, named_tensors, operator_of
 
 
-def check_tensors(program: GraphModule, when: str, remedy: str) -> None:
+def check_tensors(program: GraphModule, moment: str, remedy: str) -> None:
     """Require that all parameters and statistics of a program are finite; masks may hold infinity.
 
     Raises:
-        EdgepruneError: one is not; names it, `when` it was seen, and the `remedy`.
+        EdgepruneError: one is not; names it, the `moment` at which it was seen, and the `remedy`.
     """
     for name, value in named_tensors(program).items():
         if not is_sound(name, value):
-            raise EdgepruneError(f"{when}: {name} holds NaN or infinity; {remedy}")
+            raise EdgepruneError(f"{moment}: {name} holds NaN or infinity; {remedy}")
 
 
 def find_source(program: GraphModule, inputs: Tensor) -> str:
@@ -35,7 +35,7 @@ def find_source(program: GraphModule, inputs: Tensor) -> str:
         return "the net's outputs are finite: it is the loss, or the targets"
     if node.op == "get_attr":
         return f"{node.target} holds NaN or infinity"
-    layers = [str(one.target) for one in node.all_input_nodes if one.op == "get_attr"]
+    layers = [str(stored.target) for stored in node.all_input_nodes if stored.op == "get_attr"]
     name = layers[0].rpartition(".")[0] if layers else node.name
     return f"layer {name} ({operator_of(node)}) gives NaN or infinity from finite values"
 
@@ -49,9 +49,9 @@ class _Seeker(Interpreter):
 
     def run_node(self, n: Node) -> Any:
         value = super().run_node(n)
-        for one in value if isinstance(value, list | tuple) else (value,):
-            if n.op != "output" and isinstance(one, Tensor) and one.is_floating_point():
-                self._note(n, one)
+        for tensor in value if isinstance(value, list | tuple) else (value,):
+            if n.op != "output" and isinstance(tensor, Tensor) and tensor.is_floating_point():
+                self._note(n, tensor)
         return value
 
     def _note(self, node: Node, value: Tensor) -> None:

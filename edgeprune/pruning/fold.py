@@ -61,7 +61,7 @@ def _fold_parametrizations_(module: nn.Module) -> Iterator[str]:
     del module.parametrizations
     for name, value in values.items():
         yield name
-        trained = [one.requires_grad for one in parametrizations[name].parameters()]
+        trained = [parameter.requires_grad for parameter in parametrizations[name].parameters()]
         if trained:
             module.register_parameter(name, nn.Parameter(value, requires_grad=any(trained)))
         else:
@@ -81,27 +81,27 @@ def copy_model(model: nn.Module) -> nn.Module:
     Raises:
         GraphError: something that it holds cannot be copied.
     """
-    computed = {id(one): one.detach().clone() for one in _tensors(model, set()) if not one.is_leaf}
+    copies = {id(tensor): tensor.detach().clone() for tensor in _tensors(model, set()) if not tensor.is_leaf}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch copies graphs in a way that it deprecates
-            return copy.deepcopy(model, computed)
+            return copy.deepcopy(model, copies)
     except Exception as exc:
         raise GraphError(f"{type(model).__name__}: cannot be copied: {exc}; keep no open files or locks on it") from exc
 
 
-def _tensors(value: Any, seen: set[int]) -> Iterator[Tensor]:
+def _tensors(value: Any, visited: set[int]) -> Iterator[Tensor]:
     """Every tensor within an object, at any depth of containers and attributes."""
-    if id(value) in seen:
+    if id(value) in visited:
         return
-    seen.add(id(value))
+    visited.add(id(value))
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):
-        for one in list(value.values()):
-            yield from _tensors(one, seen)
+        for element in list(value.values()):
+            yield from _tensors(element, visited)
     elif isinstance(value, list | tuple | set | frozenset):
-        for one in value:
-            yield from _tensors(one, seen)
+        for element in value:
+            yield from _tensors(element, visited)
     elif not isinstance(value, type):
-        yield from _tensors(getattr(value, "__dict__", None) or {}, seen)
+        yield from _tensors(getattr(value, "__dict__", None) or {}, visited)

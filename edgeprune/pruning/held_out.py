@@ -65,8 +65,8 @@ class HeldOut:
                 losses += float(self.loss(outputs[-1], targets)) * len(inputs)
         if self.metric is None:
             return Standing(None, losses / self.inputs)
-        wanted = np.concatenate([targets.numpy() for _, targets in self.batches])
-        quality = float(self.metric(torch.cat(outputs).float().numpy(), wanted))
+        expected = np.concatenate([targets.numpy() for _, targets in self.batches])
+        quality = float(self.metric(torch.cat(outputs).float().numpy(), expected))
         return Standing(quality, losses / self.inputs)
 
     @property
@@ -97,10 +97,10 @@ class Choice:
         answers, within its standard error; of another metric, the same.
         """
         self.standings.append(standing)
-        best = max((self._rank(one.quality) for one in self.standings), default=-math.inf)
-        kept = self.standings[self.kept]
+        best = max((self._rank(state.quality) for state in self.standings), default=-math.inf)
+        current = self.standings[self.kept]
         if self._is_as_good(standing, best) and not (
-            self._is_as_good(kept, best) and _finite(kept.loss) < _finite(standing.loss)
+            self._is_as_good(current, best) and _finite(current.loss) < _finite(standing.loss)
         ):
             self.kept = len(self.standings) - 1
         return self.kept == len(self.standings) - 1
@@ -109,8 +109,8 @@ class Choice:
         """The metric with its sign turned where lower is better; what is no number ranks last."""
         if quality is None or self.held_out.metric is None:
             return 0.0
-        turned = self.held_out.metric.drop(0.0, quality)
-        return turned if math.isfinite(turned) else -math.inf
+        signed = self.held_out.metric.drop(0.0, quality)
+        return signed if math.isfinite(signed) else -math.inf
 
     def _is_as_good(self, standing: Standing, best: float) -> bool:
         rank = self._rank(standing.quality)
@@ -151,20 +151,20 @@ def _judge_by(batches: Sequence[Batch], data: Data, recipe: Recipe) -> HeldOut:
 
 def _pick(batches: Sequence[Batch], is_held: bool) -> tuple[Batch, ...]:
     """Every fourth input of the batches, or the others."""
-    picked, first = list[Batch](), 0
+    pairs, first = list[Batch](), 0
     for inputs, targets in batches:
         numbers = torch.arange(first, first + len(inputs))
         rows = (numbers % EVERY == EVERY - 1) == is_held
-        picked.append((inputs[rows], targets[rows]))
+        pairs.append((inputs[rows], targets[rows]))
         first += len(inputs)
-    return tuple(pair for pair in picked if len(pair[0]))
+    return tuple(pair for pair in pairs if len(pair[0]))
 
 
 def _take(batches: Sequence[Batch], most: int) -> tuple[Batch, ...]:
     """The first inputs, at most so many."""
-    taken, left = list[Batch](), most
+    head, room = list[Batch](), most
     for inputs, targets in batches:
-        if left > 0:
-            taken.append((inputs[:left], targets[:left]))
-        left -= len(inputs)
-    return tuple(taken)
+        if room > 0:
+            head.append((inputs[:room], targets[:room]))
+        room -= len(inputs)
+    return tuple(head)

@@ -66,11 +66,11 @@ class Lesson:
         optimizer = make_optimizer(program, self.recipe.finetune)
         set_training_(program, True)
         for step in range(self.steps):
-            inputs, targets, taught = self.exercises[step % len(self.exercises)]
+            inputs, targets, answers = self.exercises[step % len(self.exercises)]
             optimizer.param_groups[0]["lr"] = optimizer.param_groups[1]["lr"] = learning_rate(
                 step / self.steps, RATE * self.recipe.finetune.learning_rate
             )
-            loss = training_loss(self.recipe, mode.run(program, inputs), targets, taught)
+            loss = training_loss(self.recipe, mode.run(program, inputs), targets, answers)
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             nn.utils.clip_grad_norm_(program.parameters(), MAX_GRADIENT_NORM)
@@ -89,20 +89,20 @@ def prepare_lesson(program: GraphModule, recipe: Recipe, nets: int) -> Lesson:
     exercises = tuple(_exercises(program, recipe, mode))
     trial = Lesson(recipe, exercises, mode, TRIAL_STEPS)
     trial.give_(copy_program(program))
-    started = time.perf_counter()
+    start_s = time.perf_counter()
     trial.give_(copy_program(program))
-    step_s = (time.perf_counter() - started) / TRIAL_STEPS
+    step_s = (time.perf_counter() - start_s) / TRIAL_STEPS
     steps = min(STEPS, int(SECONDS / (step_s * max(1, nets))))
     return Lesson(recipe, exercises, mode, steps if steps >= LEAST_STEPS else 0)
 
 
 def _exercises(program: GraphModule, recipe: Recipe, mode: Mode) -> Iterator[Exercise]:
     """Training batches, from the start again where the data end, as many as there are steps or fit in memory."""
-    held = 0
+    used_bytes = 0
     passes = chain.from_iterable(read_pairs(recipe.train_data()) for _ in range(STEPS))
     for inputs, targets in islice(passes, STEPS):
-        held += inputs.nbytes
-        if held > MAX_BYTES and held > inputs.nbytes:
+        used_bytes += inputs.nbytes
+        if used_bytes > MAX_BYTES and used_bytes > inputs.nbytes:
             return
         with torch.no_grad():
             yield inputs, targets, mode.run(program, inputs) if recipe.finetune.distillation else None

@@ -14,12 +14,12 @@ Pair = tuple[Tensor, Tensor]
 
 
 def read_pairs(data: Data) -> Iterator[Pair]:
-    """Batches for training, those of one input joined to their neighbours.
+    """Batches for training, those of one input merged with their neighbours.
 
     Raises:
         EdgepruneError: a batch has no targets.
     """
-    return join_singles(_require_targets(data))
+    return merge_singles(_require_targets(data))
 
 
 def _require_targets(data: Data) -> Iterator[Pair]:
@@ -29,28 +29,28 @@ def _require_targets(data: Data) -> Iterator[Pair]:
         yield inputs, targets
 
 
-def join_singles(batches: Iterable[Pair]) -> Iterator[Pair]:
-    """The batches, each of one input joined to the next, the last to the one before; the only input alone as it is.
+def merge_singles(batches: Iterable[Pair]) -> Iterator[Pair]:
+    """The batches, each of one input merged with the next, the last with the one before; the only input alone as it is.
 
     A batch norm over one value has no variance: torch refuses it in a module, and gives NaN in a traced graph. Where
     targets have another size than the neighbour's, a single input is left out.
     """
-    held: Pair | None = None
+    pending: Pair | None = None
     single: Pair | None = None
     for pair in batches:
-        current = _join(single, pair) if single is not None else pair
+        current = _merge(single, pair) if single is not None else pair
         single = current if len(current[0]) == 1 else None
         if single is None:
-            if held is not None:
-                yield held
-            held = current
-    if held is not None:
-        yield _join(held, single) if single is not None else held
+            if pending is not None:
+                yield pending
+            pending = current
+    if pending is not None:
+        yield _merge(pending, single) if single is not None else pending
     elif single is not None:
         yield single
 
 
-def _join(first: Pair, second: Pair) -> Pair:
+def _merge(first: Pair, second: Pair) -> Pair:
     """Both batches in one; the larger where their targets differ in size."""
     if first[1].shape[1:] != second[1].shape[1:]:
         return max(first, second, key=lambda pair: len(pair[0]))

@@ -47,7 +47,7 @@ def train_quantization_aware(
 ) -> Recovered:
     """Train `program` (eval mode) for the recipe's quantization-aware epochs; resumable as :func:`recover` is.
 
-    It is taught by `teacher`; of its states, the one before training included, that is kept whose quantized twin
+    It is taught by `teacher`; of its states, the one before training included, that is kept whose quantized copy
     answers the held-out data best.
 
     Raises:
@@ -62,22 +62,22 @@ def train_quantization_aware(
 
 
 def fake_quantize(program: GraphModule, weight_bits: int = WEIGHT_BITS) -> GraphModule:
-    """A twin that rounds weights and activations to integers and back; it shares all tensors with `program`.
+    """A copy that rounds weights and activations to integers and back; it shares all tensors with `program`.
 
     Weights have a symmetric scale per output channel. A batch norm after them multiplies whole channels, so rounding
     before or after it is folded in is the same. Activations have one range per tensor, from zero or below to zero or
     above, that of the batch at hand: the minimum and maximum that calibration looks for, over fewer inputs. Gradients
     pass straight through the rounding (Bengio et al., 2013).
     """
-    twin = copy_program(program, {id(value): value for value in named_tensors(program).values()})
-    for node in list(twin.graph.nodes):
+    quantized = copy_program(program, {id(value): value for value in named_tensors(program).values()})
+    for node in list(quantized.graph.nodes):
         operator = operator_of(node).removeprefix("aten.")
         if operator in WEIGHTED:
-            _round_weights_(twin, node, 1 if operator in TRANSPOSED else 0, weight_bits)
+            _round_weights_(quantized, node, 1 if operator in TRANSPOSED else 0, weight_bits)
         if operator in READING or node.op == "output":
-            _round_operands_(twin, node)
-    twin.recompile()
-    return twin
+            _round_operands_(quantized, node)
+    quantized.recompile()
+    return quantized
 
 
 def round_activations(values: Tensor) -> Tensor:
@@ -94,29 +94,29 @@ def round_weights(weights: Tensor, axis: int, bits: int) -> Tensor:
     """Weights on a grid of integers, symmetric, with a scale for each index of `axis`."""
     high = 2 ** (bits - 1) - 1
     with torch.no_grad():
-        others = [one for one in range(weights.ndim) if one != axis]
+        others = [dim for dim in range(weights.ndim) if dim != axis]
         scales = (weights.abs().amax(others) / high).clamp(min=torch.finfo(torch.float32).tiny)
         zeros = torch.zeros_like(scales, dtype=torch.int32)
     return torch.fake_quantize_per_channel_affine(weights, scales, zeros, axis, -high, high)
 
 
-def _round_weights_(twin: GraphModule, node: Node, axis: int, bits: int) -> None:
-    tensors = named_tensors(twin)
-    for stored in [one for one in node.all_input_nodes if one.op == "get_attr"]:
+def _round_weights_(quantized: GraphModule, node: Node, axis: int, bits: int) -> None:
+    tensors = named_tensors(quantized)
+    for stored in [operand for operand in node.all_input_nodes if operand.op == "get_attr"]:
         if tensors[str(stored.target)].ndim > 1:
-            with twin.graph.inserting_before(node):
-                node.replace_input_with(stored, twin.graph.call_function(round_weights, (stored, axis, bits)))
+            with quantized.graph.inserting_before(node):
+                node.replace_input_with(stored, quantized.graph.call_function(round_weights, (stored, axis, bits)))
 
 
-def _round_operands_(twin: GraphModule, node: Node) -> None:
+def _round_operands_(quantized: GraphModule, node: Node) -> None:
     """Round what the node reads, once for all its readers that come after."""
     for operand in node.all_input_nodes:
         if operand.op == "get_attr" or operand.target in (round_activations, round_weights) or not _is_float(operand):
             continue
-        rounded = next((one for one in operand.users if one.target is round_activations), None)
+        rounded = next((reader for reader in operand.users if reader.target is round_activations), None)
         if rounded is None:
-            with twin.graph.inserting_after(operand):
-                rounded = twin.graph.call_function(round_activations, (operand,))
+            with quantized.graph.inserting_after(operand):
+                rounded = quantized.graph.call_function(round_activations, (operand,))
         node.replace_input_with(operand, rounded)
 
 

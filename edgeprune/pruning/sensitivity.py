@@ -14,7 +14,7 @@ from edgeprune.errors import EdgepruneError
 from edgeprune.graph.surgery import apply_plan
 from edgeprune.pruning.evidence import Batch, Evidence, Scores
 from edgeprune.pruning.importance import keep_best
-from edgeprune.pruning.pairs import join_singles
+from edgeprune.pruning.pairs import merge_singles
 from edgeprune.pruning.recalibrate import mean_loss, recalibrate_
 
 Progress = Callable[[str], None]
@@ -44,8 +44,8 @@ def measure_sensitivity(
             width: _loss_after(evidence, {group: keep_best(scores[group], width)}, train_) - reference
             for width in tried_widths(choices, size)
         }
-        known = repair(raw) | {size: 0.0}
-        rises[group] = dict(zip(choices, np.interp(choices, list(known), list(known.values())).tolist(), strict=True))
+        curve = repair(raw) | {size: 0.0}
+        rises[group] = dict(zip(choices, np.interp(choices, list(curve), list(curve.values())).tolist(), strict=True))
         progress(f"sensitivity: {group} ({number} of {len(widths)})")
     return rises
 
@@ -73,16 +73,16 @@ def label_batches(
 
     Where targets are missing, they are the program's own class probabilities.
     """
-    found: list[Batch] = []
+    pairs: list[Batch] = []
     with torch.no_grad():
-        labelled = ((one, program(one).softmax(1) if targets is None else targets) for one, targets in batches)
-        for pair in join_singles(labelled):
-            found.append(pair)
-            if sum(len(taken) for taken, _ in found) >= least:
+        labelled = ((inputs, program(inputs).softmax(1) if targets is None else targets) for inputs, targets in batches)
+        for pair in merge_singles(labelled):
+            pairs.append(pair)
+            if sum(len(inputs) for inputs, _ in pairs) >= least:
                 break
-    if not found:
+    if not pairs:
         raise EdgepruneError("calibration data are empty; expected at least one batch")
-    return tuple(found)
+    return tuple(pairs)
 
 
 def _loss_after(evidence: Evidence, keep: Mapping[str, Sequence[int]], train_: Callable[[GraphModule], bool]) -> float:

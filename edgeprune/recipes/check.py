@@ -96,10 +96,10 @@ def _say_run(name: str, inputs: Tensor) -> str:
 
 
 def _run(recipe: Recipe, name: str, inputs: Tensor) -> Tensor:
-    what, copy = _say_run(name, inputs), inputs.clone()
+    call, copy = _say_run(name, inputs), inputs.clone()
     with torch.no_grad():
-        outputs = guarded(what, str(recipe.source), lambda: recipe.model()(copy))
-    where = f"{recipe.source}: {what}"
+        outputs = guarded(call, str(recipe.source), lambda: recipe.model()(copy))
+    where = f"{recipe.source}: {call}"
     if not isinstance(outputs, Tensor) or outputs.ndim == 0 or len(outputs) != len(inputs):
         raise RecipeError(f"{where} gave {_describe(outputs)}; expected one tensor with a row for each input")
     if not outputs.is_floating_point():
@@ -139,12 +139,12 @@ def _check_targets(recipe: Recipe, name: str, outputs: Tensor, targets: Tensor) 
     where = f"{recipe.source}: {name}()"
     if recipe.classifies:
         _check_classes(f"{where}: batch 1", outputs.shape, targets)
-    for what, check in (("loss", _check_loss), ("metric", _check_metric)):
-        given = targets.clone()
-        check(recipe, where, outputs, given)
-        if not torch.equal(given, targets):
+    for role, check in (("loss", _check_loss), ("metric", _check_metric)):
+        copy = targets.clone()
+        check(recipe, where, outputs, copy)
+        if not torch.equal(copy, targets):
             raise RecipeError(
-                f"{where}: the {what} changed the targets in place, so that whatever reads them next judges by others; "
+                f"{where}: the {role} changed the targets in place, so that whatever reads them next judges by others; "
                 "write it without that (t = t - 1, not t -= 1)"
             )
 
@@ -207,11 +207,11 @@ def _check_metric(recipe: Recipe, where: str, outputs: Tensor, targets: Tensor) 
             f"{where}: targets are floats {list(targets.shape)}, which the default metric (top-1) cannot be held "
             "against; give a metric of your own"
         )
-    given = recipe.metric(outputs.numpy(), targets.numpy())
+    answer = recipe.metric(outputs.numpy(), targets.numpy())
     try:
-        figure = float(given)
+        figure = float(answer)
     except (TypeError, ValueError) as exc:
-        kind = f"an array of shape {list(given.shape)}" if isinstance(given, np.ndarray) else f"{given!r:.60}"
+        kind = f"an array of shape {list(answer.shape)}" if isinstance(answer, np.ndarray) else f"{answer!r:.60}"
         raise RecipeError(f"{where}: the metric gave {kind}; expected a number over all rows") from exc
     if not math.isfinite(figure):
         raise RecipeError(f"{where}: the metric gave {figure}; expected a finite number")
@@ -247,7 +247,7 @@ def _look_through(recipe: Recipe, name: str, data: Data, shape: torch.Size) -> I
     Raises:
         RecipeError: one does not fit.
     """
-    began, is_training, first, count = time.monotonic(), name == "train_data", None, 0
+    start_s, is_training, first, count = time.monotonic(), name == "train_data", None, 0
     for number, (inputs, targets) in enumerate(data, 1):
         count += len(inputs)
         place = f"{recipe.source}: {name}(): batch {number}"
@@ -261,7 +261,7 @@ def _look_through(recipe: Recipe, name: str, data: Data, shape: torch.Size) -> I
                 f"{place}: targets of shape {list(targets.shape)}, those of batch 1 are {['N', *first]}; the metric "
                 "judges all rows together: pad them to one size"
             )
-        if is_training and time.monotonic() - began > LOOK_S and number < len(data):
+        if is_training and time.monotonic() - start_s > LOOK_S and number < len(data):
             yield f"{name}(): the first {number} of {len(data)} batches were looked at beforehand, in {LOOK_S:.0f} s"
             return
     if is_training and count < LEAST_INPUTS:

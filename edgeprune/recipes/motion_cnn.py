@@ -57,5 +57,5 @@ def eval_data() -> Batches:
 def calibration_data() -> Batches:
     """512 training windows, as they are, evenly over people and exercises."""
     data = load_motion()
-    chosen = torch.linspace(0, len(data["train_x"]) - 1, 512).long()
-    return Batches(normalise(data["train_x"][chosen]), data["train_y"][chosen], 128)
+    rows = torch.linspace(0, len(data["train_x"]) - 1, 512).long()
+    return Batches(normalise(data["train_x"][rows]), data["train_y"][rows], 128)

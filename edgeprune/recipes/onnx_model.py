@@ -69,17 +69,17 @@ def load_onnx(path: str | Path, sizes: Sequence[int] = ()) -> nn.Module:
 def _load(path: str | Path, sizes: tuple[int, ...]) -> nn.Module:
     convert = _converter()
     network = _read(path)
-    given, run = _input(network, sizes), _runner(network)
-    examples = [given.example(batch) for batch in ([given.batch] if given.batch else [2, 3])]
+    net_input, run = _input(network, sizes), _runner(network)
+    examples = [net_input.example(batch) for batch in ([net_input.batch] if net_input.batch else [2, 3])]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # onnx2torch says what may differ; it is compared
-            module = convert(lower(network, run, {given.name: examples}, given.batch)).eval()
+            module = convert(lower(network, run, {net_input.name: examples}, net_input.batch)).eval()
     except RecipeError:
         raise
     except Exception as exc:
         raise RecipeError(f"onnx2torch cannot convert it: {_first_line(exc)}") from exc
-    _check_outputs(module, given, lambda inputs: run({given.name: inputs}, None))
+    _check_outputs(module, net_input, lambda inputs: run({net_input.name: inputs}, None))
     return module
 
 
@@ -101,20 +101,22 @@ def _read(path: str | Path) -> Any:
 def _input(network: Any, sizes: tuple[int, ...]) -> _Input:
     from onnx.helper import tensor_dtype_to_np_dtype
 
-    constants = {one.name for one in network.graph.initializer}
-    inputs = [one for one in network.graph.input if one.name not in constants]
+    constants = {constant.name for constant in network.graph.initializer}
+    inputs = [tensor for tensor in network.graph.input if tensor.name not in constants]
     if len(inputs) != 1:
         raise RecipeError(f"has {len(inputs)} inputs; a recipe's model takes one tensor")
     tensor = inputs[0].type.tensor_type
-    found = [max(0, dim.dim_value) for dim in tensor.shape.dim]
-    if not found:
+    declared = [max(0, dim.dim_value) for dim in tensor.shape.dim]
+    if not declared:
         raise RecipeError(f"input {inputs[0].name!r} has no shape with a batch dimension")
-    wanted = sizes or tuple(found[1:])
-    fits = len(wanted) == len(found) - 1 and all(has in (0, size) for has, size in zip(found[1:], wanted, strict=False))
-    if not fits or 0 in wanted:
-        shape = ", ".join(str(size or "open") for size in found)
+    inner = sizes or tuple(declared[1:])
+    fits = len(inner) == len(declared) - 1 and all(
+        has in (0, size) for has, size in zip(declared[1:], inner, strict=False)
+    )
+    if not fits or 0 in inner:
+        shape = ", ".join(str(size or "open") for size in declared)
         raise RecipeError(f"input {inputs[0].name!r} is [{shape}]; give load_onnx the sizes after the batch")
-    return _Input(inputs[0].name, tensor_dtype_to_np_dtype(tensor.elem_type), found[0], wanted)
+    return _Input(inputs[0].name, tensor_dtype_to_np_dtype(tensor.elem_type), declared[0], inner)
 
 
 def _runner(network: Any) -> Runner:
@@ -122,7 +124,7 @@ def _runner(network: Any) -> Runner:
     import onnxruntime as ort
     from onnx import ValueInfoProto
 
-    def run(feeds: dict[str, Array], names: Sequence[str] | None) -> list[Array]:
+    def run(inputs: dict[str, Array], names: Sequence[str] | None) -> list[Array]:
         widened = type(network)()
         widened.CopyFrom(network)
         widened.graph.output.extend(ValueInfoProto(name=name) for name in names or ())
@@ -131,37 +133,37 @@ def _runner(network: Any) -> Runner:
         options.intra_op_num_threads, options.log_severity_level = 1, 4
         try:
             session = ort.InferenceSession(widened.SerializeToString(), options, providers=["CPUExecutionProvider"])
-            return [np.asarray(value) for value in session.run(names, feeds)]
+            return [np.asarray(value) for value in session.run(names, inputs)]
         except Exception as exc:
-            shape = list(next(iter(feeds.values())).shape)
+            shape = list(next(iter(inputs.values())).shape)
             raise RecipeError(f"ONNX Runtime cannot run it at {shape}: {_first_line(exc)}") from exc
 
     return run
 
 
-def _check_outputs(module: nn.Module, given: _Input, run: Callable[[Array], list[Array]]) -> None:
+def _check_outputs(module: nn.Module, net_input: _Input, run: Callable[[Array], list[Array]]) -> None:
     """Compare the module on one batch with ONNX Runtime on its halves, which a wrong batch dimension does not survive.
 
     Raises:
         RecipeError: it fails, or gives something else.
     """
-    half = given.batch or 1
-    inputs = given.example(2 * half)
+    half = net_input.batch or 1
+    inputs = net_input.example(2 * half)
     halves = zip(run(inputs[:half]), run(inputs[half:]), strict=True)
-    wanted = [torch.from_numpy(np.concatenate(pair)) for pair in halves]
+    references = [torch.from_numpy(np.concatenate(pair)) for pair in halves]
     try:
         with torch.no_grad():
             outputs = module(torch.from_numpy(inputs))
     except Exception as exc:
         raise RecipeError(f"converted, it fails on a batch of {2 * half}: {_first_line(exc)}") from exc
-    found = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-    if [one.shape for one in found] != [one.shape for one in wanted]:
+    answers = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    if [tensor.shape for tensor in answers] != [tensor.shape for tensor in references]:
         raise RecipeError(
-            f"converted, a batch of {2 * half} gives {[list(one.shape) for one in found]}; "
-            f"expected {[list(one.shape) for one in wanted]}: is the batch its first dimension throughout?"
+            f"converted, a batch of {2 * half} gives {[list(tensor.shape) for tensor in answers]}; "
+            f"expected {[list(tensor.shape) for tensor in references]}: is the batch its first dimension throughout?"
         )
-    for one, other in zip(found, wanted, strict=True):
-        error, scale = float((one - other).abs().max()), float(other.abs().max())
+    for answer, reference in zip(answers, references, strict=True):
+        error, scale = float((answer - reference).abs().max()), float(reference.abs().max())
         if not error <= TOLERANCE * max(scale, LEAST_SCALE):
             raise RecipeError(
                 f"converted, it differs from ONNX Runtime by {error:.3g} (largest output {scale:.3g}); "

@@ -9,7 +9,7 @@ from typing import Any
 from edgeprune.errors import EdgepruneError, RecipeError
 
 
-def guarded(what: str, source: str, function: Callable[[], Any]) -> Any:
+def guarded(call: str, source: str, function: Callable[[], Any]) -> Any:
     """Call a user's code; what it raises becomes a RecipeError with the line of the user's file."""
     try:
         return function()
@@ -18,7 +18,7 @@ def guarded(what: str, source: str, function: Callable[[], Any]) -> Any:
     except (Exception, SystemExit) as exc:
         lines = [frame.lineno for frame in traceback.extract_tb(exc.__traceback__) if frame.filename == source]
         place = f"{source}:{lines[-1]}" if lines else source
-        raise RecipeError(f"{place}: {what} raised {describe_error(exc)}") from exc
+        raise RecipeError(f"{place}: {call} raised {describe_error(exc)}") from exc
 
 
 def describe_error(exc: BaseException) -> str:

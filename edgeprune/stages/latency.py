@@ -29,7 +29,7 @@ from edgeprune.core.latency.table import (
 )
 from edgeprune.core.planning.candidates import draw_variants, probe_shapes
 from edgeprune.core.planning.limits import count_costs, stated_bytes
-from edgeprune.core.planning.loop import AIM, Goal, Tried, choose_fitting, fit_to_budget, say_next
+from edgeprune.core.planning.loop import AIM, Goal, Trial, choose_fitting, fit_to_budget, say_next
 from edgeprune.core.planning.plan import NOTHING_CUT, GroupPlan, PruningPlan, explain_width, find_gone
 from edgeprune.core.planning.planner import Choice, Problem, choose_widths, find_fastest, predict_ms, trace_front
 from edgeprune.core.planning.reach import Reach, check_reach
@@ -382,18 +382,18 @@ def fit(job: Job) -> Fitted:
     problem, profiled = read_problem(job), job.read(Profiled)
     nets = [variant.net for variant in profiled.variants]
     limit, names = budget_ms(job, profiled.baseline_ms), (f"try{number}" for number in count())
-    tried = fit_to_budget(
+    trials = fit_to_budget(
         problem, nets, Goal(limit, first_aim(job)), lambda choice: _measure_try(job, choice, next(names))
     )
-    best = choose_fitting(tried)
+    best = choose_fitting(trials)
     made = _make_plan(job, problem, best.choice, limit)
     chosen = replace(made, notes=(*made.notes, f"measured {best.share:.1%} of the budget before training"))
     write_atomic(job.run.product("plan.json"), chosen.to_json())
-    return Fitted(plan=chosen, tries=tuple(_describe_try(one) for one in tried))
+    return Fitted(plan=chosen, tries=tuple(_describe_try(trial) for trial in trials))
 
 
-def _describe_try(tried: Tried) -> Try:
-    return Try(predicted_ms=tried.choice.latency_ms, measured_ms=tried.measured_ms, share_of_budget=tried.share)
+def _describe_try(trial: Trial) -> Try:
+    return Try(predicted_ms=trial.choice.latency_ms, measured_ms=trial.measured_ms, share_of_budget=trial.share)
 
 
 def _measure_try(job: Job, choice: Choice, name: str) -> float:

@@ -15,7 +15,7 @@ from edgeprune.errors import EdgepruneError
 from edgeprune.graph.trace import named_tensors, trace_model
 from edgeprune.pruning.finite import check_tensors, find_source
 from edgeprune.pruning.lesson import prepare_lesson
-from edgeprune.pruning.pairs import join_singles
+from edgeprune.pruning.pairs import merge_singles
 from edgeprune.pruning.recalibrate import mean_loss, recalibrate_, recalibrate_if_better
 from edgeprune.pruning.recover import recover
 from edgeprune.pruning.sensitivity import label_batches
@@ -44,17 +44,17 @@ def batches(*counts: int) -> list[tuple[Tensor, Tensor]]:
 def test_no_batch_of_one_is_left_and_every_input_comes_once_in_order(counts: list[int]) -> None:
     numbers = torch.arange(float(sum(counts)))
     parts = [(part, part) for part in numbers.split(counts)]
-    joined = list(join_singles(parts))
-    assert torch.equal(torch.cat([one for one, _ in joined]), numbers)
-    assert all(torch.equal(one, other) for one, other in joined)
-    assert all(len(one) > 1 for one, _ in joined) or sum(counts) == 1
+    merged = list(merge_singles(parts))
+    assert torch.equal(torch.cat([one for one, _ in merged]), numbers)
+    assert all(torch.equal(one, other) for one, other in merged)
+    assert all(len(one) > 1 for one, _ in merged) or sum(counts) == 1
     if 1 not in counts:
-        assert [len(one) for one, _ in joined] == counts
+        assert [len(one) for one, _ in merged] == counts
 
 
 def test_a_single_input_whose_target_has_another_size_is_left_out() -> None:
     parts = [(torch.zeros(3, 2), torch.zeros(3, 4)), (torch.zeros(1, 2), torch.zeros(1, 5))]
-    ((inputs, targets),) = join_singles(parts)
+    ((inputs, targets),) = merge_singles(parts)
     assert (len(inputs), targets.shape) == (3, (3, 4))
 
 

@@ -1,4 +1,4 @@
-"""Quantization-aware training: the twin rounds what runtimes round, and training through it helps nets that need it."""
+"""Quantization-aware training: the copy rounds what runtimes round, and training through it helps nets that need it."""
 
 from __future__ import annotations
 
@@ -87,24 +87,24 @@ def test_gradients_pass_through_the_rounding() -> None:
     assert torch.equal(weights.grad, torch.full_like(weights, 3.0))
 
 
-def test_the_twin_shares_every_tensor_and_leaves_the_program_alone(trained: GraphModule) -> None:
+def test_the_copy_shares_every_tensor_and_leaves_the_program_alone(trained: GraphModule) -> None:
     inputs, nodes = stripes(8, 3)[0], len(trained.graph.nodes)
     before = trained(inputs)
-    twin = fake_quantize(trained)
-    theirs = named_tensors(twin)
+    copy = fake_quantize(trained)
+    theirs = named_tensors(copy)
     assert all(theirs[name] is value for name, value in named_tensors(trained).items())
     assert torch.equal(trained(inputs), before)
     assert len(trained.graph.nodes) == nodes
 
 
-def test_the_twin_is_as_far_from_float_as_the_int8_file(trained: GraphModule, tmp_path: Path) -> None:
+def test_the_copy_is_as_far_from_float_as_the_int8_file(trained: GraphModule, tmp_path: Path) -> None:
     inputs = stripes(128, 7)[0]
     export_onnx(trained, EXAMPLE, tmp_path / "fp32.onnx")
     quantize_onnx(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", [inputs], choose_onnx_scheme("aarch64", ("asimddp",)))
     wanted = run_file(tmp_path / "fp32.onnx", inputs.numpy())
     file_db = measure_sqnr_db(wanted, run_file(tmp_path / "int8.onnx", inputs.numpy(), optimised=False))
-    twin_db = measure_sqnr_db(wanted, fake_quantize(trained)(inputs).detach().numpy())
-    assert twin_db == pytest.approx(file_db, abs=4)
+    copy_db = measure_sqnr_db(wanted, fake_quantize(trained)(inputs).detach().numpy())
+    assert copy_db == pytest.approx(file_db, abs=4)
 
 
 def test_a_net_that_few_bits_ruin_is_mended_by_training(trained: GraphModule, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,13 +153,13 @@ class Attention(nn.Module):
 def test_attention_transposed_convolutions_and_recurrent_cells_are_rounded() -> None:
     torch.manual_seed(0)
     program = trace_model(Attention(), torch.zeros(1, 7, 6))
-    twin = fake_quantize(program)
-    rounded = [str(node.args[0]) for node in twin.graph.nodes if node.target is round_weights]
+    copy = fake_quantize(program)
+    rounded = [str(node.args[0]) for node in copy.graph.nodes if node.target is round_weights]
     assert len(rounded) == 4  # qkv, up, and both of the cell
-    assert sum(node.target is round_activations for node in twin.graph.nodes) >= 6
+    assert sum(node.target is round_activations for node in copy.graph.nodes) >= 6
     inputs = torch.randn(3, 7, 6)
-    assert 20 < measure_sqnr_db(program(inputs).detach().numpy(), twin(inputs).detach().numpy()) < 80
-    assert np.isfinite(twin(inputs).detach().numpy()).all()
+    assert 20 < measure_sqnr_db(program(inputs).detach().numpy(), copy(inputs).detach().numpy()) < 80
+    assert np.isfinite(copy(inputs).detach().numpy()).all()
 
 
 def test_the_setting_is_a_whole_number() -> None:

@@ -69,7 +69,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Purpose:
     """What a board is wanted for: the packages of which one must be there, and the command that installs it.
 
     `drift_s` is by how much its clock is at least off, seen from here; positive where it is ahead.
@@ -100,9 +100,11 @@ def parse_board(text: str) -> BoardState:
         load=float(load.group()) if load else None,
         disk_free_mib=free,
         disk_mib=total,
-        temperatures_c=tuple(one / 1000 for one in _numbers(parts.get("temperature", "")) if 0 < one < 200_000),
+        temperatures_c=tuple(
+            reading / 1000 for reading in _numbers(parts.get("temperature", "")) if 0 < reading < 200_000
+        ),
         power_meters=tuple(
-            sorted({one for one in parts.get("power", "").split() if one.lower().startswith(POWER_CHIPS)})
+            sorted({chip for chip in parts.get("power", "").split() if chip.lower().startswith(POWER_CHIPS)})
         ),
         place=parts.get("place", "").partition("\n")[0],
         place_is=tuple(re.split(r"[\n,]", parts.get("place", ""))[1:]),
@@ -121,47 +123,52 @@ def find_drift_s(times: tuple[int, ...], begun_s: float, ended_s: float) -> floa
     return -behind if behind > 0 else max(0.0, ahead)
 
 
-def judge_board(state: BoardState, wanted: Wanted) -> list[Finding]:
+def judge_board(state: BoardState, purpose: Purpose) -> list[Finding]:
     """What is wrong, the worst first."""
-    found = [*_judge_runtime(state, wanted), *_judge_place(state, wanted), *_judge_speed(state), *_judge_sensors(state)]
-    found += _judge_shell(state)
-    return sorted(found, key=lambda one: (ERROR, WARNING, NOTE).index(one.severity))
+    findings = [
+        *_judge_runtime(state, purpose),
+        *_judge_place(state, purpose),
+        *_judge_speed(state),
+        *_judge_sensors(state),
+    ]
+    findings += _judge_shell(state)
+    return sorted(findings, key=lambda finding: (ERROR, WARNING, NOTE).index(finding.severity))
 
 
-def _judge_runtime(state: BoardState, wanted: Wanted) -> Iterator[Finding]:
+def _judge_runtime(state: BoardState, purpose: Purpose) -> Iterator[Finding]:
     if not state.python:
         yield Finding(
             ERROR, "no Python 3 that runs", "install python3 (3.8 or newer); on Debian: apt install python3-venv"
         )
         return
     if state.python_version < MIN_PYTHON:
-        shown = ".".join(map(str, state.python_version))
-        yield Finding(ERROR, f"Python {shown} is too old; 3.8 or newer is needed", "install a newer system or Python")
-    here = [name for name in wanted.packages if name in state.runtimes]
-    if here and here[0] in state.broken:
-        what = f"{here[0]} {state.runtimes[here[0]]} is installed but does not load: {state.broken[here[0]]}"
-        yield Finding(ERROR, what, f"install it anew: {wanted.setup}")
-    if not here:
-        yield Finding(ERROR, f"{' or '.join(wanted.packages)} is not installed for {state.python}", wanted.setup)
-    if not here or here[0] in state.broken:
-        yield from _judge_glibc(state, wanted)
+        version = ".".join(map(str, state.python_version))
+        yield Finding(ERROR, f"Python {version} is too old; 3.8 or newer is needed", "install a newer system or Python")
+    present = [name for name in purpose.packages if name in state.runtimes]
+    if present and present[0] in state.broken:
+        fault = f"{present[0]} {state.runtimes[present[0]]} is installed but does not load: {state.broken[present[0]]}"
+        yield Finding(ERROR, fault, f"install it anew: {purpose.setup}")
+    if not present:
+        yield Finding(ERROR, f"{' or '.join(purpose.packages)} is not installed for {state.python}", purpose.setup)
+    if not present or present[0] in state.broken:
+        yield from _judge_glibc(state, purpose)
 
 
-def _judge_glibc(state: BoardState, wanted: Wanted) -> Iterator[Finding]:
-    needed = min(package.min_glibc for name, package in list_packages().items() if name in wanted.packages)
+def _judge_glibc(state: BoardState, purpose: Purpose) -> Iterator[Finding]:
+    needed = min(package.min_glibc for name, package in list_packages().items() if name in purpose.packages)
     text = ".".join(map(str, needed))
     if not state.glibc:
         remedy = "use a system with glibc, such as Debian or Ubuntu"
-        yield Finding(WARNING, f"no glibc was found; wheels of {wanted.packages[0]} need {text}", remedy)
+        yield Finding(WARNING, f"no glibc was found; wheels of {purpose.packages[0]} need {text}", remedy)
     elif state.glibc < needed:
-        shown = ".".join(map(str, state.glibc))
+        version = ".".join(map(str, state.glibc))
         remedy = "install a newer system: Debian 10 has 2.28, Debian 11 2.31, Debian 12 2.36"
         yield Finding(
-            ERROR, f"glibc {shown} is too old for the wheels of {wanted.packages[0]}: {text} or newer", remedy
+            ERROR, f"glibc {version} is too old for the wheels of {purpose.packages[0]}: {text} or newer", remedy
         )
 
 
-def _judge_place(state: BoardState, wanted: Wanted) -> Iterator[Finding]:
+def _judge_place(state: BoardState, purpose: Purpose) -> Iterator[Finding]:
     if "ro" in state.place_is:
         remedy = "sudo mount -o remount,rw THAT DISK; one that became so by itself may be failing (dmesg)"
         yield Finding(ERROR, f"{state.place} is on a disk that is mounted read-only", remedy)
@@ -170,21 +177,21 @@ def _judge_place(state: BoardState, wanted: Wanted) -> Iterator[Finding]:
         yield Finding(ERROR, f"{state.place} cannot be written by this user", remedy)
     if "noexec" in state.place_is:
         remedy = "sudo mount -o remount,exec THAT DISK, or a link there to a folder on another disk"
-        what = f"{state.place} is on a disk that runs no programs (noexec): a runtime there does not load"
-        yield Finding(WARNING if state.runtimes and not state.broken else ERROR, what, remedy)
+        fault = f"{state.place} is on a disk that runs no programs (noexec): a runtime there does not load"
+        yield Finding(WARNING if state.runtimes and not state.broken else ERROR, fault, remedy)
     if state.disk_free_mib is not None and state.disk_mib:
         nearly = min(NEARLY_FULL_MIB, NEARLY_FULL_SHARE * state.disk_mib)
         severity = ERROR if state.disk_free_mib < FULL_MIB else WARNING if state.disk_free_mib < nearly else ""
         if severity:
-            what = f"disk nearly full: {state.disk_free_mib:.0f} MiB of {state.disk_mib:.0f} MiB are free"
-            yield Finding(severity, what, "make room there; old releases go with `edgeprune release prune`")
-    if abs(wanted.drift_s) > DRIFT_S:
-        way = "ahead of" if wanted.drift_s > 0 else "behind"
-        what = f"its clock is at least {abs(wanted.drift_s):.0f} s {way} this machine's"
-        yield Finding(WARNING, what, "let it follow a time server: sudo timedatectl set-ntp true")
+            fault = f"disk nearly full: {state.disk_free_mib:.0f} MiB of {state.disk_mib:.0f} MiB are free"
+            yield Finding(severity, fault, "make room there; old releases go with `edgeprune release prune`")
+    if abs(purpose.drift_s) > DRIFT_S:
+        way = "ahead of" if purpose.drift_s > 0 else "behind"
+        fault = f"its clock is at least {abs(purpose.drift_s):.0f} s {way} this machine's"
+        yield Finding(WARNING, fault, "let it follow a time server: sudo timedatectl set-ntp true")
     if state.swap_used_mib is not None and state.swap_used_mib > SWAP_MIB:
-        what = f"swap in use: {state.swap_used_mib:.0f} MiB; a model that is swapped out is slow at random"
-        yield Finding(WARNING, what, "end other programs, then: sudo swapoff -a && sudo swapon -a")
+        fault = f"swap in use: {state.swap_used_mib:.0f} MiB; a model that is swapped out is slow at random"
+        yield Finding(WARNING, fault, "end other programs, then: sudo swapoff -a && sudo swapon -a")
 
 
 def _judge_speed(state: BoardState) -> Iterator[Finding]:
@@ -193,25 +200,25 @@ def _judge_speed(state: BoardState) -> Iterator[Finding]:
         remedy = "echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
         yield Finding(WARNING, f"the frequency governor is {'+'.join(slow)}: clocks vary with the load", remedy)
     bits = state.throttle_bits or 0
-    now = [name for bit, name in enumerate(THROTTLED) if bits >> bit & 1]
-    before = [name for bit, name in enumerate(THROTTLED) if bits >> (bit + 16) & 1 and name not in now]
-    for names, when in ((now, "now"), (before, "since it was started")):
+    current = [name for bit, name in enumerate(THROTTLED) if bits >> bit & 1]
+    before = [name for bit, name in enumerate(THROTTLED) if bits >> (bit + 16) & 1 and name not in current]
+    for names, period in ((current, "now"), (before, "since it was started")):
         if names:
             remedy = "a power supply and cable that hold 5 V" if THROTTLED[0] in names else "cool it: heat sink or fan"
-            yield Finding(WARNING, f"the firmware says {', '.join(names)} {when}", f"{remedy}; then restart it")
+            yield Finding(WARNING, f"the firmware says {', '.join(names)} {period}", f"{remedy}; then restart it")
     hottest = max(state.temperatures_c, default=0.0)
     if hottest >= HOT_C:
         yield Finding(WARNING, f"hot: {hottest:.0f} C before anything was run", "cool it: heat sink, fan, or wait")
     if state.load is not None and state.load > BUSY:
-        what = f"busy in the last minute: load {state.load:.2f} on {state.cores or 'unknown'} cores"
-        yield Finding(WARNING, what, "see what runs (top) and end it; if a run has just ended, ask again in a minute")
+        fault = f"busy in the last minute: load {state.load:.2f} on {state.cores or 'unknown'} cores"
+        yield Finding(WARNING, fault, "see what runs (top) and end it; if a run has just ended, ask again in a minute")
 
 
 def _judge_shell(state: BoardState) -> Iterator[Finding]:
     if state.noise:
-        shown = " ".join("".join(one if one.isprintable() else " " for one in state.noise).split())
+        noise = " ".join("".join(char if char.isprintable() else " " for char in state.noise).split())
         remedy = "print in interactive shells only: in ~/.bashrc below `case $- in *i*) ;; *) return ;; esac`"
-        yield Finding(NOTE, f"the login shell prints text, which breaks scp and rsync: {shown[:80]!r}", remedy)
+        yield Finding(NOTE, f"the login shell prints text, which breaks scp and rsync: {noise[:80]!r}", remedy)
 
 
 def _judge_sensors(state: BoardState) -> Iterator[Finding]:
@@ -228,9 +235,11 @@ def _judge_sensors(state: BoardState) -> Iterator[Finding]:
 
 def render_findings(host: str, findings: list[Finding]) -> str:
     """For people: each finding with how to mend it, and a last line that sums up."""
-    counts = {severity: sum(one.severity == severity for one in findings) for severity in (ERROR, WARNING, NOTE)}
+    counts = {
+        severity: sum(finding.severity == severity for finding in findings) for severity in (ERROR, WARNING, NOTE)
+    }
     summary = ", ".join(f"{count} {name}{'s' * (count > 1)}" for name, count in counts.items() if count)
-    return "\n".join([*(one.describe() for one in findings), f"{host}: {summary or 'nothing is wrong'}"])
+    return "\n".join([*(finding.describe() for finding in findings), f"{host}: {summary or 'nothing is wrong'}"])
 
 
 def _numbers(text: str) -> list[int]:
@@ -249,19 +258,19 @@ def _parse_disk(text: str) -> tuple[float | None, float | None]:
 
 
 def _parse_swap(text: str) -> float | None:
-    found = dict(re.findall(r"^(SwapTotal|SwapFree):\s+([0-9]{1,15}) kB$", text, re.MULTILINE))
-    return (int(found["SwapTotal"]) - int(found["SwapFree"])) / 1024 if len(found) == 2 else None
+    kib = dict(re.findall(r"^(SwapTotal|SwapFree):\s+([0-9]{1,15}) kB$", text, re.MULTILINE))
+    return (int(kib["SwapTotal"]) - int(kib["SwapFree"])) / 1024 if len(kib) == 2 else None
 
 
 def _parse_json(text: str) -> dict[str, Any]:
     try:
-        found = json.loads(text.splitlines()[-1]) if text else {}
+        document = json.loads(text.splitlines()[-1]) if text else {}
     except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return document if isinstance(document, dict) else {}
 
 
 def _texts(value: Any) -> dict[str, str]:
     if not isinstance(value, dict):
         return {}
-    return {str(key): "".join(one for one in str(text)[:300] if one.isprintable()) for key, text in value.items()}
+    return {str(key): "".join(char for char in str(text)[:300] if char.isprintable()) for key, text in value.items()}

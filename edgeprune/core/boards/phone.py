@@ -39,10 +39,10 @@ class PhoneState:
     @property
     def notes(self) -> tuple[str, ...]:
         """For the conditions of a measurement."""
-        told = [f"screen {self.screen}" if self.screen else "", self.power or ""]
-        told += [f"battery {self.battery_percent} %" if self.battery_percent is not None else ""]
-        told += [f"thermal status {self.thermal_name}" if self.thermal_status is not None else ""]
-        return tuple(text for text in told if text)
+        notes = [f"screen {self.screen}" if self.screen else "", self.power or ""]
+        notes += [f"battery {self.battery_percent} %" if self.battery_percent is not None else ""]
+        notes += [f"thermal status {self.thermal_name}" if self.thermal_status is not None else ""]
+        return tuple(text for text in notes if text)
 
     @property
     def thermal_name(self) -> str:
@@ -72,8 +72,8 @@ def parse_battery(text: str) -> tuple[str | None, int | None]:
     """Whether `dumpsys battery` says that the phone is powered, and its charge in percent."""
     level = re.search(r"^\s*level: ([0-9]{1,3})\s*$", text, re.MULTILINE)
     sources = POWERED.findall(text)
-    known = re.search(r"^\s*\w+ powered: (?:true|false)\s*$", text, re.MULTILINE)
-    power = f"powered by {'+'.join(sources)}" if sources else "on battery" if known else None
+    supply = re.search(r"^\s*\w+ powered: (?:true|false)\s*$", text, re.MULTILINE)
+    power = f"powered by {'+'.join(sources)}" if sources else "on battery" if supply else None
     return power, int(level.group(1)) if level else None
 
 

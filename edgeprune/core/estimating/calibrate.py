@@ -103,8 +103,8 @@ def calibrate(profile: EstimatedProfile, rows: Sequence[Measured]) -> Calibratio
     weights_only = all(shape.has_weights for net in nets for shape in net)
     start = replace(loosen(profile), weights_only=weights_only)
     pairs = _cross_validate(start, rows, nets)
-    stretch = find_stretch([measure_miss(one, row) for one, row in pairs])
-    after = score([(replace(one, stretch=stretch), row) for one, row in pairs])
+    stretch = find_stretch([measure_miss(fitted, row) for fitted, row in pairs])
+    after = score([(replace(fitted, stretch=stretch), row) for fitted, row in pairs])
     before = score([(profile, row) for row in rows])
     return Calibration(replace(fit_profile(start, rows), stretch=stretch), before, after)
 
@@ -140,7 +140,10 @@ def _cross_validate(
 def loosen(profile: EstimatedProfile) -> EstimatedProfile:
     """The profile with every spread wide enough for another board or runtime of its kind."""
     least = {name: assumed.varies for name, assumed in PRIOR.items()} | LOOSE
-    loose = {name: Parameter(one.value, max(one.spread, least[name])) for name, one in profile.parameters.items()}
+    loose = {
+        name: Parameter(parameter.value, max(parameter.spread, least[name]))
+        for name, parameter in profile.parameters.items()
+    }
     return replace(profile, parameters=loose, stretch=1.0)
 
 
@@ -148,8 +151,8 @@ def widen(profile: EstimatedProfile, spread: float | Mapping[str, float]) -> Est
     """The profile with a spread added to its parameters' own, all the same or by name."""
     added = spread if isinstance(spread, Mapping) else dict.fromkeys(PARAMETERS, spread)
     wide = {
-        name: Parameter(one.value, float(np.hypot(one.spread, added.get(name, 0.0))))
-        for name, one in profile.parameters.items()
+        name: Parameter(parameter.value, float(np.hypot(parameter.spread, added.get(name, 0.0))))
+        for name, parameter in profile.parameters.items()
     }
     return replace(profile, parameters=wide)
 
@@ -175,22 +178,22 @@ class CountedRows:
             ProfileError: an operator that the model does not know.
         """
         settings = [_at(profile, row) for row in rows]
-        keys = [(one.precision, one.threads) for one in settings]
+        keys = [(setting.precision, setting.threads) for setting in settings]
         different = list(dict.fromkeys(keys))
         return cls(
             tuple(replace(profile, precision=precision, threads=threads) for precision, threads in different),
             np.array([different.index(key) for key in keys]),
-            np.array([_count_row(one, row) for one, row in zip(settings, rows, strict=True)]),
+            np.array([_count_row(setting, row) for setting, row in zip(settings, rows, strict=True)]),
             np.log([row.latency_ms for row in rows]),
             np.array([row.spread for row in rows]),
         )
 
     def misses(self, logs: Array) -> Array:
         """Predicted less measured, in logarithms, for each of several points; shape (points, rows)."""
-        prices = np.stack([price_terms(logs, one) for one in self.settings])
+        prices = np.stack([price_terms(logs, setting) for setting in self.settings])
         times = np.einsum("nt,nlt->ln", self.work, prices[self.of_setting])
-        missed: Array = np.log(np.maximum(times, MINIMUM_MS)) - self.goal
-        return missed
+        errors: Array = np.log(np.maximum(times, MINIMUM_MS)) - self.goal
+        return errors
 
     def slopes(self, logs: Array) -> Array:
         """How the misses change with each logarithm. Shape (rows, parameters)."""
@@ -217,16 +220,17 @@ def fit_profile(profile: EstimatedProfile, rows: Sequence[Measured]) -> Estimate
     """
     evidence, middle = CountedRows.of(profile, rows), log_values(profile.parameters)
     spread = np.array([profile.parameters[name].spread for name in PARAMETERS])
-    moved, scale, width = np.zeros(len(PARAMETERS)), 1.0, 1.0
+    shifts, scale, width = np.zeros(len(PARAMETERS)), 1.0, 1.0
     for _ in range(ROUNDS):
-        moved = _solve(evidence, (middle, spread), moved, width)
-        scale = _find_scale(evidence.misses((middle + moved * spread)[None, :])[0] / evidence.spread)
+        shifts = _solve(evidence, (middle, spread), shifts, width)
+        scale = _find_scale(evidence.misses((middle + shifts * spread)[None, :])[0] / evidence.spread)
         width = max(NARROW * scale, LEAST_SPREAD / float(evidence.spread.min()))
-    logs = middle + moved * spread
+    logs = middle + shifts * spread
     slopes = evidence.slopes(logs) * spread / (scale * evidence.spread)[:, None]
-    left = spread * np.sqrt(np.diag(np.linalg.inv(slopes.T @ slopes + np.eye(len(logs)))))
+    posterior = spread * np.sqrt(np.diag(np.linalg.inv(slopes.T @ slopes + np.eye(len(logs)))))
     fitted = {
-        name: Parameter(float(np.exp(log)), float(own)) for name, log, own in zip(PARAMETERS, logs, left, strict=True)
+        name: Parameter(float(np.exp(log)), float(own))
+        for name, log, own in zip(PARAMETERS, logs, posterior, strict=True)
     }
     nets = [row.spread for row in rows if not row.less]
     return replace(profile, parameters=fitted, net_spread=scale * float(np.mean(nets)) if nets else profile.net_spread)
@@ -236,19 +240,19 @@ def _solve(evidence: CountedRows, prior: tuple[Array, Array], start: Array, widt
     """By how many of its spreads each parameter moves."""
     middle, spread = prior
 
-    def residuals(moved: Array) -> Array:
-        missed = evidence.misses((middle + moved * spread)[None, :])[0]
-        return np.concatenate([soften(missed / (width * evidence.spread))[0], moved])
+    def residuals(shifts: Array) -> Array:
+        errors = evidence.misses((middle + shifts * spread)[None, :])[0]
+        return np.concatenate([soften(errors / (width * evidence.spread))[0], shifts])
 
-    def slopes(moved: Array) -> Array:
-        logs = middle + moved * spread
-        missed = evidence.misses(logs[None, :])[0]
-        _, steepness = soften(missed / (width * evidence.spread))
+    def slopes(shifts: Array) -> Array:
+        logs = middle + shifts * spread
+        errors = evidence.misses(logs[None, :])[0]
+        _, steepness = soften(errors / (width * evidence.spread))
         rows = evidence.slopes(logs) * spread * (steepness / (width * evidence.spread))[:, None]
-        return np.vstack([rows, np.eye(len(moved))])
+        return np.vstack([rows, np.eye(len(shifts))])
 
-    found: Array = least_squares(residuals, start, jac=slopes).x
-    return found
+    solution: Array = least_squares(residuals, start, jac=slopes).x
+    return solution
 
 
 def soften(misses: Array) -> tuple[Array, Array]:
@@ -274,10 +278,10 @@ def measure_miss(profile: EstimatedProfile, row: Measured) -> float:
 def _judge(profile: EstimatedProfile, row: Measured) -> tuple[float, float]:
     """The relative error of a row, and how far it lies out, as a share of half the interval of the whole net."""
     at = _at(profile, row)
-    whole, less_ms = at.predict_net(row.layers), at.predict_net(row.less).latency_ms if row.less else 0.0
-    error = abs((whole.latency_ms - less_ms) / row.latency_ms - 1)
-    distance = abs(log((row.latency_ms + less_ms) / whole.latency_ms))
-    return error, distance / log(whole.high_ms / whole.latency_ms)
+    net, less_ms = at.predict_net(row.layers), at.predict_net(row.less).latency_ms if row.less else 0.0
+    error = abs((net.latency_ms - less_ms) / row.latency_ms - 1)
+    distance = abs(log((row.latency_ms + less_ms) / net.latency_ms))
+    return error, distance / log(net.high_ms / net.latency_ms)
 
 
 def find_stretch(misses: Sequence[float]) -> float:
@@ -288,8 +292,8 @@ def find_stretch(misses: Sequence[float]) -> float:
     """
     reached = len(misses) / (len(misses) + 1)
     wider = NORMAL_90 / float(ndtri((1 + reached) / 2)) if reached < COVERAGE else 1.0
-    asked = max(wider * float(np.quantile(misses, COVERAGE, method="weibull")), LEAST_STRETCH)
-    return float(asked ** (len(misses) / (len(misses) + PRIOR_STRETCHES)))
+    stretch = max(wider * float(np.quantile(misses, COVERAGE, method="weibull")), LEAST_STRETCH)
+    return float(stretch ** (len(misses) / (len(misses) + PRIOR_STRETCHES)))
 
 
 def score(pairs: Sequence[tuple[EstimatedProfile, Measured]]) -> Errors:
@@ -307,11 +311,11 @@ def score(pairs: Sequence[tuple[EstimatedProfile, Measured]]) -> Errors:
     )
 
 
-def render_errors(done: Calibration) -> str:
+def render_errors(calibration: Calibration) -> str:
     """A table of the errors before and after, for people."""
     head = ("", "rows", "mean error", "median", "worst", "within 10 %", "in 90 % interval")
     rows = []
-    for name, errors in (("before", done.before), ("after, left out", done.after)):
+    for name, errors in (("before", calibration.before), ("after, left out", calibration.after)):
         shares = (errors.mean, errors.median, errors.worst, errors.within_10_percent, errors.coverage)
         rows.append((name, str(errors.count), *(f"{share:.1%}" for share in shares)))
     return render_columns([head, *rows])

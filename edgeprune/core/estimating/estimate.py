@@ -107,7 +107,7 @@ class EstimatedProfile:
         Raises:
             ProfileError: an operator that the model does not know, or lists of another kind than it was calibrated on.
         """
-        if self.weights_only and (other := next((one for one in shapes if not one.has_weights), None)):
+        if self.weights_only and (other := next((shape for shape in shapes if not shape.has_weights), None)):
             raise ProfileError(
                 f"estimated profile ({self.key.describe()}): was calibrated on lists of convolutions and linear layers "
                 f"only, and this one holds {other.describe()!r}; calibrate again with complete lists"

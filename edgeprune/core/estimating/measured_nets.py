@@ -57,9 +57,9 @@ def _csv_rows(text: str, where: str) -> Iterator[_Row]:
     try:
         header = [name.strip() for name in next(reader, [])]
         if not {"model", "ms"} <= set(header) <= set(COLUMNS) or len(header) != len(set(header)):
-            found = ",".join(header) or "nothing"
+            columns = ",".join(header) or "nothing"
             raise ProfileError(
-                f"{where}: line 1: expected the columns model,ms and perhaps threads,precision; found {found}"
+                f"{where}: line 1: expected the columns model,ms and perhaps threads,precision; found {columns}"
             )
         for cells in reader:
             if len(cells) not in (0, len(header)):
@@ -121,12 +121,12 @@ def _parse_row(row: _Row, where: str, read_model: ReadModel) -> Measured:
 
 def _parse_ms(value: Any, where: str) -> float:
     try:
-        found = float("nan") if value is None or isinstance(value, bool) else float(value)
+        ms = float("nan") if value is None or isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
-        found = float("nan")
-    if not (isfinite(found) and found > 0):
+        ms = float("nan")
+    if not (isfinite(ms) and ms > 0):
         raise ProfileError(f"{where}: ms is {value!r}; expected the latency in milliseconds, a number above 0")
-    return found
+    return ms
 
 
 def _parse_threads(value: Any, where: str) -> int | None:
@@ -171,7 +171,7 @@ def check_layers(rows: Any, where: str) -> Layers:
 
 
 def _check_layer(row: Any, where: str) -> LayerShape:
-    names = [one.name for one in fields(LayerShape)]
+    names = [field.name for field in fields(LayerShape)]
     if not isinstance(row, dict) or not {"op", "cin", "cout"} <= set(row):
         raise ProfileError(f"{where}: expected an object with op, cin, cout and, for all but linear, the window")
     for name in row:
@@ -184,8 +184,8 @@ def _check_layer(row: Any, where: str) -> LayerShape:
             raise ProfileError(f"{where}: {name} is {row[name]!r}; expected a whole number from 1")
     windows = {name: _window(row.get(name, []), name, where) for name in (*AXES, *OPTIONAL)}
     if row["op"] not in WINDOWED:
-        kept = ("size", "output") if row["op"] == RESIZE else ("size",)
-        windows |= {name: () for name in windows if name not in kept}
+        spatial = ("size", "output") if row["op"] == RESIZE else ("size",)
+        windows |= {name: () for name in windows if name not in spatial}
     output = windows.pop("output")
     shape = LayerShape(row["op"], row["cin"], row["cout"], groups=row.get("groups", 1), **windows)
     _check_window(shape, output, where)
@@ -194,7 +194,7 @@ def _check_layer(row: Any, where: str) -> LayerShape:
 
 def _window(value: Any, name: str, where: str) -> tuple[int, ...]:
     least = 0 if name == "padding" else 1
-    if not isinstance(value, list) or not all(_is_count(one, least) for one in value):
+    if not isinstance(value, list) or not all(_is_count(number, least) for number in value):
         raise ProfileError(f"{where}: {name} is {value!r}; expected a list of whole numbers from {least}, one an axis")
     return tuple(value)
 

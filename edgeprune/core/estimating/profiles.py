@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from edgeprune.core.latency.table import ESTIMATED
 from edgeprune.errors import ProfileError
 
 PROFILE_VERSION = 2
-FACTS = tuple(one.name for one in fields(Core) if one.name != "name")
+FACTS = tuple(fact.name for fact in fields(Core) if fact.name != "name")
 """What is documented of a core."""
 KNOWN = ", ".join(VALUE_BYTES)
 SPREADS = ("layer_spread", "net_spread", "stretch")
@@ -47,8 +47,10 @@ class BoardProfiles:
                         f"estimated profile of {self.board}: {threads} threads; it has {profile.core.cores} such cores"
                     )
                 return replace(profile, precision=precision, threads=threads)
-        known = ", ".join(f"{one.runtime} {name}" for one in self.profiles for name in one.core.macs_per_cycle)
-        raise ProfileError(f"estimated profile of {self.board}: none for {runtime} {precision}; there are {known}")
+        offers = ", ".join(
+            f"{profile.runtime} {name}" for profile in self.profiles for name in profile.core.macs_per_cycle
+        )
+        raise ProfileError(f"estimated profile of {self.board}: none for {runtime} {precision}; there are {offers}")
 
 
 def put_profile(board: BoardProfiles, calibrated: Calibration) -> BoardProfiles:
@@ -56,8 +58,8 @@ def put_profile(board: BoardProfiles, calibrated: Calibration) -> BoardProfiles:
     fitted = calibrated.profile
     worth = {"before": _round_all(asdict(calibrated.before)), "after_left_out": _round_all(asdict(calibrated.after))}
     profile = replace(fitted, board=board.board, conditions={**fitted.conditions, "calibration": worth})
-    kept = tuple(one for one in board.profiles if one.runtime != profile.runtime)
-    return replace(board, profiles=(*kept, profile))
+    others = tuple(other for other in board.profiles if other.runtime != profile.runtime)
+    return replace(board, profiles=(*others, profile))
 
 
 def _round_all(figures: Mapping[str, float]) -> dict[str, float]:
@@ -130,20 +132,19 @@ def _parse(row: Mapping[str, Any], board: str, where: str) -> EstimatedProfile:
     if "fp32" not in peaks or set(peaks) - set(VALUE_BYTES):
         raise ProfileError(f"{where}: peaks at {', '.join(peaks) or 'nothing'}; expected fp32, and known are {KNOWN}")
     facts = {name: float(getattr(core, name)) for name in FACTS if name != "macs_per_cycle"}
-    figures = {name: one.value for name, one in parameters.items()} | facts
+    figures = {name: parameter.value for name, parameter in parameters.items()} | facts
     figures |= {f"peak at {name}": float(peak) for name, peak in peaks.items()}
     figures |= {name: float(row[name]) for name in SPREADS}
     wrong = [name for name, value in figures.items() if not 0 < value < float("inf")]
-    wrong += [f"spread of {name}" for name, one in parameters.items() if not 0 <= one.spread < 10]
+    wrong += [f"spread of {name}" for name, parameter in parameters.items() if not 0 <= parameter.spread < 10]
     if wrong:
         raise ProfileError(f"{where}: {wrong[0]}: expected a figure above 0 and finite, and a spread from 0 to 10")
-    own: dict[str, Any] = {name: row[name] for name in (*SPREADS, "conditions")}
-    own |= {name: row[name] is True for name in ("winograd", "weights_only")}
-    return EstimatedProfile(board, row["runtime"], core, parameters, **own)
+    settings: dict[str, Any] = {name: row[name] for name in (*SPREADS, "conditions")}
+    settings |= {name: row[name] is True for name in ("winograd", "weights_only")}
+    return EstimatedProfile(board, row["runtime"], core, parameters, **settings)
 
 
-def _check_names(found: Iterable[str], where: str) -> None:
-    names: Sequence[str] = list(found)
+def _check_names(names: Iterable[str], where: str) -> None:
     wrong = sorted(set(PARAMETERS) ^ set(names))
     if wrong:
         raise ProfileError(f"{where}: parameters missing or unknown: {', '.join(wrong)}")

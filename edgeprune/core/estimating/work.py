@@ -66,17 +66,17 @@ def _count(shape: LayerShape, machine: Machine) -> tuple[float, ...]:
     if shape.is_gone:
         return (0.0,) * len(TERMS)
     if shape.has_weights:
-        counted = _count_weighted(shape, machine.winograd)
+        work = _count_weighted(shape, machine.winograd)
     elif shape.op in (ATTENTION, steps.PRODUCT):
-        counted = _count_product(shape)
+        work = _count_product(shape)
     elif shape.op in ON_VALUES:
-        counted = _count_values(shape)
+        work = _count_values(shape)
     else:
-        counted = _count_windows(shape)
-    moved = counted.pop("moved")
+        work = _count_windows(shape)
+    moved = work.pop("moved")
     spilled = min(max(moved / machine.cache_values - 0.5, 0.0), 1.0)
-    counted |= {"far": spilled * moved, "near": (1 - spilled) * moved, "calls": 1.0}
-    return tuple(counted.get(term, 0.0) for term in TERMS)
+    work |= {"far": spilled * moved, "near": (1 - spilled) * moved, "calls": 1.0}
+    return tuple(work.get(term, 0.0) for term in TERMS)
 
 
 def _count_weighted(shape: LayerShape, winograd: bool) -> dict[str, float]:
@@ -86,14 +86,14 @@ def _count_weighted(shape: LayerShape, winograd: bool) -> dict[str, float]:
     summed = shape.cin // shape.groups * prod(shape.kernel)
     channels = shape.cout if shape.groups == shape.cin else shape.cout // shape.groups
     sums = float(-(-channels // TILE) * TILE * shape.cout // channels * places)
-    counted = {"weights": float(summed * shape.cout)}
-    counted["moved"] = float(shape.cin * prod(shape.size) + shape.cout * prod(shape.output_size))
+    work = {"weights": float(summed * shape.cout)}
+    work["moved"] = float(shape.cin * prod(shape.size) + shape.cout * prod(shape.output_size))
     if kernel == "winograd":
-        return counted | {kernel: (summed + prod(shape.kernel)) * sums}
+        return work | {kernel: (summed + prod(shape.kernel)) * sums}
     if kernel == "depthwise":
-        return counted | {kernel: summed * sums}
+        return work | {kernel: summed * sums}
     packed = 0.0 if kernel == "linear" else float(summed * shape.groups * places)
-    return counted | {kernel: summed * sums, "starts": sums, "packing": packed}
+    return work | {kernel: summed * sums, "starts": sums, "packing": packed}
 
 
 def _count_product(shape: LayerShape) -> dict[str, float]:

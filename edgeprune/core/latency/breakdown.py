@@ -53,11 +53,11 @@ def break_down(
     """
     rows = []
     joins = {layer.name.removesuffix(">"): layer for layer in layers if layer.shape.op == JOIN}
-    for layer in (one for one in layers if one.shape.op != JOIN and not one.at(widths).is_gone):
+    for layer in (layer for layer in layers if layer.shape.op != JOIN and not layer.at(widths).is_gone):
         parts = [layer, *([joins[layer.name]] if layer.name in joins else [])]
         predicted = sum(table.price_ms(part.at(widths), correction) for part in parts)
-        found = nodes.get(layer.name, ())
-        profiled = sum(node.us for node in found) / 1e3 if found else None
+        own_nodes = nodes.get(layer.name, ())
+        profiled = sum(node.us for node in own_nodes) / 1e3 if own_nodes else None
         rows.append(LayerTime(layer.name, layer.at(widths).describe(), predicted, profiled))
     others = nodes.get(OTHERS, ())
     operators = ", ".join(sorted({node.operator for node in others}))
@@ -73,10 +73,10 @@ def render_breakdown(rows: Sequence[LayerTime], measured_ms: float) -> str:
     predicted = sum(row.predicted_ms or 0 for row in rows)
     profiled = sum(row.profiled_ms or 0 for row in rows)
     table.append(("sum", "", _ms(predicted), _ms(profiled), _ms(predicted - profiled)))
-    known = [row for row in rows if row.off_ms is not None]
+    compared = [row for row in rows if row.off_ms is not None]
     lines = [render_columns(table), f"the whole net, measured without the profiler: {_ms(measured_ms)} ms"]
-    if known:
-        worst = max(known, key=lambda row: abs(row.off_ms or 0))
+    if compared:
+        worst = max(compared, key=lambda row: abs(row.off_ms or 0))
         share, way = abs(worst.off_ms or 0) / measured_ms, "more" if (worst.off_ms or 0) > 0 else "less"
         lines.append(f"off by most: {worst.name}, predicted {way} than its nodes took by {share:.1%} of the net")
     if any((row.predicted_ms or 0) < 0 for row in rows):

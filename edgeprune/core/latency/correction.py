@@ -159,21 +159,21 @@ def _misfit(nets: Sequence[MeasuredNet], knot: float) -> float:
 def _correct(nets: Sequence[MeasuredNet], knot: float, twin_gap: float) -> Correction:
     """The correction if the caches hold so many millions of values."""
     columns, measured = _columns(nets, knot)
-    found, parameters = _fit(columns, measured)
-    rest = [np.arange(len(nets)) != index for index in range(len(nets) if len(nets) > 2 else 0)]
-    left_out = [columns[~other] @ _fit(columns[other], measured[other])[0] / measured[~other] - 1 for other in rest]
-    residuals, freedom = columns @ found / measured - 1, len(nets) - parameters
-    known = freedom >= 1
-    variance = float(residuals @ residuals) / freedom * (1 + parameters / len(nets)) if known else 0.0
-    parts, kinds = dict(zip(PARTS, map(float, found), strict=False)), map(float, found[len(PARTS) :])
+    coefficients, parameters = _fit(columns, measured)
+    masks = [np.arange(len(nets)) != index for index in range(len(nets) if len(nets) > 2 else 0)]
+    left_out = [columns[~mask] @ _fit(columns[mask], measured[mask])[0] / measured[~mask] - 1 for mask in masks]
+    residuals, freedom = columns @ coefficients / measured - 1, len(nets) - parameters
+    has_spread = freedom >= 1
+    variance = float(residuals @ residuals) / freedom * (1 + parameters / len(nets)) if has_spread else 0.0
+    parts, kinds = dict(zip(PARTS, map(float, coefficients), strict=False)), map(float, coefficients[len(PARTS) :])
     return Correction(
         **parts,
         kind_scales=dict(zip(_find_kinds(nets), kinds, strict=True)),
         cached_megavalues=knot if isfinite(knot) else 0.0,
         variants=len(nets),
         error=float(np.mean(np.abs(left_out))) if left_out else None,
-        sigma=hypot(sqrt(variance), SESSION, twin_gap) if known else None,
-        freedom=float(freedom) if known else 0.0,
+        sigma=hypot(sqrt(variance), SESSION, twin_gap) if has_spread else None,
+        freedom=float(freedom) if has_spread else 0.0,
     )
 
 
@@ -186,11 +186,11 @@ def _fit(columns: np.ndarray, measured: np.ndarray) -> tuple[np.ndarray, float]:
     widths += [WEIGHTS_PRIOR * slowest / weights_most, BESIDE_PRIOR * slowest / beside_most]
     widths += [BEYOND_PRIOR * slowest / beyond_most] + [KINDS_PRIOR] * (columns.shape[1] - len(PARTS))
     precision = np.diag(1 / np.square(widths))
-    trust, found = np.ones(len(measured)), prior
+    trust, coefficients = np.ones(len(measured)), prior
     for _ in range(STEPS):
         weighted = rows * (trust / NOISE**2)[:, None]
         curvature = weighted.T @ rows + precision
-        found = np.linalg.solve(curvature, weighted.sum(axis=0) + precision @ prior)
-        trust = NOISE / np.maximum(np.abs(rows @ found - 1), NOISE)
+        coefficients = np.linalg.solve(curvature, weighted.sum(axis=0) + precision @ prior)
+        trust = NOISE / np.maximum(np.abs(rows @ coefficients - 1), NOISE)
     settled = float(np.trace(np.linalg.solve(curvature, weighted.T @ rows)))
-    return found, settled
+    return coefficients, settled

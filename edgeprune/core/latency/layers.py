@@ -51,14 +51,14 @@ class Extent:
         terms = ((self.constant, ()), *self.terms) if self.constant else self.terms
         return Extent(0, tuple((factor, (*names, *branches)) for factor, names in terms)) if branches else self
 
-    def bind(self, known: Mapping[str, int]) -> Extent:
+    def bind(self, widths: Mapping[str, int]) -> Extent:
         """The count as a polynomial of the other groups' widths."""
         constant, terms = self.constant, []
         for factor, names in self.terms:
-            share = factor * prod(known.get(name, 1) for name in names)
-            left = tuple(name for name in names if name not in known)
-            terms += [(share, left)] if left else []
-            constant += 0 if left else share
+            share = factor * prod(widths.get(name, 1) for name in names)
+            unbound = tuple(name for name in names if name not in widths)
+            terms += [(share, unbound)] if unbound else []
+            constant += 0 if unbound else share
         return Extent(constant, tuple(terms))
 
     @property
@@ -219,11 +219,11 @@ def describe_window(
     )
     spans = tuple((width - 1) * step + 1 for width, step in zip(window.kernel, plain.steps, strict=True))
     if op == TRANSPOSED:
-        whole = zip(plain.output_size, output, strict=True)
-        padding = tuple(max(0, full - made + 1) // 2 for full, made in whole)
+        lengths = zip(plain.output_size, output, strict=True)
+        padding = tuple(max(0, full - out + 1) // 2 for full, out in lengths)
     else:
         axes = zip(size, output, window.stride, spans, strict=True)
-        padding = tuple(max(0, (made - 1) * stride + span - read + 1) // 2 for read, made, stride, span in axes)
+        padding = tuple(max(0, (out - 1) * stride + span - read + 1) // 2 for read, out, stride, span in axes)
     return replace(plain, padding=padding, output=output)
 
 
@@ -265,10 +265,10 @@ class Layer:
         output = tuple(length if extent.groups else out for length, extent, out in axes)
         return replace(shape, size=size, output=output)
 
-    def bind(self, known: Mapping[str, int]) -> Layer:
+    def bind(self, widths: Mapping[str, int]) -> Layer:
         """The layer as it follows the other groups' widths."""
-        space = tuple(extent.bind(known) for extent in self.space)
-        cin, cout, groups = self.cin.bind(known), self.cout.bind(known), self.groups.bind(known)
+        space = tuple(extent.bind(widths) for extent in self.space)
+        cin, cout, groups = self.cin.bind(widths), self.cout.bind(widths), self.groups.bind(widths)
         return replace(self, cin=cin, cout=cout, groups=groups, space=space)
 
     @property
@@ -314,14 +314,14 @@ def find_joins(layers: Sequence[Layer]) -> tuple[Layer, ...]:
     A layer that runs alone converts its input and output to the layout of its kernel and back. Within a net a tensor
     stays in that layout if its channels allow it, which a join, measured at each width, knows.
     """
-    found = []
+    joins = []
     convolutions = [layer for layer in layers if layer.shape.op == "conv"]
     for index, layer in enumerate(convolutions):
         if any(_reads(later, layer) for later in convolutions[index + 1 :]):
-            size, (ones, none) = layer.shape.output_size, ((one,) * len(layer.shape.size) for one in (1, 0))
+            size, (ones, none) = layer.shape.output_size, ((fill,) * len(layer.shape.size) for fill in (1, 0))
             shape = LayerShape(JOIN, layer.shape.cout, layer.shape.cout, ones, ones, 1, size, none)
-            found.append(Layer(f"{layer.name}>", shape, layer.cout, layer.cout))
-    return tuple(found)
+            joins.append(Layer(f"{layer.name}>", shape, layer.cout, layer.cout))
+    return tuple(joins)
 
 
 def _reads(layer: Layer, before: Layer) -> bool:

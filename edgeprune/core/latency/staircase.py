@@ -21,9 +21,9 @@ LABELLED = 20
 
 @dataclass(frozen=True)
 class Line:
-    """Latency over one channel count, by that count, the other being held: `held` says which, as "cin 32"."""
+    """Latency over one channel count, by that count, the other being fixed: `fixed` says which, as "cin 32"."""
 
-    held: str
+    fixed: str
     points: tuple[tuple[int, LatencyPoint], ...]
 
 
@@ -38,8 +38,8 @@ class Staircase:
 
     def thin(self, most: int) -> tuple[Line, ...]:
         """At most so many of the lines, spread evenly from the first to the last."""
-        chosen = np.unique(np.linspace(0, len(self.lines) - 1, min(most, len(self.lines))).round().astype(int))
-        return tuple(self.lines[index] for index in chosen)
+        indices = np.unique(np.linspace(0, len(self.lines) - 1, min(most, len(self.lines))).round().astype(int))
+        return tuple(self.lines[index] for index in indices)
 
 
 def find_staircases(table: LatencyTable) -> tuple[Staircase, ...]:
@@ -55,17 +55,17 @@ def _staircase(family: LayerShape, points: Sequence[LatencyPoint]) -> Staircase:
     shapes = [point.shape for point in points]
     if all(shape.has_one_count for shape in shapes):
         kind = "depthwise" if shapes[0].is_depthwise else family.op
-        line = Line(kind, tuple(sorted(((one.shape.cin, one) for one in points), key=lambda pair: pair[0])))
+        line = Line(kind, tuple(sorted(((point.shape.cin, point) for point in points), key=lambda pair: pair[0])))
         return Staircase(_title(family, "depthwise " * shapes[0].is_depthwise), "channels", (line,), len(points))
     by_cout = len({shape.cout for shape in shapes}) == 1
-    over, held = ("cin", "cout") if by_cout else ("cout", "cin")
-    found: dict[int, dict[int, LatencyPoint]] = defaultdict(dict)
+    over, fixed = ("cin", "cout") if by_cout else ("cout", "cin")
+    rows: dict[int, dict[int, LatencyPoint]] = defaultdict(dict)
     for point in points:
-        found[getattr(point.shape, held)][getattr(point.shape, over)] = point
-    longest = max(map(len, found.values()))
+        rows[getattr(point.shape, fixed)][getattr(point.shape, over)] = point
+    longest = max(map(len, rows.values()))
     lines = [
-        Line(f"{held} {count}", tuple(sorted(row.items())))
-        for count, row in sorted(found.items())
+        Line(f"{fixed} {count}", tuple(sorted(row.items())))
+        for count, row in sorted(rows.items())
         if len(row) > 1 or longest == 1
     ]
     return Staircase(_title(family, ""), over, tuple(lines), len(points))
@@ -86,7 +86,7 @@ def _bars(line: Line) -> str:
     levels = [round(8 * HEIGHT * point.latency_ms / top) for _, point in line.points]
     labels = [str(count) for count, _ in line.points]
     wide = max(map(len, labels)) + 1 if len(labels) <= LABELLED else 1
-    margins = [f"{top:.4g} ms", *[""] * (HEIGHT - 2), line.held]
+    margins = [f"{top:.4g} ms", *[""] * (HEIGHT - 2), line.fixed]
     rows = []
     for row, margin in zip(reversed(range(HEIGHT)), margins, strict=True):
         marks = (BLOCKS[max(0, min(8, level - 8 * row))] for level in levels)
@@ -114,8 +114,8 @@ def render_table_facts(table: LatencyTable, profiled: Mapping[str, Any] | None) 
 
 def _validation(table: LatencyTable, profiled: Mapping[str, Any] | None) -> str:
     if table.origin != MEASURED:
-        missed = table.conditions.get("left_out", {}).items()
-        errors = ", ".join(f"{source} by {found['mean']:.0%}" for source, found in missed)
+        misses = table.conditions.get("left_out", {}).items()
+        errors = ", ".join(f"{source} by {miss['mean']:.0%}" for source, miss in misses)
         return f"no measurement of this device; nets of sources left out were missed: {errors or 'unknown'}"
     if profiled is None:
         return "whole nets are measured by a run: name it with --run"

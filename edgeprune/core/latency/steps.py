@@ -130,7 +130,7 @@ def list_operators(steps: Sequence[Step], sizes: Sizes, batch: int) -> list[Oper
 def _find_axis(step: Step, net: _Net) -> int:
     """Where the channels of what a step writes are: as its kind has it, or where they were in what it reads."""
     rank = len(net.sizes[step.writes])
-    source = next((one for one in step.reads if len(net.sizes[one]) == rank), "")
+    source = next((tensor for tensor in step.reads if len(net.sizes[tensor]) == rank), "")
     if step.kind in ("conv", TRANSPOSED):
         return 1
     if step.kind in ("linear", PRODUCT, ATTENTION) or (step.kind == REDUCE and not source):
@@ -144,10 +144,10 @@ def _find_axis(step: Step, net: _Net) -> int:
 
 def _find_viewed_axis(step: Step, net: _Net) -> int:
     """The axis that is as long as the channels were, with as many values behind it."""
-    (source, *_), made = step.reads, net.sizes[step.writes]
+    (source, *_), sizes = step.reads, net.sizes[step.writes]
     old, axis = net.sizes[source], net.axis(source)
-    places = (place for place, size in enumerate(made) if old and size == old[axis])
-    return next((place for place in places if prod(made[place:]) == prod(old[axis:])), net.axis(step.writes))
+    places = (place for place, size in enumerate(sizes) if old and size == old[axis])
+    return next((place for place in places if prod(sizes[place:]) == prod(old[axis:])), net.axis(step.writes))
 
 
 def _absorb(step: Step, net: _Net) -> None:
@@ -184,8 +184,8 @@ def _absorb_attention(step: Step, net: _Net) -> None:
         after = readers[0].writes
     mixing = readers[0] if len(readers) == 1 else None
     if scores is not None and mixing is not None and mixing.kind == PRODUCT and mixing.reads[0] == after:
-        scaled = [found for tensor in scores.reads if (found := _find_source(tensor, net, SCALE)[1]) is not None]
-        net.absorbed |= {step.name, scores.name, *between, *(one.name for one in scaled)}
+        scales = [scale for tensor in scores.reads if (scale := _find_source(tensor, net, SCALE)[1]) is not None]
+        net.absorbed |= {step.name, scores.name, *between, *(scale.name for scale in scales)}
         net.kinds[mixing.name], net.scores[mixing.name] = ATTENTION, scores
 
 
@@ -253,23 +253,23 @@ def _describe_reduction(step: Step, net: _Net) -> Operator:
         window = Window(size, size)
         shape = describe_window(POOL, (sizes[axis],) * 2, (size, (1,) * len(size)), window)
         return Operator(step, shape, channels, channels)
-    kept = tuple(place for place in range(len(sizes)) if place not in step.axes)
+    remaining = tuple(place for place in range(len(sizes)) if place not in step.axes)
     summed = prod(sizes[place] for place in step.axes)
     shape = LayerShape(REDUCE, summed, 1, size=(prod(sizes) // (summed * net.batch),))
-    return Operator(step, shape, (tensor, step.axes), ("", ()), places=(tensor, kept))
+    return Operator(step, shape, (tensor, step.axes), ("", ()), places=(tensor, remaining))
 
 
 def _describe_product(step: Step, kind: str, net: _Net) -> Operator:
     """`[..., rows, depth] x [..., depth, columns]`; of attention, the queries' product with the keys comes before."""
     left = net.scores[step.name].reads[0] if step.name in net.scores else step.reads[0]
-    first, made = net.sizes[left], net.sizes[step.writes]
-    lead = tuple(range(len(made) - 2))
-    parts = prod(made[:-2]) // net.batch
+    first, out = net.sizes[left], net.sizes[step.writes]
+    lead = tuple(range(len(out) - 2))
+    parts = prod(out[:-2]) // net.batch
     keys = net.sizes[step.reads[1]][-2] if step.name not in net.scores else net.sizes[step.reads[0]][-1]
-    rows = made[-2] if len(made) > 1 else 1
+    rows = out[-2] if len(out) > 1 else 1
     size = (rows, keys) if kind == ATTENTION else (rows,)
-    shape = LayerShape(kind, parts * first[-1], parts * made[-1], groups=parts, size=size)
+    shape = LayerShape(kind, parts * first[-1], parts * out[-1], groups=parts, size=size)
     if kind == ATTENTION:
         shape = replace(shape, kernel=(1, 1), stride=(1, 1), padding=(0, 0))
     cin = (left, (*range(len(first) - 2), len(first) - 1))
-    return Operator(step, shape, cin, (step.writes, (*lead, len(made) - 1)), (step.writes, lead))
+    return Operator(step, shape, cin, (step.writes, (*lead, len(out) - 1)), (step.writes, lead))

@@ -101,11 +101,11 @@ class LatencyTable:
             point = rows[shape.cin][shape.cout]
             kind = MEASURED if self.origin == MEASURED else ESTIMATED
             return Prediction(point.latency_ms, point.low_ms, point.high_ms, kind)
-        found = _interpolate_diagonal(rows, shape) if shape.has_one_count else None
-        found = found or _interpolate(rows, shape)
-        if found is None:
+        prediction = _interpolate_diagonal(rows, shape) if shape.has_one_count else None
+        prediction = prediction or _interpolate(rows, shape)
+        if prediction is None:
             raise ProfileError(self._outside(shape, rows))
-        return replace(found, kind=ESTIMATED) if self.origin != MEASURED else found
+        return replace(prediction, kind=ESTIMATED) if self.origin != MEASURED else prediction
 
     def _outside(self, shape: LayerShape, rows: Mapping[int, Mapping[int, LatencyPoint]]) -> str:
         where = f"latency table ({self.key.describe()}): {shape.describe()}"
@@ -168,23 +168,23 @@ def _interpolate_diagonal(rows: Mapping[int, Mapping[int, LatencyPoint]], shape:
 
 
 def _interpolate(rows: Mapping[int, Mapping[int, LatencyPoint]], shape: LayerShape) -> Prediction | None:
-    column = {cin: found for cin, row in rows.items() if (found := _between(row, shape.cout)) is not None}
+    column = {cin: prediction for cin, row in rows.items() if (prediction := _between(row, shape.cout)) is not None}
     return _between(column, shape.cin)
 
 
 def _between(points: Mapping[int, LatencyPoint | Prediction], at: int) -> Prediction | None:
     """Linear interpolation over one channel count; None outside the range."""
-    known = sorted(points)
-    index = bisect_left(known, at)
-    if index == len(known) or (index == 0 and known[0] != at):
+    counts = sorted(points)
+    index = bisect_left(counts, at)
+    if index == len(counts) or (index == 0 and counts[0] != at):
         return None
-    high = known[index]
-    low = high if high == at else known[index - 1]
+    high = counts[index]
+    low = high if high == at else counts[index - 1]
     share = 0.0 if high == low else (at - low) / (high - low)
     left, right = points[low], points[high]
 
-    def mix(one: float, other: float) -> float:
-        return one + share * (other - one)
+    def mix(start: float, end: float) -> float:
+        return start + share * (end - start)
 
     low_ms, high_ms = min(left.low_ms, right.low_ms), max(left.high_ms, right.high_ms)
     return Prediction(mix(left.latency_ms, right.latency_ms), low_ms, high_ms, INTERPOLATED)
@@ -196,8 +196,8 @@ def accept_table(table: LatencyTable, key: TableKey, insist: bool) -> LatencyTab
     Raises:
         ProfileError: it was made on another device, runtime, version, precision or thread count; says which.
     """
-    found, wanted = asdict(table.key), asdict(key)
-    differing = [f"{name} {found[name]} instead of {wanted[name]}" for name in wanted if found[name] != wanted[name]]
+    own, needed = asdict(table.key), asdict(key)
+    differing = [f"{name} {own[name]} instead of {needed[name]}" for name in needed if own[name] != needed[name]]
     if not differing:
         return table
     if not insist:
@@ -215,8 +215,8 @@ def merge_tables(old: LatencyTable, new: LatencyTable) -> LatencyTable:
     """
     if old.key != new.key:
         raise ProfileError(f"latency tables differ: {old.key.describe()} and {new.key.describe()}")
-    kept = tuple(point for point in old.points if point.shape not in new.shapes)
-    return replace(new, points=tuple(sorted(kept + new.points, key=lambda point: point.shape)))
+    older = tuple(point for point in old.points if point.shape not in new.shapes)
+    return replace(new, points=tuple(sorted(older + new.points, key=lambda point: point.shape)))
 
 
 def render_table(table: LatencyTable) -> str:

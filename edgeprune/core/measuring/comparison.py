@@ -59,12 +59,14 @@ def compare_processes(
     Raises:
         UsageError: too few processes timed both, or a margin that is not above 0 and below 1.
     """
-    both = sorted(first_ms.keys() & second_ms.keys())
-    if len(both) < LEAST_PROCESSES:
-        raise UsageError(f"a comparison needs {LEAST_PROCESSES} processes that timed both at least; found {len(both)}")
+    processes = sorted(first_ms.keys() & second_ms.keys())
+    if len(processes) < LEAST_PROCESSES:
+        raise UsageError(
+            f"a comparison needs {LEAST_PROCESSES} processes that timed both at least; found {len(processes)}"
+        )
     if not 0 < margin < 1:
         raise UsageError(f"margin: {margin!r}; expected a fraction above 0 and below 1, as 0.02")
-    before, after = (np.log([taken_ms[number] for number in both]) for taken_ms in (first_ms, second_ms))
+    before, after = (np.log([taken_ms[number] for number in processes]) for taken_ms in (first_ms, second_ms))
     low, high = mean_interval(after - before)
     return Comparison(
         first_ms=exp(before.mean()),
@@ -74,7 +76,7 @@ def compare_processes(
         high=exp(high),
         margin=margin,
         p_equivalent=equivalence_p(after - before, log1p(margin)),
-        processes=len(both),
+        processes=len(processes),
     )
 
 
@@ -107,24 +109,24 @@ def equivalence_p(differences: np.ndarray, margin: float) -> float:
     return float(stdtr(count - 1, (abs(mean) - margin) / error))
 
 
-def render_comparison(names: tuple[str, str], found: Comparison, problems: Sequence[str] = ()) -> str:
+def render_comparison(names: tuple[str, str], comparison: Comparison, problems: Sequence[str] = ()) -> str:
     """The comparison, for people; `problems` say why a run is not valid, of which nothing follows."""
     first, second = names
-    change = 100 * (found.ratio - 1)
-    said = {
-        EQUIVALENT: f"{second} and {first} are equivalent within {100 * found.margin:g} %",
+    change, percent = 100 * (comparison.ratio - 1), f"{100 * comparison.margin:g} %"
+    verdicts = {
+        EQUIVALENT: f"{second} and {first} are equivalent within {percent}",
         FASTER: f"{second} is faster than {first}",
         SLOWER: f"{second} is slower than {first}",
-        INCONCLUSIVE: f"inconclusive: neither a difference nor equivalence within {100 * found.margin:g} % is shown",
+        INCONCLUSIVE: f"inconclusive: neither a difference nor equivalence within {percent} is shown",
     }
     return "\n".join(
         [
-            f"A {first}: {found.first_ms:.4g} ms",
-            f"B {second}: {found.second_ms:.4g} ms",
-            f"B / A: {found.ratio:.4f} ({change:+.2f} %), 95 % interval {found.low:.4f} to {found.high:.4f}, "
-            f"{found.processes} processes that took turns",
-            f"equivalence within {100 * found.margin:g} %: p = {found.p_equivalent:.3g} (two one-sided tests)",
+            f"A {first}: {comparison.first_ms:.4g} ms",
+            f"B {second}: {comparison.second_ms:.4g} ms",
+            f"B / A: {comparison.ratio:.4f} ({change:+.2f} %), 95 % interval {comparison.low:.4f} to "
+            f"{comparison.high:.4f}, {comparison.processes} processes that took turns",
+            f"equivalence within {percent}: p = {comparison.p_equivalent:.3g} (two one-sided tests)",
             *(f"not valid: {problem}" for problem in problems),
-            "inconclusive: nothing follows from a run that is not valid" if problems else said[found.verdict],
+            "inconclusive: nothing follows from a run that is not valid" if problems else verdicts[comparison.verdict],
         ]
     )

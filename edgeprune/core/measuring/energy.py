@@ -233,15 +233,15 @@ def _doubt(readings: Readings, busy: Window, rests: tuple[Window, Window]) -> st
     lost = f" ({readings.lost})" if readings.lost else ""
     for where, windows in (("while the model ran", (busy,)), ("at rest", rests)):
         for window in windows:
-            if taken := describe_taken("others took", window.others_cores, window.cores):
-                return f"{NOT_MEASURABLE}: {taken} {where}"
-        found = sum(count_samples(readings, window) for window in windows)
+            if disturbance := describe_taken("others took", window.others_cores, window.cores):
+                return f"{NOT_MEASURABLE}: {disturbance} {where}"
+        samples = sum(count_samples(readings, window) for window in windows)
         seconds = sum(window.seconds for window in windows)
-        if found < LEAST_SAMPLES:
-            needed = math.ceil(1.5 * LEAST_SAMPLES * busy.seconds / max(found, 1))
+        if samples < LEAST_SAMPLES:
+            needed = math.ceil(1.5 * LEAST_SAMPLES * busy.seconds / max(samples, 1))
             remedy = lost or f"; [protocol] min_duration_s = {needed} may do"
             return (
-                f"{NOT_MEASURABLE}: {found} new readings of {readings.meter.name} in {seconds:.3g} s {where}, "
+                f"{NOT_MEASURABLE}: {samples} new readings of {readings.meter.name} in {seconds:.3g} s {where}, "
                 f"at least {LEAST_SAMPLES} are needed{remedy}"
             )
     for window in (busy, *rests):
@@ -303,8 +303,8 @@ def parse_windows(rows: Sequence[Mapping[str, Any]]) -> tuple[Window, ...]:
     except (KeyError, TypeError) as exc:
         raise ValueError(f"not an energy window: {describe_misfit(exc)}") from exc
     rests = all(bool(window.name) == bool(at % 2) for at, window in enumerate(windows))
-    whole = all(0 < window.seconds < math.inf and (window.count > 0 or not window.name) for window in windows)
-    if len(windows) % 2 == 0 or not rests or not whole:
+    complete = all(0 < window.seconds < math.inf and (window.count > 0 or not window.name) for window in windows)
+    if len(windows) % 2 == 0 or not rests or not complete:
         raise ValueError("energy windows that are not models between rests")
     return windows
 

@@ -109,10 +109,10 @@ class Conditions:
     def describe(self) -> str:
         """For people, in a line; of clocks and temperatures the lowest and highest."""
         cores = ",".join(map(str, self.affinity))
-        told = [f"{self.threads} thread{'s' if self.threads > 1 else ''}", f"cores {cores}" if cores else ""]
-        told += [f"governor {self.governor}" if self.governor else "", _span(self.frequency_mhz, "MHz")]
-        told += [_span(self.temperature_c, "C"), self.describe_others(), *self.notes]
-        return ", ".join(text for text in told if text)
+        parts = [f"{self.threads} thread{'s' if self.threads > 1 else ''}", f"cores {cores}" if cores else ""]
+        parts += [f"governor {self.governor}" if self.governor else "", _span(self.frequency_mhz, "MHz")]
+        parts += [_span(self.temperature_c, "C"), self.describe_others(), *self.notes]
+        return ", ".join(text for text in parts if text)
 
     def describe_others(self) -> str:
         """What others took of the board, and how far its speed varied from process to process; for people."""
@@ -189,12 +189,12 @@ class Measurement:
         """Whose the processor was: shares of the time of all windows, and how many windows were disturbed."""
         wall_ms = sum(window.wall_ms for window in self.windows)
         waits = [window.waited_share for window in self.windows]
-        known = wall_ms > 0 and None not in waits
+        has_waits = wall_ms > 0 and None not in waits
         waited_ms = sum((share or 0.0) * window.wall_ms for share, window in zip(waits, self.windows, strict=True))
         cpu_ms = sum(window.cpu_share * window.wall_ms for window in self.windows)
         return {
             "cpu_share": cpu_ms / wall_ms if wall_ms else None,
-            "waited_share": waited_ms / wall_ms if known else None,
+            "waited_share": waited_ms / wall_ms if has_waits else None,
             "switches": sum(window.switches for window in self.windows),
             "windows": len(self.windows),
             "disturbed_windows": sum(window.is_disturbed for window in self.windows),
@@ -241,8 +241,10 @@ def find_ratio(above: Measurement, below: Measurement, confidence: float = CONFI
     The common speed of the board is taken off, and the interval is that over the processes which timed both; without
     several such it is a bootstrap over all samples.
     """
-    both = set.intersection(*({window.process for window in one.steady_windows} for one in (above, below)))
-    if len(both) < LEAST_PROCESSES:
+    shared = set.intersection(
+        *({window.process for window in measurement.steady_windows} for measurement in (above, below))
+    )
+    if len(shared) < LEAST_PROCESSES:
         return ratio_interval(above.samples_ms, below.samples_ms, confidence)
     steady = fit_common_speed({"above": above.windows, "below": below.windows})
     return steady["above"].ratio_to(steady["below"], confidence)
@@ -267,8 +269,8 @@ def _pool_conditions(first: Conditions, second: Conditions) -> Conditions:
     lists = ("frequency_mhz", "temperature_c", "load_average", "arithmetic_us")
     pooled: dict[str, Any] = {name: getattr(first, name) + getattr(second, name) for name in lists}
     for name in ("others_cores", "stolen_cores", "stalled_share", "too_warm_c"):
-        known = [value for value in (getattr(first, name), getattr(second, name)) if value is not None]
-        pooled[name] = max(known, default=None)
+        figures = [value for value in (getattr(first, name), getattr(second, name)) if value is not None]
+        pooled[name] = max(figures, default=None)
     for name in ("throttled", "notes"):
         pooled[name] = tuple(dict.fromkeys(getattr(first, name) + getattr(second, name)))
     return replace(first, **pooled)
@@ -295,8 +297,10 @@ class Protocol:
 def add_energy(measured: Mapping[str, Measurement], energies: Mapping[str, Energy]) -> dict[str, Measurement]:
     """The measurements with the energies of those that have one."""
     return {
-        name: replace(one, energy=energies[name], power=energies[name].describe()) if name in energies else one
-        for name, one in measured.items()
+        name: replace(measurement, energy=energies[name], power=energies[name].describe())
+        if name in energies
+        else measurement
+        for name, measurement in measured.items()
     }
 
 
@@ -326,8 +330,8 @@ def _find_shortness(measurement: Measurement, protocol: Protocol) -> list[str]:
     taken_s = (windows_ms or sum(samples)) / 1e3
     if len(samples) >= protocol.min_samples and taken_s >= NEARLY * protocol.min_duration_s:
         return []
-    asked = f"{protocol.min_samples} samples and {protocol.min_duration_s:g} s are asked for"
-    return [f"too short: {len(samples)} samples in {taken_s:.2f} s; {asked}"]
+    request = f"{protocol.min_samples} samples and {protocol.min_duration_s:g} s are asked for"
+    return [f"too short: {len(samples)} samples in {taken_s:.2f} s; {request}"]
 
 
 def _find_unrest(measurement: Measurement, latency: LatencySummary) -> list[str]:
@@ -346,8 +350,8 @@ def _find_unrest(measurement: Measurement, latency: LatencySummary) -> list[str]
 def find_neighbours(conditions: Conditions) -> list[str]:
     """What others took of the board while it was timed, where that makes a run invalid; threads without cores too."""
     cores = conditions.cores or len(conditions.affinity)
-    taken = (("others took", conditions.others_cores), ("a hypervisor took", conditions.stolen_cores))
-    problems = [said for who, share in taken if (said := describe_taken(who, share, cores))]
+    shares = (("others took", conditions.others_cores), ("a hypervisor took", conditions.stolen_cores))
+    problems = [problem for subject, share in shares if (problem := describe_taken(subject, share, cores))]
     own = len(conditions.affinity)
     if own and conditions.threads > own:
         problems.append(f"{conditions.threads} threads on {own} core{'s' if own > 1 else ''}: they wait for each other")
@@ -430,27 +434,27 @@ def parse_figures(row: dict[str, Any]) -> dict[str, Any]:
     """
     figures: dict[str, Any] = {name: read(row[name]) for name, read in FIGURES.items()}
     samples = tuple(positive(sample) / 1e6 for sample in each(positive)(row["samples_ns"]))
-    told = [read_fields(window, WINDOW) for window in row["windows"]]
-    ends = list(accumulate(window["count"] for window in told))
-    if not all(window["count"] for window in told) or not ends or ends[-1] != len(samples):
-        raise ValueError(f"{len(samples)} samples in windows of {[window['count'] for window in told]}"[:200])
+    rows = [read_fields(window, WINDOW) for window in row["windows"]]
+    ends = list(accumulate(window["count"] for window in rows))
+    if not all(window["count"] for window in rows) or not ends or ends[-1] != len(samples):
+        raise ValueError(f"{len(samples)} samples in windows of {[window['count'] for window in rows]}"[:200])
     windows = tuple(
-        _parse_window(window, samples[end - window["count"] : end]) for window, end in zip(told, ends, strict=True)
+        _parse_window(window, samples[end - window["count"] : end]) for window, end in zip(rows, ends, strict=True)
     )
     return {**figures, "samples_ms": samples, "windows": windows, "conditions": parse_conditions(row["conditions"])}
 
 
-def _parse_window(told: dict[str, Any], samples_ms: tuple[float, ...]) -> Window:
-    waited_ns = told["waited_ns"]
+def _parse_window(row: dict[str, Any], samples_ms: tuple[float, ...]) -> Window:
+    waited_ns = row["waited_ns"]
     return Window(
-        process=told["process"],
-        at_s=told["at_ns"] / 1e9,
+        process=row["process"],
+        at_s=row["at_ns"] / 1e9,
         p50_ms=float(np.median(samples_ms)),
-        count=told["count"],
-        wall_ms=told["wall_ns"] / 1e6,
-        cpu_share=told["cpu_ns"] / told["wall_ns"],
-        waited_share=None if waited_ns is None else waited_ns / told["wall_ns"],
-        switches=told["switches"],
+        count=row["count"],
+        wall_ms=row["wall_ns"] / 1e6,
+        cpu_share=row["cpu_ns"] / row["wall_ns"],
+        waited_share=None if waited_ns is None else waited_ns / row["wall_ns"],
+        switches=row["switches"],
     )
 
 
@@ -462,8 +466,8 @@ def parse_measurement(row: dict[str, Any]) -> Measurement:
     inputs = {name: tuple(shape) for name, shape in row["inputs"].items()}
     cold_starts_ms = tuple(tuple(pair) for pair in row["cold_starts_ms"])
     read = {"conditions": conditions, "energy": energy, "windows": windows, "inputs": inputs}
-    known = {name: value for name, value in row.items() if name != "processor"}
-    return Measurement(**{**_tuples(known), **read, "cold_starts_ms": cold_starts_ms})
+    stored = {name: value for name, value in row.items() if name != "processor"}
+    return Measurement(**{**_tuples(stored), **read, "cold_starts_ms": cold_starts_ms})
 
 
 def parse_conditions(row: dict[str, Any]) -> Conditions:

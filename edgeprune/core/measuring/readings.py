@@ -60,21 +60,21 @@ def find_clock_problem(arrivals: Sequence[Arrival]) -> str:
         return ""
     rate = own_s / ours_s
     name = next((name for factor, name in UNITS.items() if abs(rate / factor - 1) < NEAR), "")
-    what = f"are they {name}? print seconds" if name else "print seconds of a clock that runs at the right speed"
-    return f"its seconds run {rate:.4g} times as fast as this machine's: {what}"
+    hint = f"are they {name}? print seconds" if name else "print seconds of a clock that runs at the right speed"
+    return f"its seconds run {rate:.4g} times as fast as this machine's: {hint}"
 
 
 def _least_delayed(arrivals: Sequence[Arrival]) -> tuple[Arrival, Arrival]:
     """Of each half of the time the reading that came with the least delay: lines may come in bursts."""
     middle_s = (arrivals[0].came_s + arrivals[-1].came_s) / 2
-    halves = [[one for one in arrivals if (one.came_s > middle_s) == late] for late in (False, True)]
-    first, last = (min(half, key=lambda one: one.came_s - one.at_s) for half in halves)
+    halves = [[arrival for arrival in arrivals if (arrival.came_s > middle_s) == late] for late in (False, True)]
+    first, last = (min(half, key=lambda arrival: arrival.came_s - arrival.at_s) for half in halves)
     return first, last
 
 
 def _powers(arrivals: Sequence[Arrival], unit: str) -> list[float]:
     if unit == "W":
-        return [one.value for one in arrivals]
+        return [arrival.value for arrival in arrivals]
     pairs = [(before, after) for before, after in pairwise(arrivals) if after.came_s > before.came_s]
     return [(after.value - before.value) / (after.came_s - before.came_s) for before, after in pairs]
 

@@ -82,7 +82,7 @@ def parse_sustained(row: Mapping[str, Any], duration_s: float) -> SustainedRun:
     Raises:
         KeyError, TypeError, ValueError: it is not whole.
     """
-    windows = tuple(_parse_window(one) for one in row["windows"])
+    windows = tuple(_parse_window(window) for window in row["windows"])
     if len(windows) < 2 * LEAST_WINDOWS:
         raise ValueError(f"{len(windows)} windows in {duration_s:g} s; a sustained run needs {2 * LEAST_WINDOWS}")
     inputs = named(each(count))(row["inputs"])
@@ -111,8 +111,8 @@ def compare_ends(run: SustainedRun) -> Change:
     """How the last minute relates to the first; by blocks of windows, as those that follow each other are alike."""
     minute_s = min(MINUTE_S, run.duration_s / SHORTEST)
     end_s = run.windows[-1].at_s
-    first = [one.p50_ms for one in run.windows if one.at_s <= minute_s] or [run.windows[0].p50_ms]
-    last = [one.p50_ms for one in run.windows if one.at_s > end_s - minute_s]
+    first = [window.p50_ms for window in run.windows if window.at_s <= minute_s] or [run.windows[0].p50_ms]
+    last = [window.p50_ms for window in run.windows if window.at_s > end_s - minute_s]
     size = min(MOST_BLOCKS, len(first), len(last))
     before, after = (
         np.array([np.median(part) for part in np.array_split(np.log(ends), size)]) for ends in (first, last)
@@ -130,20 +130,20 @@ def compare_ends(run: SustainedRun) -> Change:
 
 
 def _find_throttling(windows: Sequence[Window]) -> dict[str, tuple[float, ...]]:
-    names = sorted({name for one in windows for name in one.throttled})
-    return {name: tuple(round(one.at_s, 1) for one in windows if name in one.throttled) for name in names}
+    names = sorted({name for window in windows for name in window.throttled})
+    return {name: tuple(round(window.at_s, 1) for window in windows if name in window.throttled) for name in names}
 
 
 def render_sustained(run: SustainedRun) -> str:
     """The run as a table over time, and what it shows, for people."""
-    change, slowest = compare_ends(run), max(one.p50_ms for one in run.windows)
+    change, slowest = compare_ends(run), max(window.p50_ms for window in run.windows)
     rows = [f"{'s':>6} {'p50 ms':>9} {'p95 ms':>9} {'MHz':>6} {'C':>6}"]
-    for one in _thin(run.windows):
-        clock = "-" if one.mhz is None else f"{one.mhz:.0f}"
-        heat = "-" if one.temperature_c is None else f"{one.temperature_c:.1f}"
-        bar = "#" * max(1, round(BARS * one.p50_ms / slowest))
-        more = f" {bar:{BARS}} {', '.join(one.throttled)}".rstrip()
-        rows.append(f"{one.at_s:6.0f} {one.p50_ms:9.4g} {one.p95_ms:9.4g} {clock:>6} {heat:>6} {more}")
+    for window in _thin(run.windows):
+        clock = "-" if window.mhz is None else f"{window.mhz:.0f}"
+        heat = "-" if window.temperature_c is None else f"{window.temperature_c:.1f}"
+        bar = "#" * max(1, round(BARS * window.p50_ms / slowest))
+        more = f" {bar:{BARS}} {', '.join(window.throttled)}".rstrip()
+        rows.append(f"{window.at_s:6.0f} {window.p50_ms:9.4g} {window.p95_ms:9.4g} {clock:>6} {heat:>6} {more}")
     rows.append(
         f"last {change.minute_s:g} s against the first: {change.last_ms:.4g} / {change.first_ms:.4g} ms = "
         f"{change.ratio:.3f}, 95 % interval {change.low:.3f} to {change.high:.3f}"
@@ -159,4 +159,4 @@ def render_sustained(run: SustainedRun) -> str:
 def _thin(windows: Sequence[Window]) -> Sequence[Window]:
     """Windows for a table of some twenty rows; those with throttling stay."""
     step = max(1, len(windows) // 20)
-    return [one for at, one in enumerate(windows) if at % step == 0 or one is windows[-1]]
+    return [window for at, window in enumerate(windows) if at % step == 0 or window is windows[-1]]

@@ -111,19 +111,19 @@ def fit_common_speed(windows: Mapping[str, Sequence[Window]]) -> dict[str, Stead
     Raises:
         ValueError: a file without windows.
     """
-    kept = {name: keep_undisturbed(of_file) for name, of_file in windows.items()}
-    if not kept or not all(kept.values()):
+    undisturbed = {name: keep_undisturbed(of_file) for name, of_file in windows.items()}
+    if not undisturbed or not all(undisturbed.values()):
         raise ValueError("every file needs windows")
-    rows = [(number, window) for number, of_file in enumerate(kept.values()) for window in of_file]
+    rows = [(number, window) for number, of_file in enumerate(undisturbed.values()) for window in of_file]
     logs = np.log([window.p50_ms for _, window in rows])
     latencies, speeds = _fit(
         np.array([number for number, _ in rows]), np.array([window.at_s for _, window in rows]), logs
     )
-    settled = [replace(window, p50_ms=exp(value)) for (_, window), value in zip(rows, logs - speeds, strict=True)]
-    ends = list(accumulate(map(len, kept.values()), initial=0))
+    steady = [replace(window, p50_ms=exp(value)) for (_, window), value in zip(rows, logs - speeds, strict=True)]
+    ends = list(accumulate(map(len, undisturbed.values()), initial=0))
     return {
-        name: SteadyLatency(exp(latency), tuple(settled[start:end]))
-        for name, latency, start, end in zip(kept, latencies, ends, ends[1:], strict=False)
+        name: SteadyLatency(exp(latency), tuple(steady[start:end]))
+        for name, latency, start, end in zip(undisturbed, latencies, ends, ends[1:], strict=False)
     }
 
 

@@ -93,7 +93,9 @@ def is_joint(layer: Layer, widths: Widths) -> bool:
 def joint_choices(layer: Layer, widths: Widths) -> list[dict[str, int]]:
     """Every combination of widths of the groups that the layer depends on."""
     groups = sorted(layer.depends_on)
-    return [dict(zip(groups, chosen, strict=True)) for chosen in product(*(widths[group] for group in groups))]
+    return [
+        dict(zip(groups, combination, strict=True)) for combination in product(*(widths[group] for group in groups))
+    ]
 
 
 def input_knots(layer: Layer, widths: Widths) -> list[int]:
@@ -106,7 +108,9 @@ def input_knots(layer: Layer, widths: Widths) -> list[int]:
 def output_choices(layer: Layer, widths: Widths) -> list[dict[str, int]]:
     """Widths of the groups on a layer's output side."""
     groups = sorted(layer.sides)
-    return [dict(zip(groups, chosen, strict=True)) for chosen in product(*(widths[group] for group in groups))]
+    return [
+        dict(zip(groups, combination, strict=True)) for combination in product(*(widths[group] for group in groups))
+    ]
 
 
 def shape_at_knot(layer: Layer, cin: int, output: Mapping[str, int]) -> LayerShape:
@@ -119,7 +123,7 @@ def layer_shapes(layer: Layer, widths: Widths) -> set[LayerShape]:
     if layer.shape.op == BESIDE:
         return set()
     if is_joint(layer, widths):
-        shapes = {layer.at(chosen) for chosen in joint_choices(layer, widths)}
+        shapes = {layer.at(choice) for choice in joint_choices(layer, widths)}
     else:
         outputs = output_choices(layer, widths)
         shapes = {shape_at_knot(layer, knot, output) for knot in input_knots(layer, widths) for output in outputs}
@@ -155,20 +159,20 @@ def draw_variants(
     """
     generator = np.random.default_rng(seed)
     full = {group: values[-1] for group, values in widths.items()}
-    drawn = [full]
+    nets = [full]
     for mean in generator.uniform(0.02, 0.98, size=DRAWS * count):
         places = generator.beta(SAMENESS * mean, SAMENESS * (1 - mean), size=len(widths))
-        drawn.append(
+        nets.append(
             {
                 group: values[min(int(place * len(values)), len(values) - 1)]
                 for (group, values), place in zip(widths.items(), places, strict=True)
             }
         )
-    drawn = list({tuple(one.values()): one for one in drawn}.values())
-    prices = np.array([price(one) for one in drawn])
-    wanted = np.linspace(prices[0], CHEAPEST * prices[0], min(count, len(drawn)))
-    chosen = [0]
-    for goal in wanted[1:]:
-        left = [place for place in range(len(drawn)) if place not in chosen]
-        chosen.append(min(left, key=lambda place: abs(prices[place] - goal)))
-    return [drawn[place] for place in chosen]
+    nets = list({tuple(net.values()): net for net in nets}.values())
+    prices = np.array([price(net) for net in nets])
+    goals = np.linspace(prices[0], CHEAPEST * prices[0], min(count, len(nets)))
+    picks = [0]
+    for goal in goals[1:]:
+        rest = [place for place in range(len(nets)) if place not in picks]
+        picks.append(min(rest, key=lambda place: abs(prices[place] - goal)))
+    return [nets[place] for place in picks]

@@ -24,7 +24,7 @@ Measure = Callable[[Choice], float]
 
 
 @dataclass(frozen=True)
-class Tried:
+class Trial:
     """A plan and what its net took: `share` of the budget, measured."""
 
     choice: Choice
@@ -45,7 +45,7 @@ class Goal:
     first_aim: float = AIM
 
 
-def fit_to_budget(problem: Problem, nets: Sequence[MeasuredNet], goal: Goal, measure: Measure) -> list[Tried]:
+def fit_to_budget(problem: Problem, nets: Sequence[MeasuredNet], goal: Goal, measure: Measure) -> list[Trial]:
     """Plan, measure, correct, plan again: every plan that was tried, in order.
 
     After each measurement the correction is learned anew from it too, what it was still off by is expected of the next
@@ -55,18 +55,18 @@ def fit_to_budget(problem: Problem, nets: Sequence[MeasuredNet], goal: Goal, mea
     Raises:
         InfeasibleBudget: proven by the predictions that no widths meet the budget, before anything was measured.
     """
-    tried, aim_ms = list[Tried](), goal.first_aim * goal.budget_ms
-    while len(tried) < TRIES:
-        choice = _choose(problem, aim_ms, tried)
+    trials, aim_ms = list[Trial](), goal.first_aim * goal.budget_ms
+    while len(trials) < TRIES:
+        choice = _choose(problem, aim_ms, trials)
         if choice is None:
             break
         measured_ms = measure(choice)
-        tried.append(Tried(choice, measured_ms, measured_ms / goal.budget_ms))
-        if tried[-1].fits and tried[-1].share >= ACCEPTED[0]:
+        trials.append(Trial(choice, measured_ms, measured_ms / goal.budget_ms))
+        if trials[-1].fits and trials[-1].share >= ACCEPTED[0]:
             break
-        problem = _correct(problem, nets, tried)
+        problem = _correct(problem, nets, trials)
         aim_ms = AIM * goal.budget_ms * predict_ms(problem, choice.widths) / measured_ms
-    return tried
+    return trials
 
 
 def say_next(share: float) -> str:
@@ -76,28 +76,30 @@ def say_next(share: float) -> str:
     return "; room is left: looking for a plan of less loss" if share < ACCEPTED[0] else ""
 
 
-def choose_fitting(tried: Sequence[Tried]) -> Tried:
+def choose_fitting(trials: Sequence[Trial]) -> Trial:
     """The plan of least loss whose net is within the budget; the fastest where none is."""
-    fitting = [one for one in tried if one.fits]
+    fitting = [trial for trial in trials if trial.fits]
     if fitting:
-        return min(fitting, key=lambda one: one.choice.loss_increase)
-    return min(tried, key=lambda one: one.share)
+        return min(fitting, key=lambda trial: trial.choice.loss_increase)
+    return min(trials, key=lambda trial: trial.share)
 
 
-def _choose(problem: Problem, aim_ms: float, tried: Sequence[Tried]) -> Choice | None:
+def _choose(problem: Problem, aim_ms: float, trials: Sequence[Trial]) -> Choice | None:
     """The best plan not yet tried; None where none is better than the best that fits."""
     try:
-        choice = choose_widths(problem, aim_ms, [one.choice.widths for one in tried])
+        choice = choose_widths(problem, aim_ms, [trial.choice.widths for trial in trials])
     except InfeasibleBudget:
-        if not tried:
+        if not trials:
             raise
         return None
-    best = choose_fitting(tried) if tried else None
+    best = choose_fitting(trials) if trials else None
     return None if best and best.fits and choice.loss_increase >= best.choice.loss_increase else choice
 
 
-def _correct(problem: Problem, nets: Sequence[MeasuredNet], tried: Sequence[Tried]) -> Problem:
+def _correct(problem: Problem, nets: Sequence[MeasuredNet], trials: Sequence[Trial]) -> Problem:
     if not nets or problem.table is None:
         return problem
-    found = [describe_net(problem.table, problem.layers, one.choice.widths, one.measured_ms) for one in tried]
-    return replace(problem, correction=fit_correction([*nets, *found * WEIGHT]))
+    trial_nets = [
+        describe_net(problem.table, problem.layers, trial.choice.widths, trial.measured_ms) for trial in trials
+    ]
+    return replace(problem, correction=fit_correction([*nets, *trial_nets * WEIGHT]))

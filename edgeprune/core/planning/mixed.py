@@ -67,10 +67,10 @@ class Output:
 
     def cost(self, parts: Sequence[bool]) -> float:
         """The cost where those of the `parts` that are True are in float."""
-        reading = [parts[one] for one in self.readers]
+        reading = [parts[reader] for reader in self.readers]
         if parts[self.writer]:
             return self.in_float if all(reading) else self.rounded
-        return sum(costs[one] for costs, one in zip(self.int8, reading, strict=True))
+        return sum(costs[is_float] for costs, is_float in zip(self.int8, reading, strict=True))
 
 
 @dataclass(frozen=True)
@@ -95,20 +95,20 @@ class MixedProblem:
 
     def cost(self, floats: Sequence[bool]) -> float:
         """What a choice costs; `floats` says for each layer whether it stays in float."""
-        held = (*floats, *(all(floats[one] for one in merge.layers) for merge in self.merges))
-        chosen = zip(self.parts, held, strict=True)
-        own = sum(one.float_cost if in_float else one.int8_cost for one, in_float in chosen)
-        return own + sum(output.cost(held) for output in self.outputs)
+        states = (*floats, *(all(floats[layer] for layer in merge.layers) for merge in self.merges))
+        pairs = zip(self.parts, states, strict=True)
+        own = sum(part.float_cost if in_float else part.int8_cost for part, in_float in pairs)
+        return own + sum(output.cost(states) for output in self.outputs)
 
     def added_bytes(self, floats: Sequence[bool]) -> int:
         """By how much the weights that stay in float make the file larger."""
         more = FLOAT.weight - INT8.weight
-        return sum(more * layer.weights for layer, chosen in zip(self.layers, floats, strict=True) if chosen)
+        return sum(more * layer.weights for layer, in_float in zip(self.layers, floats, strict=True) if in_float)
 
     def activation_bytes(self, floats: Sequence[bool]) -> int:
         """The most that any one layer reads and writes."""
         pairs = zip(self.layers, floats, strict=True)
-        return max((layer.values * (FLOAT if chosen else INT8).activation for layer, chosen in pairs), default=0)
+        return max((layer.values * (FLOAT if in_float else INT8).activation for layer, in_float in pairs), default=0)
 
     def may_float(self, layer: QuantizedLayer) -> bool:
         """Whether its activations are within the limit in float."""
@@ -116,7 +116,7 @@ class MixedProblem:
 
     def noise(self, floats: Sequence[bool]) -> float:
         """Noise power at the output."""
-        return sum(layer.noise for layer, chosen in zip(self.layers, floats, strict=True) if not chosen)
+        return sum(layer.noise for layer, in_float in zip(self.layers, floats, strict=True) if not in_float)
 
 
 def choose_floats(problem: MixedProblem, noise: float) -> tuple[bool, ...] | None:
@@ -127,12 +127,12 @@ def choose_floats(problem: MixedProblem, noise: float) -> tuple[bool, ...] | Non
     Raises:
         ExportError: the solver gave up.
     """
-    solved = _solve(problem, noise)
-    if solved.status == INFEASIBLE:
+    solution = _solve(problem, noise)
+    if solution.status == INFEASIBLE:
         return None
-    if solved.x is None:
-        raise ExportError(f"mixed precision: the solver gave up ({solved.message}); ship int8 or fp32")
-    return tuple(bool(value > 0.5) for value in solved.x[: len(problem.layers)])
+    if solution.x is None:
+        raise ExportError(f"mixed precision: the solver gave up ({solution.message}); ship int8 or fp32")
+    return tuple(bool(value > 0.5) for value in solution.x[: len(problem.layers)])
 
 
 def _solve(problem: MixedProblem, noise: float) -> OptimizeResult:
@@ -145,21 +145,21 @@ def _solve(problem: MixedProblem, noise: float) -> OptimizeResult:
     rows = [row for index, parts in enumerate(together, count) for row in _hold_together(index, parts, len(costs))]
     noises = np.array([layer.noise for layer in problem.layers])
     loudest = float(noises.max()) or 1.0
-    kept = np.concatenate([noises / loudest, np.zeros(others)])[None]
-    limits = [LinearConstraint(kept, lb=(noises.sum() - noise) / loudest)]
+    spared = np.concatenate([noises / loudest, np.zeros(others)])[None]
+    limits = [LinearConstraint(spared, lb=(noises.sum() - noise) / loudest)]
     if rows:
         limits.append(LinearConstraint(np.array([row for row, _ in rows]), ub=np.array([most for _, most in rows])))
     if isfinite(problem.budget):
         limits.append(LinearConstraint(costs[None] * scale, ub=(problem.budget - base) * scale))
     if isfinite(problem.room_bytes):
-        added = np.array([problem.added_bytes(np.arange(count) == one) for one in range(count)] + [0] * others)
+        added = np.array([problem.added_bytes(np.arange(count) == index) for index in range(count)] + [0] * others)
         most = float(added.max()) or 1.0
         limits.append(LinearConstraint(added[None] / most, ub=problem.room_bytes / most))
     return milp(
         costs * scale + ties,
         constraints=limits,
         integrality=np.array([1] * count + [0] * others),
-        bounds=Bounds(0, [*(float(problem.may_float(one)) for one in problem.layers), *[1.0] * others]),
+        bounds=Bounds(0, [*(float(problem.may_float(layer)) for layer in problem.layers), *[1.0] * others]),
         options={"mip_rel_gap": 0.0},
     )
 
@@ -170,7 +170,7 @@ def _linearise(problem: MixedProblem) -> tuple[list[frozenset[int]], np.ndarray]
     The first sets are the merges. A reader in float costs something only where its writer is not in float.
     """
     together = [merge.layers for merge in problem.merges]
-    costs = [one.float_cost - one.int8_cost for one in problem.parts]
+    costs = [part.float_cost - part.int8_cost for part in problem.parts]
 
     def add(parts: frozenset[int], cost: float) -> None:
         together.append(parts)
@@ -187,11 +187,11 @@ def _linearise(problem: MixedProblem) -> tuple[list[frozenset[int]], np.ndarray]
 
 def _hold_together(index: int, parts: Collection[int], width: int) -> list[tuple[np.ndarray, float]]:
     """Rows and what they are at most, so that variable `index` is 1 where all `parts` are, and else 0."""
-    found = []
-    for one in parts:
+    rows = []
+    for part in parts:
         row = np.zeros(width)
-        row[[index, one]] = 1, -1
-        found.append((row, 0.0))
+        row[[index, part]] = 1, -1
+        rows.append((row, 0.0))
     last = np.zeros(width)
     last[list(parts)], last[index] = 1, -1
-    return [*found, (last, len(parts) - 1.0)]
+    return [*rows, (last, len(parts) - 1.0)]

@@ -120,14 +120,14 @@ class PruningPlan:
 
 def find_gone(layers: Iterable[Layer], widths: Mapping[str, int]) -> dict[str, str]:
     """Groups whose layers all go with branches that are cut, by these widths, each with the name of such a branch."""
-    gone, kept = dict[str, str](), set[str]()
+    gone, staying = dict[str, str](), set[str]()
     for layer in layers:
         cut = next((name for name in sorted(layer.cout.groups) if widths.get(name) == 0), None)
         if cut is None:
-            kept |= layer.cout.groups
+            staying |= layer.cout.groups
         else:
             gone |= dict.fromkeys(layer.cout.groups - {cut}, cut)
-    return {name: branch for name, branch in gone.items() if name not in kept and widths.get(name) != 0}
+    return {name: branch for name, branch in gone.items() if name not in staying and widths.get(name) != 0}
 
 
 def explain_width(group: ChannelGroup, width: int, offered: Sequence[int], is_fixed: bool, saving: str) -> str:

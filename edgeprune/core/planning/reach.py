@@ -46,8 +46,8 @@ def check_reach(reach: Reach) -> None:
     """
     if reach.is_enough:
         return
-    beside = ", ".join(f"{limit:,} {UNITS[name]}" for name, limit in reach.limits.given.items())
-    narrowest = f"the narrowest net within {beside}" if beside else "the narrowest net"
+    limits = ", ".join(f"{limit:,} {UNITS[name]}" for name, limit in reach.limits.given.items())
+    narrowest = f"the narrowest net within {limits}" if limits else "the narrowest net"
     raise InfeasibleBudget(
         f"no widths meet {reach.limit_ms:.4g} ms: {narrowest} is predicted at {reach.fastest_ms:.4g} ms in "
         f"{reach.precision}, the unpruned fp32 net takes {reach.baseline_ms:.4g} ms; {_advise(reach)}"

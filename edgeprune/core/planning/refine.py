@@ -19,22 +19,22 @@ def note_surprises(surprises: Surprises, before: LatencyTable, points: Iterable[
     """Compare what was measured with what a table had predicted by interpolation."""
     for point in points:
         try:
-            found = before.predict(point.shape)
+            prediction = before.predict(point.shape)
         except ProfileError:
             continue
-        if found.kind == INTERPOLATED:
-            surprises.setdefault(find_family(point.shape), []).append(found.latency_ms - point.latency_ms)
+        if prediction.kind == INTERPOLATED:
+            surprises.setdefault(find_family(point.shape), []).append(prediction.latency_ms - point.latency_ms)
 
 
 def find_uncertain(
-    table: LatencyTable, wanted: Iterable[LayerShape], surprises: Surprises, most: int
+    table: LatencyTable, shapes: Iterable[LayerShape], surprises: Surprises, most: int
 ) -> list[LayerShape]:
     """At most so many shapes that lie between measured ones, those of the most surprising kinds of layer first.
 
     A staircase need not rise: a width that fills a kernel's blocks may be faster than a narrower one. So of each kind
     shapes are taken in no order of size, and what surprises they bring says whether to go on with it.
     """
-    between = [(shape, found) for shape in wanted if (found := table.predict(shape)).kind == INTERPOLATED]
+    between = [(shape, prediction) for shape in shapes if (prediction := table.predict(shape)).kind == INTERPOLATED]
     between.sort(key=lambda pair: (-_doubt_ms(pair[0], pair[1], surprises), crc32(repr(pair[0]).encode())))
     return [shape for shape, _ in between[:most]]
 
@@ -47,16 +47,20 @@ def predict_uncertainty(table: LatencyTable, layers: Iterable[Layer], widths: Wi
     """
     doubts, whole_ms = list[float](), 0.0
     for layer in layers:
-        found = {shape: table.predict(shape) for shape in layer_shapes(layer, widths)}
-        between = [_doubt_ms(shape, one, surprises) for shape, one in found.items() if one.kind == INTERPOLATED]
-        doubts.append(sqrt(sum(doubt * doubt for doubt in between) / max(1, len(found))))
+        predictions = {shape: table.predict(shape) for shape in layer_shapes(layer, widths)}
+        between = [
+            _doubt_ms(shape, prediction, surprises)
+            for shape, prediction in predictions.items()
+            if prediction.kind == INTERPOLATED
+        ]
+        doubts.append(sqrt(sum(doubt * doubt for doubt in between) / max(1, len(predictions))))
         whole_ms += table.predict(layer.shape).latency_ms
     return hypot(*doubts) / whole_ms
 
 
-def _doubt_ms(shape: LayerShape, found: Prediction, surprises: Mapping[LayerShape, list[float]]) -> float:
+def _doubt_ms(shape: LayerShape, prediction: Prediction, surprises: Mapping[LayerShape, list[float]]) -> float:
     """How far an interpolated latency may be off: as others of its kind were, or half the interval that it spans."""
-    known = surprises.get(find_family(shape))
-    if known is None:
-        return (found.high_ms - found.low_ms) / 2
-    return sqrt(sum(one * one for one in known) / len(known))
+    errors = surprises.get(find_family(shape))
+    if errors is None:
+        return (prediction.high_ms - prediction.low_ms) / 2
+    return sqrt(sum(error * error for error in errors) / len(errors))

@@ -75,21 +75,21 @@ def _divergence(histogram: Histogram, share: float) -> float:
     """Kullback-Leibler divergence of the clipped values from their 8-bit representation, in nats."""
     inside = (histogram.centres >= histogram.low * share) & (histogram.centres <= histogram.high * share)
     first, last = np.flatnonzero(inside)[[0, -1]]
-    kept = histogram.counts[first : last + 1].astype(np.float64)
-    if not kept.any():
+    counts = histogram.counts[first : last + 1].astype(np.float64)
+    if not counts.any():
         return float("inf")
-    clipped = kept.copy()
+    clipped = counts.copy()
     clipped[0] += histogram.counts[:first].sum()
     clipped[-1] += histogram.counts[last + 1 :].sum()
-    level = np.arange(len(kept)) * LEVELS // max(len(kept), LEVELS)
-    used = kept > 0
-    mass = np.bincount(level, weights=kept)
+    level = np.arange(len(counts)) * LEVELS // max(len(counts), LEVELS)
+    used = counts > 0
+    mass = np.bincount(level, weights=counts)
     shared = np.bincount(level, weights=used)
     coarse = np.where(used, mass[level] / np.maximum(shared[level], 1), 0)
-    true, seen = clipped / clipped.sum(), coarse / coarse.sum()
-    both = (true > 0) & (seen > 0)
-    lost = float(true[(true > 0) & ~both].sum())
-    return float((true[both] * np.log(true[both] / seen[both])).sum()) + lost * UNSEEN
+    true, approximate = clipped / clipped.sum(), coarse / coarse.sum()
+    overlap = (true > 0) & (approximate > 0)
+    lost = float(true[(true > 0) & ~overlap].sum())
+    return float((true[overlap] * np.log(true[overlap] / approximate[overlap])).sum()) + lost * UNSEEN
 
 
 METHODS: dict[str, Callable[[Histogram], Range]] = {

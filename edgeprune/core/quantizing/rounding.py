@@ -45,15 +45,15 @@ def _round_group(rows: np.ndarray, second: np.ndarray, levels: int) -> np.ndarra
     largest = np.abs(rows).max(axis=1)
     scales = np.where(largest > 0, largest, 1.0) / levels
     pinned = np.abs(rows[:, order]).argmax(axis=1)
-    left, signs = rows[:, order], np.sign(rows[np.arange(len(rows)), np.abs(rows).argmax(axis=1)])
-    found = np.empty_like(left)
+    pending, signs = rows[:, order], np.sign(rows[np.arange(len(rows)), np.abs(rows).argmax(axis=1)])
+    rounded = np.empty_like(pending)
     for column in range(size):
-        steps = np.clip(np.round(left[:, column] / scales), -levels, levels)
-        found[:, column] = np.where(pinned == column, signs * levels, steps) * scales
-        error = (left[:, column] - found[:, column]) / upper[column, column]
-        left[:, column + 1 :] -= np.outer(error, upper[column, column + 1 :])
-    result = np.empty_like(found)
-    result[:, order] = np.where(largest[:, None] > 0, found, 0)
+        steps = np.clip(np.round(pending[:, column] / scales), -levels, levels)
+        rounded[:, column] = np.where(pinned == column, signs * levels, steps) * scales
+        error = (pending[:, column] - rounded[:, column]) / upper[column, column]
+        pending[:, column + 1 :] -= np.outer(error, upper[column, column + 1 :])
+    result = np.empty_like(rounded)
+    result[:, order] = np.where(largest[:, None] > 0, rounded, 0)
     return result
 
 

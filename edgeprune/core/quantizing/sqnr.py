@@ -50,22 +50,24 @@ def find_weakest_channel(reference: np.ndarray, other: np.ndarray) -> Channel | 
     beside an offset that all rows have, may be all that is left of it.
     """
     axes = {1, reference.ndim - 1} if reference.ndim > 1 else set()
-    found = [_find_weakest(reference.astype(np.float64), other.astype(np.float64), axis) for axis in sorted(axes)]
-    return min((one for one in found if one is not None), key=lambda one: one.sqnr_db, default=None)
+    channels = [_find_weakest(reference.astype(np.float64), other.astype(np.float64), axis) for axis in sorted(axes)]
+    return min(
+        (channel for channel in channels if channel is not None), key=lambda channel: channel.sqnr_db, default=None
+    )
 
 
 def _find_weakest(reference: np.ndarray, other: np.ndarray, axis: int) -> Channel | None:
     count = reference.shape[axis]
     if count < 2 or reference.size < LEAST_VALUES * count:
         return None
-    others = tuple(one for one in range(reference.ndim) if one != axis)
+    others = tuple(dim for dim in range(reference.ndim) if dim != axis)
     size, varies = np.sqrt((reference**2).mean(others)), reference.std(others)
     noise = np.sqrt(((other - reference) ** 2).mean(others))
-    judged = (size > SILENT * size.max()) & (noise > 0)
-    if not judged.any():
+    mask = (size > SILENT * size.max()) & (noise > 0)
+    if not mask.any():
         return None
     scale = np.where(varies >= CONSTANT * size, varies, size)
     ratios = np.full(count, np.inf)
-    ratios[judged] = 20 * np.log10(scale[judged] / noise[judged])
+    ratios[mask] = 20 * np.log10(scale[mask] / noise[mask])
     index = int(ratios.argmin())
     return Channel(axis, index, count, float(np.clip(ratios[index], -SQNR_LIMIT_DB, SQNR_LIMIT_DB)))

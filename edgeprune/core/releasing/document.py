@@ -111,8 +111,8 @@ def _timed_figures(figures: Figures, confidence: float) -> dict[str, Figure]:
 
 def _cost_figures(figures: Figures) -> dict[str, Figure]:
     """Those that were counted on the file and on the net that it holds: no run can spoil them."""
-    counted = {name: getattr(figures.costs, name) for name in ("parameters", "macs", "activation_bytes")}
-    return {name: Figure(value) for name, value in {**counted, "file_bytes": figures.artifact.bytes}.items()}
+    counts = {name: getattr(figures.costs, name) for name in ("parameters", "macs", "activation_bytes")}
+    return {name: Figure(value) for name, value in {**counts, "file_bytes": figures.artifact.bytes}.items()}
 
 
 def quality_figures(metric: Metric, value: float | None, original: float | None = None) -> dict[str, Figure]:
@@ -139,13 +139,13 @@ def _speedup(figures: Figures, baseline: Figures, confidence: float) -> Figure:
 
 def budget_gates(budget: Budget, gates: Sequence[Gate]) -> tuple[Gate, ...]:
     """The gates with the whole budget among them: a release that misses its own budget does not ship."""
-    most = {
+    limits = {
         "latency_p50_ms": budget.latency_ms,
         "energy_mj": budget.energy_mj,
         **{name: getattr(budget, name) for name in ("file_bytes", "parameters", "macs", "activation_bytes")},
     }
     own = [Gate("speedup", at_least=budget.speedup)] if budget.speedup is not None else []
-    own += [Gate(metric, at_most=limit) for metric, limit in most.items() if limit is not None]
+    own += [Gate(metric, at_most=limit) for metric, limit in limits.items() if limit is not None]
     return (*own, *(gate for gate in gates if gate not in own))
 
 

@@ -30,17 +30,19 @@ class BoardLatency:
 
 @dataclass(frozen=True)
 class Unlike:
-    """A board that differs from the middle one of its kind; `ratio` is its median over that one's."""
+    """A board that differs from the `middle` one of its kind; `ratio` is its median over that one's."""
 
     host: str
-    beside: str
+    middle: str
     ratio: float
-    why: str
+    reason: str
 
     def describe(self) -> str:
         """For people."""
         share = abs(self.ratio - 1)
-        return f"{self.host} is {share:.0%} {'slower' if self.ratio > 1 else 'faster'} than {self.beside}: {self.why}"
+        return (
+            f"{self.host} is {share:.0%} {'slower' if self.ratio > 1 else 'faster'} than {self.middle}: {self.reason}"
+        )
 
 
 def judge_board(gates: Sequence[Gate], error: str) -> tuple[GateResult, ...]:
@@ -73,35 +75,35 @@ def find_unlike(boards: Sequence[BoardLatency]) -> list[Unlike]:
 
     That is: the intervals of the two medians do not overlap, and the medians differ by more than `UNLIKE_RATIO`.
     """
-    found = []
+    unlike = []
     for kind in dict.fromkeys(board.kind for board in boards):
-        alike = sorted((one for one in boards if one.kind == kind), key=lambda one: one.latency.p50_ms)
+        alike = sorted((board for board in boards if board.kind == kind), key=lambda board: board.latency.p50_ms)
         middle = alike[(len(alike) - 1) // 2]
-        found += [_compare(one, middle) for one in alike if _differ(one.latency, middle.latency)]
-    return found
+        unlike += [_compare(board, middle) for board in alike if _differ(board.latency, middle.latency)]
+    return unlike
 
 
-def _differ(one: LatencySummary, other: LatencySummary) -> bool:
-    apart = one.median_low_ms > other.median_high_ms or other.median_low_ms > one.median_high_ms
-    return apart and max(one.p50_ms, other.p50_ms) > UNLIKE_RATIO * min(one.p50_ms, other.p50_ms)
+def _differ(first: LatencySummary, second: LatencySummary) -> bool:
+    apart = first.median_low_ms > second.median_high_ms or second.median_low_ms > first.median_high_ms
+    return apart and max(first.p50_ms, second.p50_ms) > UNLIKE_RATIO * min(first.p50_ms, second.p50_ms)
 
 
-def _compare(one: BoardLatency, middle: BoardLatency) -> Unlike:
-    first, second = one.latency, middle.latency
-    why = (
+def _compare(board: BoardLatency, middle: BoardLatency) -> Unlike:
+    first, second = board.latency, middle.latency
+    reason = (
         f"median {first.p50_ms:.4g} [{first.median_low_ms:.4g}, {first.median_high_ms:.4g}] against "
         f"{second.p50_ms:.4g} [{second.median_low_ms:.4g}, {second.median_high_ms:.4g}] ms"
     )
-    states = f"; {one.state} against {middle.state}" if one.state != middle.state else ""
-    return Unlike(one.host, middle.host, first.p50_ms / second.p50_ms, why + states)
+    states = f"; {board.state} against {middle.state}" if board.state != middle.state else ""
+    return Unlike(board.host, middle.host, first.p50_ms / second.p50_ms, reason + states)
 
 
 def describe_state(conditions: Conditions) -> str:
     """What of a board's state may explain its speed."""
-    known = [conditions.governor] if conditions.governor else []
-    known += [f"{conditions.temperature_c[-1]:.0f} C"] if conditions.temperature_c else []
-    known += [f"{conditions.frequency_mhz[-1]:.0f} MHz"] if conditions.frequency_mhz else []
-    return ", ".join([*known, *conditions.throttled]) or "state unknown"
+    parts = [conditions.governor] if conditions.governor else []
+    parts += [f"{conditions.temperature_c[-1]:.0f} C"] if conditions.temperature_c else []
+    parts += [f"{conditions.frequency_mhz[-1]:.0f} MHz"] if conditions.frequency_mhz else []
+    return ", ".join([*parts, *conditions.throttled]) or "state unknown"
 
 
 def render_fleet(document: Mapping[str, Any]) -> str:

@@ -155,8 +155,8 @@ def check_direction(gate: Gate, better: str, where: str) -> None:
 
 def show_number(value: float, digits: int = 4) -> str:
     """A number as people write it: counts to the last digit, all else to so many digits and never as 1e+04."""
-    whole = value == round(value) or abs(value) >= 10**digits
-    return f"{value:.0f}" if whole else f"{value:.{digits}g}"
+    is_plain = value == round(value) or abs(value) >= 10**digits
+    return f"{value:.0f}" if is_plain else f"{value:.{digits}g}"
 
 
 def judge(gate: Gate, figures: Mapping[str, Figure], baseline: Mapping[str, Figure]) -> GateResult:
@@ -202,12 +202,12 @@ def _compare(figure: Figure, value: float, limit: float, below: bool) -> tuple[s
     best, worst = (low, high) if below else (-high, -low)
     bound = (limit if below else -limit) + ROUNDING * abs(limit)
     sign = "<=" if below else ">="
-    shown = show_number(value) + (f" [{low:.4g}, {high:.4g}]" if high > low else "")
+    text = show_number(value) + (f" [{low:.4g}, {high:.4g}]" if high > low else "")
     if worst <= bound:
-        return PASS, value, f"{shown} {sign} {show_number(limit)}"
+        return PASS, value, f"{text} {sign} {show_number(limit)}"
     if best > bound:
-        return FAIL, value, f"{shown} is not {sign} {show_number(limit)}"
-    return INCONCLUSIVE, value, f"the interval of {shown} holds the limit {show_number(limit)}"
+        return FAIL, value, f"{text} is not {sign} {show_number(limit)}"
+    return INCONCLUSIVE, value, f"the interval of {text} holds the limit {show_number(limit)}"
 
 
 def decide(results: Sequence[GateResult]) -> str:

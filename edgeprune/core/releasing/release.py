@@ -79,8 +79,8 @@ def build_release(report: Mapping[str, Any], artifact: Artifact, runner: str, th
         "runtime": str(report["runtime"]).split()[0],
         "threads": threads,
         "precision": artifact.precision,
-        "inputs": [{"name": one.name, "shape": one.shape, "dtype": one.dtype} for one in artifact.inputs],
-        "outputs": [{"name": one.name, "shape": one.shape, "dtype": one.dtype} for one in artifact.outputs],
+        "inputs": [{"name": tensor.name, "shape": tensor.shape, "dtype": tensor.dtype} for tensor in artifact.inputs],
+        "outputs": [{"name": tensor.name, "shape": tensor.shape, "dtype": tensor.dtype} for tensor in artifact.outputs],
         "target": report["target"],
         "recipe": report["recipe"],
         "created": report["created"],
@@ -125,15 +125,17 @@ def find_release(prefix: str, releases: Sequence[ReleaseOnBoard], host: str) -> 
     Raises:
         UsageError: none, or several.
     """
-    whole = [one.id for one in releases if one.whole]
-    found = [one for one in whole if one.startswith(prefix)] if len(prefix) >= SHORTEST_PREFIX else []
-    if len(found) != 1:
-        there = ", ".join(found or whole) or "none"
-        said = f"begins so with {there}" if found else f"is none of those there: {there}"
+    ids = [release.id for release in releases if release.whole]
+    matches = (
+        [release_id for release_id in ids if release_id.startswith(prefix)] if len(prefix) >= SHORTEST_PREFIX else []
+    )
+    if len(matches) != 1:
+        listed = ", ".join(matches or ids) or "none"
+        problem = f"begins so with {listed}" if matches else f"is none of those there: {listed}"
         if len(prefix) < SHORTEST_PREFIX:
-            said = f"is too short, {SHORTEST_PREFIX} digits at least; there are {there}"
-        raise UsageError(f"{host}: release {prefix!r} {said}; `edgeprune release list` shows them")
-    return found[0]
+            problem = f"is too short, {SHORTEST_PREFIX} digits at least; there are {listed}"
+        raise UsageError(f"{host}: release {prefix!r} {problem}; `edgeprune release list` shows them")
+    return matches[0]
 
 
 def render_releases(releases: Sequence[ReleaseOnBoard]) -> str:
@@ -177,13 +179,13 @@ def _quality(measured: Mapping[str, Any]) -> str:
     value, metric = measured.get("quality"), measured.get("metric")
     if not isinstance(value, int | float) or not isinstance(metric, dict):
         return "-"
-    shown = _figure(value, ".4g")
-    return " ".join(word for word in (_plain(metric.get("name")), shown, _plain(metric.get("unit"))) if word)
+    figure = _figure(value, ".4g")
+    return " ".join(word for word in (_plain(metric.get("name")), figure, _plain(metric.get("unit"))) if word)
 
 
 def _plain(value: Any) -> str:
     """Text of a file that came from elsewhere, without control characters."""
-    return "".join(one for one in value[:60] if one.isprintable()) if isinstance(value, str) else "-"
+    return "".join(char for char in value[:60] if char.isprintable()) if isinstance(value, str) else "-"
 
 
 def _figure(value: Any, pattern: str) -> str:

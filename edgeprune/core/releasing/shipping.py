@@ -52,13 +52,13 @@ class Candidates:
     @cached_property
     def accurate(self) -> tuple[Figures, ...]:
         """Those that pass every limit on quality, in the order given."""
-        return tuple(one for one in self.files if self._is_accurate(one))
+        return tuple(file for file in self.files if self._is_accurate(file))
 
     @property
     def fastest(self) -> Figures | None:
         """The lowest median latency of the accurate files whose run is valid; None where there is none."""
-        valid = [one for one in self.accurate if one.measurement.valid]
-        return min(valid, key=lambda one: one.latency.p50_ms) if valid else None
+        valid = [file for file in self.accurate if file.measurement.valid]
+        return min(valid, key=lambda file: file.latency.p50_ms) if valid else None
 
     @cached_property
     def chosen(self) -> Figures:
@@ -68,17 +68,17 @@ class Candidates:
         before one that fails. Where no run is valid, the fastest of the accurate ones; where none is accurate, the best
         by the recipe's metric. No file at all is a ValueError.
         """
-        files = [one for one in self.files if one.artifact.name in self.open]
-        accurate = [one for one in files if one in self.accurate]
+        files = [file for file in self.files if file.artifact.name in self.open]
+        accurate = [file for file in files if file in self.accurate]
         if not accurate:
-            return max(files, key=lambda one: (one.measurement.valid, _goodness(one)))
+            return max(files, key=lambda file: (file.measurement.valid, _goodness(file)))
         order = (PASS, INCONCLUSIVE, FAIL)
         return min(
             accurate,
-            key=lambda one: (
-                not one.measurement.valid,
-                order.index(decide(self._judge(one, self.baseline))),
-                one.latency.p50_ms,
+            key=lambda file: (
+                not file.measurement.valid,
+                order.index(decide(self._judge(file, self.baseline))),
+                file.latency.p50_ms,
             ),
         )
 
@@ -93,12 +93,12 @@ class Candidates:
         return self._judge(*self.find_last(figures))
 
     def _judge(self, figures: Figures, baseline: Figures) -> tuple[GateResult, ...]:
-        looked_at = gate_figures(figures, baseline, self.confidence)
-        beside = gate_figures(baseline, confidence=self.confidence)
-        judged = tuple(judge(gate, looked_at, beside) for gate in self.gates)
+        by_metric = gate_figures(figures, baseline, self.confidence)
+        reference = gate_figures(baseline, confidence=self.confidence)
+        results = tuple(judge(gate, by_metric, reference) for gate in self.gates)
         if figures.shown_quality is not None or any(gate.metric in QUALITY_METRICS for gate in self.gates):
-            return judged
-        return (*judged, GateResult(figures.metric.name, FAIL, None, "the recipe's metric gave no finite number"))
+            return results
+        return (*results, GateResult(figures.metric.name, FAIL, None, "the recipe's metric gave no finite number"))
 
     def explain(self, shipped: Figures) -> tuple[str, ...]:
         """What a reader must know about `shipped` beside the others: too inaccurate, or slower than another."""
@@ -120,14 +120,14 @@ class Candidates:
     def _say_why(self, shipped: Figures, fastest: Figures) -> str:
         """Why the faster file does not ship, and what to do if it should."""
         if fastest.artifact.name in self.open:
-            missed = [one.gate for one in self._judge(fastest, self.baseline) if one.outcome != PASS]
-            return f"it does not pass {', '.join(missed)}"
-        asked = {
+            gates = [result.gate for result in self._judge(fastest, self.baseline) if result.outcome != PASS]
+            return f"it does not pass {', '.join(gates)}"
+        settings = {
             "runtime": (shipped.measurement.runtime, fastest.measurement.runtime),
             "precision": (shipped.artifact.precision, fastest.artifact.precision),
         }
-        options = [f"--{name} {other}" for name, (own, other) in asked.items() if own != other]
-        autos = [f"--{name} auto" for name, (own, other) in asked.items() if own != other]
+        options = [f"--{name} {other}" for name, (own, other) in settings.items() if own != other]
+        autos = [f"--{name} auto" for name, (own, other) in settings.items() if own != other]
         return f"a run with {' '.join(options)} ships it, one with {' '.join(autos)} the fastest"
 
     def _is_accurate(self, figures: Figures) -> bool:
@@ -142,8 +142,8 @@ def is_within(limits: Sequence[Gate], quality: float | None, original: float | N
 def _passes(gate: Gate, quality: float | None, original: float | None) -> bool:
     if gate.of is None:
         raise ValueError(f"{gate.describe()}: the recipe's metric is not known yet")
-    looked_at, beside = quality_figures(gate.of, quality, original), quality_figures(gate.of, original)
-    return judge(gate, looked_at, beside).outcome == PASS
+    by_metric, reference = quality_figures(gate.of, quality, original), quality_figures(gate.of, original)
+    return judge(gate, by_metric, reference).outcome == PASS
 
 
 def quality_limits(gates: Sequence[Gate], metric: Metric) -> tuple[Gate, ...]:
@@ -160,9 +160,9 @@ def _goodness(figures: Figures) -> float:
     return quality if figures.metric.better == HIGHER else -quality
 
 
-def _is_slower(one: Figures, other: Figures) -> bool:
+def _is_slower(first: Figures, second: Figures) -> bool:
     """Beyond the measuring noise: the 95 % intervals of the medians are apart."""
-    return one.latency.median_low_ms > other.latency.median_high_ms
+    return first.latency.median_low_ms > second.latency.median_high_ms
 
 
 def _name(figures: Figures) -> str:
@@ -176,9 +176,9 @@ def choose_planned(latency_ms: Mapping[tuple[str, str], float], precisions: Coll
     faster on this board than the net in fp32 is in any runtime.
     """
     fastest = {
-        precision: min((ms, runtime) for (runtime, held), ms in latency_ms.items() if held == precision)
+        precision: min((ms, runtime) for (runtime, own), ms in latency_ms.items() if own == precision)
         for precision in precisions
-        if any(held == precision for _, held in latency_ms)
+        if any(own == precision for _, own in latency_ms)
     }
     best = min(fastest, key=lambda precision: fastest[precision])
     if best == "int8" and "fp32" in fastest and fastest[best][0] >= (1 - WORTH) * fastest["fp32"][0]:

@@ -8,7 +8,7 @@ import time
 from contextlib import closing
 from dataclasses import replace
 
-from edgeprune.core.boards.doctor import Finding, Wanted, find_drift_s, judge_board, parse_board
+from edgeprune.core.boards.doctor import Finding, Purpose, find_drift_s, judge_board, parse_board
 from edgeprune.core.formats import RUNTIMES
 from edgeprune.core.target import Target
 from edgeprune.device.connect import VENV, open_transport
@@ -92,4 +92,4 @@ def examine_board(target: Target, host: str | None) -> tuple[str, list[Finding]]
         setup = f"edgeprune devices setup {target.option} --host {transport.host}"
     state = replace(parse_board(text), noise=done.noise)
     remedy = f"pip install {packages[0]}" if local else setup
-    return transport.host, judge_board(state, Wanted(packages, remedy, find_drift_s(state.times, begun, ended)))
+    return transport.host, judge_board(state, Purpose(packages, remedy, find_drift_s(state.times, begun, ended)))

@@ -248,7 +248,7 @@ def choose_packages(runtime: str, interpreter: Interpreter, host: str) -> tuple[
     """
     package = _find_package(runtime, interpreter)
     if package:
-        return (package.name, *package.beside)
+        return (package.name, *package.companions)
     others = [name for name in RUNTIMES if _find_package(name, interpreter)]
     remedy = f"use --runtime {others[0]}" if others else "use an older Python or a 64-bit system"
     raise DeviceError(f"{host}: there is no {runtime} for {interpreter.describe()}; {remedy}")

@@ -51,7 +51,7 @@ def test_layers_that_vary_in_input_channels_alone_are_drawn_over_them() -> None:
     found = {one.title: one for one in find_staircases(table(*head, *depthwise, *gelu))}
     assert [count for count, _ in found["gelu 1 @ 64"].lines[0].points] == [8, 16]
     assert found["linear"].over == "cin"
-    assert [line.held for line in found["linear"].lines] == ["cout 10"]
+    assert [line.fixed for line in found["linear"].lines] == ["cout 10"]
     assert found["depthwise conv 3x3 @ 28x28"].over == "channels"
     assert [count for count, _ in found["depthwise conv 3x3 @ 28x28"].lines[0].points] == [8, 16]
 

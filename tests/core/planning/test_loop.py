@@ -13,7 +13,7 @@ from edgeprune.core.latency.correction import Correction, MeasuredNet
 from edgeprune.core.latency.layers import Extent, Layer, LayerShape
 from edgeprune.core.latency.table import LatencyPoint, LatencyTable, TableKey, describe_net
 from edgeprune.core.planning.candidates import probe_shapes
-from edgeprune.core.planning.loop import ACCEPTED, TRIES, Goal, Tried, choose_fitting, fit_to_budget, say_next
+from edgeprune.core.planning.loop import ACCEPTED, TRIES, Goal, Trial, choose_fitting, fit_to_budget, say_next
 from edgeprune.core.planning.planner import Choice, Problem, predict_ms
 from edgeprune.errors import InfeasibleBudget
 
@@ -119,7 +119,7 @@ def test_a_corrected_problem_is_not_the_users() -> None:
 
 @pytest.mark.parametrize(("share", "fits"), [(ACCEPTED[0], True), (0.985, True), (0.986, False), (1.0, False)])
 def test_a_net_fits_with_room_for_what_another_session_differs_by(share: float, fits: bool) -> None:
-    assert Tried(Choice({}, 0.0, 1.0, 0.0), share, share).fits == fits
+    assert Trial(Choice({}, 0.0, 1.0, 0.0), share, share).fits == fits
 
 
 def test_a_board_that_never_comes_near_is_given_up_after_some_tries() -> None:

@@ -19,7 +19,7 @@ from ssh_server import SshServer
 from edgeprune.cli.boards import devices
 from edgeprune.core.boards.doctor import (
     BoardState,
-    Wanted,
+    Purpose,
     find_drift_s,
     judge_board,
     parse_board,
@@ -29,7 +29,7 @@ from edgeprune.core.target import Target
 from edgeprune.device.preparing.doctor import examine_board
 
 TARGET = Target("rpi4", "a board of the tests")
-WANTED = Wanted(("onnxruntime",), "edgeprune devices setup --target rpi4 --host board")
+PURPOSE = Purpose(("onnxruntime",), "edgeprune devices setup --target rpi4 --host board")
 HEALTHY = """
 == begun
 1790000000
@@ -87,8 +87,8 @@ pmic
 """In the words of a Raspberry Pi OS 12."""
 
 
-def judge(text: str, wanted: Wanted = WANTED) -> list[str]:
-    return [one.describe() for one in judge_board(parse_board(text), wanted)]
+def judge(text: str, purpose: Purpose = PURPOSE) -> list[str]:
+    return [one.describe() for one in judge_board(parse_board(text), purpose)]
 
 
 def test_a_healthy_board_has_nothing_wrong() -> None:
@@ -135,7 +135,7 @@ def test_an_old_c_library_is_named_only_where_the_wheels_are_to_come() -> None:
     missing = judge(old.replace('{"onnxruntime": "1.31.1"}', "{}"))
     assert len(missing) == 2
     assert "glibc 2.24 is too old for the wheels of onnxruntime: 2.28 or newer" in missing[1]
-    litert = replace(WANTED, packages=("ai-edge-litert", "tflite-runtime"))
+    litert = replace(PURPOSE, packages=("ai-edge-litert", "tflite-runtime"))
     assert not any("glibc" in one for one in judge(HEALTHY, litert))
     musl = judge(HEALTHY.replace("glibc 2.36", "").replace('{"onnxruntime": "1.31.1"}', "{}"))
     assert "no glibc was found" in musl[1]
@@ -152,20 +152,20 @@ def test_a_clock_is_off_only_if_no_delay_explains_it() -> None:
     assert find_drift_s((100, 103), 161.5, 165.0) == -60.5
     assert find_drift_s((200, 203), 99.5, 103.0) == 100
     assert find_drift_s((), 1.0, 2.0) == 0
-    (finding,) = judge(HEALTHY, replace(WANTED, drift_s=-60.5))
+    (finding,) = judge(HEALTHY, replace(PURPOSE, drift_s=-60.5))
     assert re.search(r"clock is at least 60 s behind .*\n.*set-ntp", finding)
-    assert judge(HEALTHY, replace(WANTED, drift_s=4.0)) == []
+    assert judge(HEALTHY, replace(PURPOSE, drift_s=4.0)) == []
 
 
 def test_errors_come_first() -> None:
     text = HEALTHY.replace("42355", "").replace("0.08", "9.00").replace('{"onnxruntime": "1.31.1"}', "{}")
-    findings = judge_board(parse_board(text), WANTED)
+    findings = judge_board(parse_board(text), PURPOSE)
     assert [one.severity for one in findings] == ["error", "warning", "note"]
     assert render_findings("board", findings).endswith("board: 1 error, 1 warning, 1 note")
 
 
 def test_a_board_that_tells_nothing_is_not_blamed_for_more_than_that() -> None:
-    assert {one.severity for one in judge_board(BoardState(), WANTED)} == {"error", "note"}
+    assert {one.severity for one in judge_board(BoardState(), PURPOSE)} == {"error", "note"}
 
 
 @settings(deadline=None)
@@ -174,7 +174,7 @@ def test_a_board_that_tells_nothing_is_not_blamed_for_more_than_that() -> None:
     | st.lists(st.sampled_from([*HEALTHY.splitlines(), "== python", "{", "[" * 9999, "-1 -1% 9", "é"])).map("\n".join)
 )
 def test_whatever_a_board_prints_is_read(text: str) -> None:
-    for finding in judge_board(parse_board(text), WANTED):
+    for finding in judge_board(parse_board(text), PURPOSE):
         assert finding.what
         assert finding.remedy
 
