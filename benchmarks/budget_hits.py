@@ -31,6 +31,7 @@ from edgeprune.stages.artifacts import build_variant
 from edgeprune.stages.job import Job
 from edgeprune.stages.latency import budget_ms, measure_beside_original
 from edgeprune.stages.model import read_plan
+from edgeprune.stages.net import read_net
 from edgeprune.stages.record import read_originals
 from edgeprune.stages.results import Fitted, Scored, run_stage
 
@@ -43,16 +44,18 @@ PROFILED = ("original.pt2", "latency_table.json", "artifacts", "variants/variant
 
 def write_scores(job: Job) -> None:
     """In place of a measured sensitivity: L2 norms and a synthetic loss."""
-    norms = channel_norms(job.original, job.analysis)
-    widths = {name: (1,) if job.analysis.group(name).is_branch else offered for name, offered in job.widths.items()}
-    loss = synthetic_loss(job.analysis, norms, widths, 0)
-    scores = {group: tuple(norms[group].tolist()) if group in norms else (1.0,) for group in job.widths}
+    net = read_net(job)
+    norms = channel_norms(net.program, net.analysis)
+    widths = {name: (1,) if net.analysis.group(name).is_branch else offered for name, offered in net.widths.items()}
+    loss = synthetic_loss(net.analysis, norms, widths, 0)
+    scores = {group: tuple(norms[group].tolist()) if group in norms else (1.0,) for group in net.widths}
     run_stage(job.run, Scored, lambda: Scored(importance="l2", scores=scores, loss=loss))
 
 
 def measure_again(job: Job) -> float:
     """The chosen net's latency as a share of the budget, beside the unpruned net."""
-    path = build_variant(job, "final", apply_plan(job.original, job.analysis, read_plan(job).keep))
+    net = read_net(job)
+    path = build_variant(job, "final", apply_plan(net.program, net.analysis, read_plan(job).keep))
     originals = read_originals(job)
     latency_ms = measure_beside_original(job, originals, {"final": path}).latency_ms
     return latency_ms["final"] / budget_ms(job, latency_ms["baseline"])

@@ -33,6 +33,7 @@ from edgeprune.run import read_json, write_json
 from edgeprune.stages.artifacts import build_variant
 from edgeprune.stages.job import Job
 from edgeprune.stages.latency import cut_net, draw_nets, measure_beside_original, read_table
+from edgeprune.stages.net import read_net
 from edgeprune.stages.record import read_originals
 from edgeprune.stages.results import Profiled
 
@@ -76,21 +77,23 @@ metric = Metric("nothing", lambda outputs, targets: 0.0, better="higher")
 def learn_correction(job: Job) -> Correction:
     """The correction, learned anew from the nets that a run's profile measured."""
     table, profiled = read_table(job), job.read(Profiled)
-    nets = [describe_net(table, job.layers, one.widths, one.net.measured_ms) for one in profiled.variants]
+    net = read_net(job)
+    nets = [describe_net(table, net.layers, one.widths, one.net.measured_ms) for one in profiled.variants]
     return fit_correction(nets, profiled.twin_gap)
 
 
 def predict_variants(job: Job, variants: Sequence[Mapping[str, int]], correction: Correction) -> list[Prediction]:
     """What is predicted of nets."""
     table = read_table(job)
-    return [table.predict_net([layer.at(widths) for layer in job.layers], correction) for widths in variants]
+    net = read_net(job)
+    return [table.predict_net([layer.at(widths) for layer in net.layers], correction) for widths in variants]
 
 
 def draw_unseen(job: Job, count: int) -> list[dict[str, int]]:
     """Nets that the correction was not learned from."""
     table = read_table(job)
     seen = [variant.widths for variant in job.read(Profiled).variants]
-    drawn = draw_nets(job, table, count + len(seen), SEED)
+    drawn = draw_nets(read_net(job), table, count + len(seen), SEED)
     return [widths for widths in drawn if widths not in seen][:count]
 
 
@@ -112,7 +115,7 @@ def find_file(job: Job, name: str, widths: dict[str, int]) -> Path:
     """The file of a net, built where it is not there yet."""
     folder, target = job.run.directory / "variants" / name / "artifacts", job.target
     path = folder / f"pruned.{target.precision}.{target.format}"
-    return path if path.exists() else build_variant(job, name, cut_net(job, widths))
+    return path if path.exists() else build_variant(job, name, cut_net(read_net(job), widths))
 
 
 def make_request(folder: Path, name: str, asked: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from edgeprune.graph.groups import find_groups
 from edgeprune.graph.storage import load_model
 from edgeprune.stages.chain import Checked, Nets, check_artifacts_, parity_row
 from edgeprune.stages.job import Job
+from edgeprune.stages.net import Net, read_net
 from edgeprune.stages.prices import price_net
 from edgeprune.stages.record import find_needed, read_originals
 from edgeprune.stages.results import Exported, Traced
@@ -144,13 +145,13 @@ def export(job: Job) -> Exported:
         ExportError: a file that is needed cannot be made.
         ParityError: a file that is needed computes something else than the net; names the layer.
     """
-    program, checked = load_model(job.run.file("recovered.pt2")), Checked()
+    net, program, checked = read_net(job), load_model(job.run.file("recovered.pt2")), Checked()
     originals, made = read_originals(job), _build_all(job, program)
     for one in originals:
         job.run.file(one.path)
     inputs, targets = evaluation_rows(job, PARITY_ROWS)
     nets = Nets(
-        programs={"original": job.original, "pruned": program},
+        programs={"original": net.program, "pruned": program},
         directory=job.run.directory,
         inputs=inputs,
         same_processor=not job.facts.is_remote,
@@ -179,7 +180,7 @@ def export(job: Job) -> Exported:
         job.detail(f"{name} is refused: {reason}")
     return Exported(
         artifacts=(*originals, *made),
-        costs=_count(job, program, (*originals, *made)),
+        costs=_count(net, program, (*originals, *made)),
         parity=tuple(parity_row(link) for link in checked.links),
         refused=checked.refused,
     )
@@ -192,9 +193,9 @@ def wants_mixed(precision: str, is_int8_right: bool) -> bool | None:
     return False if precision == AUTO else None
 
 
-def _count(job: Job, program: GraphModule, artifacts: Iterable[Artifact]) -> dict[str, Costs]:
+def _count(net: Net, program: GraphModule, artifacts: Iterable[Artifact]) -> dict[str, Costs]:
     """What the net in each file costs, by the file's name: counted on the nets as they are, not on what was planned."""
-    nets = {"original": (job.original, job.analysis), "pruned": (program, find_groups(program))}
+    nets = {"original": (net.program, net.analysis), "pruned": (program, find_groups(program))}
     costs = {one.name: count_net(*nets[one.role], one.precision) for one in artifacts}
     read = {one.name: one.activation_bytes for one in artifacts if one.activation_bytes is not None}
     return {

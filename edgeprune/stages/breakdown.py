@@ -9,6 +9,7 @@ from edgeprune.errors import TargetError
 from edgeprune.exporting.formats import look_inside
 from edgeprune.stages.job import Job
 from edgeprune.stages.latency import measure_beside_original, read_correction, read_table, unpruned_file
+from edgeprune.stages.net import read_net
 from edgeprune.stages.record import read_originals
 
 
@@ -26,6 +27,7 @@ def break_down_net(job: Job) -> tuple[list[LayerTime], float]:
     times = measure_beside_original(job, read_originals(job), {"net": path})
     model = ModelFile.of(path, job.planned.runtime)
     nodes = job.board.nodes(model, job.target.threads, job.detail)
-    widths = {group: offered[-1] for group, offered in job.widths.items()}
-    sorted_nodes = look_inside(path).sort_nodes(path, nodes, job.analysis.layers)
-    return break_down(job.layers, widths, read_table(job), read_correction(job), sorted_nodes), times.latency_ms["net"]
+    net = read_net(job)
+    widths = {group: offered[-1] for group, offered in net.widths.items()}
+    sorted_nodes = look_inside(path).sort_nodes(path, nodes, net.analysis.layers)
+    return break_down(net.layers, widths, read_table(job), read_correction(job), sorted_nodes), times.latency_ms["net"]

@@ -14,27 +14,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.core.formats import FORMATS, RUNTIMES, find_runtime
-from edgeprune.core.latency.layers import PROBED, Layer, find_joins, gather_beside
 from edgeprune.core.measuring.measurement import DeviceFacts
 from edgeprune.core.metric import Metric, parse_metric
-from edgeprune.core.planning.candidates import WidthRule, candidate_widths, find_nearest_width, is_joint
-from edgeprune.core.planning.limits import Limits, read_limits
 from edgeprune.core.releasing.document import budget_gates
 from edgeprune.core.releasing.gate import Gate, settle_gates
 from edgeprune.core.releasing.runtime_faults import check_runtime
 from edgeprune.core.target import AUTO, Target
-from edgeprune.core.text import suggest
-from edgeprune.errors import DeviceError, RecipeError, RunError, TargetError
+from edgeprune.errors import DeviceError, RunError, TargetError
 from edgeprune.run import Run, open_run, preview_run, read_json
 from edgeprune.shipped import load_gates, load_target
 from edgeprune.stages.results import Judged, Profiled, R, Traced, read_result
 
 if TYPE_CHECKING:
-    from torch.fx import GraphModule
-
     from edgeprune.device.board import Board, Session
-    from edgeprune.graph.groups import Analysis
     from edgeprune.recipes.load import Recipe
+    from edgeprune.stages.net import Net
 
 CHOSEN = "chosen.json"
 """Where a run keeps the runtime and the precision that it plans for, if its target leaves one open."""
@@ -55,6 +49,8 @@ class Job:
     other_gates: Path | None = None
     anew: set[str] = field(default_factory=set)
     """Stages to be made anew, whatever earlier runs have made."""
+    nets: dict[Path, Net] = field(default_factory=dict)
+    """Nets that were read, by their files."""
 
     def read(self, kind: type[R]) -> R:
         """What a finished stage of this run has left.
@@ -233,92 +229,6 @@ class Job:
         """What the board said of itself when it was profiled; asked now where that is still to come."""
         profiled = self.read(Profiled).device if self.run.finished("profile") else None
         return profiled or self.board.facts
-
-    @cached_property
-    def original(self) -> GraphModule:
-        """The unpruned net as it was traced."""
-        from edgeprune.graph.storage import load_model
-
-        return load_model(self.run.file("original.pt2"))
-
-    @cached_property
-    def analysis(self) -> Analysis:
-        """Its channel groups and layers."""
-        from edgeprune.graph.groups import find_groups
-
-        return find_groups(self.original)
-
-    @cached_property
-    def layers(self) -> tuple[Layer, ...]:
-        """What the net's latency is the sum of: its layers and what is beside them; of a board, what has probes apart.
-
-        An operator that too many groups shape to be planned with them is left out: measured nets correct for it, or
-        what the estimated whole net takes beyond the rest.
-        """
-        layers = self.analysis.layers
-        operators = [one for one in self.analysis.operators if is_joint(one, self.widths)]
-        if self.estimated:
-            return (*layers, *operators)
-        probed = [operator for operator in operators if operator.shape.op in PROBED]
-        beside = gather_beside(operator for operator in operators if operator not in probed)
-        return (*layers, *probed, *beside, *find_joins(layers))
-
-    @cached_property
-    def widths(self) -> dict[str, tuple[int, ...]]:
-        """Widths on offer by group."""
-        return candidate_widths(self.analysis.groups, self.analysis.layers, self.target.step, self.width_rules)
-
-    @cached_property
-    def width_rules(self) -> dict[str, WidthRule]:
-        """The recipe's rules by group."""
-        return find_width_rules(self.recipe, self.analysis)
-
-    @property
-    def limits(self) -> Limits:
-        """What else the plan is held to than latency.
-
-        Raises:
-            InfeasibleBudget: not even a net without weights is within them.
-        """
-        from edgeprune.graph.costs import count_other_parameters
-
-        overhead = self.read(Profiled).overhead_bytes
-        others = count_other_parameters(self.original, self.analysis)
-        limits = read_limits(self.target.budget, self.planned.fitted_precision, overhead, others)
-        fixed = {group: rule.fixed for group, rule in self.width_rules.items() if rule.fixed is not None}
-        return replace(limits, fixed=fixed)
-
-
-def find_width_rules(recipe: Recipe, analysis: Analysis) -> dict[str, WidthRule]:
-    """A recipe's rules by group; a layer's rule is that of the group that its output channels belong to.
-
-    Raises:
-        RecipeError: a rule for what is no layer or group that may be cut, or a width that a group cannot have.
-    """
-    from edgeprune.graph.groups import groups_of
-
-    found: dict[str, WidthRule] = {}
-    free = {group.name: group for group in analysis.groups if not group.frozen}
-    for name, rule in recipe.widths.items():
-        groups = groups_of(analysis, name)
-        if not groups:
-            why = next((group.frozen for group in analysis.groups if group.name == name), "")
-            layers = [layer.name for layer in analysis.layers if groups_of(analysis, layer.name)]
-            known = list(dict.fromkeys([*free, *layers]))
-            raise RecipeError(
-                f"{recipe.source}: widths: no layer {name!r} that may be cut"
-                + (f": {why}" if why else f"{suggest(name, known)}; `edgeprune recipes check` lists them")
-            )
-        if rule is not None:  # a number of channels says nothing of a branch that the layer is in
-            groups = [group for group in groups if group == name or not free[group].is_branch]
-        found |= {group: rule or WidthRule(fixed=free[group].size) for group in groups}
-        for group in groups:
-            fixed = found[group].fixed
-            if fixed is not None and (nearest := find_nearest_width(free[group], fixed)) != fixed:
-                raise RecipeError(
-                    f"{recipe.source}: widths: {name}: cannot have {fixed} channels; the nearest width is {nearest}"
-                )
-    return found
 
 
 def check_request(job: Job) -> None:

@@ -46,6 +46,7 @@ from edgeprune.shipped import list_profiles, load_profiles
 from edgeprune.stages.artifacts import Files, build, build_format, build_variant
 from edgeprune.stages.job import CHOSEN, Job
 from edgeprune.stages.memory import remember
+from edgeprune.stages.net import Net, find_limits, read_net
 from edgeprune.stages.power import learn_power
 from edgeprune.stages.record import read_originals
 from edgeprune.stages.results import Fitted, Planned, Profiled, Scored, Traced, Try, Variant
@@ -61,9 +62,12 @@ NOT_MEASURED = "estimated: no board was measured; this plan serves to look ahead
 
 def profile(job: Job) -> Profiled:
     """What layers cost on the device, and how their sum relates to whole nets there."""
+    net = read_net(job)
     if job.estimated:
-        return _estimate(job)
-    profiled, is_recalled = remember(job, Profiled, _profile_reads(job), lambda: _measure_profile(job), _is_quiet(job))
+        return _estimate(job, net)
+    profiled, is_recalled = remember(
+        job, Profiled, _profile_reads(job, net), lambda: _measure_profile(job, net), _is_quiet(job)
+    )
     if not is_recalled:
         return profiled
     job.detail(
@@ -73,7 +77,7 @@ def profile(job: Job) -> Profiled:
     return replace(profiled, device=job.board.facts, recalled=True)
 
 
-def _profile_reads(job: Job) -> dict[str, Any]:
+def _profile_reads(job: Job, net: Net) -> dict[str, Any]:
     """All that a profile hangs on."""
     target, request, recipe = job.target, job.run.request, job.recipe
     aside = ("name", "description", "budget", "gates", "hardware", "file", "python")
@@ -83,7 +87,7 @@ def _profile_reads(job: Job) -> dict[str, Any]:
         "target": {name: value for name, value in asdict(target).items() if name not in aside},
         "has_energy": target.budget.energy_mj is not None,
         "model": job.read(Traced).model_sha256,
-        "widths": job.widths,
+        "widths": net.widths,
         "formats": job.formats,
         "metadata": [recipe.name, recipe.labels, recipe.preprocessing],
         "minutes": request.get("minutes"),
@@ -97,26 +101,26 @@ def _is_quiet(job: Job) -> Callable[[Profiled], bool]:
     return lambda profiled: not profiled.problems and not job.allows_busy
 
 
-def _measure_profile(job: Job) -> Profiled:
-    _choose_plan(job)
-    originals = build(job, job.original, Files(job.run.directory, "original", job.formats, ("fp32",)))
+def _measure_profile(job: Job, net: Net) -> Profiled:
+    _choose_plan(job, net)
+    originals = build(job, net.program, Files(job.run.directory, "original", job.formats, ("fp32",)))
     begun = time.monotonic()
-    table = keep_families(find_table(job), probe_shapes(job.layers, job.widths))
+    table = keep_families(find_table(job, net), probe_shapes(net.layers, net.widths))
     layers_s = time.monotonic() - begun
-    variants = draw_nets(job, table, VARIANTS, VARIANT_SEED)
+    variants = draw_nets(net, table, VARIANTS, VARIANT_SEED)
     job.detail(f"measuring {len(variants)} whole nets of random widths")
     files = {
-        f"variant{i}": build_variant(job, f"variant{i}", cut_net(job, widths)) for i, widths in enumerate(variants)
+        f"variant{i}": build_variant(job, f"variant{i}", cut_net(net, widths)) for i, widths in enumerate(variants)
     }
     begun = time.monotonic()
     measured = measure_beside_original(job, originals, files)
     nets_s = time.monotonic() - begun
     settled = measured.latency_ms
     nets = [
-        describe_net(table, job.layers, widths, settled[name]) for name, widths in zip(files, variants, strict=True)
+        describe_net(table, net.layers, widths, settled[name]) for name, widths in zip(files, variants, strict=True)
     ]
     correction = fit_correction(nets, measured.twin_gap)
-    whole = count_costs(job.analysis.layers, variants[0], job.planned.fitted_precision)
+    whole = count_costs(net.analysis.layers, variants[0], job.planned.fitted_precision)
     write_atomic(job.run.product("latency_table.json"), render_table(table))
     job.run.product(unpruned_file(job))
     if job.chosen:
@@ -133,18 +137,18 @@ def _measure_profile(job: Job) -> Profiled:
         twin_gap=measured.twin_gap,
         problems=tuple(measured.problems),
         correction=correction,
-        baseline_predicted_ms=_predict_full(job, table, correction),
+        baseline_predicted_ms=_predict_full(job, net, table, correction),
         power_w=learn_power(job, files, settled),
         seconds={"layers": layers_s, "nets": nets_s},
         overhead_bytes=max(0, files["variant0"].stat().st_size - whole.weight_bytes)
-        + stated_bytes(job.analysis.layers, job.planned.fitted_precision),
+        + stated_bytes(net.analysis.layers, job.planned.fitted_precision),
         originals=tuple(originals),
         variants=tuple(Variant(widths=widths, net=net) for widths, net in zip(variants, nets, strict=True)),
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 
-def _choose_plan(job: Job) -> None:
+def _choose_plan(job: Job, net: Net) -> None:
     """Settle which runtime and precision to plan for, where the target leaves one open: by the unpruned net on the
     device.
 
@@ -158,7 +162,7 @@ def _choose_plan(job: Job) -> None:
     precisions = ("fp32", "int8") if target.precision == AUTO else (target.fitted_precision,)
     files = {
         (runtime, artifact.precision): job.run.path(artifact.path)
-        for runtime, artifacts in _build_open(job, precisions).items()
+        for runtime, artifacts in _build_open(job, net, precisions).items()
         for artifact in artifacts
     }
     nets = [ModelFile.of(path, runtime, f"{runtime} {held}") for (runtime, held), path in files.items()]
@@ -173,7 +177,7 @@ def _choose_plan(job: Job) -> None:
     job.detail(f"unpruned: {told}; planning for {runtime} {asked}")
 
 
-def _build_open(job: Job, precisions: Sequence[str]) -> dict[str, tuple[Artifact, ...]]:
+def _build_open(job: Job, net: Net, precisions: Sequence[str]) -> dict[str, tuple[Artifact, ...]]:
     """The unpruned net in fp32 and in some precisions, by each open runtime that the board has."""
     built, problems = dict[str, tuple[Artifact, ...]](), list[str]()
     for runtime in job.target.runtimes:
@@ -184,7 +188,7 @@ def _build_open(job: Job, precisions: Sequence[str]) -> dict[str, tuple[Artifact
         files = Files(job.run.directory, "original", (file_format,), tuple(dict.fromkeys(("fp32", *precisions))))
         try:
             same = find_runtime(file_format, built)
-            built[runtime] = built[same] if same else build_format(job, job.original, files, file_format)
+            built[runtime] = built[same] if same else build_format(job, net.program, files, file_format)
         except ExportError as exc:
             problems.append(f"{runtime}: {exc}")
     if not built:
@@ -194,14 +198,14 @@ def _build_open(job: Job, precisions: Sequence[str]) -> dict[str, tuple[Artifact
     return built
 
 
-def _estimate(job: Job) -> Profiled:
+def _estimate(job: Job, net: Net) -> Profiled:
     """What layers cost by the estimated profile of the target's board; the unpruned net by that of fp32."""
     target = job.target
     board = load_profiles(target.name, list_profiles())
     profile = board.choose(target.runtime, target.layer_precision, target.threads)
-    table, shapes = profile.tabulate(probe_shapes(job.layers, job.widths)), list_shapes(job.analysis, {})
+    table, shapes = profile.tabulate(probe_shapes(net.layers, net.widths)), list_shapes(net.analysis, {})
     baseline = board.choose(target.runtime, "fp32", target.threads).predict_net(shapes)
-    parts_ms = sum(profile.predict(layer.shape).latency_ms for layer in job.layers)
+    parts_ms = sum(profile.predict(layer.shape).latency_ms for layer in net.layers)
     beside = Correction(offset_ms=profile.predict_net(shapes).latency_ms - parts_ms)
     write_atomic(job.run.product("latency_table.json"), render_table(table))
     job.detail(
@@ -217,25 +221,25 @@ def _estimate(job: Job) -> Profiled:
     )
 
 
-def draw_nets(job: Job, table: LatencyTable, count: int, seed: int) -> list[dict[str, int]]:
+def draw_nets(net: Net, table: LatencyTable, count: int, seed: int) -> list[dict[str, int]]:
     """Random widths of whole nets, the unpruned one first, spread over all prices."""
 
     def price(widths: Mapping[str, int]) -> float:
-        return table.predict_net([layer.at(widths) for layer in job.layers], Correction()).latency_ms
+        return table.predict_net([layer.at(widths) for layer in net.layers], Correction()).latency_ms
 
-    return draw_variants(job.widths, price, count, seed)
+    return draw_variants(net.widths, price, count, seed)
 
 
-def _predict_full(job: Job, table: LatencyTable, correction: Correction) -> float | None:
+def _predict_full(job: Job, net: Net, table: LatencyTable, correction: Correction) -> float | None:
     """Predicted ms of the unpruned net, where the table is of its precision."""
     if job.planned.fitted_precision != "fp32":
         return None
-    return table.predict_net([layer.shape for layer in job.layers], correction).latency_ms
+    return table.predict_net([layer.shape for layer in net.layers], correction).latency_ms
 
 
-def cut_net(job: Job, widths: Mapping[str, int]) -> GraphModule:
+def cut_net(net: Net, widths: Mapping[str, int]) -> GraphModule:
     """An untrained net of these widths: latency does not depend on which channels stay."""
-    return apply_plan(job.original, job.analysis, {group: range(width) for group, width in widths.items()})
+    return apply_plan(net.program, net.analysis, {group: range(width) for group, width in widths.items()})
 
 
 def unpruned_file(job: Job) -> str:
@@ -265,9 +269,9 @@ def read_correction(job: Job) -> Correction:
     return job.read(Profiled).correction
 
 
-def read_problem(job: Job) -> Problem:
+def read_problem(job: Job, net: Net) -> Problem:
     """What the planner works on, from the saved profile and scores."""
-    return Problem(job.layers, job.read(Scored).loss, read_table(job), read_correction(job), job.limits)
+    return Problem(net.layers, job.read(Scored).loss, read_table(job), read_correction(job), find_limits(job, net))
 
 
 def budget_ms(job: Job, baseline_ms: float) -> float:
@@ -275,15 +279,15 @@ def budget_ms(job: Job, baseline_ms: float) -> float:
     return job.target.budget.limit_ms(baseline_ms, job.read(Profiled).power_w)
 
 
-def check_budget(job: Job) -> None:
+def check_budget(job: Job, net: Net) -> None:
     """Refuse a budget that no widths meet by what was profiled, before anything is scored.
 
     Raises:
         InfeasibleBudget: says the best that can be reached, and what to do.
     """
     baseline_ms = job.read(Profiled).baseline_ms
-    free = {group: dict.fromkeys(widths, 0.0) for group, widths in job.widths.items()}
-    problem = Problem(job.layers, free, read_table(job), read_correction(job), job.limits)
+    free = {group: dict.fromkeys(widths, 0.0) for group, widths in net.widths.items()}
+    problem = Problem(net.layers, free, read_table(job), read_correction(job), find_limits(job, net))
     whole = {group: widths[-1] for group, widths in problem.widths.items()}
     reach = Reach(
         limit_ms=budget_ms(job, baseline_ms),
@@ -299,10 +303,11 @@ def check_budget(job: Job) -> None:
 
 def plan(job: Job) -> Planned:
     """Choose the widths: the least predicted loss within the budget, proven."""
-    problem = read_problem(job)
+    net = read_net(job)
+    problem = read_problem(job, net)
     limit = budget_ms(job, job.read(Profiled).baseline_ms)
     choice = choose_widths(problem, first_aim(job) * limit)
-    made = _make_plan(job, problem, choice, limit)
+    made = _make_plan(job, net, problem, choice)
     write_atomic(job.run.product("plan.first.json"), made.to_json())
     _draw_front(job, problem, choice)
     job.detail(f"predicted {choice.latency_ms:.4g} ms for a budget of {limit:.4g} ms, gap {choice.gap:.2%}")
@@ -334,17 +339,17 @@ def _draw_front(job: Job, problem: Problem, choice: Choice) -> None:
     write_atomic(job.run.path("front.png"), render_png(picture))
 
 
-def _make_plan(job: Job, problem: Problem, choice: Choice, limit: float) -> PruningPlan:
-    scored = job.read(Scored)
-    groups = {group.name: group for group in job.analysis.groups}
+def _make_plan(job: Job, net: Net, problem: Problem, choice: Choice) -> PruningPlan:
+    scored, limit = job.read(Scored), budget_ms(job, job.read(Profiled).baseline_ms)
+    groups = {group.name: group for group in net.analysis.groups}
     scores = {group: np.asarray(values) for group, values in scored.scores.items()}
-    gone, entries = find_gone(job.analysis.layers, choice.widths), []
+    gone, entries = find_gone(net.analysis.layers, choice.widths), []
     is_cut = any(width < groups[group].size for group, width in choice.widths.items())
     for group, keep in keep_best_by_group(scores, choice.widths).items():
         kind, size, width = groups[group].kind, groups[group].size, choice.widths[group]
         saved = predict_ms(problem, {**choice.widths, group: size}) - choice.latency_ms
         kept = "cut to its shortcut" if groups[group].is_branch else f"highest {scored.importance} scores kept"
-        offered, is_fixed = job.widths[group], group in problem.limits.fixed
+        offered, is_fixed = net.widths[group], group in problem.limits.fixed
         saving = f"saves {saved:.3g} ms; {kept}" if is_cut else ""
         reason = explain_width(groups[group], width, offered, is_fixed, saving)
         reason = f"gone with {gone[group]}" if group in gone else reason
@@ -379,14 +384,15 @@ def fit(job: Job) -> Fitted:
         made = job.read(Planned).plan
         write_atomic(job.run.product("plan.json"), made.to_json())
         return Fitted(plan=made, origin=ESTIMATED)
-    problem, profiled = read_problem(job), job.read(Profiled)
+    net, profiled = read_net(job), job.read(Profiled)
+    problem = read_problem(job, net)
     nets = [variant.net for variant in profiled.variants]
     limit, names = budget_ms(job, profiled.baseline_ms), (f"try{number}" for number in count())
     trials = fit_to_budget(
-        problem, nets, Goal(limit, first_aim(job)), lambda choice: _measure_try(job, choice, next(names))
+        problem, nets, Goal(limit, first_aim(job)), lambda choice: _measure_try(job, net, choice, next(names))
     )
     best = choose_fitting(trials)
-    made = _make_plan(job, problem, best.choice, limit)
+    made = _make_plan(job, net, problem, best.choice)
     chosen = replace(made, notes=(*made.notes, f"measured {best.share:.1%} of the budget before training"))
     write_atomic(job.run.product("plan.json"), chosen.to_json())
     return Fitted(plan=chosen, tries=tuple(_describe_try(trial) for trial in trials))
@@ -396,10 +402,10 @@ def _describe_try(trial: Trial) -> Try:
     return Try(predicted_ms=trial.choice.latency_ms, measured_ms=trial.measured_ms, share_of_budget=trial.share)
 
 
-def _measure_try(job: Job, choice: Choice, name: str) -> float:
+def _measure_try(job: Job, net: Net, choice: Choice, name: str) -> float:
     """Latency in ms of a cut net, as it would have been when the net was profiled."""
     limit = budget_ms(job, job.read(Profiled).baseline_ms)
-    path = build_variant(job, name, cut_net(job, choice.widths))
+    path = build_variant(job, name, cut_net(net, choice.widths))
     settled = measure_beside_original(job, read_originals(job), {name: path}).latency_ms
     share = settled[name] / budget_ms(job, settled["baseline"])
     job.detail(f"measured {settled[name]:.4g} ms untrained, {share:.1%} of the budget{say_next(share)}")

@@ -38,9 +38,10 @@ from edgeprune.recipes.load import Recipe
 from edgeprune.recipes.models import describe_precision
 from edgeprune.recipes.user_code import describe_error
 from edgeprune.run import read_json
-from edgeprune.stages.job import Job, find_width_rules
+from edgeprune.stages.job import Job
 from edgeprune.stages.latency import check_budget
 from edgeprune.stages.memory import remember
+from edgeprune.stages.net import Net, find_width_rules, read_net
 from edgeprune.stages.results import Pruned, Recovery, Scored, Traced, TrainingStep
 
 FAITHFUL, ROUNDINGS = 1e-3, 64
@@ -62,17 +63,18 @@ def trace(job: Job) -> Traced:
     looked = check_recipe(recipe)
     program, notes = trace_recipe(recipe)
     save_model(program, job.run.product("original.pt2"), recipe.example_input())
-    analysis = job.analysis
+    net = read_net(job)
+    analysis = net.analysis
     for fault in analysis.faults:
         job.detail(fault)
     prunable = [group.name for group in analysis.channel_groups]
     branches = [group.name for group in analysis.groups if group.is_branch and not group.frozen]
     require_groups(analysis, recipe)
-    job.widths  # noqa: B018  a rule for what cannot be cut is told at once
-    quality = evaluate(job.original, recipe.eval_data(), recipe.metric)
+    net.widths  # noqa: B018  a rule for what cannot be cut is told at once
+    quality = evaluate(net.program, recipe.eval_data(), recipe.metric)
     if not math.isfinite(quality):
         raise RecipeError(f"{recipe.source}: metric {recipe.metric.name} gave {quality} over eval_data()")
-    standing = hold_out(recipe, job.original)[0].judge(job.original)
+    standing = hold_out(recipe, net.program)[0].judge(net.program)
     if standing.quality is not None and not math.isfinite(standing.quality):
         raise RecipeError(
             f"{recipe.source}: metric {recipe.metric.name} gave {standing.quality} over the inputs that training is "
@@ -83,7 +85,7 @@ def trace(job: Job) -> Traced:
         + f", {len(branches)} residual branch{'es' * (len(branches) > 1)}" * bool(branches)
     )
     return Traced(
-        model_sha256=model_sha256(job.original),
+        model_sha256=model_sha256(net.program),
         metric=recipe.metric.to_dict(),
         quality=quality,
         prunable=tuple(prunable),
@@ -194,15 +196,18 @@ def score(job: Job) -> Scored:
     Raises:
         InfeasibleBudget: the profile tells that no widths meet the budget.
     """
-    check_budget(job)
-    scored, is_recalled = remember(job, Scored, _score_reads(job), lambda: _measure_scores(job), lambda _: True)
+    net = read_net(job)
+    check_budget(job, net)
+    scored, is_recalled = remember(
+        job, Scored, _score_reads(job, net), lambda: _measure_scores(job, net), lambda _: True
+    )
     if not is_recalled:
         return scored
     job.detail("an earlier run has scored this net on these data by this recipe; --fresh scores anew")
     return replace(scored, recalled=True)
 
 
-def _score_reads(job: Job) -> dict[str, Any]:
+def _score_reads(job: Job, net: Net) -> dict[str, Any]:
     """All that scores hang on; of the training data, the batches that cut nets are trained on."""
     recipe = job.recipe
     seed(0)
@@ -210,7 +215,7 @@ def _score_reads(job: Job) -> dict[str, Any]:
         "edgeprune": version("edgeprune"),
         "torch": torch.__version__,
         "model": job.read(Traced).model_sha256,
-        "widths": job.widths,
+        "widths": net.widths,
         "importance": IMPORTANCE,
         "code": hash_code(recipe),
         "train_data": hash_batches(recipe.train_data(), STEPS),
@@ -218,16 +223,16 @@ def _score_reads(job: Job) -> dict[str, Any]:
     }
 
 
-def _measure_scores(job: Job) -> Scored:
+def _measure_scores(job: Job, net: Net) -> Scored:
     recipe = job.recipe
-    batches = label_batches(job.original, recipe.calibration_data())
-    evidence = Evidence(job.original, job.analysis, batches, recipe.loss)
+    batches = label_batches(net.program, recipe.calibration_data())
+    evidence = Evidence(net.program, net.analysis, batches, recipe.loss)
     scores = score_channels(IMPORTANCE, evidence)
-    sizes = {group.name: group.size for group in job.analysis.groups}
-    nets = sum(len(tried_widths(choices, sizes[group])) for group, choices in job.widths.items())
-    lesson = prepare_lesson(job.original, recipe, nets)
+    sizes = {group.name: group.size for group in net.analysis.groups}
+    nets = sum(len(tried_widths(choices, sizes[group])) for group, choices in net.widths.items())
+    lesson = prepare_lesson(net.program, recipe, nets)
     job.detail(f"measuring the loss of {nets} cuts, each trained for {lesson.steps} steps")
-    rises = measure_sensitivity(evidence, scores, job.widths, lesson.give_, job.detail)
+    rises = measure_sensitivity(evidence, scores, net.widths, lesson.give_, job.detail)
     return Scored(
         importance=IMPORTANCE,
         steps=lesson.steps,
@@ -244,13 +249,13 @@ def read_plan(job: Job) -> PruningPlan:
 
 def prune(job: Job) -> Pruned:
     """Cut the channels that the plan drops, and prove that nothing else changed."""
-    example = job.recipe.example_input()
+    net, example = read_net(job), job.recipe.example_input()
     plan = read_plan(job)
-    pruned, error = cut_proven(job.original, job.analysis, plan.keep, example, NOT_PROVEN)
+    pruned, error = cut_proven(net.program, net.analysis, plan.keep, example, NOT_PROVEN)
     save_model(pruned, job.run.product("pruned.pt2"), example)
     proof = f"within {error:.1e}" if error else "exactly"
     job.detail(
-        f"{count_parameters(pruned):,} of {count_parameters(job.original):,} parameters stay, those of batch norm "
+        f"{count_parameters(pruned):,} of {count_parameters(net.program):,} parameters stay, those of batch norm "
         f"counted; proven: it computes {proof} what the whole net does without these channels"
     )
     return Pruned(proof_relative_error=error)
@@ -258,16 +263,16 @@ def prune(job: Job) -> Pruned:
 
 def recover_accuracy(job: Job) -> Recovery:
     """Re-fit what reads the cut channels, then fine-tune the net, taught by the original; the best state is kept."""
-    recipe = job.recipe
-    held_out, fitted = hold_out(recipe, job.original)
-    program, steps = refit(job, load_model(job.run.file("pruned.pt2")), held_out, fitted)
+    net, recipe = read_net(job), job.recipe
+    held_out, fitted = hold_out(recipe, net.program)
+    program, steps = refit(job, net, load_model(job.run.file("pruned.pt2")), held_out, fitted)
     before = evaluate(program, recipe.eval_data(), recipe.metric)
     course = Course(job.run.path("recover.safetensors"), held_out=held_out)
-    done = recover(program, job.original, recipe, job.detail, course)
+    done = recover(program, net.program, recipe, job.detail, course)
     steps.append(describe_step("fine-tuning", done))
-    program, aware = train_for_int8(job, done.program, held_out)
+    program, aware = train_for_int8(job, net, done.program, held_out)
     steps += aware
-    batches = label_batches(job.original, recipe.calibration_data(), STATISTICS_INPUTS)
+    batches = label_batches(net.program, recipe.calibration_data(), STATISTICS_INPUTS)
     program, recalibrated = recalibrate_if_better(program, batches, recipe.loss)
     after = evaluate(program, recipe.eval_data(), recipe.metric)
     save_model(program, job.run.product("recovered.pt2"), recipe.example_input())
@@ -293,22 +298,24 @@ def recover_accuracy(job: Job) -> Recovery:
 
 
 def refit(
-    job: Job, program: GraphModule, held_out: HeldOut, fitted: Sequence[Batch]
+    job: Job, net: Net, program: GraphModule, held_out: HeldOut, fitted: Sequence[Batch]
 ) -> tuple[GraphModule, list[TrainingStep]]:
     """The net with the layers re-fitted that read what is cut, if it is better so; and what is to be said of it."""
     choice, trial = Choice(held_out), copy_program(program)
     choice.offer_(held_out.judge(program))
-    reconstruct_(trial, job.original, job.analysis, read_plan(job).keep, fitted)
+    reconstruct_(trial, net.program, net.analysis, read_plan(job).keep, fitted)
     kept = trial if choice.offer_(held_out.judge(trial)) else program
     return kept, [describe_step("re-fitting", Recovered(kept, tuple(choice.standings), choice.kept))]
 
 
-def train_for_int8(job: Job, program: GraphModule, held_out: HeldOut) -> tuple[GraphModule, list[TrainingStep]]:
+def train_for_int8(
+    job: Job, net: Net, program: GraphModule, held_out: HeldOut
+) -> tuple[GraphModule, list[TrainingStep]]:
     """Train on with the rounding of int8, where the recipe asks for it and the target may ship it."""
     if job.recipe.finetune.quantization_aware_epochs == 0 or job.target.precision not in ROUNDED:
         return program, []
     checkpoint = job.run.path("quantization_aware.safetensors")
-    done = train_quantization_aware(program, job.original, job.recipe, held_out, job.detail, checkpoint)
+    done = train_quantization_aware(program, net.program, job.recipe, held_out, job.detail, checkpoint)
     return done.program, [describe_step("quantization-aware training, rounded to int8", done)]
 
 

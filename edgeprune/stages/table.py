@@ -30,6 +30,7 @@ from edgeprune.exporting.probing.probes import write_probes
 from edgeprune.run import write_atomic
 from edgeprune.shipped import cache_dir
 from edgeprune.stages.job import Job
+from edgeprune.stages.net import Net
 from edgeprune.stages.timing import EMPTY, LEAST_MS, choose_references, shapes_alone, time_probes
 
 FIRST_PROBES = 200
@@ -59,7 +60,7 @@ def _stored_path(key: TableKey) -> Path:
     return cache_dir() / "profiles" / name
 
 
-def find_table(job: Job) -> LatencyTable:
+def find_table(job: Job, net: Net) -> LatencyTable:
     """The table that the user brought along, or what is measured here.
 
     Raises:
@@ -67,7 +68,7 @@ def find_table(job: Job) -> LatencyTable:
     """
     request, key = job.run.request, _table_key(job)
     if not request.get("table"):
-        return _measure_table(job, key)
+        return _measure_table(job, net, key)
     path = Path(request["table"])
     try:
         table = accept_table(parse_table(path.read_text(), str(path)), key, bool(request.get("insist")))
@@ -77,15 +78,15 @@ def find_table(job: Job) -> LatencyTable:
     return table
 
 
-def _measure_table(job: Job, key: TableKey) -> LatencyTable:
+def _measure_table(job: Job, net: Net, key: TableKey) -> LatencyTable:
     """The stored table of this device, with what it lacks measured now: coarsely, then where it is least certain.
 
     It is stored after every step, so that an interrupted profile goes on where it was.
     """
     stored = _stored_path(key)
     table = parse_table(stored.read_text(), str(stored)) if stored.exists() else LatencyTable(key, ())
-    every, surprises = probe_shapes(job.layers, job.widths), Surprises()
-    missing = sorted(probe_shapes(job.layers, job.widths, FIRST_PROBES) - table.shapes)
+    every, surprises = probe_shapes(net.layers, net.widths), Surprises()
+    missing = sorted(probe_shapes(net.layers, net.widths, FIRST_PROBES) - table.shapes)
     if known := len(every & table.shapes):
         job.detail(f"{known} of {len(every)} layer shapes are known from earlier runs, kept in {stored.parent}")
     end = time.monotonic() + 60 * (job.run.request.get("minutes") or MINUTES)
@@ -96,7 +97,7 @@ def _measure_table(job: Job, key: TableKey) -> LatencyTable:
             note_surprises(surprises, table, points)
             table = merge_tables(table, LatencyTable(key, points))
             write_atomic(stored, render_table(table))
-        error = predict_uncertainty(table, job.layers, job.widths, surprises)
+        error = predict_uncertainty(table, net.layers, net.widths, surprises)
         missing = find_uncertain(table, every, surprises, MORE_PROBES)
         if error <= TOLERANCE or not missing or time.monotonic() > end:
             break

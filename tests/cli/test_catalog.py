@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,12 +10,11 @@ import torch
 from command_line import run_command
 
 from edgeprune.core.planning.plan import BRANCH, ChannelGroup, explain_width
-from edgeprune.core.target import Target
 from edgeprune.errors import RecipeError
 from edgeprune.graph.groups import find_groups
 from edgeprune.recipes.load import load_recipe
-from edgeprune.stages.job import Job
 from edgeprune.stages.model import trace_recipe
+from edgeprune.stages.net import find_width_rules
 
 RECIPE = """
 import torch
@@ -73,10 +71,7 @@ def test_every_listed_name_may_be_ruled(recipe: Path, capsys: Any) -> None:
 def rules_of(recipe: Path, widths: dict[str, Any]) -> Any:
     recipe.write_text(RECIPE + f"widths = {widths!r}\n")
     loaded = load_recipe(str(recipe))
-    job: Any = SimpleNamespace(
-        recipe=loaded, analysis=find_groups(trace_recipe(loaded)[0]), target=Target("b", "a board")
-    )
-    return Job.width_rules.func(job)
+    return find_width_rules(loaded, find_groups(trace_recipe(loaded)[0]))
 
 
 @pytest.mark.parametrize(

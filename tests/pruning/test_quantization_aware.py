@@ -185,15 +185,14 @@ def test_it_runs_where_int8_may_ship_and_the_recipe_asks_for_it(
     job: Any = SimpleNamespace(
         recipe=tiny_recipe(Finetune(learning_rate=0.05, quantization_aware_epochs=epochs)),
         target=Target("local", "a board", "litert", precision),
-        original=trained,
         detail=silent,
         run=SimpleNamespace(path=tmp_path.joinpath),
     )
-    _, steps = train_for_int8(job, trained, HELD_OUT)
+    _, steps = train_for_int8(job, SimpleNamespace(program=trained), trained, HELD_OUT)
     assert bool(steps) == runs == (tmp_path / "quantization_aware.safetensors").exists()
     for step in steps:
-        losses = [standing["loss"] for standing in step["standings"]]
-        assert step["kept"] == losses.index(min(losses))
+        losses = [standing["loss"] for standing in step.standings]
+        assert step.kept == losses.index(min(losses))
 
 
 class Cancelling(nn.Module):

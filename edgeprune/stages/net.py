@@ -1,0 +1,116 @@
+"""The net that stages work on: a value that each stage reads from its run, or from a scope of it, and hands on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from torch.fx import GraphModule
+
+from edgeprune.core.latency.layers import PROBED, Layer, find_joins, gather_beside
+from edgeprune.core.planning.candidates import WidthRule, candidate_widths, find_nearest_width, is_joint
+from edgeprune.core.planning.limits import Limits, read_limits
+from edgeprune.core.text import suggest
+from edgeprune.errors import RecipeError
+from edgeprune.graph.costs import count_other_parameters
+from edgeprune.graph.groups import Analysis, find_groups, groups_of
+from edgeprune.graph.storage import load_model
+from edgeprune.recipes.load import Recipe
+from edgeprune.stages.job import Job
+from edgeprune.stages.results import Profiled
+
+FILE = "original.pt2"
+
+
+@dataclass(frozen=True)
+class Net:
+    """A traced net: its graph, what can be cut of it, the recipe's rules by group, and the granularity of widths.
+
+    `is_estimated`: its latency is estimated, so that no operator of it is probed by itself.
+    """
+
+    program: GraphModule
+    analysis: Analysis
+    rules: Mapping[str, WidthRule]
+    step: int
+    is_estimated: bool
+
+    @cached_property
+    def widths(self) -> dict[str, tuple[int, ...]]:
+        """Widths on offer by group."""
+        return candidate_widths(self.analysis.groups, self.analysis.layers, self.step, self.rules)
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """What the net's latency is the sum of: its layers and what is beside them; of a board, what has probes apart.
+
+        An operator that too many groups shape to be planned with them is left out: measured nets correct for it, or
+        what the estimated whole net takes beyond the rest.
+        """
+        layers = self.analysis.layers
+        operators = [operator for operator in self.analysis.operators if is_joint(operator, self.widths)]
+        if self.is_estimated:
+            return (*layers, *operators)
+        probed = [operator for operator in operators if operator.shape.op in PROBED]
+        beside = gather_beside(operator for operator in operators if operator not in probed)
+        return (*layers, *probed, *beside, *find_joins(layers))
+
+
+def read_net(job: Job) -> Net:
+    """The unpruned net of a run, as it was traced; read once.
+
+    Raises:
+        RunError: it was not traced yet, or its file was changed.
+        RecipeError: a rule for what cannot be cut.
+    """
+    path = job.run.file(FILE)
+    if path not in job.nets:
+        program = load_model(path)
+        analysis = find_groups(program)
+        rules = find_width_rules(job.recipe, analysis)
+        job.nets[path] = Net(program, analysis, rules, job.target.step, job.estimated)
+    return job.nets[path]
+
+
+def find_limits(job: Job, net: Net) -> Limits:
+    """What else a plan is held to than latency.
+
+    Raises:
+        InfeasibleBudget: not even a net without weights is within them.
+    """
+    others = count_other_parameters(net.program, net.analysis)
+    overhead = job.read(Profiled).overhead_bytes
+    limits = read_limits(job.target.budget, job.planned.fitted_precision, overhead, others)
+    fixed = {group: rule.fixed for group, rule in net.rules.items() if rule.fixed is not None}
+    return replace(limits, fixed=fixed)
+
+
+def find_width_rules(recipe: Recipe, analysis: Analysis) -> dict[str, WidthRule]:
+    """A recipe's rules by group; a layer's rule is that of the group that its output channels belong to.
+
+    Raises:
+        RecipeError: a rule for what is no layer or group that may be cut, or a width that a group cannot have.
+    """
+    found: dict[str, WidthRule] = {}
+    free = {group.name: group for group in analysis.groups if not group.frozen}
+    for name, rule in recipe.widths.items():
+        groups = groups_of(analysis, name)
+        if not groups:
+            why = next((group.frozen for group in analysis.groups if group.name == name), "")
+            layers = [layer.name for layer in analysis.layers if groups_of(analysis, layer.name)]
+            known = list(dict.fromkeys([*free, *layers]))
+            raise RecipeError(
+                f"{recipe.source}: widths: no layer {name!r} that may be cut"
+                + (f": {why}" if why else f"{suggest(name, known)}; `edgeprune recipes check` lists them")
+            )
+        if rule is not None:  # a number of channels says nothing of a branch that the layer is in
+            groups = [group for group in groups if group == name or not free[group].is_branch]
+        found |= {group: rule or WidthRule(fixed=free[group].size) for group in groups}
+        for group in groups:
+            fixed = found[group].fixed
+            if fixed is not None and (nearest := find_nearest_width(free[group], fixed)) != fixed:
+                raise RecipeError(
+                    f"{recipe.source}: widths: {name}: cannot have {fixed} channels; the nearest width is {nearest}"
+                )
+    return found
