@@ -232,7 +232,7 @@ def test_a_standard_error_that_takes_nothing_does_not_end_a_command(
     """As with `2>&1 | head`: what is shown on the way is lost, and the figures are not."""
     code = "import sys; from edgeprune.cli import main; main(sys.argv[1:])"
     model = make_model(tmp_path, "onnxruntime").path
-    words = [sys.executable, "-c", code, "measure", str(model), "--target", "tests/targets/quick.toml"]
+    words = [sys.executable, "-c", code, "measure", str(model), "--target", "tests/support/targets/quick.toml"]
     reading, writing = os.pipe()
     os.close(reading)
     try:
