@@ -70,12 +70,12 @@ def unwrapped(path: Path, folder: str) -> Path:
     return inner
 
 
-def export(source: Source, target: Path) -> formats.Made:
+def export(source: Source, target: Path) -> formats.FileNotes:
     with tempfile.TemporaryDirectory() as folder:
         inner = Path(folder) / "net.onnx"
         export_onnx(source.program, source.example, inner)
         write_file(target, MARK + inner.read_bytes())
-    return formats.Made("float32 behind four letters")
+    return formats.FileNotes("float32 behind four letters")
 
 
 def run(path: Path, inputs: np.ndarray, optimised: bool = True, threads: int = 1) -> np.ndarray:

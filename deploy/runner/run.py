@@ -65,31 +65,31 @@ def main(arguments: list[str]) -> int:
     except Refused as exc:
         print(f"run.py: {exc}", file=sys.stderr)
         return 1
-    said = {"release": HERE.name, "model_sha256": manifest["model"]["sha256"], "ms": round(took_ms, 3)}
+    answer = {"release": HERE.name, "model_sha256": manifest["model"]["sha256"], "ms": round(took_ms, 3)}
     if arguments[0] == "--check":
-        said["shapes"] = {name: list(value.shape) for name, value in outputs.items()}
+        answer["shapes"] = {name: list(value.shape) for name, value in outputs.items()}
     else:
-        said["outputs"] = {name: as_json(value) for name, value in outputs.items()}
-    print(json.dumps(said))
+        answer["outputs"] = {name: as_json(value) for name, value in outputs.items()}
+    print(json.dumps(answer))
     return 0
 
 
 def read_release() -> tuple[dict[str, Any], bytes]:
     """The manifest, its signature verified, and the model verified by it."""
     try:
-        said = (HERE / "manifest.json").read_bytes()
-        check_signature(said)
-        manifest = json.loads(said)
+        manifest_bytes = (HERE / "manifest.json").read_bytes()
+        check_signature(manifest_bytes)
+        manifest = json.loads(manifest_bytes)
         content = (HERE / Path(manifest["model"]["file"]).name).read_bytes()
-        wanted = manifest["model"]["sha256"]
+        digest = manifest["model"]["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise Refused(f"the release in {HERE} is not whole: {exc}") from exc
-    if hashlib.sha256(content).hexdigest() != wanted:
-        raise Refused(f"the model in {HERE} is damaged: its sha256 is not the manifest's {wanted[:16]}...")
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise Refused(f"the model in {HERE} is damaged: its sha256 is not the manifest's {digest[:16]}...")
     return manifest, content
 
 
-def check_signature(said: bytes) -> None:
+def check_signature(manifest_bytes: bytes) -> None:
     """Refuse a manifest that is not signed by a key that this board trusts, if it names any."""
     signers = next((path for path in SIGNERS if path.is_symlink() or path.exists()), None)
     if signers is None:
@@ -97,11 +97,11 @@ def check_signature(said: bytes) -> None:
     command = [KEYGEN, "-Y", "verify", "-f", str(signers), "-I", IDENTITY, "-n", NAMESPACE]
     command += ["-s", str(HERE / "manifest.json.sig")]
     try:
-        done = subprocess.run(command, input=said, capture_output=True, timeout=VERIFY_S, check=False)
+        process = subprocess.run(command, input=manifest_bytes, capture_output=True, timeout=VERIFY_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as exc:
         raise Refused(f"the signature of the release in {HERE} cannot be verified: {exc}") from exc
-    if done.returncode != 0:
-        why = (done.stderr.decode(errors="replace").strip().splitlines() or [""])[0][:200]
+    if process.returncode != 0:
+        why = (process.stderr.decode(errors="replace").strip().splitlines() or [""])[0][:200]
         raise Refused(f"the release in {HERE} is not signed by a key of {signers}: {why}")
 
 
@@ -114,8 +114,8 @@ def load(manifest: dict[str, Any], content: bytes) -> Model:
     try:
         return loaders[runtime](content, manifest["threads"])
     except Exception as exc:
-        said = f"{type(exc).__name__}: {first_line(exc)}"
-        raise Refused(f"{manifest.get('runtime')} cannot load the model: {said}") from exc
+        reason = f"{type(exc).__name__}: {first_line(exc)}"
+        raise Refused(f"{manifest.get('runtime')} cannot load the model: {reason}") from exc
 
 
 def load_onnx(content: bytes, threads: int) -> Model:
@@ -129,14 +129,14 @@ def load_onnx(content: bytes, threads: int) -> Model:
     session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     names = {"float": "float32", "double": "float64"}
     inputs = []
-    for one in session.get_inputs():
-        kind = one.type[len("tensor(") : -1]
-        shape = tuple(size if isinstance(size, int) and size > 0 else 1 for size in one.shape)
-        inputs.append(Tensor(one.name, shape, np.dtype(names.get(kind, kind))))
-    outputs = [one.name for one in session.get_outputs()]
+    for source in session.get_inputs():
+        kind = source.type[len("tensor(") : -1]
+        shape = tuple(size if isinstance(size, int) and size > 0 else 1 for size in source.shape)
+        inputs.append(Tensor(source.name, shape, np.dtype(names.get(kind, kind))))
+    outputs = [output.name for output in session.get_outputs()]
 
     def infer(arrays: list[Any]) -> dict[str, Any]:
-        values = session.run(outputs, {one.name: arrays[index] for index, one in enumerate(inputs)})
+        values = session.run(outputs, {tensor.name: arrays[index] for index, tensor in enumerate(inputs)})
         return {name: values[index] for index, name in enumerate(outputs)}
 
     return Model(inputs, infer)
@@ -152,7 +152,7 @@ def load_litert(content: bytes, threads: int) -> Model:
     interpreter = Interpreter(model_content=content, num_threads=threads)
     interpreter.allocate_tensors()
     details, results = interpreter.get_input_details(), interpreter.get_output_details()
-    inputs = [describe(one) for one in details]
+    inputs = [describe(detail) for detail in details]
 
     def infer(arrays: list[Any]) -> dict[str, Any]:
         floats = False
@@ -160,7 +160,10 @@ def load_litert(content: bytes, threads: int) -> Model:
             floats = floats or arrays[index].dtype.kind == "f"
             interpreter.set_tensor(detail["index"], quantize(arrays[index], inputs[index]))
         interpreter.invoke()
-        return {one["name"]: dequantize(interpreter.get_tensor(one["index"]), describe(one), floats) for one in results}
+        return {
+            result["name"]: dequantize(interpreter.get_tensor(result["index"]), describe(result), floats)
+            for result in results
+        }
 
     return Model(inputs, infer)
 
@@ -188,27 +191,27 @@ def dequantize(values: Any, tensor: Tensor, floats: bool) -> Any:
 
 def make_zeros(model: Model) -> list[Any]:
     """Zeros for every input."""
-    return [np.zeros(one.shape, one.dtype) for one in model.inputs]
+    return [np.zeros(tensor.shape, tensor.dtype) for tensor in model.inputs]
 
 
 def read_inputs(source: str, model: Model) -> list[Any]:
     """The arrays of a file, checked against the model's inputs."""
     try:
         if source.endswith(".npy"):
-            given: Any = np.load(source, allow_pickle=False)
+            document: Any = np.load(source, allow_pickle=False)
         else:
-            given = json.loads(sys.stdin.read() if source == "-" else Path(source).read_text("utf-8"))
+            document = json.loads(sys.stdin.read() if source == "-" else Path(source).read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as exc:
         kind = ".npy" if source.endswith(".npy") else "JSON"
         raise Refused(f"{source}: cannot be read as {kind}: {first_line(exc)}") from exc
-    names = [one.name for one in model.inputs]
-    if not isinstance(given, dict):
+    names = [tensor.name for tensor in model.inputs]
+    if not isinstance(document, dict):
         if len(names) != 1:
             raise Refused(f"{source}: the model takes {', '.join(names)}; give JSON with these names")
-        given = {names[0]: given}
-    if set(given) != set(names):
-        raise Refused(f"{source}: has inputs {', '.join(given) or 'none'}; the model takes {', '.join(names)}")
-    return [check(given[one.name], one, source) for one in model.inputs]
+        document = {names[0]: document}
+    if set(document) != set(names):
+        raise Refused(f"{source}: has inputs {', '.join(document) or 'none'}; the model takes {', '.join(names)}")
+    return [check(document[tensor.name], tensor, source) for tensor in model.inputs]
 
 
 def check(values: Any, tensor: Tensor, source: str) -> Any:

@@ -76,8 +76,8 @@ def setup(target: str, host: str | None, runtime: str | None, wheels: Path | Non
     from edgeprune.device.preparing.setup import Order, setup_device
     from edgeprune.shipped import load_target
 
-    chosen = load_target(target)
-    click.echo(setup_device(Order(chosen, (runtime,) if runtime else chosen.runtimes, wheels), host, say))
+    kind = load_target(target)
+    click.echo(setup_device(Order(kind, (runtime,) if runtime else kind.runtimes, wheels), host, say))
 
 
 @devices.command("doctor")
@@ -90,7 +90,7 @@ def doctor(target: str, host: str | None) -> None:
 
     address, findings = examine_board(load_target(target), host)
     click.echo(render_findings(address, findings))
-    sys.exit(any(one.severity == ERROR for one in findings))
+    sys.exit(any(finding.severity == ERROR for finding in findings))
 
 
 @devices.command("lock")
@@ -117,10 +117,10 @@ def unlock(target: str, host: str | None, owner: str | None) -> None:
 
     with open_target_agent(target, host) as agent:
         ended, remain = end(agent, owner or describe_owner())
-        for one in ended:
-            click.echo(f"{agent.transport.host}: no longer {one.describe()}")
-        for one in remain:
-            click.echo(f"{agent.transport.host}: still {one.describe()}")
+        for lease in ended:
+            click.echo(f"{agent.transport.host}: no longer {lease.describe()}")
+        for lease in remain:
+            click.echo(f"{agent.transport.host}: still {lease.describe()}")
         if not ended and not remain:
             click.echo(f"{agent.transport.host}: was not locked")
 
@@ -132,11 +132,11 @@ def keys(target: str, host: str | None) -> None:
     from edgeprune.device.releasing.signing import list_keys
 
     with open_target_agent(target, host) as agent:
-        file, found = list_keys(agent)
+        file, trusted_keys = list_keys(agent)
         if not file:
             click.echo(f"{agent.transport.host}: trusts no key, and takes every release")
-        for one in found:
-            click.echo(f"{one.fingerprint} {one.name}".rstrip())
+        for trusted_key in trusted_keys:
+            click.echo(f"{trusted_key.fingerprint} {trusted_key.name}".rstrip())
         if file:
             click.echo(f"{agent.transport.host}: {file}; a release that none of them signed is refused")
 
@@ -153,9 +153,11 @@ def trust_key(key: Path, target: str, host: str | None, remove: bool) -> None:
 
     text, name = read_public_key(key)
     with open_target_agent(target, host) as agent, hold_lease(agent, "devices trust-key", say):
-        left = distrust_key(agent, text) if remove else add_key(agent, text, name)
-        trusted = render_names([f"{one.fingerprint} {one.name}".rstrip() for one in left])
-        click.echo(f"{agent.transport.host}: trusts {trusted}{'' if left else ', and takes every release'}")
+        trusted_keys = distrust_key(agent, text) if remove else add_key(agent, text, name)
+        trusted = render_names(
+            [f"{trusted_key.fingerprint} {trusted_key.name}".rstrip() for trusted_key in trusted_keys]
+        )
+        click.echo(f"{agent.transport.host}: trusts {trusted}{'' if trusted_keys else ', and takes every release'}")
 
 
 def render_names(names: Sequence[str]) -> str:
@@ -169,8 +171,8 @@ def open_target_agent(target: str, host: str | None) -> Iterator[Agent]:
     from edgeprune.device.connect import open_agent
     from edgeprune.shipped import load_target
 
-    chosen = load_target(target)
-    with open_agent(chosen.name, host, chosen.python) as agent:
+    kind = load_target(target)
+    with open_agent(kind.name, host, kind.python) as agent:
         yield agent
 
 

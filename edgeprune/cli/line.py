@@ -62,10 +62,10 @@ def stage_command(name: str, until: str, text: str) -> click.Command:
 
     @click.command(name, help=f"{text}\n\nRuns the line as far as that, or resumes the run in --run.")
     @line_options
-    def command(directory: Path | None, **asked: Any) -> None:
-        if until == "fit" and _is_unreachable(directory, asked):
-            asked["estimate"] = True
-        with _open(directory, asked) as job:
+    def command(directory: Path | None, **options: Any) -> None:
+        if until == "fit" and _is_unreachable(directory, options):
+            options["estimate"] = True
+        with _open(directory, options) as job:
             _run_line(job, until)
             _show(job, until)
 
@@ -94,13 +94,13 @@ quantize = stage_command(
     flag_value=EVERY,
     help="Compare files of --run layer by layer; name the first bad layer, its figures and why. Exit code 1 if any.",
 )
-def export(directory: Path | None, bisected: str | None, **asked: Any) -> None:
+def export(directory: Path | None, bisected: str | None, **options: Any) -> None:
     """Export the pruned net to ONNX and TFLite, as `quantize` does; find the layer that makes a file wrong.
 
     Runs the line as far as that, or resumes the run in --run. --bisect also serves a run that stopped at a broken link:
     it takes all files, or one such as pruned-onnx-int8.
     """
-    with _open(directory, asked) as job:
+    with _open(directory, options) as job:
         if bisected is None:
             _run_line(job, "export")
             _show(job, "export")
@@ -113,15 +113,15 @@ def _bisect(job: Any, name: str) -> None:
     from edgeprune.stages.bisect import bisect
 
     findings = bisect(job, name)
-    for one in findings:
+    for finding in findings:
         rows = [
             (row.layer, row.operator, f"{row.sqnr_db:.1f}", row.reference.describe(), row.other.describe())
-            for row in (one.bisection.layers if name else ())
+            for row in (finding.bisection.layers if name else ())
         ]
         if rows:
             click.echo(render_columns([("layer", "operator", "SQNR dB", "reference", "here"), *rows]))
-        click.echo(one.describe())
-    sys.exit(any(one.bisection.first for one in findings))
+        click.echo(finding.describe())
+    sys.exit(any(finding.bisection.first for finding in findings))
 
 
 @click.command()
@@ -134,18 +134,18 @@ def measure(
     sustained: str | None,
     output: Path | None,
     shapes: Sequence[str],
-    **asked: Any,
+    **options: Any,
 ) -> None:
     """Measure every exported file of a run on the device, or MODEL alone: a file, or what a run ships.
 
     Without MODEL it runs the line as far as that, or resumes the run in --run.
     """
     if model is not None:
-        measure_file(model, asked, sustained, output, shapes)
+        measure_file(model, options, sustained, output, shapes)
     elif sustained is not None or output is not None or shapes:
         raise UsageError("--sustained, --output and --shape are for a ready file: edgeprune measure MODEL --target ...")
     else:
-        with _open(directory, asked) as job:
+        with _open(directory, options) as job:
             _run_line(job, "confirm")
             _show(job, "measure")
 
@@ -158,16 +158,16 @@ def measure(
 )
 @click.option("--insist", is_flag=True, default=None, help="Use that table though it was made for something else.")
 @click.pass_context
-def profile(context: click.Context, /, directory: Path | None, **asked: Any) -> None:
+def profile(context: click.Context, /, directory: Path | None, **options: Any) -> None:
     """Measure what the layers of a net cost on a device; show it; calibrate an estimate.
 
     Without a command it runs the line as far as that, or resumes the run in --run.
     """
     if context.invoked_subcommand is None:
-        with _open(directory, asked) as job:
+        with _open(directory, options) as job:
             _run_line(job, "profile")
             _show(job, "profile")
-    elif directory is not None or any(value is not None for value in asked.values()):
+    elif directory is not None or any(value is not None for value in options.values()):
         raise UsageError(f"write the options behind the command: edgeprune profile {context.invoked_subcommand} ...")
 
 
@@ -188,7 +188,7 @@ def show_layers(directory: Path) -> None:
 @click.option(
     "--from", "first", type=click.Choice(tuple(STEPS)), help="Make this stage of --run and all after it anew."
 )
-def deploy(directory: Path | None, dry_run: bool, first: str | None, **asked: Any) -> None:
+def deploy(directory: Path | None, dry_run: bool, first: str | None, **options: Any) -> None:
     """Take a model to a device: prune, fine-tune, quantize, export, push, measure, judge.
 
     Repeat with --run DIR to resume after an interruption.
@@ -198,21 +198,23 @@ def deploy(directory: Path | None, dry_run: bool, first: str | None, **asked: An
     if first is not None and (directory is None or not (directory / "request.json").exists()):
         raise UsageError(f"--from {first}: there is no run yet to make it anew in; give the --run that was begun")
     if dry_run:
-        _say_plan(directory, asked, first)
+        _say_plan(directory, options, first)
         return
-    with _open(directory, asked) as job:
+    with _open(directory, options) as job:
         if first is not None:
             restart_from(job, first)
         _run_line(job, "report")
         finish(job)
 
 
-def _is_unreachable(directory: Path | None, asked: Mapping[str, Any]) -> bool:
+def _is_unreachable(directory: Path | None, options: Mapping[str, Any]) -> bool:
     """Whether a new run is for a board that nothing says the address of."""
     from edgeprune.device.transports.lookup import is_known
 
     new = directory is None or not (directory / "request.json").exists()
-    return new and asked["host"] is None and asked["target"] is not None and not is_known(Path(asked["target"]).stem)
+    return (
+        new and options["host"] is None and options["target"] is not None and not is_known(Path(options["target"]).stem)
+    )
 
 
 def _show(job: Any, until: str) -> None:
@@ -235,20 +237,20 @@ def _show(job: Any, until: str) -> None:
     click.echo(f"run: {job.run.directory}")
 
 
-def _open(directory: Path | None, asked: Mapping[str, Any]) -> Any:
+def _open(directory: Path | None, options: Mapping[str, Any]) -> Any:
     """Open the job of a call."""
     from edgeprune.stages.job import open_job
 
-    place, request = settle_request(directory, asked)
+    place, request = settle_request(directory, options)
     prepare(place, directory, say_timed)
     return open_job(place, request, say_timed)
 
 
-def _say_plan(directory: Path | None, asked: Mapping[str, Any], first: str | None) -> None:
+def _say_plan(directory: Path | None, options: Mapping[str, Any], first: str | None) -> None:
     """Say what a call would do, refused where it would be refused."""
     from edgeprune.stages.job import find_address, preview_job
 
-    place, request = settle_request(directory, asked)
+    place, request = settle_request(directory, options)
     with preview_job(place, request, say_timed) as job:
         if not job.run.finished("trace") or first == "trace":
             from edgeprune.stages.model import look_at_recipe
@@ -258,17 +260,19 @@ def _say_plan(directory: Path | None, asked: Mapping[str, Any], first: str | Non
         again = list(STEPS)[list(STEPS).index(first) :] if first else []
         address = find_address(job, "report", again)
         job.require_measured()
-        known, target = (place / "request.json").exists(), job.target
-        begun = " (resumed)" if known else f" (a new scope of {directory})" if directory not in (None, place) else ""
+        has_request, target = (place / "request.json").exists(), job.target
+        begun = (
+            " (resumed)" if has_request else f" (a new scope of {directory})" if directory not in (None, place) else ""
+        )
         click.echo(f"run directory: {place}{begun}")
         click.echo(f"target: {target.name}, {target.description}, {target.runtime} {target.precision}")
         click.echo("judged by: " + "; ".join(gate.describe() for gate in job.asked_gates))
         click.echo(f"recipe: {job.run.request['recipe']}, metric {job.metric.label}; board: {address}")
-        done = [name for name in STEPS if job.run.finished(name) and name not in again]
-        for name in done:
+        finished = [name for name in STEPS if job.run.finished(name) and name not in again]
+        for name in finished:
             job.run.check(name)
     for name, text in STEPS.items():
-        click.echo(f"  {'done' if name in done else 'will'} {name:8} {text}")
+        click.echo(f"  {'done' if name in finished else 'will'} {name:8} {text}")
 
 
 def _run_line(job: Any, until: str) -> None:

@@ -63,36 +63,38 @@ def file_options(command: Command) -> Command:
 
 
 def measure_file(
-    path: Path, asked: Mapping[str, Any], sustained: str | None, output: Path | None, shapes: Sequence[str] = ()
+    path: Path, options: Mapping[str, Any], sustained: str | None, output: Path | None, shapes: Sequence[str] = ()
 ) -> None:
-    """Measure a ready file on a board, or run it for long; `asked` are the options of the line."""
+    """Measure a ready file on a board, or run it for long; `options` are those of the line."""
     from edgeprune.core.measuring.sustained import find_sustained_problems, render_sustained
     from edgeprune.device.board import Session, require
     from edgeprune.device.boards import measure_files, open_board
     from edgeprune.device.lease import parse_duration
     from edgeprune.run import write_json
 
-    other = [name for name in ("recipe", "latency_ms", "speedup", "gates") if asked.get(name) is not None]
-    if other:
-        raise UsageError(f"--{other[0].replace('_', '-')} is for a run; leave it out to measure {path.name} alone")
+    run_options = [name for name in ("recipe", "latency_ms", "speedup", "gates") if options.get(name) is not None]
+    if run_options:
+        raise UsageError(
+            f"--{run_options[0].replace('_', '-')} is for a run; leave it out to measure {path.name} alone"
+        )
     duration_s = parse_duration(sustained) if sustained is not None else None
-    target = _find_target(asked)
+    target = _find_target(options)
     model = _read_model(path)
-    if asked.get("runtime") not in (None, "auto", model.runtime):
-        raise UsageError(f"--runtime {asked['runtime']}: {path.name} is a file of {model.runtime}; leave it out")
-    session = Session(bool(asked.get("set_governor")), shapes=parse_shapes(shapes))
+    if options.get("runtime") not in (None, "auto", model.runtime):
+        raise UsageError(f"--runtime {options['runtime']}: {path.name} is a file of {model.runtime}; leave it out")
+    session = Session(bool(options.get("set_governor")), shapes=parse_shapes(shapes))
     if duration_s is not None:
-        with open_board(target, asked["host"], say, session) as board:
+        with open_board(target, options["host"], say, session) as board:
             require(board, "sustain")
             facts, run = board.facts, board.sustain(model, target, duration_s, say)
-        text, found, problems = render_sustained(run), run.to_dict(), find_sustained_problems(run)
+        text, figures, problems = render_sustained(run), run.to_dict(), find_sustained_problems(run)
     else:
-        facts, measured = measure_files(target, asked["host"], [model], session, say)
-        one = measured[model.name]
-        text, found, problems = _render_measurement(one), one.to_dict(), one.problems
+        facts, measured = measure_files(target, options["host"], [model], session, say)
+        measurement = measured[model.name]
+        text, figures, problems = _render_measurement(measurement), measurement.to_dict(), measurement.problems
     click.echo(f"{facts.host}: {facts.cpu}, {model.path.name} with {target.threads} thread(s)\n{text}")
     if output is not None:
-        write_json(output, {"device": facts.to_dict(), "file": path.name, "sha256": model.sha256, **found})
+        write_json(output, {"device": facts.to_dict(), "file": path.name, "sha256": model.sha256, **figures})
         click.echo(f"written to {output}")
     _end(problems)
 
@@ -107,20 +109,20 @@ def measure_file(
 @governor_option
 @shape_option
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Where to write everything as JSON.")
-def compare(what: Sequence[Path], target: str | None, margin: float, output: Path | None, **asked: Any) -> None:
+def compare(what: Sequence[Path], target: str | None, margin: float, output: Path | None, **options: Any) -> None:
     """Show the shipped artifacts of several runs side by side; with --target, measure two files against each other.
 
     A and B are .onnx or .tflite files, or runs, of which it is what they ship. They take turns on the board, so that
     what changes there changes both. Exit code 4 where neither a difference nor equivalence is shown.
     """
     if target is None:
-        if output is not None or any(asked.values()):
+        if output is not None or any(options.values()):
             raise UsageError("--target is needed to measure on a board; without it runs are shown side by side")
         _show_side_by_side(what)
     elif len(what) != 2:
         raise UsageError(f"two files are compared on a board, A and B; found {len(what)}")
     else:
-        _compare_on_board((what[0], what[1]), {"target": target, **asked}, margin / 100, output)
+        _compare_on_board((what[0], what[1]), {"target": target, **options}, margin / 100, output)
 
 
 def _show_side_by_side(runs: Sequence[Path]) -> None:
@@ -134,42 +136,42 @@ def _show_side_by_side(runs: Sequence[Path]) -> None:
     click.echo(render_comparison([run.name for run in runs], [read_json(report) for report in reports]))
 
 
-def _compare_on_board(paths: tuple[Path, Path], asked: Mapping[str, Any], margin: float, output: Path | None) -> None:
+def _compare_on_board(paths: tuple[Path, Path], options: Mapping[str, Any], margin: float, output: Path | None) -> None:
     from edgeprune.core.measuring.comparison import compare_processes, render_comparison
     from edgeprune.core.measuring.windows import fit_common_speed
     from edgeprune.device.board import Session
     from edgeprune.device.boards import measure_files
     from edgeprune.run import write_json
 
-    target = _find_target(asked)
+    target = _find_target(options)
     protocol = target.protocol
     least_s = max(COMPARE_S, protocol.min_duration_s)
     processes = max(COMPARE_PROCESSES, protocol.processes)
     protocol = replace(protocol, processes=processes, min_duration_s=least_s)
     models = [replace(_read_model(path), name=name) for name, path in zip("AB", paths, strict=True)]
-    chosen = replace(target, protocol=protocol)
-    session = Session(bool(asked["set_governor"]), shapes=parse_shapes(asked["shapes"]))
-    facts, measured = measure_files(chosen, asked["host"], models, session, say)
-    steady = fit_common_speed({name: one.windows for name, one in measured.items()})
-    found = compare_processes(steady["A"].by_process_ms, steady["B"].by_process_ms, margin)
+    comparison_target = replace(target, protocol=protocol)
+    session = Session(bool(options["set_governor"]), shapes=parse_shapes(options["shapes"]))
+    facts, measured = measure_files(comparison_target, options["host"], models, session, say)
+    steady = fit_common_speed({name: measurement.windows for name, measurement in measured.items()})
+    result = compare_processes(steady["A"].by_process_ms, steady["B"].by_process_ms, margin)
     click.echo(f"{facts.host}: {facts.cpu}, {target.threads} thread(s)")
-    problems = [f"{name}: {text}" for name, one in measured.items() for text in one.problems]
-    click.echo(render_comparison((str(paths[0]), str(paths[1])), found, problems))
+    problems = [f"{name}: {text}" for name, measurement in measured.items() for text in measurement.problems]
+    click.echo(render_comparison((str(paths[0]), str(paths[1])), result, problems))
     if output is not None:
-        rows = {name: one.to_dict() for name, one in measured.items()}
-        comparison = found.to_dict() | ({"verdict": INCONCLUSIVE, "problems": problems} if problems else {})
+        rows = {name: measurement.to_dict() for name, measurement in measured.items()}
+        comparison = result.to_dict() | ({"verdict": INCONCLUSIVE, "problems": problems} if problems else {})
         write_json(output, {"device": facts.to_dict(), "comparison": comparison, "measurements": rows})
         click.echo(f"written to {output}")
-    sys.exit(EXIT_CODES[INCONCLUSIVE] if problems or found.verdict == INCONCLUSIVE else 0)
+    sys.exit(EXIT_CODES[INCONCLUSIVE] if problems or result.verdict == INCONCLUSIVE else 0)
 
 
-def _find_target(asked: Mapping[str, Any]) -> Target:
+def _find_target(options: Mapping[str, Any]) -> Target:
     from edgeprune.shipped import load_target
 
-    if asked.get("target") is None:
+    if options.get("target") is None:
         raise UsageError("--target is needed to measure a file; `edgeprune targets` lists them")
-    changes = {name: asked[name] for name in ("runtime", "precision", "threads") if asked.get(name) is not None}
-    return replace(load_target(asked["target"]), **changes)
+    changes = {name: options[name] for name in ("runtime", "precision", "threads") if options.get(name) is not None}
+    return replace(load_target(options["target"]), **changes)
 
 
 def _read_model(path: Path) -> ModelFile:
@@ -180,19 +182,19 @@ def _read_model(path: Path) -> ModelFile:
     return read_model(path, Path(folder), say)
 
 
-def _render_measurement(one: Measurement) -> str:
-    latency, conditions = one.latency, one.conditions
+def _render_measurement(measurement: Measurement) -> str:
+    latency, conditions = measurement.latency, measurement.conditions
     rows = [
         f"latency p50 {latency.p50_ms:.4g} ms (95 % interval {latency.median_low_ms:.4g} to "
         f"{latency.median_high_ms:.4g}), p95 {latency.p95_ms:.4g}, p99 {latency.p99_ms:.4g}, {latency.count} samples",
-        f"load {one.init_ms:.3g} ms, first run {one.first_ms:.3g} ms",
+        f"load {measurement.init_ms:.3g} ms, first run {measurement.first_ms:.3g} ms",
     ]
-    if one.peak_memory_mib is not None:
-        rows.append(f"peak memory {one.peak_memory_mib:.1f} MiB")
-    rows += [f"{100 * share:.1f} % of the nodes ran on {name}" for name, share in sorted(one.providers.items())]
-    shapes = ", ".join(f"{name} {list(shape)}" for name, shape in one.inputs.items())
+    if measurement.peak_memory_mib is not None:
+        rows.append(f"peak memory {measurement.peak_memory_mib:.1f} MiB")
+    rows += [f"{100 * share:.1f} % of the nodes ran on {name}" for name, share in sorted(measurement.providers.items())]
+    shapes = ", ".join(f"{name} {list(shape)}" for name, shape in measurement.inputs.items())
     rows += [f"inputs: {shapes}"] if shapes else []
-    return "\n".join([*rows, f"conditions: {conditions.describe()}", f"processor: {one.describe_processor()}"])
+    return "\n".join([*rows, f"conditions: {conditions.describe()}", f"processor: {measurement.describe_processor()}"])
 
 
 def _end(problems: Sequence[str]) -> None:

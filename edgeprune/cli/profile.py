@@ -32,18 +32,18 @@ def show_profile(directory: Path | None, table: Path | None, output: Path | None
         raise UsageError(f"{path}: no latency table there yet; `edgeprune profile --run {directory}` measures one")
     if directory is not None:
         look_at_run(directory).file(path.name)
-    shown = parse_table(path.read_text(errors="replace"), str(path))
-    staircases = find_staircases(shown)
+    latency_table = parse_table(path.read_text(errors="replace"), str(path))
+    staircases = find_staircases(latency_table)
     if not staircases:
         raise UsageError(f"{path}: no points in this table")
     profiled = look_at_run(directory).result("profile") if directory else None
-    bars = "least to median window" if shown.origin == "measured" else "90 % interval"
-    note = f"{shown.origin}; a dot is a shape of the table, its bar the {bars}"
+    bars = "least to median window" if latency_table.origin == "measured" else "90 % interval"
+    note = f"{latency_table.origin}; a dot is a shape of the table, its bar the {bars}"
     picture = output or path.with_name("staircases.png" if directory else f"{path.stem}.png")
-    write_atomic(picture, render_png(draw_staircases(staircases, shown.key.describe(), note)))
-    click.echo(render_table_facts(shown, profiled))
-    for one in staircases:
-        click.echo(f"\n{render_staircase(one)}")
+    write_atomic(picture, render_png(draw_staircases(staircases, latency_table.key.describe(), note)))
+    click.echo(render_table_facts(latency_table, profiled))
+    for staircase in staircases:
+        click.echo(f"\n{render_staircase(staircase)}")
     click.echo(f"\npicture: {picture}")
 
 
@@ -71,8 +71,8 @@ def calibrate_profile(target: str, measurements: Path, output: Path | None, star
     from edgeprune.core.estimating.calibrate import render_errors
     from edgeprune.shipped import load_target
 
-    chosen = replace(load_target(target), **{name: value for name, value in running.items() if value is not None})
-    done, path = calibrate_target(chosen, measurements, start, output)
-    click.echo(f"{chosen.name}, {chosen.runtime} {chosen.precision}, {chosen.threads} thread(s) where a row says none")
-    click.echo(render_errors(done))
+    kind = replace(load_target(target), **{name: value for name, value in running.items() if value is not None})
+    calibration, path = calibrate_target(kind, measurements, start, output)
+    click.echo(f"{kind.name}, {kind.runtime} {kind.precision}, {kind.threads} thread(s) where a row says none")
+    click.echo(render_errors(calibration))
     click.echo(f"written to {path}: an estimate still; it plans and never passes a gate")

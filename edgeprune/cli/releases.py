@@ -36,13 +36,13 @@ def release() -> None:
 @click.option("--at-once", type=click.IntRange(1), default=4, show_default=True, help="Boards at work at once.")
 @click.option("--sign", "key", type=KEY_FILE, help="Private ed25519 key (OpenSSH or PEM) to sign the release with.")
 @click.option("--activate", "activated", is_flag=True, help="Make it active too, once it has run there.")
-def push(directory: Path, key: Path | None, activated: bool, **where: Any) -> None:
+def push(directory: Path, key: Path | None, activated: bool, **options: Any) -> None:
     """Bring what a run ships to a board, or to many; resumes where a push broke. Without --activate it rests there."""
     from edgeprune.device.fleet import ask_boards
     from edgeprune.device.releasing.releases import read_release
     from edgeprune.device.releasing.signing import load_signing_key, sign_release
 
-    target, host, hosts = _find_boards(directory, where)
+    target, host, hosts = _find_boards(directory, options)
     content, model = read_release(directory, target)
     if key is not None:
         content = sign_release(content, load_signing_key(key, _ask_passphrase))
@@ -50,7 +50,7 @@ def push(directory: Path, key: Path | None, activated: bool, **where: Any) -> No
         click.echo(_push(target, host, content, model, activated))
         return
     failed = 0
-    for answer in ask_boards(hosts, lambda host: _push(target, host, content, model, activated), where["at_once"]):
+    for answer in ask_boards(hosts, lambda host: _push(target, host, content, model, activated), options["at_once"]):
         click.echo(answer.value if answer.error is None else f"failed: {' '.join(str(answer.error).split())}")
         failed += answer.error is not None
     if failed:
@@ -63,26 +63,26 @@ def _push(target: Target, host: str | None, content: Release, model: bytes, acti
     from edgeprune.device.releasing.releases import activate_release, push_release
 
     with open_agent(target.name, host, target.python) as agent, hold_lease(agent, "release push", say):
-        done = push_release(agent, content, model)
-        resumed = f", {done.resumed_bytes:,} were there" if done.resumed_bytes else ""
-        text = f"{agent.transport.host}: release {done.id}: {done.sent_bytes:,} bytes sent{resumed}"
+        pushed = push_release(agent, content, model)
+        resumed = f", {pushed.resumed_bytes:,} were there" if pushed.resumed_bytes else ""
+        text = f"{agent.transport.host}: release {pushed.id}: {pushed.sent_bytes:,} bytes sent{resumed}"
         if not activated:
-            return f"{text}; next: edgeprune release activate {done.id}"
-        return f"{text}; active; there: {activate_release(agent, done.id)}"
+            return f"{text}; next: edgeprune release activate {pushed.id}"
+        return f"{text}; active; there: {activate_release(agent, pushed.id)}"
 
 
-def _find_boards(directory: Path, where: Mapping[str, Any]) -> tuple[Target, str | None, tuple[str, ...]]:
+def _find_boards(directory: Path, options: Mapping[str, Any]) -> tuple[Target, str | None, tuple[str, ...]]:
     """The target, the one board's address (the run's unless given), and those of several instead of it."""
     from edgeprune.device.transports.lookup import resolve_boards
     from edgeprune.run import look_at_run
     from edgeprune.shipped import load_target
 
-    if where["host"] is not None and where["hosts"] is not None:
+    if options["host"] is not None and options["hosts"] is not None:
         raise UsageError("give --host or --hosts, not both")
-    request = look_at_run(directory).request if where["target"] is None else {}
-    target = load_target(where["target"] or request["target"])
-    hosts = resolve_boards(where["hosts"]) if where["hosts"] is not None else ()
-    return target, where["host"] or request.get("host"), hosts
+    request = look_at_run(directory).request if options["target"] is None else {}
+    target = load_target(options["target"] or request["target"])
+    hosts = resolve_boards(options["hosts"]) if options["hosts"] is not None else ()
+    return target, options["host"] or request.get("host"), hosts
 
 
 def _ask_passphrase() -> str:
@@ -110,9 +110,9 @@ def activate(release_id: str, target: str, host: str | None) -> None:
     from edgeprune.device.releasing.releases import activate_release, list_releases
 
     with open_target_agent(target, host) as agent, hold_lease(agent, "release activate", say):
-        found = find_release(release_id, list_releases(agent), agent.transport.host)
-        command = activate_release(agent, found)
-        click.echo(f"{agent.transport.host}: release {found} is active; there: {command}")
+        full_id = find_release(release_id, list_releases(agent), agent.transport.host)
+        command = activate_release(agent, full_id)
+        click.echo(f"{agent.transport.host}: release {full_id} is active; there: {command}")
 
 
 @release.command("rollback")
@@ -123,8 +123,8 @@ def rollback(target: str, host: str | None) -> None:
     from edgeprune.device.releasing.releases import roll_back
 
     with open_target_agent(target, host) as agent, hold_lease(agent, "release rollback", say):
-        found, command = roll_back(agent)
-        click.echo(f"{agent.transport.host}: release {found} is active again; there: {command}")
+        active_id, command = roll_back(agent)
+        click.echo(f"{agent.transport.host}: release {active_id} is active again; there: {command}")
 
 
 @release.command("prune")

@@ -41,11 +41,11 @@ for _command in COMMANDS:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; every foreseen error is one line, and `--debug` shows where it came from."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        cli.main(given, prog_name="edgeprune", standalone_mode=False)
+        cli.main(words, prog_name="edgeprune", standalone_mode=False)
     except EdgepruneError as exc:
-        _fail(exc, exc.exit_code, given)
+        _fail(exc, exc.exit_code, words)
     except click.ClickException as exc:
         exc.show()
         sys.exit(exc.exit_code)
@@ -55,13 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as exc:
-        _fail(RunError(describe_os_error(exc)), 1, given, exc)
+        _fail(RunError(describe_os_error(exc)), 1, words, exc)
     except Exception as exc:
-        _fail(exc, 1, given)
+        _fail(exc, 1, words)
 
 
-def _fail(exc: Exception, code: int, given: Sequence[str], cause: Exception | None = None) -> None:
-    if "--debug" in given:
+def _fail(exc: Exception, code: int, words: Sequence[str], cause: Exception | None = None) -> None:
+    if "--debug" in words:
         traceback.print_exception(cause or exc)
     foreseen = isinstance(exc, EdgepruneError)
     text = " ".join(str(exc).split()) if foreseen else _describe_unexpected(exc)

@@ -104,8 +104,8 @@ def open_agent(target_name: str, host: str | None, python: str) -> Iterator[Agen
         DeviceError: the board cannot be reached, or lacks Python.
     """
     with closing(open_transport(target_name, host)) as transport:
-        workspace, found = shake_hands(transport, python)
-        yield push_agent(transport, workspace, found)
+        workspace, interpreter = shake_hands(transport, python)
+        yield push_agent(transport, workspace, interpreter)
 
 
 def open_transport(target_name: str, host: str | None) -> Transport:
@@ -141,20 +141,20 @@ def shake_hands(transport: Transport, python: str) -> tuple[str, str]:
     local = transport.name == "local"
     workspace = str(cache_dir() / "board") if local else REMOTE_WORKSPACE
     candidates = [python] if python else [sys.executable] if local else [f"{VENV}/bin/python", "python3"]
-    done = transport.run(["sh", "-c", HANDSHAKE, "sh", workspace, *candidates], timeout_s=HANDSHAKE_S)
-    said = plain(done.stdout.decode(errors="replace"))
-    found = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
-    if "workspace" not in found:
-        raise cannot_write(transport.host, workspace, done.stderr)
-    if "python" not in found:
+    completed = transport.run(["sh", "-c", HANDSHAKE, "sh", workspace, *candidates], timeout_s=HANDSHAKE_S)
+    output = plain(completed.stdout.decode(errors="replace"))
+    paths = dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
+    if "workspace" not in paths:
+        raise cannot_write(transport.host, workspace, completed.stderr)
+    if "python" not in paths:
         remedy = "install python3 (3.8 or newer) with venv"
         remedy = "set the target's python to one that is there" if python else remedy
         raise DeviceError(f"{transport.host}: no Python there ({', '.join(candidates)}); {remedy}")
-    return found["workspace"], found["python"]
+    return paths["workspace"], paths["python"]
 
 
 def _parse_facts(row: Mapping[str, Any], transport: Transport) -> DeviceFacts:
     own = {"host": transport.host, "host_key": transport.host_key}
     with understood(transport.host, "the board"):
-        told = {**row, "power_meter": row.get("power_meter") or NO_POWER_SENSOR}
-        return DeviceFacts(**{**read_fields(told, FACTS), **own})
+        fields = {**row, "power_meter": row.get("power_meter") or NO_POWER_SENSOR}
+        return DeviceFacts(**{**read_fields(fields, FACTS), **own})

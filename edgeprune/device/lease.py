@@ -129,8 +129,8 @@ def _take(agent: Agent, request: Mapping[str, Any]) -> dict[str, Any]:
     """Ask for a lease; `taken` says whether we have it, `replaced` whose it was, `holder` else whose it is."""
     row = _ask(agent, request)
     with understood(agent.transport.host, "a lease"):
-        said = ("taken", "replaced", "path") if row["taken"] else ("taken", "holder")
-        return {name: row[name] for name in said}
+        names = ("taken", "replaced", "path") if row["taken"] else ("taken", "holder")
+        return {name: row[name] for name in names}
 
 
 def _holder(agent: Agent, row: Mapping[str, Any]) -> Lease:
@@ -150,7 +150,7 @@ class _Keeper:
         self._command = ["sh", "-c", RENEW, "sh", path, token]
         self._renewed_s = read_clock_s()
         self._trouble = ""
-        self._done = threading.Event()
+        self._stop = threading.Event()
         self._threads = [threading.Thread(target=work, daemon=True) for work in (self._keep, self._watch)]
 
     def __enter__(self) -> _Keeper:
@@ -159,39 +159,39 @@ class _Keeper:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._done.set()
+        self._stop.set()
         self._threads[1].join()
         self._threads[0].join(LOOK_S if self.gone else None)
 
     def _keep(self) -> None:
         wait_s = RENEW_S
-        while not self._done.wait(wait_s):
+        while not self._stop.wait(wait_s):
             wait_s = RENEW_S if self._renew() else RETRY_S
 
     def _renew(self) -> bool:
         begun_s = read_clock_s()
         try:
-            done = self._transport.run(self._command, timeout_s=SHORT_S)
+            completed = self._transport.run(self._command, timeout_s=SHORT_S)
         except DeviceError as exc:
             self._trouble = str(exc)
             return False
-        if done.exit_code == LOST:
+        if completed.exit_code == LOST:
             self._give_up("somebody ended it or took it over")
-        elif done.exit_code == 0:
+        elif completed.exit_code == 0:
             self._renewed_s = begun_s
         else:
-            self._trouble = done.stderr.strip()[-200:] or f"exit code {done.exit_code}"
-        return done.exit_code == 0
+            self._trouble = completed.stderr.strip()[-200:] or f"exit code {completed.exit_code}"
+        return completed.exit_code == 0
 
     def _watch(self) -> None:
         """End the work when the lease ends, also while a renewal hangs, or after this machine has slept."""
-        while not self.gone and not self._done.wait(LOOK_S):
+        while not self.gone and not self._stop.wait(LOOK_S):
             if read_clock_s() - self._renewed_s > TTL_S - MARGIN_S:
                 trouble = f": {self._trouble}" if self._trouble else ""
                 self._give_up(f"it could not be renewed for {TTL_S - MARGIN_S:.0f} s{trouble}")
 
     def _give_up(self, why: str) -> None:
-        if not self.gone and not self._done.is_set():
+        if not self.gone and not self._stop.is_set():
             self.gone = why
             self._transport.close()
 
@@ -226,7 +226,7 @@ def list_leases(agent: Agent) -> list[Lease]:
 
 def _parse_leases(agent: Agent, row: Mapping[str, Any], name: str) -> list[Lease]:
     with understood(agent.transport.host, "its leases"):
-        return [parse_lease(one, agent.transport.host) for one in row[name]]
+        return [parse_lease(entry, agent.transport.host) for entry in row[name]]
 
 
 def describe_owner() -> str:
@@ -234,16 +234,16 @@ def describe_owner() -> str:
     return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
-def parse_duration(given: str) -> float:
+def parse_duration(duration: str) -> float:
     """Read `90s`, `30m`, `2h` or `1d`, in seconds.
 
     Raises:
         UsageError: it is none of these, or too long.
     """
-    match = DURATION.fullmatch(given)
+    match = DURATION.fullmatch(duration)
     seconds = int(match[1]) * UNITS_S[match[2]] if match else 0
     if not 0 < seconds <= LONGEST_RESERVATION_S:
-        raise UsageError(f"{given!r} is not a time; expected for example 30m, 2h or 1d, and 7d at most")
+        raise UsageError(f"{duration!r} is not a time; expected for example 30m, 2h or 1d, and 7d at most")
     return float(seconds)
 
 
@@ -266,8 +266,8 @@ def parse_lease(row: Any, host: str) -> Lease:
         return Lease(**texts, left_s=number(row["left_s"]), client=dict(row["client"]))
 
 
-def _printable(told: str) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in told[:200])
+def _printable(letters: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in letters[:200])
 
 
 def _request(name: str, token: str, reason: str, seconds: float) -> dict[str, Any]:
@@ -320,8 +320,10 @@ _PROCESS = f"a process {secrets.token_hex(16)}"
 
 
 def _busy(agent: Agent, holder: Lease) -> DeviceError:
-    left = describe_duration(holder.left_s)
-    until = f"for another {left}" if holder.name == RESERVED else f"now (free in {left} if its command is dead)"
+    remaining = describe_duration(holder.left_s)
+    until = (
+        f"for another {remaining}" if holder.name == RESERVED else f"now (free in {remaining} if its command is dead)"
+    )
     return DeviceError(
         f"{agent.transport.host}: {holder.describe()} {until}; ask them, try again later, or end it: "
         f"edgeprune devices unlock --target TARGET --host {agent.transport.host} --owner {holder.owner}"

@@ -39,8 +39,8 @@ class Log:
     @property
     def readings(self) -> list[tuple[float, float]]:
         """Readings by our clock: the one that came with the least delay tells how the meter's relates to it."""
-        delay = min((one.came_s - one.at_s for one in self.arrivals), default=0.0)
-        return [(one.at_s + delay, one.value) for one in self.arrivals]
+        delay = min((arrival.came_s - arrival.at_s for arrival in self.arrivals), default=0.0)
+        return [(arrival.at_s + delay, arrival.value) for arrival in self.arrivals]
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,12 @@ def parse_tasmota(text: str) -> float:
 
 def _at(text: str, *names: str) -> Any:
     try:
-        found = json.loads(text)
+        content = json.loads(text)
     except (ValueError, RecursionError) as exc:
         raise ValueError(f"the plug's answer is no JSON: {text[:80]!r}") from exc
     for name in names:
-        found = found.get(name) if isinstance(found, dict) else None
-    return found
+        content = content.get(name) if isinstance(content, dict) else None
+    return content
 
 
 def _watts(value: Any, name: str) -> float:
@@ -177,10 +177,10 @@ def try_external(source: PowerSource) -> Meter:
 @contextmanager
 def polling(read: Callable[[], float]) -> Iterator[Log]:
     """Read a meter on a thread, every PLUG_POLL_S, while the body runs."""
-    log, done = Log(), threading.Event()
+    log, stop = Log(), threading.Event()
 
     def poll() -> None:
-        while not done.is_set():
+        while not stop.is_set():
             begun = time.perf_counter()
             try:
                 value = read()
@@ -189,14 +189,14 @@ def polling(read: Callable[[], float]) -> Iterator[Log]:
                 return
             ended = time.perf_counter()
             log.arrivals.append(Arrival((begun + ended) / 2, (begun + ended) / 2, value))
-            done.wait(max(0.0, PLUG_POLL_S - (ended - begun)))
+            stop.wait(max(0.0, PLUG_POLL_S - (ended - begun)))
 
     thread = threading.Thread(target=poll, daemon=True)
     thread.start()
     try:
         yield log
     finally:
-        done.set()
+        stop.set()
         thread.join(PLUG_TIMEOUT_S + STOP_S)
 
 

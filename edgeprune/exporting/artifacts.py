@@ -45,7 +45,7 @@ def build_artifacts(
     calibrated = set(request.precisions) & {*STATIC, MIXED}
     shape, dtype = tuple(example.shape), example.numpy(force=True).dtype.name
     rows = gather_calibration(request.calibration, shape, dtype) if calibrated else np.empty((0,))
-    made = []
+    artifacts = []
     for format in request.formats:
         float_file = place_artifact(request.directory, request.role, format, "fp32")
         source = Source(program, example, float_file, rows, request)
@@ -53,10 +53,10 @@ def build_artifacts(
         for precision in dict.fromkeys((*first, *request.precisions)):
             if precision in FORMATS[format].precisions:
                 progress(f"{request.role} {format} {precision}")
-                made.append(_export(source, request, format, precision))
+                artifacts.append(_export(source, request, format, precision))
         if first and "fp32" not in request.precisions:
             float_file.unlink()
-    return tuple(artifact for artifact in made if artifact.precision in request.precisions)
+    return tuple(artifact for artifact in artifacts if artifact.precision in request.precisions)
 
 
 def check_request(request: ExportRequest) -> None:
@@ -83,9 +83,9 @@ def check_artifact(artifact: Artifact, directory: Path) -> Path:
         ExportError: it is missing, or its content has changed since.
     """
     path = directory / artifact.path
-    if (found := sha256_of(path)) != artifact.sha256:
+    if (digest := sha256_of(path)) != artifact.sha256:
         raise ExportError(
-            f"{path}: stale: sha256 {found[:12]}..., recorded {artifact.sha256[:12]}...; export {artifact.name} again"
+            f"{path}: stale: sha256 {digest[:12]}..., recorded {artifact.sha256[:12]}...; export {artifact.name} again"
         )
     return path
 
@@ -99,23 +99,25 @@ def describe_origin(request: ExportRequest, artifact: Artifact) -> dict[str, str
         "scheme": artifact.scheme,
         "inputs": _label(artifact.inputs),
         "outputs": _label(artifact.outputs),
-        **{f"version.{tool}": found for tool in find_format(artifact.format).tools if (found := find_version(tool))},
+        **{
+            f"version.{tool}": version for tool in find_format(artifact.format).tools if (version := find_version(tool))
+        },
     }
 
 
 def _export(source: Source, request: ExportRequest, format: str, precision: str) -> Artifact:
     path = place_artifact(request.directory, request.role, format, precision)
-    made = find_format(format).exporters[precision](source, path)
+    notes = find_format(format).exporters[precision](source, path)
     inputs, outputs = describe_file(path)
     place = path.relative_to(request.directory).as_posix()
-    told = (made.scheme, made.predicted_ms, made.activation_bytes)
-    artifact = Artifact(place, request.role, format, precision, 0, "", inputs, outputs, *told)
+    figures = (notes.scheme, notes.predicted_ms, notes.activation_bytes)
+    artifact = Artifact(place, request.role, format, precision, 0, "", inputs, outputs, *figures)
     embed_metadata(path, {**read_metadata(path), **describe_origin(request, artifact)})
     return replace(artifact, bytes=path.stat().st_size, sha256=sha256_of(path))
 
 
 def _label(signatures: tuple[Signature, ...]) -> str:
-    return "; ".join(f"{one.name} {one.dtype} {list(one.shape)}" for one in signatures)
+    return "; ".join(f"{signature.name} {signature.dtype} {list(signature.shape)}" for signature in signatures)
 
 
 def _check_name(kind: str, name: str, valid: tuple[str, ...]) -> None:

@@ -159,8 +159,8 @@ def _explain(exc: BaseException) -> str:
         chain.append(cause)
     text = "\n".join(_ANSI.sub("", str(link)) for link in chain)
     for pattern in _OPERATOR_PATTERNS:
-        if found := re.search(pattern, text):
-            return f"operator {found[1]} is not supported there; replace it in the model, or choose another format"
+        if match := re.search(pattern, text):
+            return f"operator {match[1]} is not supported there; replace it in the model, or choose another format"
     root = chain[-1]
     reason = " ".join(_ANSI.sub("", str(root)).split())[:_REASON_LENGTH]
     return f"{type(root).__name__}: {reason or 'no reason given'}"

@@ -34,7 +34,7 @@ Values = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Made:
+class FileNotes:
     """How a file holds numbers, in words; what it is predicted to take, where it was chosen by that; and the most that
     any layer of a mixed one reads and writes.
     """
@@ -44,7 +44,7 @@ class Made:
     activation_bytes: int | None = None
 
 
-Exporter = Callable[["Source", Path], Made]
+Exporter = Callable[["Source", Path], FileNotes]
 
 
 class Run(Protocol):
@@ -122,9 +122,9 @@ class Format:
 _loaded: dict[str, Format] = {}
 
 
-def add_format(added: Format) -> None:
+def add_format(new_format: Format) -> None:
     """Make a format known that has no package here; `core.formats.FORMATS` has an entry of the same name."""
-    _loaded[added.name] = added
+    _loaded[new_format.name] = new_format
 
 
 def find_format(name: str) -> Format:

@@ -142,8 +142,8 @@ def _plain(value: object) -> str:
 
 def _distribution(samples: Mapping[str, Sequence[float]]) -> str:
     """Histograms of the samples of both files on one axis; what lies far beyond the medians is counted in words."""
-    width, height, left, bins = 640, 150, 20, 120
-    span = width - 2 * left
+    width, height, margin, bins = 640, 150, 20, 120
+    span = width - 2 * margin
     top = max(2.0 * float(np.median(values)) for values in samples.values())
     edges = np.linspace(0, top, bins + 1)
     marks, beyond = [], []
@@ -151,7 +151,7 @@ def _distribution(samples: Mapping[str, Sequence[float]]) -> str:
         counts, _ = np.histogram(values, edges)
         heights = counts / max(1, counts.max()) * (height - 40)
         bars = "".join(
-            f"<rect x={left + place * span / bins:.1f} y={height - tall:.1f} "
+            f"<rect x={margin + place * span / bins:.1f} y={height - tall:.1f} "
             f"width={span / bins:.1f} height={tall:.1f} />"
             for place, tall in enumerate(heights)
             if tall > 0
@@ -159,15 +159,15 @@ def _distribution(samples: Mapping[str, Sequence[float]]) -> str:
         median = float(np.median(values))
         marks.append(f"<g fill='var(--{name})' fill-opacity=.75>{bars}</g>")
         marks.append(
-            f"<text x={left + median / top * span:.1f} y={12 + 16 * row} text-anchor=middle>"
+            f"<text x={margin + median / top * span:.1f} y={12 + 16 * row} text-anchor=middle>"
             f"{name} {median:.3g} ms</text>"
         )
         above = int(np.sum(np.asarray(values) > top))
         beyond.append(f"{name}: {len(values):,} samples, {above:,} above {top:.3g} ms, slowest {max(values):.3g} ms")
     ticks = "".join(
-        f"<text x={left + share * span:.1f} y={height + 16} text-anchor=middle>{share * top:.3g}</text>"
+        f"<text x={margin + share * span:.1f} y={height + 16} text-anchor=middle>{share * top:.3g}</text>"
         for share in (0, 0.25, 0.5, 0.75, 1)
     )
-    axis = f"<line x1={left} x2={width - left} y1={height} y2={height} stroke='var(--line)'/>"
+    axis = f"<line x1={margin} x2={width - margin} y1={height} y2={height} stroke='var(--line)'/>"
     picture = f"<svg viewBox='0 0 {width} {height + 24}' role=img>{''.join(marks)}{axis}{ticks}</svg>"
     return f"{picture}<p class=lead>{'; '.join(beyond)}</p>"

@@ -45,7 +45,9 @@ def _draw_staircase(panel: Axes, staircase: Staircase) -> None:
 
 def _draw_line(panel: Axes, line: Line, colour: str) -> None:
     counts = [count for count, _ in line.points]
-    middle, low, high = ([getattr(one, name) for _, one in line.points] for name in ("latency_ms", "low_ms", "high_ms"))
+    middle, low, high = (
+        [getattr(point, name) for _, point in line.points] for name in ("latency_ms", "low_ms", "high_ms")
+    )
     panel.plot(counts, middle, ".-", color=colour, linewidth=1, label=line.fixed)
     panel.vlines(counts, low, high, color=colour, alpha=0.4, linewidth=3)
 

@@ -89,8 +89,8 @@ def describe_os_error(exc: OSError) -> dict[str, str]:
 
 def find(module: str, name: str) -> Callable[..., Any]:
     """A function of a module of this agent."""
-    found: Callable[..., Any] = getattr(import_module(f"edgeprune_agent.{module}"), name)
-    return found
+    function: Callable[..., Any] = getattr(import_module(f"edgeprune_agent.{module}"), name)
+    return function
 
 
 if __name__ == "__main__":

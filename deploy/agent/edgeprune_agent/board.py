@@ -92,10 +92,10 @@ def read_throttle_bits() -> int:
     if command is None:
         return 0
     try:
-        done = subprocess.run([command, "get_throttled"], capture_output=True, text=True, timeout=5, check=False)
+        process = subprocess.run([command, "get_throttled"], capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return 0
-    return parse_throttled(done.stdout) or 0
+    return parse_throttled(process.stdout) or 0
 
 
 def read_governor(root: str) -> str:

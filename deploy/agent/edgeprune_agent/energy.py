@@ -31,20 +31,20 @@ ELSEWHERE = "elsewhere"
 
 def meter(request: dict[str, Any], root: str, events: Events) -> None:
     """Find a meter and read it for a moment; the result says what it is and what it read, or why it cannot be read."""
-    found, problem, log = None, "", Log()
+    source, problem, log = None, "", Log()
     try:
         if request["meter"] == COMMAND:
             log = read_for(following(request["run"]))
             problem = "" if log.arrivals else log.lost or "the command says nothing; expected lines of seconds,watts"
         else:
-            found = choose_meter(root, request["meter"], request["sensor"])
-            if found is not None:
-                found.read()
-                log = read_for(sampling(found))
+            source = choose_meter(root, request["meter"], request["sensor"])
+            if source is not None:
+                source.read()
+                log = read_for(sampling(source))
                 problem = log.lost
     except (OSError, ValueError, AgentError) as exc:
         problem = first_line(exc)
-    events.emit("result", meter=found.describe() if found else None, problem=problem, arrivals=log.arrivals)
+    events.emit("result", meter=source.describe() if source else None, problem=problem, arrivals=log.arrivals)
 
 
 def read_for(readings: ContextManager[Log]) -> Log:
@@ -67,29 +67,29 @@ def energy(request: dict[str, Any], root: str, events: Events) -> None:
     await_quiet(request, root, events)
     for model in request["models"]:
         read_checked(model["file"])
-    found = None
+    source = None
     if request["meter"] not in (COMMAND, ELSEWHERE):
-        found = choose_meter(root, request["meter"], request["sensor"])
-        if found is None:
+        source = choose_meter(root, request["meter"], request["sensor"])
+        if source is None:
             raise AgentError("meter", f"no power sensor ({request['meter']})")
     loaded = load_all({**request, "archive": None}, events)
     runs = {name: model.run for name, model in loaded.items()}
-    pace = set_pace(request, found)
-    readings = following(request["run"]) if request["meter"] == COMMAND else sampling(found)
+    pace = set_pace(request, source)
+    readings = following(request["run"]) if request["meter"] == COMMAND else sampling(source)
     with quiet(), readings as log:
         windows = run_windows(runs, pace, events)
     events.emit(
         "result",
-        meter=found.describe() if found else None,
+        meter=source.describe() if source else None,
         windows=windows,
         arrivals=log.arrivals,
         lost=log.lost,
     )
 
 
-def set_pace(request: dict[str, Any], found: Meter | None) -> tuple[float, float]:
+def set_pace(request: dict[str, Any], source: Meter | None) -> tuple[float, float]:
     """Length of a model's window, and the margin before and after it, in seconds."""
-    poll_s, least_s = (found.poll_s, found.window_s) if found else (request["poll_s"], request["least_s"])
+    poll_s, least_s = (source.poll_s, source.window_s) if source else (request["poll_s"], request["least_s"])
     return max(request["seconds"], least_s), max(MARGIN_S, MARGIN_POLLS * poll_s)
 
 

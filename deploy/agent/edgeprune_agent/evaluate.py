@@ -55,7 +55,7 @@ def run_rows(predict: Any, inputs: Any, name: str, events: Events) -> Any:
     """
     import numpy
 
-    outputs, shown = [], time.monotonic()
+    outputs, last_progress_s = [], time.monotonic()
     for number, row in enumerate(inputs):
         try:
             outputs.append(numpy.array(predict(numpy.array(row)[None])[0]))
@@ -63,7 +63,7 @@ def run_rows(predict: Any, inputs: Any, name: str, events: Events) -> Any:
             raise
         except Exception as exc:
             raise AgentError("model", f"{name}: input {number}: {first_line(exc)}") from exc
-        if time.monotonic() - shown > SIGN_OF_LIFE_S:
-            shown = time.monotonic()
+        if time.monotonic() - last_progress_s > SIGN_OF_LIFE_S:
+            last_progress_s = time.monotonic()
             events.progress(f"{name}: {number + 1} of {len(inputs)} inputs")
     return numpy.stack(outputs)

@@ -36,7 +36,7 @@ class Events:
     def __init__(self, stream: TextIO) -> None:
         self.watch: Callable[[], None] = lambda: None
         self._stream = stream
-        self._last = self._told = self._watched = time.monotonic()
+        self._last = self._last_progress = self._watched = time.monotonic()
         self._writing = threading.Lock()
 
     def emit(self, event: str, **fields: Any) -> None:
@@ -50,11 +50,11 @@ class Events:
         """Say what is going on."""
         self._look()
         self.emit("progress", text=text)
-        self._told = time.monotonic()
+        self._last_progress = time.monotonic()
 
     def progress_slowly(self, text: str) -> None:
         """Say what is going on, where nothing was said of it for long."""
-        if time.monotonic() - self._told > SAY_S:
+        if time.monotonic() - self._last_progress > SAY_S:
             self.progress(text)
 
     def _look(self) -> None:

@@ -16,5 +16,5 @@ def facts(request: dict[str, Any], root: str, events: Events) -> None:
     """Tell what this board is, once what an earlier agent left behind is put in order."""
     sweep()
     set_back_left(root)
-    found = find_meter(root)
-    events.emit("result", **read_facts(root), runtimes=find_versions(), power_meter=found.name if found else None)
+    meter = find_meter(root)
+    events.emit("result", **read_facts(root), runtimes=find_versions(), power_meter=meter.name if meter else None)

@@ -52,9 +52,9 @@ def check_hash(content: bytes, name: str) -> bytes:
     Raises:
         AgentError: it is not.
     """
-    found = hashlib.sha256(content).hexdigest()
-    if found != name[:64]:
-        raise AgentError("hash", f"{name} has sha256 {found} on the board: damaged or changed; push it again")
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != name[:64]:
+        raise AgentError("hash", f"{name} has sha256 {digest} on the board: damaged or changed; push it again")
     return content
 
 

@@ -119,23 +119,23 @@ def find_folder(request: dict[str, Any]) -> Path:
     Raises:
         AgentError: the machine's folder cannot be used.
     """
-    named = request.get("machine")
-    if named is None:
+    machine = request.get("machine")
+    if machine is None:
         return home()
-    folder = Path(named) if named else next(place for place in SHARED if place.is_dir()) / SHARED_NAME
+    folder = Path(machine) if machine else next(place for place in SHARED if place.is_dir()) / SHARED_NAME
     try:
         usual = os.umask(0)
         try:
             folder.mkdir(0o777, exist_ok=True)
         finally:
             os.umask(usual)
-        told = folder.lstat()
+        status = folder.lstat()
     except OSError as exc:
         raise AgentError(
             "disk", f"{folder}: the leases of this machine cannot lie there: {exc.strerror}; {REMEDY}"
         ) from exc
-    if not stat.S_ISDIR(told.st_mode) or not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-        what = "is a link" if stat.S_ISLNK(told.st_mode) else "is no folder that this user may write to"
+    if not stat.S_ISDIR(status.st_mode) or not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        what = "is a link" if stat.S_ISLNK(status.st_mode) else "is no folder that this user may write to"
         raise AgentError("disk", f"{folder}: {what}, so the leases of this machine cannot lie there; {REMEDY}")
     return folder
 
@@ -155,7 +155,7 @@ def take(request: dict[str, Any]) -> dict[str, Any]:
 def find_holder(request: dict[str, Any]) -> dict[str, Any] | None:
     """The lease that keeps a request out, if there is one."""
     leases = [look(place({**request, "name": name})) for name in (RESERVED, WORK)]
-    return next((found for found in leases if found is not None and blocks(found, request)), None)
+    return next((holder for holder in leases if holder is not None and blocks(holder, request)), None)
 
 
 def require_held(request: dict[str, Any]) -> None:
@@ -164,30 +164,30 @@ def require_held(request: dict[str, Any]) -> None:
     Raises:
         AgentError: it ended, ran out, or is somebody else's.
     """
-    told = request["lease"]
-    found = look(place({**told, "name": WORK}))
-    if found is None or found["token"] != told["token"] or found["left_s"] <= 0:
+    claim = request["lease"]
+    holder = look(place({**claim, "name": WORK}))
+    if holder is None or holder["token"] != claim["token"] or holder["left_s"] <= 0:
         raise AgentError("request", "the lease of this command is over: it was ended, or not renewed in time")
 
 
-def blocks(found: dict[str, Any], request: dict[str, Any]) -> bool:
+def blocks(holder: dict[str, Any], request: dict[str, Any]) -> bool:
     """Whether a lease keeps a request out: another owner's does, and of two that work the first."""
-    if found["left_s"] <= 0 or (found["name"] == WORK and found["token"] == request.get("instead_of")):
+    if holder["left_s"] <= 0 or (holder["name"] == WORK and holder["token"] == request.get("instead_of")):
         return False
-    return bool(found["owner"] != request["owner"] or found["name"] == request["name"] == WORK)
+    return bool(holder["owner"] != request["owner"] or holder["name"] == request["name"] == WORK)
 
 
 def show(request: dict[str, Any]) -> dict[str, Any]:
     """The leases that last."""
     leases = [look(place({**request, "name": name})) for name in (RESERVED, WORK)]
-    return {"leases": [found for found in leases if found is not None and found["left_s"] > 0]}
+    return {"leases": [lease for lease in leases if lease is not None and lease["left_s"] > 0]}
 
 
 def end(request: dict[str, Any]) -> dict[str, Any]:
     """End the leases of an owner."""
-    ended = [found for found in show(request)["leases"] if found["owner"] == request["owner"]]
-    for found in ended:
-        place({**request, "name": found["name"]}).unlink()
+    ended = [lease for lease in show(request)["leases"] if lease["owner"] == request["owner"]]
+    for lease in ended:
+        place({**request, "name": lease["name"]}).unlink()
     return {"ended": ended, **show(request)}
 
 
@@ -213,15 +213,15 @@ def look(path: Path) -> dict[str, Any] | None:
     except OSError:
         return None
     with os.fdopen(descriptor, "rb") as file:
-        told = os.fstat(descriptor)
+        status = os.fstat(descriptor)
         try:
-            found = json.loads(file.read(MOST_BYTES)) if stat.S_ISREG(told.st_mode) else None
+            content = json.loads(file.read(MOST_BYTES)) if stat.S_ISREG(status.st_mode) else None
         except (OSError, ValueError, RecursionError):
             return None
-    if not isinstance(found, dict) or not all(isinstance(found.get(key), kind) for key, kind in WRITTEN.items()):
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), kind) for key, kind in WRITTEN.items()):
         return None
     name = path.stem[len("lease-") :]
-    return {**found, "name": name, "left_s": seconds_left(name, found, told.st_mtime, read_clock())}
+    return {**content, "name": name, "left_s": seconds_left(name, content, status.st_mtime, read_clock())}
 
 
 def write(path: Path, lease: dict[str, Any]) -> None:

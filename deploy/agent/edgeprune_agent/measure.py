@@ -46,15 +46,15 @@ def measure(request: dict[str, Any], root: str, events: Events) -> None:
     conditions.update(describe_work(windows, processes))
     for model in models:
         name = model["name"]
-        taken = [window for window in windows if window["model"] == name]
+        own_windows = [window for window in windows if window["model"] == name]
         events.emit(
             "result",
             name=name,
             **cold_starts[name],
             warmup_runs=sum(row["warmups"][name] for row in processes),
             inputs=processes[0]["shapes"][name],
-            samples_ns=[sample for window in taken for sample in window["samples_ns"]],
-            windows=[describe_window(window) for window in taken],
+            samples_ns=[sample for window in own_windows for sample in window["samples_ns"]],
+            windows=[describe_window(window) for window in own_windows],
             conditions=conditions,
         )
 
@@ -140,7 +140,7 @@ def start_cold(model: dict[str, Any], request: dict[str, Any], events: Events) -
     }
 
 
-def run_cold(model: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
+def run_cold(model: dict[str, Any], parent_request: dict[str, Any]) -> dict[str, Any]:
     """One cold start, in a fresh process.
 
     Raises:
@@ -148,7 +148,9 @@ def run_cold(model: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
     """
     request = {"command": "cold", "file": model["file"], "runtime": model["runtime"]}
     try:
-        (answer,) = [event for event in call_process(request, asked, COLD_TIMEOUT_S) if event["event"] == "result"]
+        (answer,) = [
+            event for event in call_process(request, parent_request, COLD_TIMEOUT_S) if event["event"] == "result"
+        ]
     except AgentError as exc:
         raise AgentError(exc.kind, f"{model['name']}: {exc}") from exc
     return answer

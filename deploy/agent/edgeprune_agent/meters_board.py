@@ -109,30 +109,34 @@ def find_hwmon(root: str, sensor: str) -> Meter | None:
     """
     sensors = sorted(find_sensors(root))
     if sensor:
-        chosen = [one for one in sensors if sensor in (one.chip, one.address, one.label, one.title)]
+        matches = [
+            candidate
+            for candidate in sensors
+            if sensor in (candidate.chip, candidate.address, candidate.label, candidate.title)
+        ]
     else:
-        chosen = [one for one in sensors if INA_CHIP.fullmatch(one.chip)]
-    if len(chosen) > 1:
-        names = ", ".join(f"{one.title!r}" for one in chosen)
+        matches = [candidate for candidate in sensors if INA_CHIP.fullmatch(candidate.chip)]
+    if len(matches) > 1:
+        names = ", ".join(f"{candidate.title!r}" for candidate in matches)
         raise AgentError("meter", f"several power sensors: {names}; name the board's input: [power] sensor = ...")
-    if not chosen:
+    if not matches:
         return None
-    path = chosen[0].path
+    path = matches[0].path
     poll_s = read_interval(root, str(Path(path).parent))
-    return Meter(f"hwmon {chosen[0].title}", "shunt", "W", lambda: read_number(root, path) / 1e6, poll_s=poll_s)
+    return Meter(f"hwmon {matches[0].title}", "shunt", "W", lambda: read_number(root, path) / 1e6, poll_s=poll_s)
 
 
 def find_sensors(root: str) -> list[Sensor]:
     """Every readable power sensor of hwmon; power is in uW there."""
-    found = []
+    sensors = []
     for path in find_paths(root, "/sys/class/hwmon/hwmon*/power[0-9]*_input"):
         folder = str(Path(path).parent)
         address = os.path.basename(os.path.realpath(f"{root}{folder}/device"))  # noqa: PTH119
         label = read_text(root, path.replace("_input", "_label"))
         if read_numbers(root, path):
-            known = address if re.fullmatch(r"[0-9]+-[0-9a-f]{4}", address) else ""
-            found.append(Sensor(read_text(root, f"{folder}/name"), known, label, path))
-    return found
+            bus_address = address if re.fullmatch(r"[0-9]+-[0-9a-f]{4}", address) else ""
+            sensors.append(Sensor(read_text(root, f"{folder}/name"), bus_address, label, path))
+    return sensors
 
 
 def find_rpi5(root: str, sensor: str) -> Meter | None:
@@ -140,10 +144,10 @@ def find_rpi5(root: str, sensor: str) -> Meter | None:
     command = shutil.which("vcgencmd", path=f"{root}/usr/bin" if root else None)
     if command is None or run_pmic(command) is None:
         return None
-    found: str = command
+    program: str = command
 
     def read() -> float:
-        watts = run_pmic(found)
+        watts = run_pmic(program)
         if watts is None:
             raise OSError("vcgencmd pmic_read_adc gives no rails any more")
         return watts
@@ -154,10 +158,10 @@ def find_rpi5(root: str, sensor: str) -> Meter | None:
 def run_pmic(command: str) -> float | None:
     """Watts that `vcgencmd pmic_read_adc` shows, if it does."""
     try:
-        done = subprocess.run([command, "pmic_read_adc"], capture_output=True, text=True, timeout=5, check=False)
+        process = subprocess.run([command, "pmic_read_adc"], capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return parse_pmic(done.stdout)
+    return parse_pmic(process.stdout)
 
 
 def find_rapl(root: str, sensor: str) -> Meter | None:

@@ -26,5 +26,5 @@ def nodes(request: dict[str, Any], root: str, events: Events) -> None:
     read_checked(model["file"])
     library = import_runtime(model["runtime"])
     await_quiet(request, root, events)
-    found, runs = runtime.profile_nodes(library, str(find_place(model["file"])), request, events)
-    events.emit("result", nodes=found, runs=runs)
+    rows, runs = runtime.profile_nodes(library, str(find_place(model["file"])), request, events)
+    events.emit("result", nodes=rows, runs=runs)

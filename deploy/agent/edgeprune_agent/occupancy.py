@@ -46,8 +46,8 @@ def read_waited_ns(threads: int) -> int | None:
     """How long the calling thread, or every thread of this process, has stood ready without a core."""
     places = ["/proc/thread-self"] if threads == 1 else find_paths("", "/proc/self/task/[0-9]*")
     figures = [read_text("", f"{place}/schedstat").split() for place in places]
-    known = [int(words[1]) for words in figures if len(words) == 3]
-    return sum(known) if known else None
+    waits_ns = [int(words[1]) for words in figures if len(words) == 3]
+    return sum(waits_ns) if waits_ns else None
 
 
 class Load(NamedTuple):
@@ -95,8 +95,8 @@ def share_load(loads: list[dict[str, float | None]]) -> dict[str, float | None]:
     wall_s = sum(load["wall_s"] or 0.0 for load in loads)
     shares = {}
     for name, part in {"others_cores": "others_s", "stolen_cores": "stolen_s", "stalled_share": "stalled_s"}.items():
-        known = [load[part] for load in loads]
-        shares[name] = None if None in known or not wall_s else sum(map(float, known)) / wall_s  # type: ignore[arg-type]
+        seconds = [load[part] for load in loads]
+        shares[name] = None if None in seconds or not wall_s else sum(map(float, seconds)) / wall_s  # type: ignore[arg-type]
     return shares
 
 
@@ -116,28 +116,32 @@ def await_quiet(request: dict[str, Any], root: str, events: Events, sleep: Calla
             quiet += 1
             continue
         quiet, workers = 0, name_workers(ticks, read_process_ticks(root), work["wall_s"] or LOOK_S)
-        told = f"others take {(work['others_s'] or 0.0) / (work['wall_s'] or LOOK_S):.2f} of {os.cpu_count()} cores"
-        told += f" ({workers})" if workers else ""
+        description = (
+            f"others take {(work['others_s'] or 0.0) / (work['wall_s'] or LOOK_S):.2f} of {os.cpu_count()} cores"
+        )
+        description += f" ({workers})" if workers else ""
         if time.monotonic() >= end:
-            raise AgentError("busy", f"{told}; stop them, or add --allow-busy: then no figure of latency passes a gate")
-        say(f"waiting for a quiet board: {told}")
+            raise AgentError(
+                "busy", f"{description}; stop them, or add --allow-busy: then no figure of latency passes a gate"
+            )
+        say(f"waiting for a quiet board: {description}")
         say = events.progress_slowly
 
 
 def is_busy(work: dict[str, float | None], cores: int) -> bool:
     """Whether others, or a hypervisor, took enough of the board to be seen in what is timed."""
-    taken_s = max(work["others_s"] or 0.0, work["stolen_s"] or 0.0)
-    return taken_s > max(LEAST_CORES, CORES_SHARE * cores) * (work["wall_s"] or 0.0)
+    lost_s = max(work["others_s"] or 0.0, work["stolen_s"] or 0.0)
+    return lost_s > max(LEAST_CORES, CORES_SHARE * cores) * (work["wall_s"] or 0.0)
 
 
 def read_process_ticks(root: str) -> dict[tuple[int, str], int]:
     """Ticks of processor time by process, but this one, as (pid, name)."""
-    found = {}
+    ticks_by_process = {}
     for folder in Path(f"{root}/proc").glob("[0-9]*"):
         row = parse_process_ticks(read_text(root, f"/proc/{folder.name}/stat"))
         if row is not None and row[0] != os.getpid():
-            found[row[0], row[1]] = row[2]
-    return found
+            ticks_by_process[row[0], row[1]] = row[2]
+    return ticks_by_process
 
 
 def name_workers(before: dict[tuple[int, str], int], after: dict[tuple[int, str], int], seconds: float) -> str:

@@ -17,19 +17,19 @@ ARM_CORES = {
 
 def parse_cpuinfo(text: str) -> dict[str, Any]:
     """Name, flags, board model and clocks in MHz from /proc/cpuinfo of x86 or ARM."""
-    found: dict[str, list[str]] = {}
+    fields: dict[str, list[str]] = {}
     for line in text.splitlines():
         name, colon, value = line.partition(":")
         if colon:
-            found.setdefault(name.strip(), []).append(value.strip())
-    parts = found.get("CPU part", [])
+            fields.setdefault(name.strip(), []).append(value.strip())
+    parts = fields.get("CPU part", [])
     cores = [f"{parts.count(part)}x {ARM_CORES.get(part, 'Arm part ' + part)}" for part in sorted(set(parts))]
-    flags = (found.get("flags") or found.get("Features") or [""])[0].split()
+    flags = (fields.get("flags") or fields.get("Features") or [""])[0].split()
     return {
-        "cpu": " + ".join(cores) or (found.get("model name") or [""])[0],
+        "cpu": " + ".join(cores) or (fields.get("model name") or [""])[0],
         "cpu_flags": sorted(set(flags)),
-        "model": (found.get("Model") or [""])[0],
-        "mhz": [float(value) for value in found.get("cpu MHz", []) if re.fullmatch(r"[0-9]{1,6}(\.[0-9]+)?", value)],
+        "model": (fields.get("Model") or [""])[0],
+        "mhz": [float(value) for value in fields.get("cpu MHz", []) if re.fullmatch(r"[0-9]{1,6}(\.[0-9]+)?", value)],
     }
 
 
@@ -106,5 +106,5 @@ def pick_fastest(clocks: dict[str, str], count: int) -> list[int]:
 
     The first core of a kind is where the kernel puts most interrupts.
     """
-    told = [(int(khz), int(name[3:])) for name, khz in clocks.items() if re.fullmatch(r"[0-9]{1,9}", khz)]
-    return sorted(number for _, number in sorted(told, reverse=True)[:count])
+    cores = [(int(khz), int(name[3:])) for name, khz in clocks.items() if re.fullmatch(r"[0-9]{1,9}", khz)]
+    return sorted(number for _, number in sorted(cores, reverse=True)[:count])

@@ -79,16 +79,16 @@ def sample(meter: Meter, log: Log, wait: Callable[[float], bool], clock: Callabl
 @contextmanager
 def sampling(meter: Meter | None) -> Iterator[Log]:
     """Read a meter on a thread while the body runs."""
-    log, done = Log(), threading.Event()
+    log, stop_event = Log(), threading.Event()
     if meter is None:
         yield log
         return
-    sampler = threading.Thread(target=sample, args=(meter, log, done.wait, time.perf_counter), daemon=True)
+    sampler = threading.Thread(target=sample, args=(meter, log, stop_event.wait, time.perf_counter), daemon=True)
     sampler.start()
     try:
         yield log
     finally:
-        done.set()
+        stop_event.set()
         sampler.join(STOP_S)
 
 

@@ -35,13 +35,13 @@ def parse_pmic(text: str) -> float | None:
 
     `VDD_CORE_A current(7)=0.75012000A` and `VDD_CORE_A=0.7501A`; None where no rail has both figures.
     """
-    found: dict[str, dict[str, float]] = {"A": {}, "V": {}}
+    figures: dict[str, dict[str, float]] = {"A": {}, "V": {}}
     for line in text.splitlines():
         match = PMIC_LINE.fullmatch(line)
         if match and match.group(2) == match.group(4):
-            found[match.group(2)][match.group(1)] = float(match.group(3))
-    rails = [rail for rail in found["A"] if rail in found["V"] and rail not in NOT_SUMMED]
-    return sum(found["A"][rail] * found["V"][rail] for rail in rails) if rails else None
+            figures[match.group(2)][match.group(1)] = float(match.group(3))
+    rails = [rail for rail in figures["A"] if rail in figures["V"] and rail not in NOT_SUMMED]
+    return sum(figures["A"][rail] * figures["V"][rail] for rail in rails) if rails else None
 
 
 def parse_odpm(text: str) -> dict[str, int]:

@@ -63,10 +63,10 @@ def find_cores(cores: Any, threads: int, root: str) -> list[int]:
     if cores != FASTEST:
         return [int(core) for core in cores]
     paths = find_paths(root, CPUS + "/cpufreq/cpuinfo_max_freq")
-    found = pick_fastest({path.split("/")[5]: read_text(root, path) for path in paths}, threads)
-    if not found:
+    fastest = pick_fastest({path.split("/")[5]: read_text(root, path) for path in paths}, threads)
+    if not fastest:
         raise AgentError("request", 'cores = "fastest": this board does not tell the clocks of its cores; name them')
-    return found
+    return fastest
 
 
 def pin(cores: list[int]) -> None:
@@ -78,15 +78,15 @@ def pin(cores: list[int]) -> None:
     try:
         before = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, cores)
-        found = sorted(os.sched_getaffinity(0))
+        affinity = sorted(os.sched_getaffinity(0))
     except (AttributeError, OSError, ValueError, OverflowError) as exc:
         raise AgentError("request", f"cores {cores} cannot be used: {exc}; core numbers begin at 0") from exc
-    if found != sorted(set(cores)):
+    if affinity != sorted(set(cores)):
         raise AgentError("request", f"cores {cores} cannot be used: there are {before}")
 
 
 @contextmanager
-def governor_set(wanted: str, root: str) -> Iterator[None]:
+def governor_set(governor: str, root: str) -> Iterator[None]:
     """Set the governor of every core, in the body.
 
     A process of its own sets them back once this one has ended, however it ends; should that be killed too, the next
@@ -99,10 +99,10 @@ def governor_set(wanted: str, root: str) -> Iterator[None]:
     before = {root + path: read_text(root, path) for path in find_paths(root, GOVERNORS)}
     if not before:
         raise AgentError("request", "this board has no frequency governor (a virtual machine?); without --set-governor")
-    guard = start_guard({path: old for path, old in before.items() if old != wanted})
+    guard = start_guard({path: old for path, old in before.items() if old != governor})
     try:
         for path in before:
-            write_governor(path, wanted)
+            write_governor(path, governor)
         yield
     finally:
         guard.communicate(timeout=GUARD_S)
@@ -145,19 +145,19 @@ def set_back_left(root: str) -> None:
     """Set back what an agent left behind that was killed together with its guard."""
     record = home() / "governor.json"
     try:
-        left = json.loads(record.read_text("utf-8"))
-        guarded = str(record) in read_text("", f"/proc/{int(left['guard'])}/cmdline")
-        same_start = left["boot"] == read_text("", "/proc/sys/kernel/random/boot_id")
-        before = dict(left["before"])
+        entry = json.loads(record.read_text("utf-8"))
+        guarded = str(record) in read_text("", f"/proc/{int(entry['guard'])}/cmdline")
+        same_start = entry["boot"] == read_text("", "/proc/sys/kernel/random/boot_id")
+        before = dict(entry["before"])
     except FileNotFoundError:
         return
     except (OSError, ValueError, KeyError, TypeError, OverflowError):
         guarded, same_start, before = False, False, {}
     if guarded:
         return
-    known = {root + path for path in find_paths(root, GOVERNORS)}
+    governor_paths = {root + path for path in find_paths(root, GOVERNORS)}
     for path, old in before.items() if same_start else ():
-        if path in known and Path(path).read_text("utf-8").strip() != old:
+        if path in governor_paths and Path(path).read_text("utf-8").strip() != old:
             write_governor(path, old)
     record.unlink(missing_ok=True)
 
@@ -173,13 +173,15 @@ def cool_down(request: dict[str, Any], root: str, events: Events, sleep: Callabl
         return None
     end = time.monotonic() + request["max_cooldown_s"]
     while True:
-        found = read_state(root).temperature_c
-        if found is None:
+        temperature_c = read_state(root).temperature_c
+        if temperature_c is None:
             raise AgentError("request", "start_temperature_c: this board does not tell its temperature; leave it out")
-        if found <= limit:
+        if temperature_c <= limit:
             return None
         if time.monotonic() >= end:
-            events.progress(f"still {found:.1f} C, wanted {limit:g} C: gave up after {request['max_cooldown_s']:g} s")
-            return found
-        events.progress(f"cooling down: {found:.1f} C, wanted {limit:g} C")
+            events.progress(
+                f"still {temperature_c:.1f} C, wanted {limit:g} C: gave up after {request['max_cooldown_s']:g} s"
+            )
+            return temperature_c
+        events.progress(f"cooling down: {temperature_c:.1f} C, wanted {limit:g} C")
         sleep(COOLING_POLL_S)

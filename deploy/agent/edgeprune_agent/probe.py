@@ -33,8 +33,10 @@ def probe(request: dict[str, Any], root: str, events: Events) -> None:
     for number, batch in enumerate(batches):
         events.progress(f"probes {number * BATCH + 1} to {number * BATCH + len(batch)} of {len(others)}")
         share_s = (deadline - time.monotonic()) / (len(batches) - number)
-        taken, processes = take_turns({**request, "models": [*references, *batch]}, set_pace(request, share_s), events)
-        for window in taken:
+        batch_windows, processes = take_turns(
+            {**request, "models": [*references, *batch]}, set_pace(request, share_s), events
+        )
+        for window in batch_windows:
             if window["model"] != ARITHMETIC:
                 windows[window["model"]].append(describe_window(window, number * request["processes"]))
         loads += [row["load"] for row in processes]

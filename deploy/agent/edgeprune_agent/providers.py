@@ -26,19 +26,19 @@ def choose_providers(ort: Any, request: dict[str, Any]) -> list[Any]:
     Raises:
         AgentError: this build of ONNX Runtime does not have it, and no other may run instead.
     """
-    wanted = request.get("provider", "cpu")
-    if wanted not in NAMES:
-        raise AgentError("request", f"unknown provider {wanted!r}; expected {', '.join(NAMES)}")
-    there = ort.get_available_providers()
-    if NAMES[wanted] not in there and not request.get("allow_fallback"):
+    provider = request.get("provider", "cpu")
+    if provider not in NAMES:
+        raise AgentError("request", f"unknown provider {provider!r}; expected {', '.join(NAMES)}")
+    available = ort.get_available_providers()
+    if NAMES[provider] not in available and not request.get("allow_fallback"):
         raise AgentError(
             "runtime",
-            f"onnxruntime {ort.__version__} has no {NAMES[wanted]} (only {', '.join(there)}); install a build that has "
-            'it, or set provider = "cpu", or allow_fallback = true',
+            f"onnxruntime {ort.__version__} has no {NAMES[provider]} (only {', '.join(available)}); install a build "
+            'that has it, or set provider = "cpu", or allow_fallback = true',
         )
-    names = [NAMES[one] for one in (wanted, *BACKUPS.get(wanted, ()), "cpu")]
+    names = [NAMES[key] for key in (provider, *BACKUPS.get(provider, ()), "cpu")]
     options = {NAMES["xnnpack"]: {"intra_op_num_threads": str(request["threads"])}}
-    return [(name, options.get(name, {})) for name in dict.fromkeys(names) if name in there]
+    return [(name, options.get(name, {})) for name in dict.fromkeys(names) if name in available]
 
 
 def make_session(ort: Any, model: str | bytes, request: dict[str, Any], profile: str = "") -> Any:
@@ -47,21 +47,22 @@ def make_session(ort: Any, model: str | bytes, request: dict[str, Any], profile:
     Raises:
         AgentError: the provider is not there, or did not start.
     """
-    options, wanted = ort.SessionOptions(), request.get("provider", "cpu")
+    options, provider = ort.SessionOptions(), request.get("provider", "cpu")
     options.intra_op_num_threads, options.inter_op_num_threads = request["threads"], 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 3
-    if wanted == "xnnpack":  # it has threads of its own (ONNX Runtime's documents)
+    if provider == "xnnpack":  # it has threads of its own (ONNX Runtime's documents)
         options.intra_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if profile:
         options.enable_profiling, options.profile_file_prefix = True, profile
     session = ort.InferenceSession(model, options, providers=choose_providers(ort, request))
-    if NAMES[wanted] not in session.get_providers() and not request.get("allow_fallback"):
+    if NAMES[provider] not in session.get_providers() and not request.get("allow_fallback"):
         raise AgentError(
             "runtime",
-            f"{NAMES[wanted]} is in onnxruntime {ort.__version__}, but did not start (its libraries are missing or of "
-            f"another version?); it would run on {', '.join(session.get_providers())}; allow_fallback = true allows it",
+            f"{NAMES[provider]} is in onnxruntime {ort.__version__}, but did not start (its libraries are missing or "
+            f"of another version?); it would run on {', '.join(session.get_providers())}; allow_fallback = true allows "
+            "it",
         )
     return session
 
@@ -71,19 +72,19 @@ def count_nodes(profile: Any) -> dict[str, dict[str, int]]:
 
     What a provider has fused counts as one node; copies between host and device, which no model has, do not count.
     """
-    found: dict[str, dict[str, int]] = {}
+    counts: dict[str, dict[str, int]] = {}
     for event in profile if isinstance(profile, list) else ():
         if not isinstance(event, dict) or event.get("cat") != "Node":
             continue
-        told = event.get("args")
-        if not str(event.get("name", "")).endswith("_kernel_time") or not isinstance(told, dict):
+        details = event.get("args")
+        if not str(event.get("name", "")).endswith("_kernel_time") or not isinstance(details, dict):
             continue
-        name = str(told.get("op_name", "?"))
+        name = str(details.get("op_name", "?"))
         if name.startswith("Memcpy"):
             continue
-        operators = found.setdefault(str(told.get("provider") or CPU), {})
+        operators = counts.setdefault(str(details.get("provider") or CPU), {})
         operators[name] = operators.get(name, 0) + 1
-    return found
+    return counts
 
 
 def find_shares(ort: Any, model: str, request: dict[str, Any], feed: dict[str, Any]) -> dict[str, float]:
@@ -108,13 +109,13 @@ def check_fallback(counts: dict[str, dict[str, int]], request: dict[str, Any]) -
     Raises:
         AgentError: it did, and may not; with the operators.
     """
-    wanted, on_cpu = request.get("provider", "cpu"), counts.get(CPU, {})
-    if wanted == "cpu" or request.get("allow_fallback") or not on_cpu:
+    provider, on_cpu = request.get("provider", "cpu"), counts.get(CPU, {})
+    if provider == "cpu" or request.get("allow_fallback") or not on_cpu:
         return
     total = sum(sum(operators.values()) for operators in counts.values())
     names = ", ".join(f"{count} {name}" for name, count in sorted(on_cpu.items()))
     raise AgentError(
         "model",
-        f"{sum(on_cpu.values())} of {total} nodes fell back to the CPU from {NAMES[wanted]} ({names}); "
+        f"{sum(on_cpu.values())} of {total} nodes fell back to the CPU from {NAMES[provider]} ({names}); "
         "allow_fallback = true allows it, and their share is reported",
     )

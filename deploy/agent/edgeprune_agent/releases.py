@@ -49,12 +49,12 @@ def release(request: dict[str, Any], root: str, events: Events) -> None:
     """
     folder = home() / "releases"
     folder.mkdir(exist_ok=True)
-    wanted = request.get("instead_of_lease")
-    with guarded(wanted) if wanted else nullcontext():
-        if wanted and find_holder(wanted) is not None:
+    lease_request = request.get("instead_of_lease")
+    with guarded(lease_request) if lease_request else nullcontext():
+        if lease_request and find_holder(lease_request) is not None:
             raise AgentError("request", "somebody else uses or has reserved this board; try again later")
-        said = ACTIONS[request["action"]](folder, request)
-    events.emit("result", **said, releases=describe(folder), folder=str(folder))
+        outcome = ACTIONS[request["action"]](folder, request)
+    events.emit("result", **outcome, releases=describe(folder), folder=str(folder))
 
 
 def prepare(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
@@ -127,12 +127,12 @@ def activate(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
         raise AgentError("request", f"no release {request['id']} here")
     verify(place)
     require_signed(place)
-    said = try_out(place)
+    trial = try_out(place)
     order, current = read_activated(folder), find_current(folder)
     order = order[: order.index(current) + 1] if current in order else order
-    write_whole(folder / ACTIVATED, json.dumps([*(one for one in order if one != place.name), place.name]))
+    write_whole(folder / ACTIVATED, json.dumps([*(name for name in order if name != place.name), place.name]))
     switch(folder, place.name)
-    return {"trial": said}
+    return {"trial": trial}
 
 
 def rollback(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
@@ -147,9 +147,9 @@ def rollback(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
     place = find(folder, before)
     verify(place)
     require_signed(place)
-    said = try_out(place)
+    trial = try_out(place)
     switch(folder, place.name)
-    return {"trial": said}
+    return {"trial": trial}
 
 
 def prune(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
@@ -159,8 +159,8 @@ def prune(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
     """
     for path in folder.glob("*.part"):
         remove_all(path)
-    kept = {find_current(folder), find_previous(folder)}
-    rest = [path for path in list_places(folder) if path.name not in kept]
+    protected = {find_current(folder), find_previous(folder)}
+    rest = [path for path in list_places(folder) if path.name not in protected]
     removed = rest[: len(rest) - request["keep"]] if request["keep"] < len(rest) else []
     for path in removed:
         gone = part_of(path)
@@ -218,11 +218,11 @@ def read_manifest(content: bytes) -> Any:
     try:
         manifest = json.loads(content)
         model = manifest["model"]
-        known = model["file"] in MODELS and isinstance(model["bytes"], int) and isinstance(model["sha256"], str)
-        known = known and isinstance(manifest["runner"]["sha256"], str)
+        is_valid = model["file"] in MODELS and isinstance(model["bytes"], int) and isinstance(model["sha256"], str)
+        is_valid = is_valid and isinstance(manifest["runner"]["sha256"], str)
     except (ValueError, TypeError, KeyError, RecursionError):
-        known = False
-    if not known:
+        is_valid = False
+    if not is_valid:
         raise AgentError("hash", "the release's manifest is not one; push it again")
     return manifest
 
@@ -238,8 +238,8 @@ def verify(place: Path) -> None:
     if hashlib.sha256(content).hexdigest()[:16] != name:
         raise AgentError("hash", f"the manifest of release {name} is damaged or missing; push it again")
     manifest = read_manifest(content)
-    for file, wanted in ((manifest["model"]["file"], manifest["model"]), (RUNNER, manifest["runner"])):
-        if hash_of(place / file) != wanted["sha256"]:
+    for file, entry in ((manifest["model"]["file"], manifest["model"]), (RUNNER, manifest["runner"])):
+        if hash_of(place / file) != entry["sha256"]:
             raise AgentError("hash", f"{file} of release {name} is damaged or missing; run the same command again")
 
 
@@ -315,13 +315,13 @@ def try_out(place: Path) -> str:
     """
     command = [sys.executable, "-I", "-B", str(place / RUNNER), "--check"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TRIAL_S, check=False)
+        process = subprocess.run(command, capture_output=True, text=True, timeout=TRIAL_S, check=False)
     except subprocess.TimeoutExpired:
         raise AgentError("model", f"release {place.name} does not run here: no answer for {TRIAL_S} s") from None
-    if done.returncode != 0:
-        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise AgentError("model", f"release {place.name} does not run here: {said[-1][:300]}")
-    return done.stdout.strip()
+    if process.returncode != 0:
+        lines = process.stderr.strip().splitlines() or [f"exit code {process.returncode}"]
+        raise AgentError("model", f"release {place.name} does not run here: {lines[-1][:300]}")
+    return process.stdout.strip()
 
 
 def switch(folder: Path, name: str) -> None:
@@ -348,8 +348,8 @@ def find_previous(folder: Path) -> str | None:
     current = find_current(folder)
     before = read_activated(folder)
     before = before[: before.index(current)] if current in before else []
-    here = [name for name in before if (folder / name).is_dir()]
-    return here[-1] if here else None
+    present = [name for name in before if (folder / name).is_dir()]
+    return present[-1] if present else None
 
 
 def read_activated(folder: Path) -> list[str]:

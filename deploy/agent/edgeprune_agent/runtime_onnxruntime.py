@@ -91,13 +91,13 @@ def profile_nodes(ort: Any, model: str, request: dict[str, Any], events: Events)
 
 def gather_nodes(profile: Any) -> list[dict[str, Any]]:
     """Name, operator and microseconds of each node: the mean of the faster half of its runs, as it tells whole ones."""
-    taken: dict[tuple[str, str], list[float]] = {}
+    durations: dict[tuple[str, str], list[float]] = {}
     for event in profile if isinstance(profile, list) else ():
         if isinstance(event, dict) and event.get("cat") == "Node" and str(event.get("name", "")).endswith(SUFFIX):
             name = str(event["name"])[: -len(SUFFIX)]
             operator = str((event.get("args") or {}).get("op_name", "?"))
-            taken.setdefault((name, operator), []).append(float(event.get("dur", 0)))
-    return [{"name": name, "op": op, "us": mean_of_faster(values)} for (name, op), values in taken.items()]
+            durations.setdefault((name, operator), []).append(float(event.get("dur", 0)))
+    return [{"name": name, "op": op, "us": mean_of_faster(values)} for (name, op), values in durations.items()]
 
 
 def mean_of_faster(values: list[float]) -> float:

@@ -37,7 +37,7 @@ class Loaded(NamedTuple):
 @functools.lru_cache(maxsize=None)
 def list_runtimes() -> tuple[str, ...]:
     """Names of the runtimes that this agent knows; looked up once, as a cold start is timed through here."""
-    modules = (one.name for one in pkgutil.iter_modules(edgeprune_agent.__path__))
+    modules = (module.name for module in pkgutil.iter_modules(edgeprune_agent.__path__))
     return tuple(name[len(PREFIX) :] for name in modules if name.startswith(PREFIX))
 
 
@@ -47,9 +47,9 @@ def find_runtime(name: object) -> Any:
     Raises:
         AgentError: there is none.
     """
-    known = list_runtimes()
-    if name not in known:
-        raise AgentError("request", f"unknown runtime {name!r}; expected {' or '.join(known)}")
+    runtimes = list_runtimes()
+    if name not in runtimes:
+        raise AgentError("request", f"unknown runtime {name!r}; expected {' or '.join(runtimes)}")
     return importlib.import_module(f"edgeprune_agent.{PREFIX}{name}")
 
 
@@ -61,13 +61,13 @@ def list_formats() -> tuple[str, ...]:
 
 def find_versions() -> dict[str, str]:
     """Version of each package of an inference runtime that this interpreter has."""
-    found = {}
+    versions = {}
     for package in (package for name in list_runtimes() for package in find_runtime(name).PACKAGES):
         try:
-            found[package] = importlib.metadata.version(package)
+            versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def import_runtime(name: str) -> Any:

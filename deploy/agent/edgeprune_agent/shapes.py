@@ -16,7 +16,7 @@ ONLY = ""
 
 
 def settle_shapes(
-    declared: Mapping[str, Sequence[Size]], wanted: Mapping[str, Sequence[int]], several: bool = False
+    declared: Mapping[str, Sequence[Size]], request_shapes: Mapping[str, Sequence[int]], several: bool = False
 ) -> dict[str, tuple[int, ...]]:
     """The shape of every input: as it is wanted, else as declared, where only the batch may be open: that is 1.
 
@@ -27,12 +27,12 @@ def settle_shapes(
         AgentError: an open size that nothing says, or a wanted shape that does not fit.
     """
     if several:
-        wanted = {name: shape for name, shape in wanted.items() if name in declared or name == ONLY}
-    named = {find_input(name, declared): list(shape) for name, shape in wanted.items()}
-    if len(named) < len(wanted):
-        raise AgentError("request", f"shape: that of {next(iter(named))} is given twice")
+        request_shapes = {name: shape for name, shape in request_shapes.items() if name in declared or name == ONLY}
+    shapes = {find_input(name, declared): list(shape) for name, shape in request_shapes.items()}
+    if len(shapes) < len(request_shapes):
+        raise AgentError("request", f"shape: that of {next(iter(shapes))} is given twice")
     batches = {sizes[0] for sizes in declared.values() if sizes and isinstance(sizes[0], str)}
-    return {name: settle_shape(name, sizes, named.get(name), batches) for name, sizes in declared.items()}
+    return {name: settle_shape(name, sizes, shapes.get(name), batches) for name, sizes in declared.items()}
 
 
 def find_input(name: str, declared: Mapping[str, Sequence[Size]]) -> str:
@@ -46,23 +46,25 @@ def find_input(name: str, declared: Mapping[str, Sequence[Size]]) -> str:
     if name == ONLY and len(declared) == 1:
         return next(iter(declared))
     names = ", ".join(declared)
-    found = f"no input {name!r}; the inputs are {names}" if name else f"there are several inputs ({names}); name one"
-    raise AgentError("request", f"shape: {found}, as --shape {next(iter(declared), 'input')}=1,3,224,224")
+    problem = f"no input {name!r}; the inputs are {names}" if name else f"there are several inputs ({names}); name one"
+    raise AgentError("request", f"shape: {problem}, as --shape {next(iter(declared), 'input')}=1,3,224,224")
 
 
-def settle_shape(name: str, sizes: Sequence[Size], wanted: Sequence[int] | None, batches: set[Any]) -> tuple[int, ...]:
+def settle_shape(
+    name: str, sizes: Sequence[Size], request_shape: Sequence[int] | None, batches: set[Any]
+) -> tuple[int, ...]:
     """The shape of one input.
 
     Raises:
         AgentError: an open size that nothing says, or a wanted shape that does not fit.
     """
-    if wanted is not None:
-        fits = len(wanted) == len(sizes) and all(
-            not is_fixed(size) or size == value for size, value in zip(sizes, wanted)
+    if request_shape is not None:
+        fits = len(request_shape) == len(sizes) and all(
+            not is_fixed(size) or size == value for size, value in zip(sizes, request_shape)
         )
-        if not fits or not all(is_fixed(value) and value > 0 for value in wanted):
-            raise AgentError("request", f"shape of {name}: {list(wanted)} does not fit {describe(sizes)}")
-        return tuple(wanted)
+        if not fits or not all(is_fixed(value) and value > 0 for value in request_shape):
+            raise AgentError("request", f"shape of {name}: {list(request_shape)} does not fit {describe(sizes)}")
+        return tuple(request_shape)
     shape: list[Any] = [
         size if is_fixed(size) else 1 if place == 0 or size in batches else None for place, size in enumerate(sizes)
     ]

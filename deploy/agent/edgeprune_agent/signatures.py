@@ -39,11 +39,11 @@ def check_signature(content: bytes, signature: bytes, signers: Path) -> None:
         file.flush()
         command = [KEYGEN, "-Y", "verify", "-f", str(signers), "-I", IDENTITY, "-n", NAMESPACE, "-s", file.name]
         try:
-            done = subprocess.run(command, input=content, capture_output=True, timeout=VERIFY_S, check=False)
+            process = subprocess.run(command, input=content, capture_output=True, timeout=VERIFY_S, check=False)
         except (OSError, subprocess.TimeoutExpired) as exc:
             raise AgentError(
                 "signature", f"its signature cannot be verified here: {exc}; install OpenSSH's {KEYGEN}, 8.1 or newer"
             ) from exc
-    if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
-        raise AgentError("signature", f"is not signed by a key of {signers}: {said[0][:200]}")
+    if process.returncode != 0:
+        lines = process.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {process.returncode}"]
+        raise AgentError("signature", f"is not signed by a key of {signers}: {lines[0][:200]}")

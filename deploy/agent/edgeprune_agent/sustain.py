@@ -33,13 +33,13 @@ def sustain(request: dict[str, Any], root: str, events: Events) -> None:
     window_s = max(LEAST_WINDOW_S, request["duration_s"] / MOST_WINDOWS)
     states, rows, load = [read_state(root)], [], read_load(root)
     with quiet():
-        begun = said = time.monotonic()
+        begun = last_progress_s = time.monotonic()
         while time.monotonic() - begun < request["duration_s"]:
             window = take_window(run, window_s, 1, request["threads"])
             states.append(read_state(root))
             rows.append(describe_window(time.monotonic() - begun, window, states[-2], states[-1]))
-            if time.monotonic() - said > SAY_S:
-                said = time.monotonic()
+            if time.monotonic() - last_progress_s > SAY_S:
+                last_progress_s = time.monotonic()
                 events.progress(describe_row(model["name"], rows[-1], request["duration_s"]))
     conditions = {**describe_conditions(states, request["threads"], root), "too_warm_c": too_warm_c}
     conditions.update(share_load([describe_load(load, read_load(root))]))

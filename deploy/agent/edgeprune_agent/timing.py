@@ -70,9 +70,9 @@ def time_runs(run: Callable[[], Any], duration_s: float, at_least: int) -> list[
     while total < limit or len(samples) < at_least:
         begun = clock()
         run()
-        taken = max(1, clock() - begun)
-        samples.append(taken)
-        total += taken
+        elapsed_ns = max(1, clock() - begun)
+        samples.append(elapsed_ns)
+        total += elapsed_ns
     return samples
 
 

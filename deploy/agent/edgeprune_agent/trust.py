@@ -28,12 +28,12 @@ def trust(request: dict[str, Any], root: str, events: Events) -> None:
         folder.mkdir(exist_ok=True)
         change(folder, request)
     signers = find_signers(folder)
-    told = [
+    rows = [
         {"key": match[1], "name": match[2] or "", "fingerprint": fingerprint(match[1])}
         for match in map(LINE.fullmatch, read_lines(signers) if signers else [])
         if match
     ]
-    events.emit("result", keys=told, file=str(signers or ""))
+    events.emit("result", keys=rows, file=str(signers or ""))
 
 
 def change(folder: Path, request: dict[str, Any]) -> None:

@@ -39,13 +39,13 @@ if TYPE_CHECKING:
     """A JSON object."""
 
 
-def call_process(request: Row, served: Row, limit_s: float = math.inf) -> Iterator[Row]:
-    """The events of this agent in a fresh process, as they come; `served` is the request that it belongs to.
+def call_process(request: Row, parent_request: Row, limit_s: float = math.inf) -> Iterator[Row]:
+    """The events of this agent in a fresh process, as they come; `parent_request` is the one that it belongs to.
 
     Raises:
         AgentError: what that process said, how it ended, or that it did not within `limit_s`.
     """
-    passed = {name: served[name] for name in PASSED_ON if name in served}
+    passed = {name: parent_request[name] for name in PASSED_ON if name in parent_request}
     command, last = [sys.executable, "-I", "-B", *sys.argv], ""
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
@@ -88,12 +88,12 @@ def take_turns(
     """
     windows: list[Row] = []
     processes: list[Row] = []
-    wanted = {name: request[name] for name in ("models", "archive", "sizes")}
+    payload = {name: request[name] for name in ("models", "archive", "sizes")}
     for number in range(pace["processes"]):
         place = f"process {number + 1} of {pace['processes']}"
         count = len(request["models"])
         events.progress(f"{place}: loading {count} model{'s' if count > 1 else ''}")
-        for event in call_process({"command": "turns", "process": number, **wanted, **pace}, request):
+        for event in call_process({"command": "turns", "process": number, **payload, **pace}, request):
             if event["event"] == "window":
                 windows.append({**event, "process": number})
             elif event["event"] == "result":

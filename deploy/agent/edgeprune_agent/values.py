@@ -36,10 +36,10 @@ def quantize(row: Any, detail: dict[str, Any]) -> Any:
     return numpy.clip(numpy.rint(row / scale) + zero, bounds.min, bounds.max).astype(dtype)
 
 
-def dequantize(values: Any, detail: dict[str, Any], wanted: Any) -> Any:
+def dequantize(values: Any, detail: dict[str, Any], dtype: Any) -> Any:
     """A quantized output as floats, where floats came in."""
     scale, zero = detail["quantization"]
-    if values.dtype.kind not in "iu" or wanted.kind != "f" or not scale:
+    if values.dtype.kind not in "iu" or dtype.kind != "f" or not scale:
         return values
     return ((values.astype("float32") - zero) * scale).astype("float32")
 

@@ -25,8 +25,8 @@ PACKAGE = "edgeprune_agent"
 TOO_OLD = f"Python %d.%d is too old (%s); {'.'.join(map(str, MIN_PYTHON))} or newer is needed: edgeprune devices setup"
 START = f"""import sys
 if sys.version_info < {MIN_PYTHON}:
-    told = {TOO_OLD!r} % (sys.version_info[0], sys.version_info[1], sys.executable)
-    print('{{"event": "error", "kind": "runtime", "message": "%s"}}' % told)
+    problem = {TOO_OLD!r} % (sys.version_info[0], sys.version_info[1], sys.executable)
+    print('{{"event": "error", "kind": "runtime", "message": "%s"}}' % problem)
     sys.exit(1)
 from {PACKAGE}.__main__ import main
 sys.exit(main())
@@ -35,11 +35,11 @@ sys.exit(main())
 FROM_MEMORY = """
 import os, sys, zipimport
 size, place = int(sys.argv[1]), sys.argv[2]
-held = os.memfd_create("agent")
-with open(held, "wb", closefd=False) as file:
+descriptor = os.memfd_create("agent")
+with open(descriptor, "wb", closefd=False) as file:
     file.write(sys.stdin.buffer.read(size))
 sys.argv = [place]
-sys.path.insert(0, "/proc/self/fd/%d" % held)
+sys.path.insert(0, "/proc/self/fd/%d" % descriptor)
 from edgeprune_agent.__main__ import main
 sys.exit(main())
 """
@@ -149,8 +149,8 @@ def ask_agent(
     """
     rows = call_agent(agent, request, progress, on_mark)
     if len(rows) != 1:
-        told = f"{len(rows)} answers to {request['command']!r}, expected one"
-        raise RemoteError(f"{agent.transport.host}: the agent gave {told}; run the same command again")
+        problem = f"{len(rows)} answers to {request['command']!r}, expected one"
+        raise RemoteError(f"{agent.transport.host}: the agent gave {problem}; run the same command again")
     return rows[0]
 
 
@@ -164,8 +164,8 @@ def understood(host: str, what: str) -> Iterator[None]:
     try:
         yield
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as exc:
-        told = plain(describe_misfit(exc))
-        raise RemoteError(f"{host}: what the agent says of {what} is not whole: {told[:300]}") from exc
+        misfit = plain(describe_misfit(exc))
+        raise RemoteError(f"{host}: what the agent says of {what} is not whole: {misfit[:300]}") from exc
 
 
 class EventReader:
@@ -222,8 +222,8 @@ class EventReader:
         return errors.get(kind, RemoteError)(f"{self._host}: {message}")
 
     def _lost(self, completed: Completed) -> DeviceError:
-        said = completed.stderr.strip().splitlines()
-        tail = f": {said[-1][:300]}" if said else ""
+        lines = completed.stderr.strip().splitlines()
+        tail = f": {lines[-1][:300]}" if lines else ""
         if completed.exit_code in KILLED:
             return RemoteError(f"{self._host}: the agent was killed; the board may be out of memory{tail}")
         if not self._begun and completed.exit_code != 0:
@@ -246,5 +246,5 @@ def _plain_texts(value: Any) -> Any:
     if isinstance(value, str):
         return plain(value)
     if isinstance(value, list):
-        return [_plain_texts(one) for one in value]
-    return {plain(key): _plain_texts(one) for key, one in value.items()} if isinstance(value, dict) else value
+        return [_plain_texts(element) for element in value]
+    return {plain(key): _plain_texts(member) for key, member in value.items()} if isinstance(value, dict) else value

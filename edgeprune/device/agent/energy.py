@@ -48,12 +48,12 @@ def check_meter(device: Device, target: Target) -> str:
     Raises:
         TargetError: a gate or budget of energy without a meter, or a named meter that cannot be read; says what to do.
     """
-    gated, found = any(gate.metric == "energy_mj" for gate in target.gates), device.facts.power_meter
-    asked = "a gate on energy_mj" if gated else "a budget of energy_mj" if target.budget.energy_mj else ""
-    if target.power.meter == AUTO and not asked:
-        return found
-    if target.power.meter == AUTO and found == NO_POWER_SENSOR:
-        raise TargetError(f"target {target.name}: {asked}, but {device.facts.host} has {found}: {REMEDY}")
+    gated, meter = any(gate.metric == "energy_mj" for gate in target.gates), device.facts.power_meter
+    demand = "a gate on energy_mj" if gated else "a budget of energy_mj" if target.budget.energy_mj else ""
+    if target.power.meter == AUTO and not demand:
+        return meter
+    if target.power.meter == AUTO and meter == NO_POWER_SENSOR:
+        raise TargetError(f"target {target.name}: {demand}, but {device.facts.host} has {meter}: {REMEDY}")
     return try_external(target.power).name if is_external(target.power) else _try_on_board(device, target)
 
 

@@ -52,8 +52,11 @@ def measure_models(
     }
     rows = {str(row.get("name")): row for row in call_agent(device.agent, request, progress)}
     state = read_state(device.transport) if device.transport.name == "adb" else PhoneState()
-    found = {model.name: _add_state(_parse_row(device, model, rows.get(model.name)), state) for model in models}
-    return {name: replace(one, problems=find_problems(one, protocol)) for name, one in found.items()}
+    measurements = {model.name: _add_state(_parse_row(device, model, rows.get(model.name)), state) for model in models}
+    return {
+        name: replace(measurement, problems=find_problems(measurement, protocol))
+        for name, measurement in measurements.items()
+    }
 
 
 def _add_state(measurement: Measurement, state: PhoneState) -> Measurement:
@@ -157,19 +160,19 @@ def push_models(device: Device, models: Sequence[ModelFile]) -> dict[str, Any]:
         DeviceError: anything else that goes wrong there.
     """
     _check(device, models)
-    wanted = {model.file for model in models}
-    if len(wanted) == 1:
+    files = {model.file for model in models}
+    if len(files) == 1:
         put_bytes(device.transport, _read(models[0]), f"{device.workspace}/models/{models[0].file}")
         return _push_archive(device, models, set())
-    row = ask_agent(device.agent, {"command": "have", "files": sorted(wanted)})
+    row = ask_agent(device.agent, {"command": "have", "files": sorted(files)})
     with understood(device.facts.host, "its files"):
-        there = each(text)(row["have"])
-    return _push_archive(device, models, wanted - set(there))
+        present = each(text)(row["have"])
+    return _push_archive(device, models, files - set(present))
 
 
-def _push_archive(device: Device, models: Sequence[ModelFile], wanted: set[str]) -> dict[str, Any]:
+def _push_archive(device: Device, models: Sequence[ModelFile], files: set[str]) -> dict[str, Any]:
     rows = [model.to_request() for model in models]
-    contents = {model.file: _read(model) for model in models if model.file in wanted}
+    contents = {model.file: _read(model) for model in models if model.file in files}
     if not contents:
         return {"models": rows, "archive": None, "sizes": {}}
     packed = io.BytesIO()

@@ -22,4 +22,4 @@ def profile_nodes(device: Device, model: ModelFile, threads: int, progress: Prog
     request = {"command": "nodes", **push_models(device, [model]), "threads": threads, "seconds": SECONDS}
     row = ask_agent(device.agent, request, progress)
     with understood(device.facts.host, f"the profile of {model.name}"):
-        return tuple(NodeTime(text(one["name"]), text(one["op"]), number(one["us"])) for one in row["nodes"])
+        return tuple(NodeTime(text(node["name"]), text(node["op"]), number(node["us"])) for node in row["nodes"])

@@ -35,19 +35,19 @@ def describe_phone(transport: Transport) -> DeviceFacts:
     Raises:
         DeviceError: it runs no commands.
     """
-    told = collect(transport)
-    clocks = _clocks(told)
-    memory = re.search(r"MemTotal:\s+([0-9]{1,12}) kB", told.get("memory", ""))
+    sections = collect(transport)
+    clocks = _clocks(sections)
+    memory = re.search(r"MemTotal:\s+([0-9]{1,12}) kB", sections.get("memory", ""))
     return DeviceFacts(
         host=transport.host,
-        machine=told.get("machine", ""),
-        model=" ".join(told.get("model", "").split()),
-        cpu=" ".join(told.get("soc", "").split()),
+        machine=sections.get("machine", ""),
+        model=" ".join(sections.get("model", "").split()),
+        cpu=" ".join(sections.get("soc", "").split()),
         cores=len(clocks) or 1,
         cpu_flags=(),
         memory_mib=int(memory.group(1)) // 1024 if memory else 0,
-        os=f"Android {told['android']}" if told.get("android") else "",
-        kernel=told.get("kernel", ""),
+        os=f"Android {sections['android']}" if sections.get("android") else "",
+        kernel=sections.get("kernel", ""),
         python="",
         runtimes={RUNTIME: "unknown"},
         max_mhz=max(clocks.values()) // 1000 if clocks else None,
@@ -55,9 +55,11 @@ def describe_phone(transport: Transport) -> DeviceFacts:
     )
 
 
-def _clocks(told: Sections) -> dict[int, int]:
-    found = re.findall(r"/cpu([0-9]{1,4})/cpufreq/cpuinfo_max_freq ([0-9]{1,9})$", told.get("clocks", ""), re.MULTILINE)
-    return {int(core): int(khz) for core, khz in found}
+def _clocks(sections: Sections) -> dict[int, int]:
+    pairs = re.findall(
+        r"/cpu([0-9]{1,4})/cpufreq/cpuinfo_max_freq ([0-9]{1,9})$", sections.get("clocks", ""), re.MULTILINE
+    )
+    return {int(core): int(khz) for core, khz in pairs}
 
 
 def has_python(transport: Transport, target: Target) -> bool:
@@ -82,16 +84,16 @@ def measure_native(
         raise RemoteError(f"{transport.host}: without Python only .tflite files run there; found {wrong[0]}")
     before = collect(transport)
     commands = {model.name: _command(transport, model, target, before) for model in models}
-    taken: dict[str, list[Benchmark]] = {name: [] for name in commands}
+    benchmarks: dict[str, list[Benchmark]] = {name: [] for name in commands}
     too_warm_c = cool_down(transport, target.protocol, progress)
     calls = _count_calls(target.protocol)
     for turn in range(calls):
         for name, command in list(commands.items())[:: -1 if turn % 2 else 1]:
-            taken[name].append(_run(transport, command))
+            benchmarks[name].append(_run(transport, command))
         progress(f"round {turn + 1} of {calls}")
     conditions = replace(_conditions(transport.host, target, before, collect(transport)), too_warm_c=too_warm_c)
     device = describe_phone(transport).fingerprint
-    return {model.name: _describe(model, taken[model.name], target, conditions, device) for model in models}
+    return {model.name: _describe(model, benchmarks[model.name], target, conditions, device) for model in models}
 
 
 def cool_down(transport: Transport, protocol: Protocol, progress: Progress) -> float | None:
@@ -102,38 +104,40 @@ def cool_down(transport: Transport, protocol: Protocol, progress: Progress) -> f
     """
     limit, end = protocol.start_temperature_c, time.monotonic() + protocol.max_cooldown_s
     while limit is not None:
-        found = read_state(transport).cpu_c
-        if found is None:
+        temperature_c = read_state(transport).cpu_c
+        if temperature_c is None:
             raise RemoteError(f"{transport.host}: start_temperature_c: it does not tell its temperature; leave it out")
-        if found <= limit:
+        if temperature_c <= limit:
             return None
         if time.monotonic() >= end:
-            progress(f"still {found:.1f} C, wanted {limit:g} C: gave up after {protocol.max_cooldown_s:g} s")
-            return found
-        progress(f"cooling down: {found:.1f} C, wanted {limit:g} C")
+            progress(f"still {temperature_c:.1f} C, wanted {limit:g} C: gave up after {protocol.max_cooldown_s:g} s")
+            return temperature_c
+        progress(f"cooling down: {temperature_c:.1f} C, wanted {limit:g} C")
         time.sleep(COOLING_POLL_S)
     return None
 
 
 def _describe(
-    model: ModelFile, taken: list[Benchmark], target: Target, conditions: Conditions, device: str
+    model: ModelFile, benchmarks: list[Benchmark], target: Target, conditions: Conditions, device: str
 ) -> Measurement:
-    runs = statistics.mean(one.count for one in taken)
-    one = Measurement(
+    runs = statistics.mean(benchmark.count for benchmark in benchmarks)
+    measurement = Measurement(
         artifact=model.name,
         sha256=model.sha256,
         runtime=model.runtime,
         runtime_version=RUNTIME,
         device=device,
         conditions=replace(conditions, notes=(*conditions.notes, f"a sample is the mean of {runs:.0f} runs")),
-        init_ms=taken[0].init_us / 1e3,
-        first_ms=taken[0].first_us / 1e3,
+        init_ms=benchmarks[0].init_us / 1e3,
+        first_ms=benchmarks[0].first_us / 1e3,
         warmup_runs=0,
-        samples_ms=tuple(one.inference_us / 1e3 for one in taken),
-        peak_memory_mib=max((one.peak_mib for one in taken if one.peak_mib), default=None),
-        windows=tuple(_window(number, benchmark) for number, benchmark in enumerate(taken)),
+        samples_ms=tuple(benchmark.inference_us / 1e3 for benchmark in benchmarks),
+        peak_memory_mib=max((benchmark.peak_mib for benchmark in benchmarks if benchmark.peak_mib), default=None),
+        windows=tuple(_window(number, benchmark) for number, benchmark in enumerate(benchmarks)),
     )
-    return replace(one, problems=find_problems(one, replace(target.protocol, min_samples=len(taken))))
+    return replace(
+        measurement, problems=find_problems(measurement, replace(target.protocol, min_samples=len(benchmarks)))
+    )
 
 
 def _count_calls(protocol: Protocol) -> int:
@@ -147,7 +151,7 @@ def _window(number: int, benchmark: Benchmark) -> Window:
     return Window(number, float(number), benchmark.inference_us / 1e3, wall_ms=wall_ms)
 
 
-def find_cores(host: str, target: Target, told: Sections) -> tuple[int, ...]:
+def find_cores(host: str, target: Target, sections: Sections) -> tuple[int, ...]:
     """The cores that a target names, or the fastest of this phone; empty where it is left to the kernel.
 
     Raises:
@@ -155,24 +159,24 @@ def find_cores(host: str, target: Target, told: Sections) -> tuple[int, ...]:
     """
     if target.cores != FASTEST:
         return tuple(int(core) for core in target.cores)
-    found = pick_fastest(_clocks(told), target.threads)
-    if not found:
+    cores = pick_fastest(_clocks(sections), target.threads)
+    if not cores:
         raise RemoteError(
             f'{host}: cores = "fastest": it does not tell the clocks of its cores; name them, as cores = [4, 5]'
         )
-    return found
+    return cores
 
 
-def _command(transport: Transport, model: ModelFile, target: Target, told: Sections) -> list[str]:
-    there = transport.run(["test", "-x", f"./{BENCHMARK}"], timeout_s=SHORT_S)
-    if there.exit_code != 0:
+def _command(transport: Transport, model: ModelFile, target: Target, sections: Sections) -> list[str]:
+    completed = transport.run(["test", "-x", f"./{BENCHMARK}"], timeout_s=SHORT_S)
+    if completed.exit_code != 0:
         raise RuntimeMissing(
             f"{transport.host}: neither Python nor {BENCHMARK} is there; put TFLite's (Android, its architecture) into "
             f"/data/local/tmp: adb push {BENCHMARK} /data/local/tmp/ and adb shell chmod +x /data/local/tmp/{BENCHMARK}"
         )
     remote = f"edgeprune/{model.file}"
     transport.put(model.path, remote)
-    cores, protocol = find_cores(transport.host, target, told), target.protocol
+    cores, protocol = find_cores(transport.host, target, sections), target.protocol
     return [
         *(["taskset", core_mask(cores)] if cores else []),
         f"./{BENCHMARK}",
@@ -186,20 +190,20 @@ def _command(transport: Transport, model: ModelFile, target: Target, told: Secti
 
 
 def _run(transport: Transport, command: list[str]) -> Benchmark:
-    done = transport.run(command, timeout_s=SILENCE_S)
-    text = f"{done.stdout.decode(errors='replace')}\n{done.stderr}"
-    found = parse_benchmark(text)
-    if done.exit_code != 0 or found is None:
-        said = [line for line in text.splitlines() if line.strip()]
+    completed = transport.run(command, timeout_s=SILENCE_S)
+    text = f"{completed.stdout.decode(errors='replace')}\n{completed.stderr}"
+    benchmark = parse_benchmark(text)
+    if completed.exit_code != 0 or benchmark is None:
+        lines = [line for line in text.splitlines() if line.strip()]
         raise RemoteError(
-            f"{transport.host}: {BENCHMARK} failed (exit code {done.exit_code}): {' '.join(said[-2:])[-300:]}"
+            f"{transport.host}: {BENCHMARK} failed (exit code {completed.exit_code}): {' '.join(lines[-2:])[-300:]}"
         )
-    return found
+    return benchmark
 
 
 def _conditions(host: str, target: Target, before: Sections, after: Sections) -> Conditions:
     states = parse_phone(before), parse_phone(after)
-    clocks = [_mean_mhz(told) for told in (before, after)]
+    clocks = [_mean_mhz(sections) for sections in (before, after)]
     hottest = max(states, key=lambda state: state.thermal_status or 0)
     return Conditions(
         threads=target.threads,
@@ -212,6 +216,6 @@ def _conditions(host: str, target: Target, before: Sections, after: Sections) ->
     )
 
 
-def _mean_mhz(told: Sections) -> float | None:
-    clocks = [int(khz) / 1000 for khz in told.get("now", "").split() if khz.isdigit()]
+def _mean_mhz(sections: Sections) -> float | None:
+    clocks = [int(khz) / 1000 for khz in sections.get("now", "").split() if khz.isdigit()]
     return round(statistics.mean(clocks), 1) if clocks else None

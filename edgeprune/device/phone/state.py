@@ -36,8 +36,8 @@ def collect(transport: Transport) -> Sections:
     Raises:
         DeviceError: it runs no commands.
     """
-    done = transport.run(["sh", "-c", f"exec 2>/dev/null\n{COLLECT}"], timeout_s=SHORT_S)
-    names = SECTION.split(done.stdout.decode(errors="replace"))
+    completed = transport.run(["sh", "-c", f"exec 2>/dev/null\n{COLLECT}"], timeout_s=SHORT_S)
+    names = SECTION.split(completed.stdout.decode(errors="replace"))
     return {name: text.strip() for name, text in zip(names[1::2], names[2::2], strict=True)}
 
 

@@ -30,8 +30,8 @@ for name, module in json.loads(sys.argv[1]).items():
     except Exception as exc:
         broken[name] = (str(exc).strip().splitlines() or [type(exc).__name__])[0]
 print()
-found = {"path": sys.executable, "version": platform.python_version(), "runtimes": runtimes, "broken": broken}
-print(json.dumps(found))
+facts = {"path": sys.executable, "version": platform.python_version(), "runtimes": runtimes, "broken": broken}
+print(json.dumps(facts))
 """
 COLLECT = r"""
 exec 2>/dev/null
@@ -74,22 +74,24 @@ def examine_board(target: Target, host: str | None) -> tuple[str, list[Finding]]
         TargetError: no address is known.
         DeviceError: it cannot be reached, or runs no commands.
     """
-    wanted = {package.name: package.module for name in target.runtimes for package in RUNTIMES[name].packages}
-    packages, modules = tuple(wanted), json.dumps(wanted)
+    modules_by_package = {
+        package.name: package.module for name in target.runtimes for package in RUNTIMES[name].packages
+    }
+    packages, modules = tuple(modules_by_package), json.dumps(modules_by_package)
     with closing(open_transport(target.name, host)) as transport:
         local = transport.name == "local"
         usual = [sys.executable] if local else [f"{VENV}/bin/python", "python3"]
         interpreters = [target.python] if target.python else usual
         begun = time.time()
         command = ["sh", "-c", COLLECT, "sh", DESCRIBE, modules, *interpreters]
-        done = transport.run(command, timeout_s=SILENCE_S)
+        completed = transport.run(command, timeout_s=SILENCE_S)
         ended = time.time()
-        text = plain(done.stdout.decode(errors="replace"))
+        text = plain(completed.stdout.decode(errors="replace"))
         if "== ended" not in text:
             raise DeviceError(
                 f"{transport.host}: does not run commands as a board does: {text.strip()[:200]!r}; {SHELL_REMEDY}"
             )
         setup = f"edgeprune devices setup {target.option} --host {transport.host}"
-    state = replace(parse_board(text), noise=done.noise)
+    state = replace(parse_board(text), noise=completed.noise)
     remedy = f"pip install {packages[0]}" if local else setup
     return transport.host, judge_board(state, Purpose(packages, remedy, find_drift_s(state.times, begun, ended)))

@@ -40,23 +40,23 @@ SILENCE_S = 900.0
 """pip says nothing while it unpacks; on an SD card that takes minutes."""
 CHECK = """
 import hashlib, json, os, sys
-wanted = json.load(sys.stdin)
+digests = json.load(sys.stdin)
 folder = sys.argv[1]
 for name in os.listdir(folder):
-    if name not in wanted:
+    if name not in digests:
         os.unlink(os.path.join(folder, name))
-for name in sorted(wanted):
+for name in sorted(digests):
     with open(os.path.join(folder, name), "rb") as file:
-        if hashlib.sha256(file.read()).hexdigest() != wanted[name]:
+        if hashlib.sha256(file.read()).hexdigest() != digests[name]:
             sys.exit(name + " was damaged on the way")
 """
 """Leaves in the folder $1 those wheels alone that standard input names, and compares each with its sha256 there."""
 VERSIONS = """
 import importlib.metadata, json, sys
-found = {}
-for one in importlib.metadata.distributions():
-    found[one.metadata["Name"]] = one.version
-print(json.dumps(found))
+versions = {}
+for distribution in importlib.metadata.distributions():
+    versions[distribution.metadata["Name"]] = distribution.version
+print(json.dumps(versions))
 """
 
 
@@ -93,17 +93,21 @@ def setup_device(order: Order, host: str | None, say: Callable[[str], None]) -> 
     """
     with closing(open_transport(order.target.name, host)) as transport:
         if transport.name == "local":
-            here = Interpreter(sys.version_info[:2], "x86_64", "")
-            names = " ".join(choose_all_packages(order.runtimes, here, "local"))
+            own = Interpreter(sys.version_info[:2], "x86_64", "")
+            names = " ".join(choose_all_packages(order.runtimes, own, "local"))
             raise UsageError(f"this machine needs no set-up; for its runtime: pip install {names}")
         site = survey(transport, order.target.python)
         interpreter = choose_interpreter(site, order.target, transport.host)
         packages = choose_all_packages(order.runtimes, interpreter, transport.host)
         paths = sorted(order.wheels.glob("*.whl")) if order.wheels is not None else []
         wheels = choose_wheels(paths, packages, interpreter) if order.wheels is not None else None
-        kept = bool(order.target.python) or interpreter == site.there
-        check_place(site, find_needed(kept, packages, wheels), transport.host)
-        with _venv(transport, site, interpreter, say) if not kept else _kept(transport, interpreter, say) as board:
+        keeps_venv = bool(order.target.python) or interpreter == site.venv_python
+        check_place(site, find_needed(keeps_venv, packages, wheels), transport.host)
+        with (
+            _venv(transport, site, interpreter, say)
+            if not keeps_venv
+            else _venv_as_is(transport, interpreter, say) as board
+        ):
             say(f"installing {' '.join(packages)} for {interpreter.describe()}")
             if wheels is not None:
                 _install_offline(board, packages, wheels)
@@ -129,7 +133,7 @@ def choose_wheels(paths: Sequence[Path], packages: Sequence[str], interpreter: I
 
 
 @contextmanager
-def _kept(transport: Transport, interpreter: Interpreter, say: Callable[[str], None]) -> Iterator[Board]:
+def _venv_as_is(transport: Transport, interpreter: Interpreter, say: Callable[[str], None]) -> Iterator[Board]:
     """A venv as it is."""
     workspace, _ = shake_hands(transport, interpreter.path)
     yield Board(transport, workspace, interpreter.path, interpreter, say)
@@ -139,13 +143,13 @@ def _kept(transport: Transport, interpreter: Interpreter, say: Callable[[str], N
 def _venv(transport: Transport, site: Site, interpreter: Interpreter, say: Callable[[str], None]) -> Iterator[Board]:
     """The venv, made anew, and removed again where the body fails."""
     workspace, _ = shake_hands(transport, interpreter.path)
-    again = " anew" if site.there is not None else ""
+    again = " anew" if site.venv_python is not None else ""
     say(f"making {VENV}{again} with {interpreter.describe()}")
     try:
-        done = transport.run([interpreter.path, "-m", "venv", "--clear", site.venv], timeout_s=SILENCE_S)
-        if done.exit_code != 0:
+        completed = transport.run([interpreter.path, "-m", "venv", "--clear", site.venv], timeout_s=SILENCE_S)
+        if completed.exit_code != 0:
             what, remedy = "python3 cannot make a venv", "; on Debian: apt install python3-venv"
-            raise _failed(transport.host, done, what, remedy, free_bytes=find_free(transport, site.venv))
+            raise _failed(transport.host, completed, what, remedy, free_bytes=find_free(transport, site.venv))
         yield Board(transport, workspace, f"{site.venv}/bin/python", interpreter, say)
     except BaseException:
         with suppress(DeviceError):
@@ -153,35 +157,37 @@ def _venv(transport: Transport, site: Site, interpreter: Interpreter, say: Calla
         raise
 
 
-def _failed(host: str, done: Completed, what: str, remedy: str = "", *, free_bytes: int | None = None) -> DeviceError:
+def _failed(
+    host: str, completed: Completed, what: str, remedy: str = "", *, free_bytes: int | None = None
+) -> DeviceError:
     """What is said of a command that failed; a full disk is told as one, whatever the command made of it."""
-    if is_full(done) or (free_bytes is not None and free_bytes < FULL_BYTES):
+    if is_full(completed) or (free_bytes is not None and free_bytes < FULL_BYTES):
         return NoSpace(f"{host}: {what}: its disk is full; make room there, and run the same command again")
-    return DeviceError(f"{host}: {what}: {_reason(done)}{remedy}")
+    return DeviceError(f"{host}: {what}: {_reason(completed)}{remedy}")
 
 
-def is_full(done: Completed) -> bool:
+def is_full(completed: Completed) -> bool:
     """Whether a command failed for want of space."""
-    said = f"{done.stderr}\n{done.stdout.decode(errors='replace')}"
-    return FULL.search(said) is not None
+    output = f"{completed.stderr}\n{completed.stdout.decode(errors='replace')}"
+    return FULL.search(output) is not None
 
 
 def _pip(board: Board, packages: Sequence[str], *more: str) -> Completed:
     """Run pip there; nothing of what it fetches stays but what it installs."""
     command = [board.python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--no-cache-dir"]
     command += ["--progress-bar=off", "--only-binary=:all:", *more, *packages]
-    done = board.transport.run(command, timeout_s=SILENCE_S)
-    if is_full(done):
-        raise _failed(board.transport.host, done, f"pip cannot install {' '.join(packages)}")
-    return done
+    completed = board.transport.run(command, timeout_s=SILENCE_S)
+    if is_full(completed):
+        raise _failed(board.transport.host, completed, f"pip cannot install {' '.join(packages)}")
+    return completed
 
 
 def _install_online(board: Board, packages: Sequence[str]) -> bool:
     """Let the board fetch for itself; False where it cannot."""
-    done = _pip(board, packages, "--retries=1", "--timeout=15")
-    if done.exit_code != 0:
-        board.say(f"the board cannot fetch them itself ({_reason(done)}); fetching here")
-    return done.exit_code == 0
+    completed = _pip(board, packages, "--retries=1", "--timeout=15")
+    if completed.exit_code != 0:
+        board.say(f"the board cannot fetch them itself ({_reason(completed)}); fetching here")
+    return completed.exit_code == 0
 
 
 def _install_fetched(board: Board, packages: Sequence[str]) -> None:
@@ -192,9 +198,9 @@ def _install_fetched(board: Board, packages: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:", "--implementation=cp"]
         command += [version, *(f"--platform={tag}" for tag in platforms), f"--dest={folder}", *packages]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            reason = _reason(Completed(done.returncode, b"", done.stderr))
+        process = subprocess.run(command, capture_output=True, text=True, check=False)
+        if process.returncode != 0:
+            reason = _reason(Completed(process.returncode, b"", process.stderr))
             raise DeviceError(
                 f"{board.transport.host}: neither the board nor this machine can fetch {' '.join(packages)} for "
                 f"{interpreter.describe()}: {reason}; fetch the wheels elsewhere and give --wheels DIR"
@@ -215,12 +221,12 @@ def _install_offline(board: Board, packages: Sequence[str], wheels: Sequence[Whe
             board.say(f"pushing {wheel.path.name}")
             transport.put(wheel.path, f"{place}/{wheel.path.name}")
         digests = json.dumps({wheel.path.name: wheel.sha256 for wheel in wheels}).encode()
-        done = transport.run([board.python, "-I", "-c", CHECK, place], stdin=digests, timeout_s=SILENCE_S)
-        if done.exit_code != 0:
-            raise DeviceError(f"{transport.host}: {_reason(done)}; run the same command again")
-        done = _pip(board, packages, "--isolated", "--no-index", f"--find-links={place}", "--force-reinstall")
-        if done.exit_code != 0:
-            raise _failed(transport.host, done, f"pip cannot install {' '.join(packages)}")
+        completed = transport.run([board.python, "-I", "-c", CHECK, place], stdin=digests, timeout_s=SILENCE_S)
+        if completed.exit_code != 0:
+            raise DeviceError(f"{transport.host}: {_reason(completed)}; run the same command again")
+        completed = _pip(board, packages, "--isolated", "--no-index", f"--find-links={place}", "--force-reinstall")
+        if completed.exit_code != 0:
+            raise _failed(transport.host, completed, f"pip cannot install {' '.join(packages)}")
     finally:
         with suppress(DeviceError):
             transport.run(["rm", "-rf", "--", place], timeout_s=SILENCE_S)
@@ -230,15 +236,15 @@ def _install_offline(board: Board, packages: Sequence[str], wheels: Sequence[Whe
 def _check_versions(board: Board, package: str, wheels: Sequence[Wheel]) -> None:
     """Require that what is installed now is of the versions that the wheels have."""
     host = board.transport.host
-    done = board.transport.run([board.python, "-I", "-c", VERSIONS], timeout_s=SILENCE_S)
+    completed = board.transport.run([board.python, "-I", "-c", VERSIONS], timeout_s=SILENCE_S)
     with understood(host, "what is installed"):
-        installed = {plain_name(text(name)): text(version) for name, version in json.loads(done.stdout).items()}
+        installed = {plain_name(text(name)): text(version) for name, version in json.loads(completed.stdout).items()}
     for name in sorted({wheel.distribution for wheel in wheels}):
         versions = sorted(wheel.version for wheel in wheels if wheel.distribution == name)
-        found = installed.get(name, "none" if name == plain_name(package) else versions[0])
-        if found not in versions:
+        version = installed.get(name, "none" if name == plain_name(package) else versions[0])
+        if version not in versions:
             raise DeviceError(
-                f"{host}: {name} {found} is installed, and not {' or '.join(versions)} as the wheels have it; remove "
+                f"{host}: {name} {version} is installed, and not {' or '.join(versions)} as the wheels have it; remove "
                 f"the venv there (rm -r {VENV}) and run the same command again"
             )
 
@@ -250,21 +256,23 @@ def _verify(board: Board, package: str) -> str:
         DeviceError: it does not load.
     """
     transport = board.transport
-    done = transport.run([board.python, "-I", "-c", f"import {list_packages()[package].module}"], timeout_s=120)
-    if done.exit_code != 0:
-        raise DeviceError(f"{transport.host}: {package} is installed but does not load: {_reason(done)}")
+    completed = transport.run([board.python, "-I", "-c", f"import {list_packages()[package].module}"], timeout_s=120)
+    if completed.exit_code != 0:
+        raise DeviceError(f"{transport.host}: {package} is installed but does not load: {_reason(completed)}")
     facts = ask_agent(push_agent(transport, board.workspace, board.python), {"command": "facts"}, board.say)
     with understood(transport.host, "its runtimes"):
         version = text(facts["runtimes"][package])
-    return f"{transport.host}: {package} {version} for {board.interpreter.describe()} in {_where(board)}"
+    return f"{transport.host}: {package} {version} for {board.interpreter.describe()} in {_describe_venv(board)}"
 
 
-def _where(board: Board) -> str:
+def _describe_venv(board: Board) -> str:
     return VENV if board.python.endswith(f"{VENV[1:]}/bin/python") else board.python
 
 
-def _reason(done: Completed) -> str:
+def _reason(completed: Completed) -> str:
     """The line that says why a command failed: pip's last error, or the last line."""
-    lines = [line.strip() for line in (done.stderr.strip() or done.stdout.decode(errors="replace")).splitlines()]
+    lines = [
+        line.strip() for line in (completed.stderr.strip() or completed.stdout.decode(errors="replace")).splitlines()
+    ]
     errors = [line for line in lines if line.startswith("ERROR:")]
-    return (errors or lines or [f"exit code {done.exit_code}"])[-1].removeprefix("ERROR: ")[:300]
+    return (errors or lines or [f"exit code {completed.exit_code}"])[-1].removeprefix("ERROR: ")[:300]

@@ -56,10 +56,10 @@ try:
     has_pip = True
 except ImportError:
     has_pip = False
-told = {"path": sys.executable, "version": list(sys.version_info[:2]), "machine": platform.machine()}
-told.update(glibc=platform.libc_ver()[1], prefix=sys.prefix, pip=has_pip, made_for=made_for)
-told["is_venv"] = sys.prefix != getattr(sys, "base_prefix", sys.prefix)
-print(json.dumps(told))
+facts = {"path": sys.executable, "version": list(sys.version_info[:2]), "machine": platform.machine()}
+facts.update(glibc=platform.libc_ver()[1], prefix=sys.prefix, pip=has_pip, made_for=made_for)
+facts["is_venv"] = sys.prefix != getattr(sys, "base_prefix", sys.prefix)
+print(json.dumps(facts))
 """
 
 
@@ -101,7 +101,7 @@ class Site:
     writable: bool
     options: tuple[str, ...]
     free_bytes: int | None
-    there: Interpreter | None
+    venv_python: Interpreter | None
     pythons: tuple[Interpreter, ...]
 
 
@@ -112,31 +112,34 @@ def survey(transport: Transport, python: str) -> Site:
         DeviceError: it runs no commands as a board does.
     """
     candidates = [python] if python else ["python3", *NEWER]
-    done = transport.run(["sh", "-c", SURVEY, "sh", DESCRIBE, VENV, *candidates], timeout_s=SILENCE_S)
-    lines = [line.partition("=") for line in done.stdout.decode(errors="replace").splitlines()]
-    told = {name: value for name, _, value in lines if name != "python"}
-    if "venv" not in told or "place" not in told:
-        raise DeviceError(
-            f"{transport.host}: does not run commands as a board does: {done.stderr.strip()[-200:]!r}; {SHELL_REMEDY}"
-        )
-    found = [_parse_interpreter(value) for name, _, value in lines if name == "python"]
-    known = [(one, prefix) for one, prefix in filter(None, found)]
-    own = [one for one, prefix in known if prefix == told["venv"] or one.path.startswith(f"{told['venv']}/")]
+    completed = transport.run(["sh", "-c", SURVEY, "sh", DESCRIBE, VENV, *candidates], timeout_s=SILENCE_S)
+    lines = [line.partition("=") for line in completed.stdout.decode(errors="replace").splitlines()]
+    fields = {name: value for name, _, value in lines if name != "python"}
+    if "venv" not in fields or "place" not in fields:
+        reason = completed.stderr.strip()[-200:]
+        raise DeviceError(f"{transport.host}: does not run commands as a board does: {reason!r}; {SHELL_REMEDY}")
+    pairs = [_parse_interpreter(value) for name, _, value in lines if name == "python"]
+    interpreters = [(interpreter, prefix) for interpreter, prefix in filter(None, pairs)]
+    own = [
+        interpreter
+        for interpreter, prefix in interpreters
+        if prefix == fields["venv"] or interpreter.path.startswith(f"{fields['venv']}/")
+    ]
     return Site(
-        venv=told["venv"],
-        place=told["place"],
-        writable=told.get("writable") == "yes",
-        options=tuple(told.get("options", "").split(",")),
-        free_bytes=_parse_space(told.get("space", "")),
-        there=next(iter(own), None),
-        pythons=tuple(one for one, _ in known if one not in own),
+        venv=fields["venv"],
+        place=fields["place"],
+        writable=fields.get("writable") == "yes",
+        options=tuple(fields.get("options", "").split(",")),
+        free_bytes=_parse_space(fields.get("space", "")),
+        venv_python=next(iter(own), None),
+        pythons=tuple(interpreter for interpreter, _ in interpreters if interpreter not in own),
     )
 
 
 def find_free(transport: Transport, place: str) -> int | None:
     """Bytes that are free on the disk of a folder, where it tells them."""
-    done = transport.run(["df", "-Pk", "--", place], timeout_s=SILENCE_S)
-    return _parse_space(done.stdout.decode(errors="replace"))
+    completed = transport.run(["df", "-Pk", "--", place], timeout_s=SILENCE_S)
+    return _parse_space(completed.stdout.decode(errors="replace"))
 
 
 def _parse_space(text: str) -> int | None:
@@ -148,11 +151,11 @@ def _parse_space(text: str) -> int | None:
 def _parse_interpreter(line: str) -> tuple[Interpreter, str] | None:
     """An interpreter and its prefix, from what DESCRIBE prints; None where it prints something else."""
     try:
-        told: dict[str, Any] = json.loads(line)
-        version = (int(told["version"][0]), int(told["version"][1]))
-        texts = {name: str(told[name]) for name in ("machine", "glibc", "path", "made_for")}
-        interpreter = Interpreter(version, is_venv=bool(told["is_venv"]), pip=bool(told["pip"]), **texts)
-        return interpreter, str(told["prefix"])
+        fields: dict[str, Any] = json.loads(line)
+        version = (int(fields["version"][0]), int(fields["version"][1]))
+        texts = {name: str(fields[name]) for name in ("machine", "glibc", "path", "made_for")}
+        interpreter = Interpreter(version, is_venv=bool(fields["is_venv"]), pip=bool(fields["pip"]), **texts)
+        return interpreter, str(fields["prefix"])
     except (ValueError, TypeError, KeyError, IndexError, RecursionError):
         return None
 
@@ -165,9 +168,9 @@ def choose_interpreter(site: Site, target: Target, host: str) -> Interpreter:
     """
     if target.python:
         return _check_named(site, target, host)
-    if site.there is not None and site.there.sound:
-        return site.there
-    fitting = [one for one in site.pythons if one.recent]
+    if site.venv_python is not None and site.venv_python.sound:
+        return site.venv_python
+    fitting = [interpreter for interpreter in site.pythons if interpreter.recent]
     if fitting:
         return fitting[0]
     if not site.pythons:
@@ -183,22 +186,24 @@ def _check_named(site: Site, target: Target, host: str) -> Interpreter:
     """The interpreter that a target names, where wheels can be installed for it."""
     place = str(PurePosixPath(target.python).parent.parent) if target.python.count("/") > 1 else "~/venv"
     remedy = f"make a venv there (python3 -m venv {place}) and name its bin/python, or leave python out of the target"
-    named = next(iter(site.pythons), site.there)
-    if named is None:
+    interpreter = next(iter(site.pythons), site.venv_python)
+    if interpreter is None:
         raise DeviceError(f"{host}: python = {target.python!r} of the target does not run there; {remedy}")
-    if not named.recent:
-        raise DeviceError(f"{host}: python = {target.python!r} is {named.describe()}; {OLDEST} or newer is needed")
-    if not named.is_venv or not named.pip:
-        what = "has no pip" if named.is_venv else "is the system's Python, and no venv"
+    if not interpreter.recent:
+        raise DeviceError(
+            f"{host}: python = {target.python!r} is {interpreter.describe()}; {OLDEST} or newer is needed"
+        )
+    if not interpreter.is_venv or not interpreter.pip:
+        what = "has no pip" if interpreter.is_venv else "is the system's Python, and no venv"
         raise DeviceError(
             f"{host}: python = {target.python!r} of the target {what}; nothing is installed there: {remedy}"
         )
-    return named
+    return interpreter
 
 
-def find_needed(kept: bool, packages: Sequence[str], wheels: Sequence[Wheel] | None) -> int:
+def find_needed(keeps_venv: bool, packages: Sequence[str], wheels: Sequence[Wheel] | None) -> int:
     """Bytes that the packages will take, with the wheels beside them, and the venv unless one is kept."""
-    venv = 0 if kept else VENV_MIB << 20
+    venv = 0 if keeps_venv else VENV_MIB << 20
     if wheels is None:
         return venv + (list_packages()[packages[0]].installed_mib << 20)
     return venv + int(sum(wheel.packed_bytes + COMPILED * wheel.unpacked_bytes for wheel in wheels))

@@ -40,16 +40,18 @@ def read_wheel(path: Path) -> Wheel:
             broken = packed.testzip()
             if broken is not None:
                 raise UsageError(f"{path}: is damaged (at {broken}); fetch it again")
-            (name,) = (one for one in packed.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", one))
-            told = HeaderParser().parsestr(packed.read(name).decode("utf-8", "replace"))
-            unpacked = sum(one.file_size for one in packed.infolist())
+            (name,) = (entry for entry in packed.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", entry))
+            metadata = HeaderParser().parsestr(packed.read(name).decode("utf-8", "replace"))
+            unpacked = sum(entry.file_size for entry in packed.infolist())
     except OSError as exc:
         raise UsageError(f"{path}: cannot be read: {exc.strerror}") from exc
     except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, zlib.error) as exc:
         raise UsageError(f"{path}: is damaged or no wheel: {exc}; fetch it again") from exc
-    if not told["Name"] or not told["Version"]:
+    if not metadata["Name"] or not metadata["Version"]:
         raise UsageError(f"{path}: is no wheel, as it tells neither name nor version; fetch it again")
-    return Wheel(path, plain_name(told["Name"]), told["Version"], hash_file(path), path.stat().st_size, unpacked)
+    return Wheel(
+        path, plain_name(metadata["Name"]), metadata["Version"], hash_file(path), path.stat().st_size, unpacked
+    )
 
 
 def plain_name(name: str) -> str:

@@ -97,10 +97,10 @@ def push_release(agent: Agent, release: Release, model: bytes) -> Pushed:
         raise NoSpace(f"{host}: {describe_space(f'release {release.id}', needed, free)}")
     start = had if hashlib.sha256(model[:had]).hexdigest() == digest and had <= len(model) else 0
     for offset in range(start, len(model), PIECE_BYTES):
-        said = _send_piece(agent, part, offset, model[offset : offset + PIECE_BYTES])
-        if said:
+        reason = _send_piece(agent, part, offset, model[offset : offset + PIECE_BYTES])
+        if reason:
             raise DeviceError(
-                f"{host}: release {release.id} cannot be written: {said} ({describe_size(free)} were free, "
+                f"{host}: release {release.id} cannot be written: {reason} ({describe_size(free)} were free, "
                 f"{describe_size(needed)} needed); what is active stays; run the same command again to resume"
             )
     _ask(agent, "finish", {"id": release.id})
@@ -110,8 +110,12 @@ def push_release(agent: Agent, release: Release, model: bytes) -> Pushed:
 def _send_piece(agent: Agent, part: str, offset: int, piece: bytes) -> str:
     """Write a piece of a file there, and on its disk; gives why it cannot be written, or nothing."""
     command = [agent.python, "-I", "-S", "-c", RECEIVE, part, str(offset)]
-    done = agent.transport.run(command, stdin=piece, timeout_s=SHORT_S)
-    return (done.stderr.strip().splitlines() or [f"exit code {done.exit_code}"])[-1][:300] if done.exit_code else ""
+    completed = agent.transport.run(command, stdin=piece, timeout_s=SHORT_S)
+    return (
+        (completed.stderr.strip().splitlines() or [f"exit code {completed.exit_code}"])[-1][:300]
+        if completed.exit_code
+        else ""
+    )
 
 
 def list_releases(agent: Agent) -> list[ReleaseOnBoard]:
@@ -136,7 +140,7 @@ def roll_back(agent: Agent) -> tuple[str, str]:
     """
     row = _ask(agent, "rollback", {})
     with understood(agent.transport.host, "the active release"):
-        (active,) = (one.id for one in _parse(agent, row) if one.current)
+        (active,) = (release.id for release in _parse(agent, row) if release.current)
     return active, _runner_command(agent, row)
 
 

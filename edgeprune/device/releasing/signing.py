@@ -54,8 +54,8 @@ def sign(content: bytes, key: Ed25519PrivateKey) -> str:
     """A signature of `content` as ssh-keygen writes it."""
     public = base64.b64decode(key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).split()[1])
     digest = hashlib.sha512(content).digest()
-    made = key.sign(b"SSHSIG" + b"".join(map(_field, (NAMESPACE, b"", HASH, digest))))
-    signature = _field(KIND.encode()) + _field(made)
+    raw_signature = key.sign(b"SSHSIG" + b"".join(map(_field, (NAMESPACE, b"", HASH, digest))))
+    signature = _field(KIND.encode()) + _field(raw_signature)
     packed = b"SSHSIG" + (1).to_bytes(4, "big") + b"".join(map(_field, (public, NAMESPACE, b"", HASH, signature)))
     text = base64.b64encode(packed).decode()
     lines = [text[start : start + LINE_LENGTH] for start in range(0, len(text), LINE_LENGTH)]
@@ -132,8 +132,8 @@ def distrust_key(agent: Agent, key: str) -> list[TrustedKey]:
 def _ask(agent: Agent, request: dict[str, Any]) -> tuple[str, list[TrustedKey]]:
     row = ask_agent(agent, {"command": "trust", **request})
     with understood(agent.transport.host, "the keys"):
-        told = [tuple(text(one[name]) for name in ("key", "name", "fingerprint")) for one in row["keys"]]
-        return text(row["file"]), [TrustedKey(key, _plain(name), fingerprint) for key, name, fingerprint in told]
+        keys = [tuple(text(entry[name]) for name in ("key", "name", "fingerprint")) for entry in row["keys"]]
+        return text(row["file"]), [TrustedKey(key, _plain(name), fingerprint) for key, name, fingerprint in keys]
 
 
 def _plain(text: Any) -> str:

@@ -28,19 +28,19 @@ MATCH_EXEC_S = 30.0
 
 
 @dataclass(frozen=True)
-class Asked:
-    """The host as it was named, and the user where one was; `here` is this user's name."""
+class Query:
+    """The host as it was named, and the user where one was; `local_user` is this user's name."""
 
     host: str
     user: str | None
-    here: str = field(default_factory=getpass.getuser)
+    local_user: str = field(default_factory=getpass.getuser)
 
 
 @dataclass
 class Settings:
     """What applies to a host, by keyword in small letters. `final`: this is the second pass, which a file asks for."""
 
-    asked: Asked
+    query: Query
     values: dict[str, list[str]] = field(default_factory=dict)
     final: bool = False
     wants_final: bool = False
@@ -52,8 +52,8 @@ class Settings:
     def add(self, keyword: str, words: Sequence[str]) -> None:
         """Note a line that applies."""
         if keyword in MANY:
-            known = self.values.setdefault(keyword, [])
-            known += [word for word in words[:1] if word not in known]
+            files = self.values.setdefault(keyword, [])
+            files += [word for word in words[:1] if word not in files]
         elif keyword not in self.values:
             self.values[keyword] = list(words)
 
@@ -61,12 +61,12 @@ class Settings:
     def host(self) -> str:
         """Where to connect to."""
         name = self.first("hostname", "%h")
-        return name.replace("%%", "\0").replace("%h", self.asked.host).replace("\0", "%")
+        return name.replace("%%", "\0").replace("%h", self.query.host).replace("\0", "%")
 
     @property
     def user(self) -> str:
         """Who logs in there."""
-        return self.asked.user or self.first("user") or self.asked.here
+        return self.query.user or self.first("user") or self.query.local_user
 
     def expand(self, text: str, port: int) -> str:
         """A file or command with its tokens, `~` and ${NAMES} replaced (ssh_config(5), TOKENS).
@@ -82,19 +82,19 @@ class Settings:
             "k": self.first("hostkeyalias", self.host),
             "L": socket.gethostname().split(".")[0],
             "l": socket.gethostname(),
-            "n": self.asked.host,
+            "n": self.query.host,
             "p": str(port),
             "r": self.user,
-            "u": self.asked.here,
+            "u": self.query.local_user,
         }
         text = re.sub(r"\$\{(\w+)\}", lambda match: _look_up(os.environ, match[1], match[0]), text)
         text = re.sub(r"%(.)", lambda match: _look_up(tokens, match[1], match[0]), text)
         return str(Path(text).expanduser()) if text.startswith("~") else text
 
 
-def _look_up(table: dict[str, str] | os._Environ[str], name: str, shown: str) -> str:
+def _look_up(table: dict[str, str] | os._Environ[str], name: str, token: str) -> str:
     if name not in table:
-        raise ValueError(f"{shown} is not known here")
+        raise ValueError(f"{token} is not known here")
     return table[name]
 
 
@@ -103,13 +103,13 @@ def config_path() -> Path:
     return Path.home() / ".ssh" / "config"
 
 
-def read_settings(asked: Asked) -> Settings:
+def read_settings(query: Query) -> Settings:
     """What the user's and the system's configuration say of a host.
 
     Raises:
         ConnectionFailed: a file cannot be read, or says something that is not understood; with file and line.
     """
-    settings = Settings(asked)
+    settings = Settings(query)
     for final in (False, True):
         settings.final = final
         if final and not settings.wants_final:
@@ -133,7 +133,7 @@ def _apply(place: _Place, enclosing: bool) -> None:
     active = enclosing
     for where, keyword, words in read_lines(place.path):
         if keyword == "host":
-            active = enclosing and match_patterns(place.settings.asked.host, words)
+            active = enclosing and match_patterns(place.settings.query.host, words)
         elif keyword == "match":
             active = _match(words, place.settings, where) and enclosing
         elif keyword == "include":
@@ -232,20 +232,20 @@ def _run(command: str, settings: Settings) -> bool:
     try:
         expanded = settings.expand(command, int(settings.first("port", "22")))
         shell = os.environ.get("SHELL") or "/bin/sh"
-        done = subprocess.run(
+        process = subprocess.run(
             [shell, "-c", expanded], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=False,
             timeout=MATCH_EXEC_S,
         )  # fmt: skip
     except (OSError, ValueError, subprocess.TimeoutExpired):
         return False
-    return done.returncode == 0
+    return process.returncode == 0
 
 
 CRITERIA: dict[str, Callable[[str, Settings], bool]] = {
     "host": lambda value, settings: match_patterns(settings.host.lower(), value.lower().split(",")),
-    "originalhost": lambda value, settings: match_patterns(settings.asked.host, value.split(",")),
+    "originalhost": lambda value, settings: match_patterns(settings.query.host, value.split(",")),
     "user": lambda value, settings: match_patterns(settings.user, value.split(",")),
-    "localuser": lambda value, settings: match_patterns(settings.asked.here, value.split(",")),
+    "localuser": lambda value, settings: match_patterns(settings.query.local_user, value.split(",")),
     "exec": _run,
 }
 

@@ -30,10 +30,10 @@ class KeyFile:
         return f"{self.path} (there is no such file)" if self.missing else str(self.path)
 
 
-def list_key_files(named: Sequence[Path]) -> list[KeyFile]:
+def list_key_files(paths: Sequence[Path]) -> list[KeyFile]:
     """The files that are named, or else the usual ones that are there."""
-    if named:
-        return [read_key_file(path, True) for path in named]
+    if paths:
+        return [read_key_file(path, True) for path in paths]
     usual = [Path.home() / ".ssh" / name for name in DEFAULT_KEYS]
     return [read_key_file(path, False) for path in usual if path.exists() or _beside(path).exists()]
 
@@ -87,9 +87,9 @@ def parse_private(content: bytes) -> bytes:
 
 def _strings(content: bytes, count: int) -> list[bytes]:
     """The first strings of a packed key (RFC 4251), and what follows them."""
-    found = []
+    strings = []
     for _ in range(count):
         length = int.from_bytes(content[:4], "big")
-        found.append(content[4 : 4 + length])
+        strings.append(content[4 : 4 + length])
         content = content[4 + length :]
-    return [*found, content]
+    return [*strings, content]

@@ -104,7 +104,7 @@ def match_patterns(name: str, patterns: Sequence[str]) -> bool:
 
 
 def _match_pattern(name: str, pattern: str) -> bool:
-    parts = (".*" if one == "*" else "." if one == "?" else re.escape(one) for one in pattern)
+    parts = (".*" if letter == "*" else "." if letter == "?" else re.escape(letter) for letter in pattern)
     return re.fullmatch("".join(parts), name, re.DOTALL) is not None
 
 
@@ -125,27 +125,27 @@ def find_known(name: str, files: Sequence[Path]) -> KnownKeys:
         except OSError as exc:
             unreadable.append(f"{file}: {exc.strerror}")
     bare = re.sub(r"^\[(.*)\]:[0-9]+$", r"\1", name)
-    here = [line for line in lines if matches(line.hosts, name)]
-    beside = [line for line in lines if bare != name and matches(line.hosts, bare)]
-    withdrawn = [line.blob for line in beside if line.marker == REVOKED]
+    exact = [line for line in lines if matches(line.hosts, name)]
+    portless = [line for line in lines if bare != name and matches(line.hosts, bare)]
+    withdrawn = [line.blob for line in portless if line.marker == REVOKED]
     return KnownKeys(
-        keys=tuple(line for line in here if not line.marker),
-        portless=tuple(line for line in beside if not line.marker and line.blob not in withdrawn),
-        authorities=tuple(line for line in here if line.marker == AUTHORITY),
-        revoked=tuple(line for line in here if line.marker == REVOKED),
+        keys=tuple(line for line in exact if not line.marker),
+        portless=tuple(line for line in portless if not line.marker and line.blob not in withdrawn),
+        authorities=tuple(line for line in exact if line.marker == AUTHORITY),
+        revoked=tuple(line for line in exact if line.marker == REVOKED),
         unreadable=tuple(unreadable),
     )
 
 
-def judge_key(known: KnownKeys, blob: bytes) -> str:
+def judge_key(known_keys: KnownKeys, blob: bytes) -> str:
     """What a key that a server shows is: KNOWN, CHANGED (another one of its kind is known), UNKNOWN or WITHDRAWN."""
-    if any(line.blob == blob for line in known.revoked):
+    if any(line.blob == blob for line in known_keys.revoked):
         return WITHDRAWN
-    if any(line.blob == blob for line in known.keys):
+    if any(line.blob == blob for line in known_keys.keys):
         return KNOWN
-    if any(line.kind == _kind_of(blob) for line in known.keys):
+    if any(line.kind == _kind_of(blob) for line in known_keys.keys):
         return CHANGED
-    return KNOWN if any(line.blob == blob for line in known.portless) else UNKNOWN
+    return KNOWN if any(line.blob == blob for line in known_keys.portless) else UNKNOWN
 
 
 def _read(file: Path) -> Iterator[KnownKey]:

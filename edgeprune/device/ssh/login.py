@@ -85,8 +85,8 @@ def _connect_jumps(endpoint: Endpoint, inner: Sequence[str]) -> list[paramiko.Tr
 
 def _open_channel(endpoint: Endpoint, carrier: paramiko.Transport) -> Any:
     try:
-        there = (endpoint.host, endpoint.port)
-        return carrier.open_channel("direct-tcpip", there, ("127.0.0.1", 0), timeout=CONNECT_S)
+        destination = (endpoint.host, endpoint.port)
+        return carrier.open_channel("direct-tcpip", destination, ("127.0.0.1", 0), timeout=CONNECT_S)
     except (paramiko.SSHException, OSError, EOFError) as exc:
         raise ConnectionFailed(f"{endpoint.label}: {endpoint.jumps[-1]} cannot reach it: {exc}") from exc
 
@@ -111,22 +111,22 @@ def _open_socket(endpoint: Endpoint) -> socket.socket:
 
 def _no_session(endpoint: Endpoint, exc: BaseException) -> ConnectionFailed:
     """What is said where two machines do not come to speak SSH with each other."""
-    said = str(exc) or "the server hung up"
-    if "banner" in said or "protocol version" in said:
-        said = (
+    reason = str(exc) or "the server hung up"
+    if "banner" in reason or "protocol version" in reason:
+        reason = (
             f"what listens on port {endpoint.port} of {endpoint.host} gives no greeting of SSH; is that the right port?"
         )
-    return ConnectionFailed(f"{endpoint.label}: no SSH session: {said}")
+    return ConnectionFailed(f"{endpoint.label}: no SSH session: {reason}")
 
 
 def _log_in(endpoint: Endpoint, connection: paramiko.Transport) -> None:
-    known = find_known(endpoint.known_name, endpoint.known_hosts)
+    known_keys = find_known(endpoint.known_name, endpoint.known_hosts)
     connection.banner_timeout = connection.handshake_timeout = connection.auth_timeout = CONNECT_S
-    kinds = {line.kind for line in (*known.keys, *known.portless)}
+    kinds = {line.kind for line in (*known_keys.keys, *known_keys.portless)}
     options = connection.get_security_options()
     options.key_types = sorted(options.key_types, key=lambda name: _key_kind(name) not in kinds)
     connection.start_client(timeout=CONNECT_S)
-    check_host_key(endpoint, known, connection.get_remote_server_key())
+    check_host_key(endpoint, known_keys, connection.get_remote_server_key())
     _offer_keys(endpoint, connection)
     connection.set_keepalive(KEEPALIVE_S)
 
@@ -136,29 +136,29 @@ def _key_kind(algorithm: str) -> str:
     return "ssh-rsa" if algorithm.startswith("rsa-sha2-") else algorithm
 
 
-def check_host_key(endpoint: Endpoint, known: KnownKeys, key: paramiko.PKey) -> None:
+def check_host_key(endpoint: Endpoint, known_keys: KnownKeys, key: paramiko.PKey) -> None:
     """Require that a server shows the key that is known of it.
 
     Raises:
         HostKeyError: it does not; says how to accept it, or what is wrong.
     """
-    found = judge_key(known, key.asbytes())
-    label, shown = endpoint.label, f"{key.get_name()} {key.fingerprint}"
-    if found == WITHDRAWN:
-        (line,) = [line for line in known.revoked if line.blob == key.asbytes()][:1]
+    verdict = judge_key(known_keys, key.asbytes())
+    label, key_text = endpoint.label, f"{key.get_name()} {key.fingerprint}"
+    if verdict == WITHDRAWN:
+        (line,) = [line for line in known_keys.revoked if line.blob == key.asbytes()][:1]
         raise HostKeyError(
-            f"{label}: THE HOST KEY WAS WITHDRAWN: {shown} is @revoked by {line.where}; give it a new one"
+            f"{label}: THE HOST KEY WAS WITHDRAWN: {key_text} is @revoked by {line.where}; give it a new one"
         )
-    if found == CHANGED:
-        (line,) = [line for line in known.keys if line.kind == key.get_name()][:1]
+    if verdict == CHANGED:
+        (line,) = [line for line in known_keys.keys if line.kind == key.get_name()][:1]
         raise HostKeyError(
             f"{label}: THE HOST KEY HAS CHANGED: known is {_fingerprint(line.kind, line.blob)} ({line.where}), the "
             f"server shows {key.fingerprint}. If the board was set up anew: ssh-keygen -R '{endpoint.known_name}' -f "
             f"{line.where.rpartition(':')[0]}, then edgeprune devices trust {label}; if not, someone may be in between"
         )
-    if found != KNOWN:
+    if verdict != KNOWN:
         raise HostKeyError(
-            f"{label}: unknown host key {shown}{_describe_others(known)}. Compare it with what the board shows "
+            f"{label}: unknown host key {key_text}{_describe_others(known_keys)}. Compare it with what the board shows "
             f"(ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub), then: edgeprune devices trust {label}"
         )
 
@@ -167,11 +167,11 @@ def _fingerprint(kind: str, blob: bytes) -> str:
     return paramiko.PKey.from_type_string(kind, blob).fingerprint
 
 
-def _describe_others(known: KnownKeys) -> str:
+def _describe_others(known_keys: KnownKeys) -> str:
     """What is known of the host and does not serve."""
-    notes = [f"{line.where} has its {line.kind} key" for line in known.keys]
-    notes += [f"{line.where} has an authority, whose certificates are not read here" for line in known.authorities]
-    notes += [f"{one}, so it was not read" for one in known.unreadable]
+    notes = [f"{line.where} has its {line.kind} key" for line in known_keys.keys]
+    notes += [f"{line.where} has an authority, whose certificates are not read here" for line in known_keys.authorities]
+    notes += [f"{problem}, so it was not read" for problem in known_keys.unreadable]
     return f" ({'; '.join(notes)})" if notes else ""
 
 
@@ -227,8 +227,8 @@ def _offer_keys(endpoint: Endpoint, connection: paramiko.Transport) -> None:
         ConnectionFailed: it takes none; says which were offered, and what to do.
     """
     offers = _Offers([], [], [])
-    with _agent_keys(endpoint) as held:
-        for name, key in _list_keys(endpoint, held, offers):
+    with _agent_keys(endpoint) as agent_keys:
+        for name, key in _list_keys(endpoint, agent_keys, offers):
             offers.tried.append(name)
             try:
                 more = connection.auth_publickey(endpoint.user, key)
@@ -245,16 +245,16 @@ def _offer_keys(endpoint: Endpoint, connection: paramiko.Transport) -> None:
 
 
 def _list_keys(
-    endpoint: Endpoint, held: Sequence[paramiko.AgentKey], offers: _Offers
+    endpoint: Endpoint, agent_keys: Sequence[paramiko.AgentKey], offers: _Offers
 ) -> Iterator[tuple[str, paramiko.PKey]]:
     """The keys to offer, each with its name: those of the configuration, from agent or file, then the others."""
     files = list_key_files(endpoint.keys)
-    by_public = {key.blob: key for key in held}
-    named = [file for file in files if file.named]
+    by_public = {key.blob: key for key in agent_keys}
+    configured = [file for file in files if file.named]
     offered: set[bytes] = set()
-    for file in (*named, None, *(file for file in files if not file.named)):
+    for file in (*configured, None, *(file for file in files if not file.named)):
         if file is None:
-            for key in held if not endpoint.identities_only else ():
+            for key in agent_keys if not endpoint.identities_only else ():
                 if key.blob not in offered:
                     offered.add(key.blob)
                     yield f"agent key {key.fingerprint}", key

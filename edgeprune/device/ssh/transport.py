@@ -74,20 +74,20 @@ class SshTransport(FilesByCommands):
                 channel.settimeout(1.0)
                 channel.exec_command(BOOTSTRAP)
                 _send(channel, framed.line + stdin, watchdog)
-                said = _receive(channel, errors, reader, watchdog)
+                stderr = _receive(channel, errors, reader, watchdog)
                 exit_code = channel.recv_exit_status()
                 if watchdog.expired or (exit_code == NO_SIGNAL and not channel.get_transport().is_active()):
                     raise EOFError
                 channel.close()
         reader.finish()
-        return self._complete(output, exit_code, reader.content, said.decode(errors="replace"))
+        return self._complete(output, exit_code, reader.content, stderr.decode(errors="replace"))
 
     def _complete(self, output: Frame, exit_code: int, content: bytes, errors: str) -> Completed:
         noise = plain(output.noise).strip()
         if not output.begun:
-            said = " ".join(f"{noise} {plain(errors)}".split())[-300:] or f"exit code {exit_code}"
+            reason = " ".join(f"{noise} {plain(errors)}".split())[-300:] or f"exit code {exit_code}"
             raise DeviceError(
-                f"{self.host}: its login shell runs no commands: {said}; {SHELL_REMEDY}, "
+                f"{self.host}: its login shell runs no commands: {reason}; {SHELL_REMEDY}, "
                 "and no ForceCommand that refuses them"
             )
         return Completed(exit_code if output.exit_code is None else output.exit_code, content, errors, noise)
@@ -165,7 +165,7 @@ class Watchdog:
         self.give_up = give_up
         self._timeout_s = timeout_s
         self._heard = time.monotonic()
-        self._done = threading.Event()
+        self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> Watchdog:
@@ -173,7 +173,7 @@ class Watchdog:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._done.set()
+        self._stop.set()
         self._thread.join()
 
     def heard(self) -> None:
@@ -181,7 +181,7 @@ class Watchdog:
         self._heard = time.monotonic()
 
     def _watch(self) -> None:
-        while not self._done.wait(min(1.0, self._timeout_s / 4)):
+        while not self._stop.wait(min(1.0, self._timeout_s / 4)):
             if time.monotonic() - self._heard > self._timeout_s:
                 self.expired = True
                 self.give_up()
@@ -203,7 +203,7 @@ def _send(channel: paramiko.Channel, content: bytes, watchdog: Watchdog) -> None
 
 def _receive(channel: paramiko.Channel, errors: Frame, reader: OutputReader, watchdog: Watchdog) -> bytes:
     """Read standard output to its end; gives standard error, or what a shell says there that runs no commands."""
-    said: list[bytes] = []
+    chunks: list[bytes] = []
     open_ = True
     while open_:
         try:
@@ -214,10 +214,10 @@ def _receive(channel: paramiko.Channel, errors: Frame, reader: OutputReader, wat
         except TimeoutError:
             pass
         while channel.recv_stderr_ready():
-            said.append(errors.feed(channel.recv_stderr(CHUNK)))
+            chunks.append(errors.feed(channel.recv_stderr(CHUNK)))
             watchdog.heard()
     with suppress(TimeoutError):
         while chunk := channel.recv_stderr(CHUNK):
-            said.append(errors.feed(chunk))
-    said.append(errors.finish())
-    return b"".join(said) if errors.begun else errors.noise.encode()
+            chunks.append(errors.feed(chunk))
+    chunks.append(errors.finish())
+    return b"".join(chunks) if errors.begun else errors.noise.encode()

@@ -32,13 +32,13 @@ def remember_host_key(key: HostKey) -> Path:
     Raises:
         HostKeyError: another key of that kind is known, this one is revoked, or the file cannot be written.
     """
-    known, blob = find_known(key.host, [key.file]), base64.b64decode(key.base64)
-    withdrawn = [line for line in known.revoked if line.blob == blob]
+    known_keys, blob = find_known(key.host, [key.file]), base64.b64decode(key.base64)
+    withdrawn = [line for line in known_keys.revoked if line.blob == blob]
     if withdrawn:
         raise HostKeyError(
             f"{withdrawn[0].where}: says that this key of {key.host} is @revoked; give the board a new one"
         )
-    same_kind = [line for line in known.keys if line.kind == key.kind]
+    same_kind = [line for line in known_keys.keys if line.kind == key.kind]
     if any(line.blob == blob for line in same_kind):
         return key.file
     if same_kind:

@@ -58,15 +58,15 @@ class AdbTransport(FilesByCommands):
         output, errors = framed.frames()
         words = [self._adb, "-s", self._serial, "shell", "-T", framed.script]
         try:
-            done = self._processes.run(words, stdin, timeout_s, FramedReader(self.host, on_line, output))
+            completed = self._processes.run(words, stdin, timeout_s, FramedReader(self.host, on_line, output))
         except ConnectionFailed:
             self._let_go()
             raise
-        said = errors.feed(done.stderr.encode()) + errors.finish()
+        stderr = errors.feed(completed.stderr.encode()) + errors.finish()
         if output.exit_code is None:
             self._let_go()
-            raise ConnectionFailed(f"{self.host}: {explain(done)}")
-        return Completed(output.exit_code, done.stdout, said.decode(errors="replace"), output.noise)
+            raise ConnectionFailed(f"{self.host}: {explain(completed)}")
+        return Completed(output.exit_code, completed.stdout, stderr.decode(errors="replace"), output.noise)
 
     def close(self) -> None:
         """End what runs there; the link itself is kept by the adb server."""
@@ -89,9 +89,9 @@ def connect_adb(address: AdbAddress) -> AdbTransport:
         raise ConnectionFailed(f"{address}: adb is not installed here; on Debian: apt install adb")
     call_adb([adb, "start-server"], subprocess.DEVNULL)
     if NETWORK.fullmatch(address.serial):
-        said = call_adb([adb, "connect", address.serial])
-        if "connected to" not in said.stdout.decode(errors="replace"):
-            raise ConnectionFailed(f"{address}: {explain(said)}")
+        completed = call_adb([adb, "connect", address.serial])
+        if "connected to" not in completed.stdout.decode(errors="replace"):
+            raise ConnectionFailed(f"{address}: {explain(completed)}")
     features = call_adb([adb, "-s", address.serial, "features"])
     if features.exit_code != 0:
         raise ConnectionFailed(f"{address}: {explain(features)}")
@@ -103,17 +103,17 @@ def connect_adb(address: AdbAddress) -> AdbTransport:
 def call_adb(words: Sequence[str], output: int = subprocess.PIPE) -> Completed:
     """Ask the adb client itself; no answer in time is an exit code of 1. A server that it starts keeps its output."""
     with suppress(subprocess.TimeoutExpired):
-        done = subprocess.run(
+        process = subprocess.run(
             words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=CONNECT_S, check=False
         )
-        return Completed(done.returncode, done.stdout or b"", (done.stderr or b"").decode(errors="replace"))
+        return Completed(process.returncode, process.stdout or b"", (process.stderr or b"").decode(errors="replace"))
     return Completed(1, b"", f"no answer within {CONNECT_S:g} s")
 
 
-def explain(done: Completed) -> str:
+def explain(completed: Completed) -> str:
     """What the adb client means, with what to do."""
-    said = " ".join(f"{done.stdout[-300:].decode(errors='replace')} {done.stderr[-300:]}".split())
+    output = " ".join(f"{completed.stdout[-300:].decode(errors='replace')} {completed.stderr[-300:]}".split())
     for words, meaning in CAUSES.items():
-        if words in said:
+        if words in output:
             return meaning
-    return f"the connection was lost; check the phone and run the same command again ({said or 'nothing was said'})"
+    return f"the connection was lost; check the phone and run the same command again ({output or 'nothing was said'})"

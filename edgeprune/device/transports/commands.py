@@ -54,37 +54,37 @@ class FilesByCommands(ABC):
     def put(self, local: Path, remote: str) -> None:
         """Upload a file; see Transport."""
         digest, needed = hash_file(local), local.stat().st_size
-        found, free = self._check(remote)
-        if found == digest:
+        remote_digest, free = self._check(remote)
+        if remote_digest == digest:
             return
         if free is not None and needed > free:
             raise NoSpace(f"{self.host}: {describe_space(remote, needed, free)}")
         partial = f"{remote}.{secrets.token_hex(4)}.partial"
         command = ["sh", "-c", UPLOAD, "sh", remote, partial, digest]
-        done = self.run(command, stdin=local.read_bytes(), timeout_s=SHORT_S)
-        if done.exit_code == DAMAGED:
+        completed = self.run(command, stdin=local.read_bytes(), timeout_s=SHORT_S)
+        if completed.exit_code == DAMAGED:
             raise DeviceError(f"{self.host}: {remote} was damaged on the way; run the same command again")
-        if done.exit_code != 0:
+        if completed.exit_code != 0:
             _, free = self._check(remote)
             space = "" if free is None else f" ({describe_size(free)} free, {describe_size(needed)} needed)"
-            raise cannot_write(self.host, remote, done.stderr, space)
+            raise cannot_write(self.host, remote, completed.stderr, space)
 
     def _check(self, remote: str) -> tuple[str, int | None]:
         """The hash of a remote file, and the bytes that are free beside it."""
         command = ["sh", "-c", CHECK, "sh", remote, str(PurePosixPath(remote).parent)]
-        done = self.run(command, timeout_s=SHORT_S)
-        if done.exit_code != 0:
-            raise cannot_write(self.host, remote, done.stderr)
-        return parse_check(done.stdout.decode(errors="replace"))
+        completed = self.run(command, timeout_s=SHORT_S)
+        if completed.exit_code != 0:
+            raise cannot_write(self.host, remote, completed.stderr)
+        return parse_check(completed.stdout.decode(errors="replace"))
 
     def get(self, remote: str, local: Path) -> None:
         """Download a file; see Transport."""
-        done = self.run(["cat", "--", remote], timeout_s=SHORT_S)
-        if done.exit_code != 0:
-            raise DeviceError(f"{self.host}: {remote} cannot be read: {last_line(done.stderr)}")
+        completed = self.run(["cat", "--", remote], timeout_s=SHORT_S)
+        if completed.exit_code != 0:
+            raise DeviceError(f"{self.host}: {remote} cannot be read: {last_line(completed.stderr)}")
         partial = local.with_name(f"{local.name}.partial")
         try:
-            partial.write_bytes(done.stdout)
+            partial.write_bytes(completed.stdout)
             partial.replace(local)
         except OSError as exc:
             raise DeviceError(describe_os_error(exc, local)) from exc
@@ -97,10 +97,10 @@ def parse_check(text: str) -> tuple[str, int | None]:
     return digest.group() if digest else "", int(space.group(3)) * 1024 if space else None
 
 
-def cannot_write(host: str, path: str, said: str, space: str = "") -> DeviceError:
+def cannot_write(host: str, path: str, stderr: str, space: str = "") -> DeviceError:
     """A file that could not be written there, from what a command said of it; a full disk is one of its own."""
-    kind = NoSpace if FULL.search(said) else DeviceError
-    return kind(f"{host}: {path} cannot be written: {last_line(said)}{space}")
+    kind = NoSpace if FULL.search(stderr) else DeviceError
+    return kind(f"{host}: {path} cannot be written: {last_line(stderr)}{space}")
 
 
 def last_line(text: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeprune.device.ssh.config import Asked, Settings, config_path, read_settings
+from edgeprune.device.ssh.config import Query, Settings, config_path, read_settings
 from edgeprune.device.ssh.known_hosts import DEFAULT_PORT, known_name
 from edgeprune.device.transports.address import Address
 from edgeprune.errors import ConnectionFailed
@@ -45,7 +45,7 @@ def find_endpoint(address: Address, jumps: tuple[str, ...] | None = None) -> End
     Raises:
         ConnectionFailed: the configuration says something that cannot be honoured.
     """
-    settings = read_settings(Asked(address.host, address.user))
+    settings = read_settings(Query(address.host, address.user))
     try:
         return _build(address, settings, jumps)
     except ValueError as exc:
@@ -85,8 +85,8 @@ def _find_jumps(settings: Settings, expand: Callable[[str], str]) -> tuple[str, 
     Raises:
         ValueError: the way is by a ProxyCommand.
     """
-    known = [name for name in settings.values if name in ("proxyjump", "proxycommand")]
-    first = known[0] if known else ""  # the first line that applies rules out the other
+    keywords = [name for name in settings.values if name in ("proxyjump", "proxycommand")]
+    first = keywords[0] if keywords else ""  # the first line that applies rules out the other
     value = settings.first(first, "none")
     if value.lower() == "none":
         return ()

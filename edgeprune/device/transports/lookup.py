@@ -28,8 +28,8 @@ def is_known(target_name: str) -> bool:
     Raises:
         TargetError: devices.toml is not valid.
     """
-    named = any(target_name in (name, entry.get("target")) for name, entry in load_devices().items())
-    return target_name == LOCAL or bool(os.environ.get("EDGEPRUNE_HOST")) or named or target_name in _ssh_hosts()
+    is_listed = any(target_name in (name, entry.get("target")) for name, entry in load_devices().items())
+    return target_name == LOCAL or bool(os.environ.get("EDGEPRUNE_HOST")) or is_listed or target_name in _ssh_hosts()
 
 
 def resolve_host(target_name: str, host: str | None) -> Address | AdbAddress | None:
@@ -42,16 +42,16 @@ def resolve_host(target_name: str, host: str | None) -> Address | AdbAddress | N
     """
     entries = load_devices()
     if host is not None:
-        return _named(host, entries, "--host")
+        return _find_address(host, entries, "--host")
     if target_name == LOCAL:
         return None
     if os.environ.get("EDGEPRUNE_HOST"):
-        return _named(os.environ["EDGEPRUNE_HOST"], entries, "EDGEPRUNE_HOST")
+        return _find_address(os.environ["EDGEPRUNE_HOST"], entries, "EDGEPRUNE_HOST")
     boards = {name: entry for name, entry in entries.items() if target_name in (name, entry.get("target"))}
     if len(boards) > 1:
         raise TargetError(f"target {target_name}: {devices_path()} has {', '.join(boards)}; choose one: --host NAME")
     if boards:
-        return _named(next(iter(boards)), entries, "")
+        return _find_address(next(iter(boards)), entries, "")
     if target_name in _ssh_hosts():
         return Address(target_name)
     raise TargetError(
@@ -61,7 +61,7 @@ def resolve_host(target_name: str, host: str | None) -> Address | AdbAddress | N
     )
 
 
-def _named(text: str, entries: dict[str, dict[str, str]], where: str) -> Address | AdbAddress | None:
+def _find_address(text: str, entries: dict[str, dict[str, str]], where: str) -> Address | AdbAddress | None:
     """An address, by a device's name or as it stands."""
     if text in entries:
         where, text = f"{devices_path()}: devices.{text}", entries[text]["host"]
@@ -122,15 +122,15 @@ def parse_groups(document: dict[str, Any], where: str) -> dict[str, tuple[str, .
         raise TargetError(f"{where}: groups: expected a table [groups]")
     devices = parse_devices(document, where)
     for name, members in groups.items():
-        texts = isinstance(members, list) and all(isinstance(one, str) for one in members)
+        texts = isinstance(members, list) and all(isinstance(member, str) for member in members)
         if not texts or not members:
             raise TargetError(f'{where}: groups.{name}: expected names of devices, such as ["bench-1", "bench-2"]')
         if name in devices:
             raise TargetError(f"{where}: groups.{name}: is a device's name too")
-        for one in members:
-            if one in groups:
-                raise TargetError(f"{where}: groups.{name}: {one} is a group; expected devices")
-            _named(one, devices, f"{where}: groups.{name}")
+        for member in members:
+            if member in groups:
+                raise TargetError(f"{where}: groups.{name}: {member} is a group; expected devices")
+            _find_address(member, devices, f"{where}: groups.{name}")
     return {name: tuple(members) for name, members in groups.items()}
 
 
@@ -142,16 +142,16 @@ def resolve_boards(text: str) -> tuple[str, ...]:
     """
     document, where = _read_document(), str(devices_path())
     devices, groups = parse_devices(document, where), parse_groups(document, where)
-    named = [one.strip() for one in text.split(",") if one.strip()]
-    boards = tuple(dict.fromkeys(board for one in named for board in groups.get(one, (one,))))
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    boards = tuple(dict.fromkeys(board for name in names for board in groups.get(name, (name,))))
     if not boards:
         raise TargetError(f"--hosts: {text!r} names no board; expected for example bench-1,bench-2 or a group")
-    seen: dict[Address | AdbAddress | None, str] = {}
+    boards_by_address: dict[Address | AdbAddress | None, str] = {}
     for board in boards:
-        address = _named(board, devices, "--hosts")
-        if address in seen:
-            raise TargetError(f"--hosts: {seen[address]} and {board} are the same board")
-        seen[address] = board
+        address = _find_address(board, devices, "--hosts")
+        if address in boards_by_address:
+            raise TargetError(f"--hosts: {boards_by_address[address]} and {board} are the same board")
+        boards_by_address[address] = board
     return boards
 
 
@@ -166,9 +166,9 @@ def add_device(name: str, host: str, target: str | None) -> Path:
         raise TargetError(f"{name!r} cannot be a device's name; use letters, digits, - and _, and not {LOCAL!r}")
     parse_host(host, "--host")
     document = _read_document()
-    known, groups = parse_devices(document, str(path)), parse_groups(document, str(path))
-    if name in known or name in groups:
-        kind = "device" if name in known else "group"
+    devices, groups = parse_devices(document, str(path)), parse_groups(document, str(path))
+    if name in devices or name in groups:
+        kind = "device" if name in devices else "group"
         raise TargetError(f"{path}: has a {kind} {name} already; change it there, or take another name")
     lines = [f"[devices.{name}]", f"host = {json.dumps(host, ensure_ascii=False)}"]
     lines += [f"target = {json.dumps(target)}"] if target is not None else []

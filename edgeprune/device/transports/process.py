@@ -38,12 +38,12 @@ class Processes:
         """
         with self._start(command) as process:
             try:
-                done = _converse(process, stdin, timeout_s, reader)
+                completed = _converse(process, stdin, timeout_s, reader)
             finally:
                 self._end(process.pid)
         if self._closed:
             raise self._was_closed()
-        return done
+        return completed
 
     def close(self) -> None:
         """End what runs, and run nothing more."""

@@ -23,7 +23,7 @@ def plain(text: str) -> str:
     """
     if text.isprintable():
         return text
-    return "".join(one if one.isprintable() or one in "\n\t" else "?" for one in text.replace("\r", ""))
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else "?" for letter in text.replace("\r", ""))
 
 
 @dataclass(frozen=True)

@@ -25,15 +25,15 @@ Call = Callable[..., Node]
 
 def write_out_attention(program: nn.Module) -> nn.Module:
     """A program that computes the same without the operator for attention; it shares its tensors with the given one."""
-    written = copy_with(program, ATTENTION)
-    if written is None:
+    module = copy_with(program, ATTENTION)
+    if module is None:
         return program
-    for node in written.graph.find_nodes(op="call_function", target=ATTENTION):
-        with written.graph.inserting_before(node):
-            node.replace_all_uses_with(_write_out(node, written.graph.call_function))
-        written.graph.erase_node(node)
-    written.recompile()
-    return written
+    for node in module.graph.find_nodes(op="call_function", target=ATTENTION):
+        with module.graph.inserting_before(node):
+            node.replace_all_uses_with(_write_out(node, module.graph.call_function))
+        module.graph.erase_node(node)
+    module.recompile()
+    return module
 
 
 def _write_out(node: Node, call: Call) -> Node:
@@ -44,7 +44,7 @@ def _write_out(node: Node, call: Call) -> Node:
     factor = sqrt(_sizes(query)[-1] ** -0.5 if scale is None else scale)
     if node.kwargs.get("enable_gqa"):
         times = _sizes(query)[-3] // _sizes(key)[-3]
-        key, value = (call(aten.repeat_interleave.self_int, (one, times, -3)) for one in (key, value))
+        key, value = (call(aten.repeat_interleave.self_int, (tensor, times, -3)) for tensor in (key, value))
     turned = call(aten.transpose.int, (key, -2, -1))
     scores = call(
         aten.matmul.default, (call(aten.mul.Tensor, (query, factor)), call(aten.mul.Tensor, (turned, factor)))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.exporting.quantizing.biases import Held, coarsen, widen_scales
+from edgeprune.exporting.quantizing.biases import IntegerLayer, coarsen, widen_scales
 
 INPUTS = {"QLinearConv": (1, 3, 4, 8), "QGemm": (1, 3, 4, 6)}
 """Integer operator to the places of its input's scale, of its weights, of their scale and of its bias."""
@@ -19,7 +19,7 @@ def fit_onnx_biases(content: bytes, prepared: Path) -> bytes:
     import onnx
 
     model = onnx.load_from_string(content)
-    stored = {one.name: one for one in model.graph.initializer}
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
     layers = list(_read_layers(model.graph, stored))
     if not any(layer.overflows for layer in layers):
         return content
@@ -48,19 +48,19 @@ def _replace_(stored: Mapping[str, Any], name: str, values: np.ndarray) -> None:
         stored[name].CopyFrom(onnx.numpy_helper.from_array(values.reshape(tuple(stored[name].dims)), name))
 
 
-def _read_layers(graph: Any, stored: Mapping[str, Any]) -> Iterator[Held]:
+def _read_layers(graph: Any, stored: Mapping[str, Any]) -> Iterator[IntegerLayer]:
     """Layers with integer weights and biases, by the name that they had in float."""
     import onnx
 
     makers = {node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
     for node in graph.node:
-        found = _integer_operands(node) if node.op_type in INPUTS else _dequantized_operands(node, makers)
-        names, axis, bias_scale = found
+        operands = _integer_operands(node) if node.op_type in INPUTS else _dequantized_operands(node, makers)
+        names, axis, bias_scale = operands
         if len(names) == 4 and all(name in stored for name in names):
             input_scale, _, scales, steps = (onnx.numpy_helper.to_array(stored[name]) for name in names)
             if steps.dtype == np.int32 and stored[names[1]].data_type == onnx.TensorProto.INT8:
                 weight, name = (names[1], names[2], axis), node.name.removesuffix("_quant")
-                yield Held(name, float(input_scale), weight, scales.reshape(-1), (names[3], bias_scale), steps)
+                yield IntegerLayer(name, float(input_scale), weight, scales.reshape(-1), (names[3], bias_scale), steps)
 
 
 Operands = tuple[list[str], int, str]
@@ -69,7 +69,7 @@ Operands = tuple[list[str], int, str]
 
 def _integer_operands(node: Any) -> Operands:
     names = [node.input[place] for place in INPUTS[node.op_type] if place < len(node.input)]
-    is_turned = any(one.name == "transB" and one.i for one in node.attribute)
+    is_turned = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
     return names, 0 if node.op_type == "QLinearConv" or is_turned else 1, ""
 
 
@@ -78,7 +78,7 @@ def _dequantized_operands(node: Any, makers: Mapping[str, Any]) -> Operands:
     if len(operands) < 3:
         return [], 0, ""
     source, weight, bias = operands
-    axis = next((one.i for one in weight.attribute if one.name == "axis"), 1)
+    axis = next((attribute.i for attribute in weight.attribute if attribute.name == "axis"), 1)
     return [source.input[1], *weight.input[:2], bias.input[0]], axis, bias.input[1]
 
 
@@ -87,6 +87,6 @@ def _read_biases(path: Path) -> dict[str, np.ndarray]:
     import onnx
 
     graph = onnx.load(path).graph
-    stored = {one.name: one for one in graph.initializer}
+    stored = {tensor.name: tensor for tensor in graph.initializer}
     biases = {node.name: node.input[2] for node in graph.node if len(node.input) > 2 and node.input[2] in stored}
     return {name: onnx.numpy_helper.to_array(stored[bias]) for name, bias in biases.items()}

@@ -65,10 +65,10 @@ def _turn_input_(graph: Any) -> None:
     """Put a transposition behind the input, which then has its channels last."""
     import onnx
 
-    given, turned = graph.input[0], "input_channels_first"
+    image, turned = graph.input[0], "input_channels_first"
     for node in graph.node:
-        node.input[:] = [turned if name == given.name else name for name in node.input]
-    graph.node.insert(0, onnx.helper.make_node("Transpose", [given.name], [turned], "node_input", perm=[0, 3, 1, 2]))
-    _, channels, *sizes = (axis.dim_value for axis in given.type.tensor_type.shape.dim)
-    for axis, size in zip(given.type.tensor_type.shape.dim[1:], (*sizes, channels), strict=True):
+        node.input[:] = [turned if name == image.name else name for name in node.input]
+    graph.node.insert(0, onnx.helper.make_node("Transpose", [image.name], [turned], "node_input", perm=[0, 3, 1, 2]))
+    _, channels, *sizes = (axis.dim_value for axis in image.type.tensor_type.shape.dim)
+    for axis, size in zip(image.type.tensor_type.shape.dim[1:], (*sizes, channels), strict=True):
         axis.dim_value = size

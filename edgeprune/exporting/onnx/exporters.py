@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgeprune.core.formats import MIXED
 from edgeprune.core.quantizing.ranges import Range
-from edgeprune.exporting.formats import Exporter, Made
+from edgeprune.exporting.formats import Exporter, FileNotes
 from edgeprune.exporting.onnx.export import export_onnx
 from edgeprune.exporting.onnx.half import halve_onnx
 from edgeprune.exporting.onnx.keep_float import keep_floats
@@ -36,34 +36,34 @@ def static_onnx(prepared: Path, scheme: OnnxScheme) -> Static:
     return Static(prepared, quantize, optimised=False, levels=scheme.levels)
 
 
-def _fp32(source: Source, target: Path) -> Made:
+def _fp32(source: Source, target: Path) -> FileNotes:
     export_onnx(source.program, source.example, target, source.request.form.nhwc)
-    return Made("float32")
+    return FileNotes("float32")
 
 
-def _fp16(source: Source, target: Path) -> Made:
+def _fp16(source: Source, target: Path) -> FileNotes:
     halve_onnx(source.float_file, target)
-    return Made("float16: float32 inputs and outputs")
+    return FileNotes("float16: float32 inputs and outputs")
 
 
-def _int8(source: Source, target: Path) -> Made:
+def _int8(source: Source, target: Path) -> FileNotes:
     rows, scheme = fit_inputs(source.float_file, source.rows), _scheme(source)
     if not source.request.tuned:
         quantize_onnx(source.float_file, target, [rows], scheme)
-        return Made(f"{scheme.describe()}; min-max")
+        return FileNotes(f"{scheme.describe()}; min-max")
     with tempfile.TemporaryDirectory() as folder:
         prepared = _prepare(source, folder)
-        return Made(f"{scheme.describe()}; {write_tuned(static_onnx(prepared, scheme), rows, target)}")
+        return FileNotes(f"{scheme.describe()}; {write_tuned(static_onnx(prepared, scheme), rows, target)}")
 
 
-def _dynamic(source: Source, target: Path) -> Made:
+def _dynamic(source: Source, target: Path) -> FileNotes:
     scheme = _scheme(source)
     quantize_onnx_dynamic(source.float_file, target, scheme)
     bits = " (7 bits)" if scheme.reduce_range else ""
-    return Made(f"uint8 x int8{bits}, per channel, ranges found as it runs: {scheme.reason}")
+    return FileNotes(f"uint8 x int8{bits}, per channel, ranges found as it runs: {scheme.reason}")
 
 
-def _mixed(source: Source, target: Path) -> Made:
+def _mixed(source: Source, target: Path) -> FileNotes:
     rows, scheme = fit_inputs(source.float_file, source.rows), _scheme(source)
     with tempfile.TemporaryDirectory() as folder:
         static = static_onnx(_prepare(source, folder), scheme)

@@ -20,13 +20,13 @@ def keep_floats(content: bytes) -> bytes:
     import onnx
 
     model = onnx.load_from_string(content)
-    stored = {one.name for one in model.graph.initializer}
+    stored = {tensor.name for tensor in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type in FUSED and node.input[1] in stored:
             node.op_type, attributes = FUSED[node.op_type]
             node.domain = DOMAIN
-            node.attribute.extend(onnx.helper.make_attribute(*one) for one in attributes.items())
-    if DOMAIN not in {one.domain for one in model.opset_import}:
+            node.attribute.extend(onnx.helper.make_attribute(*attribute) for attribute in attributes.items())
+    if DOMAIN not in {opset.domain for opset in model.opset_import}:
         model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
-    kept: bytes = model.SerializeToString(deterministic=True)
-    return kept
+    serialized: bytes = model.SerializeToString(deterministic=True)
+    return serialized

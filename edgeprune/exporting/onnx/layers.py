@@ -77,14 +77,16 @@ def read_onnx_layers(path: Path) -> tuple[LayerShape, ...]:
 def _fix_batch_(graph: Any, path: Path) -> None:
     """Set an open batch to 1, also where inner sizes were written down for another."""
     weights = {tensor.name for tensor in graph.initializer}
-    for given in graph.input:
-        for axis, size in enumerate(given.type.tensor_type.shape.dim if given.name not in weights else ()):
+    for graph_input in graph.input:
+        for axis, size in enumerate(graph_input.type.tensor_type.shape.dim if graph_input.name not in weights else ()):
             if size.dim_value <= 0 and axis > 0:
-                raise ExportError(f"{path}: input {given.name!r} leaves its size open; export it with fixed sizes")
+                raise ExportError(
+                    f"{path}: input {graph_input.name!r} leaves its size open; export it with fixed sizes"
+                )
             if axis == 0:
                 size.dim_value = 1
-    for made in graph.output:
-        made.type.tensor_type.ClearField("shape")
+    for graph_output in graph.output:
+        graph_output.type.tensor_type.ClearField("shape")
     del graph.value_info[:]
 
 
@@ -125,11 +127,11 @@ class _Net:
         """Whole numbers that are an attribute of a node, or a constant among its inputs; None if it has none."""
         import onnx
 
-        given = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
-        if name in given:
-            return list(given[name])
+        attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+        if name in attributes:
+            return list(attributes[name])
         stored = self.constants.get(node.input[place]) if len(node.input) > place else None
-        return None if stored is None else [int(one) for one in onnx.numpy_helper.to_array(stored).reshape(-1)]
+        return None if stored is None else [int(number) for number in onnx.numpy_helper.to_array(stored).reshape(-1)]
 
 
 def _read_net(model: Any, layers: Sequence[str]) -> _Net:
@@ -139,7 +141,7 @@ def _read_net(model: Any, layers: Sequence[str]) -> _Net:
     for node in model.graph.node:
         reads = [names[name] for name in node.input if name in names]
         if node.op_type == "Constant":
-            constants.update((node.output[0], one.t) for one in node.attribute if one.name == "value")
+            constants.update((node.output[0], attribute.t) for attribute in node.attribute if attribute.name == "value")
         if not reads or node.op_type in COUNTS:
             continue
         if node.op_type in SAME:
@@ -153,7 +155,7 @@ def _read_net(model: Any, layers: Sequence[str]) -> _Net:
     return _Net(tuple(nodes), tuple(layers), names, makers, constants, sizes)
 
 
-def _find_sizes(model: Any, wanted: set[str]) -> dict[str, tuple[int, ...]]:
+def _find_sizes(model: Any, names: set[str]) -> dict[str, tuple[int, ...]]:
     """Sizes of tensors: inferred, or those of a run in ONNX Runtime where an operator is its own."""
     import onnx
 
@@ -164,17 +166,17 @@ def _find_sizes(model: Any, wanted: set[str]) -> dict[str, tuple[int, ...]]:
         shape = tuple(dim.dim_value for dim in kind.shape.dim)
         if kind.HasField("shape") and all(shape):
             sizes[value.name] = shape
-    missing = sorted(wanted - sizes.keys())
+    missing = sorted(names - sizes.keys())
     return sizes | (_run_for_sizes(model, missing) if missing else {})
 
 
-def _run_for_sizes(model: Any, wanted: Sequence[str]) -> dict[str, tuple[int, ...]]:
+def _run_for_sizes(model: Any, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
     graph, stored = model.graph, {tensor.name for tensor in model.graph.initializer}
-    given = [value for value in graph.input if value.name not in stored]
-    give_(model, list(wanted))
+    inputs = [value for value in graph.input if value.name not in stored]
+    give_(model, list(names))
     session = open_session(model.SerializeToString(), optimised=False)
-    results = session.run(list(wanted), {value.name: _zeros(value) for value in given})
-    return {name: tuple(result.shape) for name, result in zip(wanted, results, strict=True)}
+    results = session.run(list(names), {value.name: _zeros(value) for value in inputs})
+    return {name: tuple(result.shape) for name, result in zip(names, results, strict=True)}
 
 
 def _zeros(value: Any) -> np.ndarray:
@@ -193,13 +195,13 @@ def _describe_convolution(node: Any, net: _Net) -> LayerShape:
     op = TRANSPOSED if node.op_type == "ConvTranspose" else "conv"
     source = net.reads(node)[0]
     read, written = net.sizes[source if op == TRANSPOSED else _unpadded(source, net)], net.sizes[node.output[0]]
-    groups = next((one.i for one in node.attribute if one.name == "group"), 1)
+    groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
     window = replace(_read_window(node, kernel), groups=groups)
     return describe_window(op, (read[1], written[1]), (read[2:], written[2:]), window)
 
 
 def _read_window(node: Any, kernel: Sequence[int]) -> Window:
-    lists = {one.name: tuple(one.ints) for one in node.attribute}
+    lists = {attribute.name: tuple(attribute.ints) for attribute in node.attribute}
     return Window(tuple(kernel), lists.get("strides", (1,) * len(kernel)), lists.get("dilations", ()))
 
 
@@ -209,7 +211,7 @@ def _unpadded(source: str, net: _Net) -> str:
     if node is None or node.op_type != "Pad" or net.numbers(node, 3, "axes") is not None:
         return source
     amounts, value = net.numbers(node, 1, "pads"), net.numbers(node, 2, "value")
-    modes = [one.s for one in node.attribute if one.name == "mode"]
+    modes = [attribute.s for attribute in node.attribute if attribute.name == "mode"]
     if amounts is None or min(amounts) < 0 or any(value or ()) or modes not in ([], [b"constant"]):
         return source
     rank = len(amounts) // 2
@@ -222,7 +224,7 @@ def _describe_product(node: Any, net: _Net) -> LayerShape:
     read, written = net.sizes[source], net.sizes[node.output[0]]
     if node.input[0] not in net.names:
         return describe_linear(read[-2], written[-2], prod(written) // written[-2])
-    turned = place == 1 and any(one.name == "transA" and one.i for one in node.attribute)
+    turned = place == 1 and any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
     return describe_linear(read[0] if turned else read[-1], written[-1], prod(written[:-1]))
 
 
@@ -238,9 +240,9 @@ def _read_steps(net: _Net, layers: Sequence[LayerShape]) -> Iterator[Step]:
         axes = _read_axes(node, kind, net)
         window = _pool_window(node, net) if kind == kinds.POOL else None
         yield Step(first, kind, reads, first, axes, window)
-        for other in node.output[1:]:
-            if other:
-                yield Step(other, kinds.FREE, reads, other)
+        for output in node.output[1:]:
+            if output:
+                yield Step(output, kinds.FREE, reads, output)
 
 
 def _is_roll(reads: Sequence[str], net: _Net) -> bool:
@@ -264,5 +266,5 @@ def _read_axes(node: Any, kind: str, net: _Net) -> tuple[int, ...]:
 
 def _pool_window(node: Any, net: _Net) -> Window:
     sizes = net.sizes[net.reads(node)[0]]
-    kernel = next((tuple(one.ints) for one in node.attribute if one.name == "kernel_shape"), None)
+    kernel = next((tuple(attribute.ints) for attribute in node.attribute if attribute.name == "kernel_shape"), None)
     return Window(sizes[2:], sizes[2:]) if kernel is None else _read_window(node, kernel)

@@ -13,9 +13,9 @@ def embed_onnx(content: bytes, metadata: Metadata) -> bytes:
     import onnx
 
     model = onnx.load_from_string(content)
-    kept = [(prop.key, prop.value) for prop in model.metadata_props if not prop.key.startswith(ENTRY)]
+    other_props = [(prop.key, prop.value) for prop in model.metadata_props if not prop.key.startswith(ENTRY)]
     own = [(ENTRY + key, value) for key, value in metadata.items()]
-    onnx.helper.set_model_props(model, dict(kept + own))
+    onnx.helper.set_model_props(model, dict(other_props + own))
     serialized: bytes = model.SerializeToString(deterministic=True)
     return serialized
 

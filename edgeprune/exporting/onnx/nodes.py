@@ -21,17 +21,17 @@ STEPS = 6
 
 def sort_nodes(path: Path, nodes: Sequence[NodeTime], layers: Sequence[Layer]) -> Mapping[str, list[NodeTime]]:
     """Nodes by the layer that they belong to, by their weights' names or, where these are lost, in order."""
-    named = name_layer_nodes(path)
-    known = {weight.removesuffix(".weight") for weight, _ in named if weight}
-    nameless = iter(layer.name for layer in layers if layer.name not in known)
+    layer_nodes = name_layer_nodes(path)
+    weight_owners = {weight.removesuffix(".weight") for weight, _ in layer_nodes if weight}
+    nameless = iter(layer.name for layer in layers if layer.name not in weight_owners)
     owners: dict[str, str] = {}
-    for weight, names in named:
+    for weight, names in layer_nodes:
         owner = weight.removesuffix(".weight") or next(nameless, OTHERS)
         owners |= dict.fromkeys(names, owner)
-    found: dict[str, list[NodeTime]] = {}
+    nodes_by_layer: dict[str, list[NodeTime]] = {}
     for node in nodes:
-        found.setdefault(owners.get(base_name(node.name), OTHERS), []).append(node)
-    return found
+        nodes_by_layer.setdefault(owners.get(base_name(node.name), OTHERS), []).append(node)
+    return nodes_by_layer
 
 
 def name_layer_nodes(path: Path) -> list[tuple[str, frozenset[str]]]:

@@ -83,13 +83,13 @@ def _activation(shape: LayerShape) -> tuple[Inputs, list[NodeProto], Constants]:
 def _quantize(inputs: Inputs, nodes: list[NodeProto], constants: Constants) -> tuple[list[NodeProto], Constants]:
     """The same with every tensor rounded to 8 bits, as static quantization writes it: each read dequantized anew."""
     factors = {name: value for name, value in constants.items() if value.dtype == np.float32}
-    held: Constants = {"step": np.array(INPUT_SCALE, np.float32), "middle": np.array(128, np.uint8)}
-    held |= {"unit_step": np.array(UNIT_SCALE, np.float32), "zero": np.array(0, np.uint8)}
-    held |= {f"{name}_step": np.asarray(value.item() / 255, np.float32) for name, value in factors.items()}
-    held |= constants | dict.fromkeys(factors, np.array(255, np.uint8))
+    tensors: Constants = {"step": np.array(INPUT_SCALE, np.float32), "middle": np.array(128, np.uint8)}
+    tensors |= {"unit_step": np.array(UNIT_SCALE, np.float32), "zero": np.array(0, np.uint8)}
+    tensors |= {f"{name}_step": np.asarray(value.item() / 255, np.float32) for name, value in factors.items()}
+    tensors |= constants | dict.fromkeys(factors, np.array(255, np.uint8))
     steps = dict.fromkeys([*inputs, *(node.output[0] for node in nodes)], ("step", "middle"))
     steps |= dict.fromkeys(UNITS, ("unit_step", "zero")) | {name: (f"{name}_step", "zero") for name in factors}
-    made = list[NodeProto]()
+    quantized_nodes = list[NodeProto]()
     for node in nodes:
         target = node.output[0]
         real = NodeProto()
@@ -97,7 +97,9 @@ def _quantize(inputs: Inputs, nodes: list[NodeProto], constants: Constants) -> t
         real.input[:] = [f"{name}_for_{target}" if name in steps else name for name in node.input]
         real.output[:] = [f"{target}_real"]
         reads = [name for name in node.input if name in steps]
-        made += [helper.make_node("DequantizeLinear", [name, *steps[name]], [f"{name}_for_{target}"]) for name in reads]
-        made += [real, helper.make_node("QuantizeLinear", [f"{target}_real", *steps[target]], [target])]
-    used = {name for node in made for name in node.input}
-    return made, {name: value for name, value in held.items() if name in used}
+        quantized_nodes += [
+            helper.make_node("DequantizeLinear", [name, *steps[name]], [f"{name}_for_{target}"]) for name in reads
+        ]
+        quantized_nodes += [real, helper.make_node("QuantizeLinear", [f"{target}_real", *steps[target]], [target])]
+    operands = {name for node in quantized_nodes for name in node.input}
+    return quantized_nodes, {name: value for name, value in tensors.items() if name in operands}

@@ -32,10 +32,12 @@ def build_onnx_probe(layers: Sequence[tuple[LayerShape, bool]]) -> bytes:
         source = "input" if number == 0 else f"between{number}"
         target = "output" if number == len(layers) - 1 else f"between{number + 1}"
         if number and quantized != layers[number - 1][1]:
-            source, node, held = _conversion(source, quantized)
-            nodes, constants = [*nodes, node], constants | held
-        made, held = (_quantized_layer if quantized else _float_layer)(shape, _Names(source, target, f"{number}."))
-        nodes, constants = nodes + made, constants | held
+            source, node, own_constants = _conversion(source, quantized)
+            nodes, constants = [*nodes, node], constants | own_constants
+        own_nodes, own_constants = (_quantized_layer if quantized else _float_layer)(
+            shape, _Names(source, target, f"{number}.")
+        )
+        nodes, constants = nodes + own_nodes, constants | own_constants
     (first, starts), (last, ends) = layers[0], layers[-1]
     if starts and first.op == "conv":
         nodes = _transpose_input(nodes, axes=len(first.size))
@@ -134,7 +136,7 @@ def _laid_out(values: NDArray[Any], shape: LayerShape) -> NDArray[Any]:
 
 def _quantized_layer(shape: LayerShape, names: _Names) -> tuple[list[NodeProto], dict[str, NDArray[np.generic]]]:
     weights = names.make_weights(shape)
-    held: dict[str, NDArray[np.generic]] = {
+    tensors: dict[str, NDArray[np.generic]] = {
         "input_scale": np.array(weights.input_scale, dtype=np.float32),
         "output_scale": np.array(OUTPUT_SCALE, dtype=np.float32),
         "zero": np.array(0, dtype=np.uint8),
@@ -146,7 +148,8 @@ def _quantized_layer(shape: LayerShape, names: _Names) -> tuple[list[NodeProto],
         "bias_zero": np.zeros(shape.cout, dtype=np.int32),
     }
     own = {
-        name: names.prefix + name for name in (*held, "input", "input_real", "weight_real", "bias_real", "output_real")
+        name: names.prefix + name
+        for name in (*tensors, "input", "input_real", "weight_real", "bias_real", "output_real")
     }
 
     def dequantize(name: str, *constants: str, source: str = "", **axis: int) -> NodeProto:
@@ -159,11 +162,11 @@ def _quantized_layer(shape: LayerShape, names: _Names) -> tuple[list[NodeProto],
         dequantize("bias", "bias_scale", "bias_zero", axis=0),
     ]
     if shape.op == TRANSPOSED and shape.groups > 1:  # no axis of its weights is that of its output channels: in float
-        ends = {name: held[name] for name in ("input_scale", "output_scale", "zero")}
-        held = ends | {"weight_real": _laid_out(weights.weights, shape), "bias_real": weights.bias}
+        ends = {name: tensors[name] for name in ("input_scale", "output_scale", "zero")}
+        tensors = ends | {"weight_real": _laid_out(weights.weights, shape), "bias_real": weights.bias}
         del dequantized[1:]
     inputs = [own["input_real"], own["weight_real"], own["bias_real"]]
     layer = _layer(shape, inputs, own["output_real"], names.prefix)
     scaled = [own["output_real"], own["output_scale"], own["zero"]]
     quantize = helper.make_node("QuantizeLinear", scaled, [names.target])
-    return [*dequantized, *layer, quantize], {own[name]: value for name, value in held.items()}
+    return [*dequantized, *layer, quantize], {own[name]: value for name, value in tensors.items()}

@@ -49,8 +49,8 @@ class OnnxScheme:
             ExportError: with the valid names.
         """
         for field, valid in _CHOICES.items():
-            if (given := getattr(self, field)) not in valid:
-                raise ExportError(f"ONNX scheme: {field} {given!r}; choose from {', '.join(valid)}")
+            if (choice := getattr(self, field)) not in valid:
+                raise ExportError(f"ONNX scheme: {field} {choice!r}; choose from {', '.join(valid)}")
 
     @property
     def levels(self) -> int:
@@ -146,16 +146,16 @@ def _own_biases(path: Path) -> None:
     import onnx
 
     model = onnx.load(path)
-    stored = {one.name: one for one in model.graph.initializer}
-    seen: set[str] = set()
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    owned: set[str] = set()
     for node in model.graph.node:
         bias = node.input[2] if node.op_type in ("Conv", "Gemm") and len(node.input) > 2 else ""
-        if bias in seen:
+        if bias in owned:
             node.input[2] = f"{node.name}.{bias}"
             model.graph.initializer.add().CopyFrom(stored[bias])
             model.graph.initializer[-1].name = node.input[2]
         elif bias in stored:
-            seen.add(bias)
+            owned.add(bias)
     if len(model.graph.initializer) > len(stored):
         onnx.save(model, path)
 
@@ -166,7 +166,9 @@ def _find_grouped_transposed(path: Path) -> list[str]:
     import onnx
 
     nodes = onnx.load(path, load_external_data=False).graph.node
-    grouped = [node for node in nodes if any(one.name == "group" and one.i > 1 for one in node.attribute)]
+    grouped = [
+        node for node in nodes if any(attribute.name == "group" and attribute.i > 1 for attribute in node.attribute)
+    ]
     return [node.name for node in grouped if node.op_type == "ConvTranspose"]
 
 
@@ -186,11 +188,13 @@ def quantize_prepared(
         floats = [*floats, *find_endless(prepared, ranges)]
         types = {"uint8": quantization.QuantType.QUInt8, "int8": quantization.QuantType.QInt8}
         layouts = {"qdq": quantization.QuantFormat.QDQ, "qoperator": quantization.QuantFormat.QOperator}
-        ends = {name: [np.float32(one) for one in found] for name, found in ranges.items() if not is_endless(found)}
-        found = {name: TensorData(lowest=low, highest=high) for name, (low, high) in ends.items()}
+        ends = {
+            name: [np.float32(end) for end in extremes] for name, extremes in ranges.items() if not is_endless(extremes)
+        }
+        tensor_ranges = {name: TensorData(lowest=low, highest=high) for name, (low, high) in ends.items()}
         with tempfile.TemporaryDirectory() as folder:
             cache, quantized = Path(folder) / "ranges.json", Path(folder) / "quantized.onnx"
-            save_tensors_data(TensorsData(quantization.CalibrationMethod.MinMax, found), cache)
+            save_tensors_data(TensorsData(quantization.CalibrationMethod.MinMax, tensor_ranges), cache)
             quantization.quantize_static(
                 prepared,
                 quantized,

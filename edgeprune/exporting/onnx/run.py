@@ -37,7 +37,7 @@ def run_rows(path: Path, rows: np.ndarray) -> Iterator[Values]:
 
     model = onnx.load(path)
     graph = onnx.shape_inference.infer_shapes(model).graph
-    real = {one.name for one in (*graph.value_info, *graph.output) if one.type.tensor_type.elem_type == 1}
+    real = {value.name for value in (*graph.value_info, *graph.output) if value.type.tensor_type.elem_type == 1}
     names = [name for node in graph.node for name in node.output if name in real]
     give_(model, names)
     session, feed = open_session(model.SerializeToString(), optimised=False), model.graph.input[0].name
@@ -49,8 +49,8 @@ def give_(model: Any, names: list[str]) -> None:
     """Make tensors outputs of a model, beside those that it has."""
     import onnx
 
-    known = {one.name for one in model.graph.output}
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in known)
+    output_names = {output.name for output in model.graph.output}
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in output_names)
 
 
 def describe_onnx(path: Path) -> tuple[Signatures, Signatures]:

@@ -18,10 +18,10 @@ def find_scheme(name: str, machine: str, cpu_flags: Collection[str]) -> OnnxSche
     fitting = choose_onnx_scheme(machine, cpu_flags)
     if name == AUTO:
         return fitting
-    named = SCHEMES[name]
-    same = replace(fitting, reason="") == replace(named, reason="")
+    scheme = SCHEMES[name]
+    same = replace(fitting, reason="") == replace(scheme, reason="")
     reason = fitting.reason if same else f"in place of {fitting.describe()}"
-    return replace(named, reason=f"as the target asks, {reason}")
+    return replace(scheme, reason=f"as the target asks, {reason}")
 
 
 SCHEMES = {

@@ -23,22 +23,22 @@ class _OnnxGraph:
 
         self.model = onnx.load(path)
         graph = self.model.graph
-        self.stored = {one.name: onnx.numpy_helper.to_array(one) for one in graph.initializer}
+        self.stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
         self.makers = {name: node for node in graph.node for name in node.output if name}
         quantized = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "QuantizeLinear"}
         pairs = [(quantized.get(node.input[0]), node) for node in graph.node if node.op_type == "DequantizeLinear"]
-        self.held = {source: node.output[0] for source, node in pairs if source is not None}
-        self.sources = {held: source for source, held in self.held.items()}
+        self.dequantized = {source: node.output[0] for source, node in pairs if source is not None}
+        self.sources = {dequantized: source for source, dequantized in self.dequantized.items()}
         self.codes = {node.output[0]: node for source, node in pairs if source is not None}
 
     def find_points(self) -> Iterator[tuple[str, str]]:
         """Names of each input and each layer's result, and the tensor that holds it for the layers after it."""
-        yield from ((one.name, self.held.get(one.name, one.name)) for one in self.model.graph.input)
+        yield from ((value.name, self.dequantized.get(value.name, value.name)) for value in self.model.graph.input)
         plumbing = {"QuantizeLinear", "DequantizeLinear"}
         for node in self.model.graph.node:
             if node.op_type not in plumbing:
-                yield from ((name, self.held.get(name, name)) for name in node.output if name)
-        yield from ((one.name, one.name) for one in self.model.graph.output if one.name in self.sources)
+                yield from ((name, self.dequantized.get(name, name)) for name in node.output if name)
+        yield from ((value.name, value.name) for value in self.model.graph.output if value.name in self.sources)
 
     def find_constant(self, name: str) -> str | None:
         """The stored tensor behind an operand, through its dequantization."""
@@ -86,20 +86,20 @@ class _OnnxGraph:
 def trace_onnx(path: Path, inputs: np.ndarray, optimised: bool) -> Trace:
     """Every layer's output for `inputs` `[N, ...]` that fit the file."""
     graph = _OnnxGraph(path)
-    fed = {one.name for one in graph.model.graph.input}
-    shown = {*graph.codes, *(one.name for one in graph.model.graph.output)} if graph.codes else {}
-    points = [(name, held) for name, held in graph.find_points() if not optimised or held in shown]
+    input_names = {value.name for value in graph.model.graph.input}
+    readable = {*graph.codes, *(value.name for value in graph.model.graph.output)} if graph.codes else {}
+    points = [(name, holder) for name, holder in graph.find_points() if not optimised or holder in readable]
     weights = {name: graph.find_constant(name) for node in graph.model.graph.node for name in node.input if name}
     derived = [name for name, stored in weights.items() if stored and name not in graph.stored]
-    fetched = [held for _, held in points if held not in fed]
+    fetched = [holder for _, holder in points if holder not in input_names]
     values = graph.run_fused(inputs, fetched) if optimised else graph.run(inputs, list(dict.fromkeys(fetched)))
     single = _OnnxGraph(path).run(inputs[:1], list(dict.fromkeys(derived)))
     constants = {
         name: single[name] if name in single else graph.stored[name] for name, stored in weights.items() if stored
     }
     trace = {}
-    for name, held in points:
-        output = inputs if held in fed else values[held]
+    for name, holder in points:
+        output = inputs if holder in input_names else values[holder]
         if np.issubdtype(output.dtype, np.floating):
             maker = graph.makers.get(graph.sources.get(name, name))
             trace[name] = _onnx_layer(graph, name, maker, output.astype(np.float32), constants)
@@ -115,9 +115,9 @@ def _onnx_layer(
     labels = graph.find_labels(origin)
     if not labels:
         origin = maker
-    found = tuple(constants.get(operand) for operand in origin.input)
+    operands = tuple(constants.get(operand) for operand in origin.input)
     layer = labels[0].removesuffix("_quantized") if labels else maker.name
-    return LayerOutput(origin.name, _unit(layer), origin.op_type, output, found)
+    return LayerOutput(origin.name, _unit(layer), origin.op_type, output, operands)
 
 
 def _unit(name: str) -> str:

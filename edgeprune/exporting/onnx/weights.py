@@ -16,9 +16,9 @@ def read_layers(path: Path) -> tuple[WeightLayer, ...]:
     import onnx
 
     nodes, graph = _read_nodes(path)
-    stored = {one.name: onnx.numpy_helper.to_array(one) for one in graph.initializer}
-    found = [layer for node in nodes if (layer := _onnx_layer(node, stored)) is not None]
-    return keep_owned(found, nodes)
+    stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    layers = [layer for node in nodes if (layer := _onnx_layer(node, stored)) is not None]
+    return keep_owned(layers, nodes)
 
 
 def read_nodes(path: Path) -> tuple[Node, ...]:
@@ -28,7 +28,7 @@ def read_nodes(path: Path) -> tuple[Node, ...]:
 
 def read_outputs(path: Path) -> tuple[str, ...]:
     """Names of the tensors that the file gives."""
-    return tuple(one.name for one in _read_nodes(path)[1].output)
+    return tuple(output.name for output in _read_nodes(path)[1].output)
 
 
 def _read_nodes(path: Path) -> tuple[list[Node], Any]:
@@ -36,7 +36,10 @@ def _read_nodes(path: Path) -> tuple[list[Node], Any]:
     import onnx
 
     graph = onnx.load(path).graph
-    return [Node(one.name or one.output[0], one.op_type, one.input, one.output, one) for one in graph.node], graph
+    return [
+        Node(operator.name or operator.output[0], operator.op_type, operator.input, operator.output, operator)
+        for operator in graph.node
+    ], graph
 
 
 def _onnx_layer(node: Node, stored: Mapping[str, np.ndarray]) -> WeightLayer | None:
@@ -45,25 +48,29 @@ def _onnx_layer(node: Node, stored: Mapping[str, np.ndarray]) -> WeightLayer | N
     import onnx
 
     source, weight, bias = (*node.inputs, "")[:3]
-    given = {one.name: onnx.helper.get_attribute_value(one) for one in node.operator.attribute}
+    attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.operator.attribute}
     weights, biases = stored[weight], stored.get(bias)
     if node.kind != "Conv":
-        weights = weights if given.get("transB") else weights.T
-    plain = weights.ndim > 1 and not given.get("transA") and given.get("alpha", 1) == given.get("beta", 1) == 1
+        weights = weights if attributes.get("transB") else weights.T
+    plain = (
+        weights.ndim > 1
+        and not attributes.get("transA")
+        and attributes.get("alpha", 1) == attributes.get("beta", 1) == 1
+    )
     if not plain or weights.dtype != np.float32 or (bias and (biases is None or biases.shape != weights.shape[:1])):
         return None
     if node.kind != "Conv":
         return WeightLayer(node.name, source, weight, bias, weights, biases)
     spatial = weights.ndim - 2
-    pads, ones = given.get("pads", [0] * 2 * spatial), [1] * spatial
+    pads, ones = attributes.get("pads", [0] * 2 * spatial), [1] * spatial
     window = PaddedWindow(
         tuple(weights.shape[2:]),
-        tuple(given.get("strides", ones)),
-        tuple(given.get("dilations", ones)),
+        tuple(attributes.get("strides", ones)),
+        tuple(attributes.get("dilations", ones)),
         tuple(pads[:spatial]),
         tuple(pads[spatial:]),
     )
-    return WeightLayer(node.name, source, weight, bias, weights, biases, given.get("group", 1), window, axis=1)
+    return WeightLayer(node.name, source, weight, bias, weights, biases, attributes.get("group", 1), window, axis=1)
 
 
 def change_weights(path: Path, changes: Changes) -> bytes:
@@ -75,7 +82,10 @@ def change_weights(path: Path, changes: Changes) -> bytes:
         node.input[1]
         for node in model.graph.node
         if node.op_type == "MatMul"
-        or (node.op_type == "Gemm" and not any(one.name == "transB" and one.i for one in node.attribute))
+        or (
+            node.op_type == "Gemm"
+            and not any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+        )
     }
     for tensor in model.graph.initializer:
         if tensor.name in changes:

@@ -65,13 +65,13 @@ class Bisection:
     @property
     def first(self) -> LayerParity | None:
         """The layer at fault."""
-        return next((one for one in self.layers if one.sqnr_db < self.limit_db), None)
+        return next((layer for layer in self.layers if layer.sqnr_db < self.limit_db), None)
 
     def describe(self) -> str:
         """For people: the layer at fault, or the one that is closest to it."""
         if self.first is not None:
             return f"first layer below {self.limit_db:g} dB: {self.first.describe()}"
-        lowest = min(self.layers, key=lambda one: one.sqnr_db)
+        lowest = min(self.layers, key=lambda layer: layer.sqnr_db)
         return f"all {len(self.layers)} layers keep {self.limit_db:g} dB; the lowest: {lowest.describe()}"
 
 
@@ -85,15 +85,15 @@ def bisect_artifacts(reference: Path, other: Path, inputs: np.ndarray, limit_db:
         ExportError: a file does not run on these inputs, or the two have few layers in common.
     """
     with tempfile.TemporaryDirectory() as folder:
-        wanted = trace_file(match_equalised(reference, other, Path(folder)), inputs)
-    found = trace_file(other, inputs)
-    shared = [name for name in wanted if name in found]
-    if len(shared) < len(wanted) / 3:
+        reference_trace = trace_file(match_equalised(reference, other, Path(folder)), inputs)
+    other_trace = trace_file(other, inputs)
+    shared = [name for name in reference_trace if name in other_trace]
+    if len(shared) < len(reference_trace) / 3:
         raise ExportError(
-            f"{other}: only {len(shared)} of {len(wanted)} layers in common with {reference}; compare two files of one "
-            "net and one format, int8 in the QDQ layout"
+            f"{other}: only {len(shared)} of {len(reference_trace)} layers in common with {reference}; compare two "
+            "files of one net and one format, int8 in the QDQ layout"
         )
-    return _bisect(wanted, found, shared, limit_db)
+    return _bisect(reference_trace, other_trace, shared, limit_db)
 
 
 def bisect_kernels(path: Path, inputs: np.ndarray, limit_db: float = KERNELS_LIMIT_DB) -> Bisection:
@@ -102,60 +102,67 @@ def bisect_kernels(path: Path, inputs: np.ndarray, limit_db: float = KERNELS_LIM
     Raises:
         ExportError: it does not run, or is an ONNX file that holds nothing in 8 bits.
     """
-    wanted, found = trace_file(path, inputs), trace_file(path, inputs, optimised=True)
-    if not found:
+    reference_trace, kernel_trace = trace_file(path, inputs), trace_file(path, inputs, optimised=True)
+    if not kernel_trace:
         raise ExportError(
             f"{path}: holds nothing in 8 bits between layers; only int8 in the QDQ layout has such kernels"
         )
-    return _bisect(wanted, found, [name for name in wanted if name in found], limit_db)
+    return _bisect(reference_trace, kernel_trace, [name for name in reference_trace if name in kernel_trace], limit_db)
 
 
-def _bisect(wanted: Trace, found: Trace, shared: list[str], limit_db: float) -> Bisection:
-    constants = {name: one.constants for one in wanted.values() for name in (one.layer, one.node) if one.constants}
+def _bisect(reference: Trace, other: Trace, shared: list[str], limit_db: float) -> Bisection:
+    constants = {
+        name: output.constants
+        for output in reference.values()
+        for name in (output.layer, output.node)
+        if output.constants
+    }
     layers: list[LayerParity] = []
     for place, name in enumerate(shared):
-        fault = any(one.cause for one in layers)
-        layer = _compare(wanted[name], found[name], constants, None if fault else limit_db)
+        fault = any(layer.cause for layer in layers)
+        layer = _compare(reference[name], other[name], constants, None if fault else limit_db)
         vague = layer.cause.endswith(UNKNOWN) or layer.cause.startswith("output: dead")
-        if vague and (lost := _find_lost(wanted, found, shared[:place])):
+        if vague and (lost := _find_lost(reference, other, shared[:place])):
             layer = replace(layer, cause=lost)
         layers.append(layer)
     return Bisection(tuple(layers), limit_db)
 
 
-def _find_lost(wanted: Trace, found: Trace, before: list[str]) -> str:
+def _find_lost(reference: Trace, other: Trace, before: list[str]) -> str:
     """The last layer before a bad one that has lost channels, though on the whole it is right."""
     for name in reversed(before):
-        same = wanted[name].output.shape == found[name].output.shape
-        if same and (lost := find_lost_channels(wanted[name].output, found[name].output)):
-            return f"in the output of {found[name].layer} ({found[name].operator}) before it {lost}"
+        same = reference[name].output.shape == other[name].output.shape
+        if same and (lost := find_lost_channels(reference[name].output, other[name].output)):
+            return f"in the output of {other[name].layer} ({other[name].operator}) before it {lost}"
     return ""
 
 
 def _compare(
-    wanted: LayerOutput,
-    found: LayerOutput,
+    reference: LayerOutput,
+    other: LayerOutput,
     constants: dict[str, tuple[np.ndarray | None, ...]],
     limit_db: float | None,
 ) -> LayerParity:
     """Figures of one layer, with the cause where they are below a limit."""
-    same = wanted.output.shape == found.output.shape
-    sqnr_db = measure_sqnr_db(wanted.output, found.output) if same else -SQNR_LIMIT_DB
+    same = reference.output.shape == other.output.shape
+    sqnr_db = measure_sqnr_db(reference.output, other.output) if same else -SQNR_LIMIT_DB
     cause = ""
     if limit_db is not None and sqnr_db < limit_db:
-        cause = _explain(wanted, found, constants.get(found.node) or constants.get(found.layer, ()))
-    return LayerParity(found.layer, found.operator, sqnr_db, spread_of(wanted.output), spread_of(found.output), cause)
+        cause = _explain(reference, other, constants.get(other.node) or constants.get(other.layer, ()))
+    return LayerParity(
+        other.layer, other.operator, sqnr_db, spread_of(reference.output), spread_of(other.output), cause
+    )
 
 
-def _explain(wanted: LayerOutput, found: LayerOutput, constants: tuple[np.ndarray | None, ...]) -> str:
+def _explain(reference: LayerOutput, other: LayerOutput, constants: tuple[np.ndarray | None, ...]) -> str:
     """The weights where they are at fault, else the output."""
-    for theirs, ours in zip(constants, found.constants, strict=False):
+    for theirs, ours in zip(constants, other.constants, strict=False):
         if theirs is None or ours is None or not np.issubdtype(theirs.dtype, np.floating):
             continue
         if theirs.shape != ours.shape or measure_sqnr_db(theirs, ours) < CONSTANT_LIMIT_DB:
             kind = "weights" if theirs.ndim > 1 else "bias"
             return f"{kind}: {find_cause(theirs, ours, first_axis=0)}"
-    return f"output: {find_cause(wanted.output, found.output, first_axis=1)}"
+    return f"output: {find_cause(reference.output, other.output, first_axis=1)}"
 
 
 def spread_of(values: np.ndarray) -> Spread:

@@ -29,7 +29,7 @@ SAME_DB = 70.0
 class _Match:
     """The tensor of the file whose values, in any order, come closest to a layer's."""
 
-    found: LayerOutput | None
+    closest: LayerOutput | None
     sqnr_db: float
 
 
@@ -43,14 +43,14 @@ def bisect_program(program: GraphModule, path: Path, inputs: np.ndarray) -> Bise
     Raises:
         ExportError: the file or the program does not run on these inputs.
     """
-    wanted = _trace_program(program, inputs)
-    held = list(trace_file(path, inputs).values())
-    matches = {node: _match(output, held) for node, output in wanted.items()}
-    right = _mark_right(wanted, matches)
-    layers = [_row(node, wanted[node], match) for node, match in matches.items() if match.sqnr_db >= SAME_DB]
-    wrong = [node for node in wanted if node not in right]
+    outputs = _trace_program(program, inputs)
+    candidates = list(trace_file(path, inputs).values())
+    matches = {node: _match(output, candidates) for node, output in outputs.items()}
+    right = _mark_right(outputs, matches)
+    layers = [_row(node, outputs[node], match) for node, match in matches.items() if match.sqnr_db >= SAME_DB]
+    wrong = [node for node in outputs if node not in right]
     if wrong:
-        layers.append(_row(wrong[0], wanted[wrong[0]], matches[wrong[0]]))
+        layers.append(_row(wrong[0], outputs[wrong[0]], matches[wrong[0]]))
     return Bisection(tuple(layers), SAME_DB)
 
 
@@ -71,47 +71,47 @@ def _trace_program(program: GraphModule, inputs: np.ndarray) -> dict[Node, np.nd
                 Recorder(program).run(row[None])
     except Exception as exc:
         raise ExportError(f"model: fails on an input of shape {[1, *inputs.shape[1:]]}: {exc}") from exc
-    return {node: np.concatenate([np.atleast_1d(one) for one in rows]) for node, rows in outputs.items()}
+    return {node: np.concatenate([np.atleast_1d(output) for output in rows]) for node, rows in outputs.items()}
 
 
-def _match(output: np.ndarray, held: Sequence[LayerOutput]) -> _Match:
+def _match(output: np.ndarray, candidates: Sequence[LayerOutput]) -> _Match:
     best, values = _Match(None, -SQNR_LIMIT_DB), np.sort(output, axis=None)
-    for one in held:
-        if one.output.size == output.size:
-            sqnr_db = measure_sqnr_db(values, np.sort(one.output, axis=None))
-            if sqnr_db > best.sqnr_db or best.found is None:
-                best = _Match(one, sqnr_db)
+    for candidate in candidates:
+        if candidate.output.size == output.size:
+            sqnr_db = measure_sqnr_db(values, np.sort(candidate.output, axis=None))
+            if sqnr_db > best.sqnr_db or best.closest is None:
+                best = _Match(candidate, sqnr_db)
     return best
 
 
-def _mark_right(wanted: dict[Node, np.ndarray], matches: dict[Node, _Match]) -> set[Node]:
+def _mark_right(outputs: dict[Node, np.ndarray], matches: dict[Node, _Match]) -> set[Node]:
     """Nodes that the file holds, and those that such a node is computed from."""
     right: set[Node] = set()
-    for node in reversed(list(next(iter(wanted)).graph.nodes)):
+    for node in reversed(list(next(iter(outputs)).graph.nodes)):
         matched = node in matches and matches[node].sqnr_db >= SAME_DB
         if matched or any(user in right for user in node.users):
             right.add(node)
     return right
 
 
-def _row(node: Node, wanted: np.ndarray, match: _Match) -> LayerParity:
-    found = wanted if match.found is None else match.found.output
+def _row(node: Node, output: np.ndarray, match: _Match) -> LayerParity:
+    closest = output if match.closest is None else match.closest.output
     cause = ""
     if match.sqnr_db < SAME_DB:
-        cause = "no tensor of the file has as many values" if match.found is None else _explain(wanted, match.found)
+        cause = "no tensor of the file has as many values" if match.closest is None else _explain(output, match.closest)
     operator = str(node.target).removeprefix("aten.").partition(".")[0]
-    return LayerParity(_layer_of(node), operator, match.sqnr_db, spread_of(wanted), spread_of(found), cause)
+    return LayerParity(_layer_of(node), operator, match.sqnr_db, spread_of(output), spread_of(closest), cause)
 
 
-def _explain(wanted: np.ndarray, found: LayerOutput) -> str:
-    output = found.output
-    if output.shape != wanted.shape and output.ndim == wanted.ndim:
+def _explain(reference: np.ndarray, closest: LayerOutput) -> str:
+    output = closest.output
+    if output.shape != reference.shape and output.ndim == reference.ndim:
         output = np.moveaxis(output, -1, 1)  # TFLite holds channels last
-    what = find_cause(wanted, output, first_axis=1)
-    return f"the closest in the file is {found.layer} ({found.operator}): {what}"
+    what = find_cause(reference, output, first_axis=1)
+    return f"the closest in the file is {closest.layer} ({closest.operator}): {what}"
 
 
 def _layer_of(node: Node) -> str:
     """The module whose weight the node reads, or the node's own name."""
-    stored = [str(one.target) for one in node.all_input_nodes if one.op == "get_attr"]
+    stored = [str(source.target) for source in node.all_input_nodes if source.op == "get_attr"]
     return stored[0].rpartition(".")[0] or stored[0] if stored else node.name

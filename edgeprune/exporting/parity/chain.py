@@ -148,9 +148,9 @@ def compare_each(
         ExportError: the program does not run.
     """
     rows = _Rows(inputs, {("torch", ""): run_torch(program, inputs)}, same_processor, judge)
-    for artifact in sorted(artifacts, key=lambda one: one.precision != "fp32"):
+    for artifact in sorted(artifacts, key=lambda artifact: artifact.precision != "fp32"):
         try:
-            yield artifact, _compare_one(artifact, check_artifact(artifact, directory), rows)
+            yield artifact, _compare_artifact(artifact, check_artifact(artifact, directory), rows)
         except EdgepruneError as exc:
             yield artifact, exc
 
@@ -165,7 +165,7 @@ class _Rows:
     judge: Judge | None
 
 
-def _compare_one(artifact: Artifact, path: Path, rows: _Rows) -> tuple[Parity, ...]:
+def _compare_artifact(artifact: Artifact, path: Path, rows: _Rows) -> tuple[Parity, ...]:
     """The links to one artifact, whose output is added to those of the rows."""
     role, key = artifact.role, (artifact.format, artifact.precision)
     integers, outputs = artifact.precision in INTEGER_KERNELS, rows.outputs
@@ -190,15 +190,17 @@ def _judged(figures: Parity, judge: Judge | None) -> Parity:
 def _find_collapse(figures: Parity, judge: Judge | None) -> str:
     """What falls apart though the whole output may look well; empty where nothing does."""
     least, (before, after) = figures.tolerance.channel_db, figures.qualities
-    found = []
+    faults = []
     if figures.weakest is not None and least is not None and figures.weakest.sqnr_db < least:
-        found.append(f"{figures.weakest.describe()}: others are larger; bring the channels to one scale, or split them")
+        faults.append(
+            f"{figures.weakest.describe()}: others are larger; bring the channels to one scale, or split them"
+        )
     if judge is not None and before is not None:
         drop = math.inf if after is None else judge.metric.drop(after, before)
         if drop > judge.most_drop(before):
             shown = judge.metric.describe(after) if after is not None else "no number"
-            found.append(f"{judge.metric.name} falls from {judge.metric.describe(before)} to {shown} on these rows")
-    return "; ".join(found)
+            faults.append(f"{judge.metric.name} falls from {judge.metric.describe(before)} to {shown} on these rows")
+    return "; ".join(faults)
 
 
 def _decisions_agree(figures: Parity) -> bool:

@@ -31,13 +31,13 @@ def find_bisectors(
     reference, path = files.get((role, file_format, "fp32")), files[key]
     if precision == "fp32":
         return {f"{role}: torch -> {file_format} fp32": lambda inputs: bisect_program(load_program(role), path, inputs)}
-    found: dict[str, Bisector] = {}
+    bisectors: dict[str, Bisector] = {}
     if reference is not None:
         limit_db = TOLERANCES[precision].sqnr_db or LIMIT_DB
         name = f"{role}: {file_format} fp32 -> {file_format} {precision}"
-        found[name] = partial(bisect_artifacts, reference, path, limit_db=limit_db)
+        bisectors[name] = partial(bisect_artifacts, reference, path, limit_db=limit_db)
     if precision in INTEGER_KERNELS:
         limit_db = find_format(file_format).kernels.sqnr_db or LIMIT_DB
         name = f"{role}: {file_format} {precision} reference kernels -> optimised kernels"
-        found[name] = partial(bisect_kernels, path, limit_db=limit_db)
-    return found
+        bisectors[name] = partial(bisect_kernels, path, limit_db=limit_db)
+    return bisectors

@@ -38,13 +38,18 @@ def build_probe(shape: LayerShape, file_format: str, precision: str) -> bytes:
         ExportError: no such format, precision or layer, or the library that the format needs is not installed.
     """
     layers = join_ends(shape) if shape.op == JOIN else (shape,)
-    made = find_format(file_format)
+    probe_format = find_format(file_format)
     for layer in layers:
-        _check(layer, made.probe_axes)
-    known = {one: (one,) * len(layers) for one in PRECISIONS} | (CONVERSIONS if shape.op == JOIN else {})
-    if precision not in known:
-        raise ExportError(f"probe of {shape.describe()}: unknown precision '{precision}'; expected {_list(known)}")
-    return made.build_probe([(one, held == "int8") for one, held in zip(layers, known[precision], strict=True)])
+        _check(layer, probe_format.probe_axes)
+    precisions = {name: (name,) * len(layers) for name in PRECISIONS} | (CONVERSIONS if shape.op == JOIN else {})
+    if precision not in precisions:
+        raise ExportError(f"probe of {shape.describe()}: unknown precision '{precision}'; expected {_list(precisions)}")
+    return probe_format.build_probe(
+        [
+            (layer, layer_precision == "int8")
+            for layer, layer_precision in zip(layers, precisions[precision], strict=True)
+        ]
+    )
 
 
 def write_probes(
@@ -71,11 +76,11 @@ Layers = Sequence[tuple[LayerShape, bool]]
 
 
 def _check(shape: LayerShape, space: tuple[int, ...]) -> None:
-    known_axes = {"conv": space, TRANSPOSED: space, "linear": (0, 1), ATTENTION: (2,)}
-    axes = (known_axes | dict.fromkeys(ACTIVATIONS, (1,))).get(shape.op)
+    axes_by_op = {"conv": space, TRANSPOSED: space, "linear": (0, 1), ATTENTION: (2,)}
+    axes = (axes_by_op | dict.fromkeys(ACTIVATIONS, (1,))).get(shape.op)
     if axes is None:
-        known = _list((*WEIGHTED, *PROBED))
-        raise ExportError(f"probe of {shape.describe()}: no probe for op '{shape.op}'; expected {known}")
+        ops = _list((*WEIGHTED, *PROBED))
+        raise ExportError(f"probe of {shape.describe()}: no probe for op '{shape.op}'; expected {ops}")
     lengths = {len(part) for part in (shape.kernel, shape.stride, shape.size, shape.padding, shape.steps)}
     if len(lengths) != 1 or lengths.isdisjoint(axes):
         expected = " or ".join(map(str, axes))

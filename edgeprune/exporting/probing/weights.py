@@ -30,9 +30,12 @@ class ProbeWeights:
 
     def take(self, first: int, count: int) -> ProbeWeights:
         """Those of so many output channels."""
-        kept = slice(first, first + count)
+        channels = slice(first, first + count)
         return replace(
-            self, integers=self.integers[kept], scales=self.scales[kept], bias_integers=self.bias_integers[kept]
+            self,
+            integers=self.integers[channels],
+            scales=self.scales[channels],
+            bias_integers=self.bias_integers[channels],
         )
 
     def turn(self) -> ProbeWeights:

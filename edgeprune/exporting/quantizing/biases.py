@@ -23,7 +23,7 @@ CLIPPED = {4: 2**30, 8: 2**31 - 1}
 
 
 @dataclass(frozen=True)
-class Held:
+class IntegerLayer:
     """A layer of an integer file: its input's scale, the scale of each output channel's weights (or one), its bias.
 
     `weight` and `bias` say where these are in the file; `steps` is the bias as it is held.
@@ -51,7 +51,7 @@ class Held:
         return np.asarray(np.rint(biases.astype(np.float64) / (self.input_scale * scales)), self.steps.dtype)
 
 
-def widen_scales(layers: Sequence[Held], biases: Mapping[str, np.ndarray]) -> dict[Any, np.ndarray]:
+def widen_scales(layers: Sequence[IntegerLayer], biases: Mapping[str, np.ndarray]) -> dict[Any, np.ndarray]:
     """Larger scales by weight, where the biases of its layers (by their name) do not fit; layers may share weights."""
     tight = {layer.weight for layer in layers if layer.overflows and layer.name in biases}
     widened: dict[Any, np.ndarray] = {}

@@ -20,28 +20,28 @@ class Feeds:
     links: tuple[tuple[int, int], ...]
     merges: Mapping[frozenset[int], str]
 
-    def named(self, floats: Sequence[bool]) -> Collection[str]:
+    def float_operators(self, floats: Sequence[bool]) -> Collection[str]:
         """Operators that stay in float where these layers do: those which only such layers feed."""
-        return [name for name, layers in self.feeders.items() if all(floats[one] for one in layers)]
+        return [name for name, layers in self.feeders.items() if all(floats[layer] for layer in layers)]
 
 
 def find_feeds(nodes: Sequence[Node], layers: Sequence[str]) -> Feeds:
     """Follow the values of layers, named in order, through the other operators."""
     index = {name: position for position, name in enumerate(layers)}
-    carried: dict[str, int] = {}
-    members = [frozenset({one}) for one in range(len(layers))]
+    parts: dict[str, int] = {}
+    members = [frozenset({place}) for place in range(len(layers))]
     feeders, links, merges = {}, set(), {}
     for node in nodes:
-        read = {carried[name] for name in node.inputs if name in carried}
+        sources = {parts[name] for name in node.inputs if name in parts}
         part = index.get(node.name)
-        if part is None and read:
-            together = frozenset[int]().union(*(members[one] for one in read))
+        if part is None and sources:
+            together = frozenset[int]().union(*(members[source] for source in sources))
             if together not in members:
                 members.append(together)
                 merges[together] = node.outputs[0]
             part = members.index(together)
         if part is not None:
-            links |= {(one, part) for one in read if one != part}
-            carried |= dict.fromkeys(node.outputs, part)
+            links |= {(source, part) for source in sources if source != part}
+            parts |= dict.fromkeys(node.outputs, part)
         feeders[node.name] = frozenset({0}) if part is None else members[part]
     return Feeds(feeders, tuple(sorted(links)), merges)

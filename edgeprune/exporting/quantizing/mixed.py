@@ -13,7 +13,7 @@ import numpy as np
 from edgeprune.core.planning.mixed import MixedProblem, choose_floats
 from edgeprune.errors import ExportError
 from edgeprune.exporting.files import write_file
-from edgeprune.exporting.formats import Made
+from edgeprune.exporting.formats import FileNotes
 from edgeprune.exporting.quantizing.feeds import Feeds, find_feeds
 from edgeprune.exporting.quantizing.prices import Pricer, pose_problem, price_nothing
 from edgeprune.exporting.quantizing.static import Settings, Static, Trials, tune
@@ -90,32 +90,32 @@ def mix(trials: Trials, settings: Settings, wishes: Wishes) -> Mixed:
         room_bytes=wishes.room_bytes,
         most_activation_bytes=wishes.most_activation_bytes,
     )
-    made: dict[tuple[bool, ...], bytes] = {}
+    contents: dict[tuple[bool, ...], bytes] = {}
 
     def is_accurate(floats: tuple[bool, ...]) -> bool:
         if not (wishes.always or any(floats)):
             raise ExportError(f"{path.name}: mixed precision: no layer is predicted to be faster in float; ship int8")
-        made[floats] = trials.quantize(settings, feeds.named(floats))
-        return wishes.accurate(trials.write("mixed", made[floats]))
+        contents[floats] = trials.quantize(settings, feeds.float_operators(floats))
+        return wishes.accurate(trials.write("mixed", contents[floats]))
 
-    chosen = find_choice(problem, is_accurate)
-    if chosen is None:
+    choice = find_choice(problem, is_accurate)
+    if choice is None:
         raise ExportError(
             f"{path.name}: mixed precision: no layer may be int8 for it to be accurate and fast enough; ship fp32"
         )
-    names = tuple(_label(layer) for layer, one in zip(layers, chosen, strict=True) if one)
+    names = tuple(_label(layer) for layer, is_float in zip(layers, choice, strict=True) if is_float)
     return Mixed(
-        content=made[chosen],
+        content=contents[choice],
         floats=names,
         layers=len(layers),
-        sqnr_db=trials.judge(made[chosen]),
-        cost=describe_cost(problem, chosen),
-        predicted_ms=problem.cost(chosen) if isfinite(problem.budget) else None,
-        activation_bytes=problem.activation_bytes(chosen),
+        sqnr_db=trials.judge(contents[choice]),
+        cost=describe_cost(problem, choice),
+        predicted_ms=problem.cost(choice) if isfinite(problem.budget) else None,
+        activation_bytes=problem.activation_bytes(choice),
     )
 
 
-def make_mixed(static: Static, scheme: str, rows: np.ndarray, wishes: Wishes, target: Path) -> Made:
+def make_mixed(static: Static, scheme: str, rows: np.ndarray, wishes: Wishes, target: Path) -> FileNotes:
     """Write a file of mixed precision, made and judged on `rows` `[N, ...]`; `scheme` says how its integers are held.
 
     Raises:
@@ -126,8 +126,8 @@ def make_mixed(static: Static, scheme: str, rows: np.ndarray, wishes: Wishes, ta
         tuned = tune(trials)
         mixed = mix(trials, tuned.settings, wishes)
     write_file(target, mixed.content)
-    told = f"{scheme}; {tuned.settings.describe()}; {mixed.describe()}"
-    return Made(told, mixed.predicted_ms, mixed.activation_bytes)
+    description = f"{scheme}; {tuned.settings.describe()}; {mixed.describe()}"
+    return FileNotes(description, mixed.predicted_ms, mixed.activation_bytes)
 
 
 def find_choice(problem: MixedProblem, is_accurate: Callable[[tuple[bool, ...]], bool]) -> tuple[bool, ...] | None:
@@ -139,23 +139,23 @@ def find_choice(problem: MixedProblem, is_accurate: Callable[[tuple[bool, ...]],
     slower = replace(problem, budget=inf)
     larger = replace(slower, room_bytes=inf, most_activation_bytes=inf)
     loudest = problem.noise([False] * len(problem.layers))
-    known: dict[tuple[bool, ...], bool] = {}
+    verdicts: dict[tuple[bool, ...], bool] = {}
 
     def try_limit(below_db: float) -> tuple[bool, ...] | None:
         limit = loudest * 10 ** (-below_db / 10)
-        choices = (choose_floats(one, limit) for one in (problem, slower, larger))
-        floats = next((one for one in choices if one is not None), None)
+        choices = (choose_floats(variant, limit) for variant in (problem, slower, larger))
+        floats = next((choice for choice in choices if choice is not None), None)
         if floats is None or all(floats):
             return None
-        if floats not in known:
-            known[floats] = is_accurate(floats)
-        return floats if known[floats] else None
+        if floats not in verdicts:
+            verdicts[floats] = is_accurate(floats)
+        return floats if verdicts[floats] else None
 
-    coarse = next((one for one in range(0, MOST_DB, COARSE_DB) if try_limit(one)), None)
+    coarse = next((limit_db for limit_db in range(0, MOST_DB, COARSE_DB) if try_limit(limit_db)), None)
     if coarse is None:
         return None
     finer = range(max(coarse - COARSE_DB, 0), coarse + FINE_DB, FINE_DB)
-    return next(found for one in finer if (found := try_limit(one)))
+    return next(choice for limit_db in finer if (choice := try_limit(limit_db)))
 
 
 def describe_cost(problem: MixedProblem, floats: Sequence[bool]) -> str:
@@ -174,15 +174,21 @@ def _describe_sizes(problem: MixedProblem, floats: Sequence[bool]) -> list[str]:
 def _describe_ms(problem: MixedProblem, floats: Sequence[bool]) -> str:
     if not isfinite(problem.budget):
         return "layers weighed by their multiply-accumulates: what they take on the device is not known"
-    chosen, in_int8, in_float = (problem.cost(one) for one in (floats, [False] * len(floats), [True] * len(floats)))
-    told = f"predicted {chosen:.3g} ms, all in int8 {in_int8:.3g}, all in float {in_float:.3g}"
-    return told if chosen <= problem.budget else f"{told}; no choice as quiet is within {problem.budget:.3g} ms"
+    chosen_ms, in_int8, in_float = (
+        problem.cost(choice) for choice in (floats, [False] * len(floats), [True] * len(floats))
+    )
+    prediction = f"predicted {chosen_ms:.3g} ms, all in int8 {in_int8:.3g}, all in float {in_float:.3g}"
+    return (
+        prediction
+        if chosen_ms <= problem.budget
+        else f"{prediction}; no choice as quiet is within {problem.budget:.3g} ms"
+    )
 
 
 def _measure_noises(trials: Trials, settings: Settings, feeds: Feeds, count: int) -> list[float]:
     """Noise of each layer alone in int8, as a share of the output's power."""
     noises = []
     for index in range(count):
-        alone = trials.quantize(settings, feeds.named([other != index for other in range(count)]))
+        alone = trials.quantize(settings, feeds.float_operators([layer != index for layer in range(count)]))
         noises.append(float(10 ** (-trials.judge(alone) / 10)))
     return noises

@@ -57,7 +57,7 @@ def observe(path: Path, rows: np.ndarray, layers: Sequence[WeightLayer]) -> Obse
                 if layer.weights[0].size <= MOST_WEIGHTS:
                     summed.setdefault(layer.weight, _Sum()).add(read_patches(layer, values[layer.source]))
     histograms = {name: counter.histogram for name, counter in counters.items()}
-    return Observed(histograms, {name: one.moments for name, one in summed.items()}, endless)
+    return Observed(histograms, {name: total.moments for name, total in summed.items()}, endless)
 
 
 def is_endless(ends: Range) -> bool:
@@ -100,13 +100,13 @@ def run_rows(path: Path, rows: np.ndarray) -> Iterator[Values]:
 
 
 def _find_extremes(runs: Iterable[Values]) -> dict[str, Range]:
-    found: dict[str, Range] = {}
+    extremes: dict[str, Range] = {}
     for values in runs:
         for name, value in values.items():
             if value.size:
-                low, high = found.get(name, (0.0, 0.0))
-                found[name] = (min(low, float(value.min())), max(high, float(value.max())))
-    return found
+                low, high = extremes.get(name, (0.0, 0.0))
+                extremes[name] = (min(low, float(value.min())), max(high, float(value.max())))
+    return extremes
 
 
 class _Counter:
@@ -153,8 +153,8 @@ class _Sum:
 
 def find_peaks(value: np.ndarray, axis: int) -> np.ndarray:
     """Largest magnitude of each channel, of a tensor that has them on `axis`; last, where it has two dimensions."""
-    kept = axis % value.ndim if value.ndim > 2 else value.ndim - 1
-    others = tuple(one for one in range(value.ndim) if one != kept)
+    channel_axis = axis % value.ndim if value.ndim > 2 else value.ndim - 1
+    others = tuple(dimension for dimension in range(value.ndim) if dimension != channel_axis)
     return np.asarray(np.maximum(value.max(others), -value.min(others)))
 
 
@@ -173,8 +173,8 @@ def _unfold(value: np.ndarray, window: PaddedWindow) -> np.ndarray:
     axes = tuple(range(1, padded.ndim))
     reach = tuple((k - 1) * d + 1 for k, d in zip(window.kernel, window.dilation, strict=True))
     views = np.lib.stride_tricks.sliding_window_view(padded, reach, axes)
-    taken = views[tuple(slice(None, None, one) for one in (1, *window.stride, *window.dilation))]
-    places = np.moveaxis(taken, 0, len(axes))  # [*places, C, *kernel], a view
+    patches = views[tuple(slice(None, None, step) for step in (1, *window.stride, *window.dilation))]
+    places = np.moveaxis(patches, 0, len(axes))  # [*places, C, *kernel], a view
     shape = places.shape[: len(axes)]
     return np.asarray(places[np.unravel_index(_draw(int(np.prod(shape))), shape)])
 

@@ -68,7 +68,7 @@ def pose_problem(path: Path, row: np.ndarray, layers: Sequence[WeightLayer], fee
     with foreign("pricing layers", path):
         (values,) = islice(run_rows(path, row[None]), 1)
     shapes = tuple(read_shape(layer, values) for layer in layers)
-    merged = (_join_merged(values[tensor].shape, layers[min(fed)].axis) for fed, tensor in feeds.merges.items())
+    merged = (_join_merged(values[tensor].shape, layers[min(sources)].axis) for sources, tensor in feeds.merges.items())
     joins = (*map(_join_read, shapes), *merged)
     prices = ask(NetShapes(shapes, tuple(joins[second] for _, second in feeds.links)))
     if prices is None:
@@ -78,7 +78,7 @@ def pose_problem(path: Path, row: np.ndarray, layers: Sequence[WeightLayer], fee
         problem = _share_rest(problem, prices.whole_ms)
     sized = zip(problem.layers, shapes, strict=True)
     return replace(
-        problem, layers=tuple(replace(one, weights=shape.weights, values=shape.values) for one, shape in sized)
+        problem, layers=tuple(replace(layer, weights=shape.weights, values=shape.values) for layer, shape in sized)
     )
 
 
@@ -86,11 +86,11 @@ def _build(
     layers: Sequence[WeightLayer], feeds: Feeds, costs: Sequence[tuple[float, float]], joins: Sequence[PairCosts]
 ) -> MixedProblem:
     priced = tuple(QuantizedLayer(layer.name, 0.0, *both) for layer, both in zip(layers, costs, strict=True))
-    given: dict[int, dict[int, PairCosts]] = {}
+    pair_costs: dict[int, dict[int, PairCosts]] = {}
     for (first, second), join in zip(feeds.links, joins, strict=True):
         between = join if max(first, second) < len(layers) else _only_conversions(join)
-        given.setdefault(first, {})[second] = between
-    outputs = tuple(_output(writer, pairs) for writer, pairs in given.items())
+        pair_costs.setdefault(first, {})[second] = between
+    outputs = tuple(_output(writer, pairs) for writer, pairs in pair_costs.items())
     return MixedProblem(priced, outputs, merges=tuple(map(Merge, feeds.merges)))
 
 
@@ -115,13 +115,13 @@ def _share_rest(problem: MixedProblem, whole_ms: tuple[float, float]) -> MixedPr
     """What is all in float, or all in int8, then takes what was measured: parts have equal shares of the rest."""
     count = len(problem.layers)
     in_float, in_int8 = (
-        (measured - problem.cost([chosen] * count)) / len(problem.parts)
-        for chosen, measured in zip((True, False), whole_ms, strict=True)
+        (measured - problem.cost([is_float] * count)) / len(problem.parts)
+        for is_float, measured in zip((True, False), whole_ms, strict=True)
     )
     return replace(
         problem,
-        layers=tuple(_add_cost(one, in_float, in_int8) for one in problem.layers),
-        merges=tuple(_add_cost(one, in_float, in_int8) for one in problem.merges),
+        layers=tuple(_add_cost(layer, in_float, in_int8) for layer in problem.layers),
+        merges=tuple(_add_cost(merge, in_float, in_int8) for merge in problem.merges),
     )
 
 
@@ -145,8 +145,10 @@ def _join_read(reader: LayerShape) -> LayerShape:
 
 def _join_merged(shape: Sequence[int], axis: int) -> LayerShape:
     """A tensor `shape` `[1, ...]` with its channels on `axis`, or last where it has two dimensions."""
-    kept = axis % len(shape) if len(shape) > 2 else len(shape) - 1
-    return _join(shape[kept], tuple(one for place, one in enumerate(shape) if place not in (0, kept)))
+    channel_axis = axis % len(shape) if len(shape) > 2 else len(shape) - 1
+    return _join(
+        shape[channel_axis], tuple(length for place, length in enumerate(shape) if place not in (0, channel_axis))
+    )
 
 
 def _join(channels: int, size: tuple[int, ...]) -> LayerShape:
@@ -161,4 +163,4 @@ def _count_macs(path: Path, values: Values, layers: Sequence[WeightLayer]) -> li
 
 
 def _weigh(macs: Sequence[int]) -> list[tuple[float, float]]:
-    return [(one * len(macs) / sum(macs), 0.0) for one in macs]
+    return [(layer_macs * len(macs) / sum(macs), 0.0) for layer_macs in macs]

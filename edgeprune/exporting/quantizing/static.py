@@ -104,20 +104,20 @@ def tune(trials: Trials) -> Tuned:
     Raises:
         ExportError: the plain file does not run, or cannot be made.
     """
-    chosen = Settings()
-    content = trials.quantize(chosen)
+    best_settings = Settings()
+    content = trials.quantize(best_settings)
     if not len(trials.judged):
-        return Tuned(content, chosen)
+        return Tuned(content, best_settings)
     sqnr_db = plain_db = trials.judge(content)
     for step in STEPS:
-        settings = replace(chosen, **step)  # type: ignore[arg-type]
-        if settings == chosen:
+        settings = replace(best_settings, **step)  # type: ignore[arg-type]
+        if settings == best_settings:
             continue
         with suppress(ExportError):
-            found = trials.judge(tried := trials.quantize(settings))
-            if found > sqnr_db + GAIN_DB:
-                chosen, content, sqnr_db = settings, tried, found
-    return Tuned(content, chosen, sqnr_db, plain_db)
+            candidate_db = trials.judge(candidate := trials.quantize(settings))
+            if candidate_db > sqnr_db + GAIN_DB:
+                best_settings, content, sqnr_db = settings, candidate, candidate_db
+    return Tuned(content, best_settings, sqnr_db, plain_db)
 
 
 def write_tuned(static: Static, rows: np.ndarray, target: Path) -> str:
@@ -159,11 +159,11 @@ class Trials:
             ExportError: the file does not run, or cannot be quantized.
         """
         path, layers, observed = self._base(settings.equalised)
-        ranges = {name: find_range(settings.method, one) for name, one in observed.histograms.items()}
+        ranges = {name: find_range(settings.method, histogram) for name, histogram in observed.histograms.items()}
         ranges |= observed.endless
         if settings.rounded or settings.corrected:
-            kept = {name for layer in layers if layer.name not in floats for name in (layer.weight, layer.bias)}
-            changes = {name: values for name, values in self._changes(settings).items() if name in kept}
+            tensors = {name for layer in layers if layer.name not in floats for name in (layer.weight, layer.bias)}
+            changes = {name: values for name, values in self._changes(settings).items() if name in tensors}
             path = self.write("changed", change_weights(path, changes))
         return self.static.quantize(path, ranges, floats)
 
@@ -173,7 +173,7 @@ class Trials:
         Raises:
             ExportError: the file does not run.
         """
-        return measure_sqnr_db(self._wanted, self._run(self.write("judged", content)))
+        return measure_sqnr_db(self._reference, self._run(self.write("judged", content)))
 
     def write(self, name: str, content: bytes) -> Path:
         """A file in the folder."""
@@ -189,7 +189,7 @@ class Trials:
         return self._changed[key]
 
     @cached_property
-    def _wanted(self) -> np.ndarray:
+    def _reference(self) -> np.ndarray:
         return self._run(self.static.source)
 
     def _run(self, path: Path) -> np.ndarray:
@@ -237,7 +237,7 @@ def _write_digits(raises: Raises) -> str:
 
 
 def _read_digits(text: str) -> Raises:
-    return {name: np.array([int(one) for one in digits]) for name, digits in json.loads(text).items()}
+    return {name: np.array([int(digit) for digit in digits]) for name, digits in json.loads(text).items()}
 
 
 def match_equalised(reference: Path, other: Path, folder: Path) -> Path:

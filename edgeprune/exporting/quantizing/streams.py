@@ -117,7 +117,7 @@ def _is_uniform(writers: Sequence[WeightLayer], readers: Sequence[WeightLayer], 
     alone = all(shared[name] == 1 for layer in writers for name in (layer.weight, layer.bias) if name)
     alone = alone and all(shared[layer.weight] == 1 for layer in readers)
     plain = all(layer.groups in (1, len(layer.weights)) for layer in readers)
-    counts = {len(layer.weights) for layer in writers} | {len(_by_input(one, one.weights)) for one in readers}
+    counts = {len(layer.weights) for layer in writers} | {len(_by_input(layer, layer.weights)) for layer in readers}
     return alone and plain and len(counts) == 1
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.exporting.quantizing.biases import Held, coarsen, widen_scales
+from edgeprune.exporting.quantizing.biases import IntegerLayer, coarsen, widen_scales
 from edgeprune.exporting.tflite.schema import pack_tflite, unpack_tflite
 
 INPUTS = {
@@ -41,7 +41,7 @@ def fit_tflite_biases(content: bytes, source: Path) -> bytes:
     return pack_tflite(model)
 
 
-def _read_layers(schema: Any, model: Any) -> Iterator[Held]:
+def _read_layers(schema: Any, model: Any) -> Iterator[IntegerLayer]:
     """Layers with integer weights and biases, named by their bias."""
     kinds = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
     graph = model.subgraphs[0]
@@ -56,13 +56,13 @@ def _read_layers(schema: Any, model: Any) -> Iterator[Held]:
                 scales = np.asarray(weight.quantization.scale, np.float32)
                 steps = np.frombuffer(bytes(data), kind)
                 scale = float(source.quantization.scale[0])
-                yield Held(bias.name.decode(), scale, inputs[1], scales, inputs[2], steps)
+                yield IntegerLayer(bias.name.decode(), scale, inputs[1], scales, inputs[2], steps)
 
 
 def _read_biases(path: Path) -> dict[str, np.ndarray]:
     """Stored vectors of a float file by their name."""
     schema, model = unpack_tflite(path.read_bytes())
-    stored = [(one, model.buffers[one.buffer].data) for one in model.subgraphs[0].tensors]
+    stored = [(tensor, model.buffers[tensor.buffer].data) for tensor in model.subgraphs[0].tensors]
     return {
         tensor.name.decode(): np.frombuffer(bytes(data), np.float32)
         for tensor, data in stored

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgeprune.core.formats import MIXED
 from edgeprune.core.quantizing.ranges import Range
-from edgeprune.exporting.formats import Exporter, Made
+from edgeprune.exporting.formats import Exporter, FileNotes
 from edgeprune.exporting.quantizing.mixed import make_mixed
 from edgeprune.exporting.quantizing.static import Static, write_tuned
 from edgeprune.exporting.request import FLOAT_NCHW, Form, Source
@@ -26,27 +26,27 @@ def static_tflite(source: Path, precision: str = "int8", form: Form = FLOAT_NCHW
     return Static(source, quantize, optimised=True, levels=LEVELS)
 
 
-def _fp32(source: Source, target: Path) -> Made:
+def _fp32(source: Source, target: Path) -> FileNotes:
     export_tflite(source.program, source.example, target, source.request.form)
-    return Made("float32")
+    return FileNotes("float32")
 
 
-def _uncalibrated(precision: str, scheme: str, source: Source, target: Path) -> Made:
+def _uncalibrated(precision: str, scheme: str, source: Source, target: Path) -> FileNotes:
     quantize_tflite(source.float_file, target, (), precision)
-    return Made(f"{scheme}: float32 inputs and outputs")
+    return FileNotes(f"{scheme}: float32 inputs and outputs")
 
 
-def _static(precision: str, scheme: str, source: Source, target: Path) -> Made:
+def _static(precision: str, scheme: str, source: Source, target: Path) -> FileNotes:
     form, rows = source.request.form, fit_inputs(source.float_file, source.rows)
     scheme = f"{scheme}: {INTEGERS[precision] if form.integers else 'float32'} inputs and outputs"
     if source.request.tuned:
         static = static_tflite(source.float_file, precision, form)
-        return Made(f"{scheme}; {write_tuned(static, rows, target)}")
+        return FileNotes(f"{scheme}; {write_tuned(static, rows, target)}")
     quantize_tflite(source.float_file, target, [rows], precision, form)
-    return Made(f"{scheme}; min-max")
+    return FileNotes(f"{scheme}; min-max")
 
 
-def _mixed(source: Source, target: Path) -> Made:
+def _mixed(source: Source, target: Path) -> FileNotes:
     rows = fit_inputs(source.float_file, source.rows)
     scheme = "int8 x int8, per channel, static: float32 inputs and outputs"
     return make_mixed(static_tflite(source.float_file), scheme, rows, source.request.wishes, target)

@@ -18,7 +18,7 @@ def embed_tflite(content: bytes, metadata: Metadata) -> bytes:
     schema, model = unpack_tflite(content)
     data = np.frombuffer(json.dumps(dict(metadata)).encode(), np.uint8)
     model.metadata = model.metadata or []
-    entry = next((one for one in model.metadata if one.name == ENTRY.encode()), None)
+    entry = next((entry for entry in model.metadata if entry.name == ENTRY.encode()), None)
     if entry is None:
         model.buffers.append(schema.BufferT())
         entry = schema.MetadataT(ENTRY.encode(), len(model.buffers) - 1)
@@ -32,6 +32,6 @@ def read_tflite(content: bytes) -> dict[str, str]:
     _, model = unpack_tflite(content)
     for entry in model.metadata or []:
         if entry.name == ENTRY.encode():
-            found: dict[str, str] = json.loads(bytes(model.buffers[entry.buffer].data))
-            return found
+            metadata: dict[str, str] = json.loads(bytes(model.buffers[entry.buffer].data))
+            return metadata
     return {}

@@ -54,9 +54,9 @@ def _add_attention(graph: Graph, shape: LayerShape, inputs: list[int]) -> int:
 
     def step(name: str, operands: list[int], size: tuple[int, ...], options: object = None, version: int = 2) -> int:
         scale, zero_point = (UNIT_SCALE, ZERO_POINT) if name == "SOFTMAX" else (INPUT_SCALE, MIDDLE)
-        made = graph.add_activation(f"{name.lower()}{len(graph.tensors)}", size, scale, zero_point)
-        graph.add_operator(name, version, operands, made, options)
-        return made
+        output = graph.add_activation(f"{name.lower()}{len(graph.tensors)}", size, scale, zero_point)
+        graph.add_operator(name, version, operands, output, options)
+        return output
 
     def whole(values: list[int]) -> int:
         return graph.add_constant(f"whole{len(graph.tensors)}", np.array(values, np.int32))

@@ -203,15 +203,15 @@ def _add_transposed(graph: Graph, shape: LayerShape, weights: ProbeWeights, ends
         raise ExportError(f"probe of {shape.describe()}: TFLite has no transposed convolution with stride and dilation")
     if shape.groups == 1:
         return _add_group(graph, shape, weights, ends)
-    one = replace(shape, cin=shape.cin // shape.groups, cout=shape.cout // shape.groups, groups=1)
+    group_shape = replace(shape, cin=shape.cin // shape.groups, cout=shape.cout // shape.groups, groups=1)
     parts = []
     for number in range(shape.groups):
-        begin, size = (0, 0, 0, number * one.cin), (1, *one.size, one.cin)
+        begin, size = (0, 0, 0, number * group_shape.cin), (1, *group_shape.size, group_shape.cin)
         part = graph.add_activation(f"{ends.output}_in{number}", size[1:], INPUT_SCALE)
         bounds = [graph.add_constant(f"{part}_{i}", np.array(b, np.int32)) for i, b in enumerate((begin, size))]
         graph.add_operator("SLICE", 2 if graph.quantized else 1, [ends.source, *bounds], part, schema.SliceOptionsT())
-        own = weights.take(number * one.cout, one.cout)
-        parts.append(_add_group(graph, one, own, _Ends(part, f"{ends.output}_out{number}")))
+        own = weights.take(number * group_shape.cout, group_shape.cout)
+        parts.append(_add_group(graph, group_shape, own, _Ends(part, f"{ends.output}_out{number}")))
     output = graph.add_activation(ends.output, (*shape.output_size, shape.cout), OUTPUT_SCALE)
     graph.add_operator("CONCATENATION", 2, parts, output, schema.ConcatenationOptionsT(axis=3))
     return output

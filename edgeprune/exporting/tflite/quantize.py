@@ -71,11 +71,14 @@ def quantize_with_ranges(
             recipe.add_quantization_config(".*", kind, None, _untouched())
         for name in (*floats, *find_endless(source, ranges)):
             recipe.add_quantization_config(f"^{re.escape(name)};?$", _kinds().ALL_SUPPORTED, None, _untouched())
-        found = _calibrate(model, signature, recipe)
-        for name in found.keys() & {name for name, ends in ranges.items() if not is_endless(ends)}:
+        statistics = _calibrate(model, signature, recipe)
+        for name in statistics.keys() & {name for name, ends in ranges.items() if not is_endless(ends)}:
             low, high = ranges[name]
-            found[name] |= {"min": np.full_like(found[name]["min"], low), "max": np.full_like(found[name]["max"], high)}
-        return fit_tflite_biases(_quantize(model, recipe, found), source)
+            statistics[name] |= {
+                "min": np.full_like(statistics[name]["min"], low),
+                "max": np.full_like(statistics[name]["max"], high),
+            }
+        return fit_tflite_biases(_quantize(model, recipe, statistics), source)
 
 
 def _quantize(model: bytes, recipe: Any, ranges: Any = None) -> bytes:
@@ -89,8 +92,8 @@ def _calibrate(model: bytes, signature: Signature, recipe: Any) -> dict[str, dic
     calibrator = import_library("ai_edge_quantizer.calibrator").Calibrator(model, num_threads=1)
     zeros = np.zeros(signature.shape, signature.dtype)
     calibrator.calibrate({next(iter(calibrator.get_signature_list())): [{signature.name: zeros}]}, recipe)
-    found: dict[str, dict[str, Any]] = calibrator.get_model_qsvs()
-    return found
+    statistics: dict[str, dict[str, Any]] = calibrator.get_model_qsvs()
+    return statistics
 
 
 def _static_recipe(activations: str) -> Any:

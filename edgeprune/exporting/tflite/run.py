@@ -45,12 +45,12 @@ def run_rows(path: Path, rows: np.ndarray) -> Iterator[Values]:
         experimental_preserve_all_tensors=True,
     )
     interpreter.allocate_tensors()
-    (feed,) = (one["index"] for one in interpreter.get_input_details())
-    computed = {int(index) for one in interpreter._get_ops_details() for index in one["outputs"]} | {feed}
+    (feed,) = (detail["index"] for detail in interpreter.get_input_details())
+    computed = {int(index) for operator in interpreter._get_ops_details() for index in operator["outputs"]} | {feed}
     names = {
-        one["index"]: one["name"]
-        for one in interpreter.get_tensor_details()
-        if one["index"] in computed and one["dtype"] == np.float32
+        detail["index"]: detail["name"]
+        for detail in interpreter.get_tensor_details()
+        if detail["index"] in computed and detail["dtype"] == np.float32
     }
     for row in rows:
         interpreter.set_tensor(feed, row[None])
@@ -68,11 +68,11 @@ def quantize_input(value: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
     return np.asarray(np.clip(np.rint(value / scale) + zero, bounds.min, bounds.max).astype(kind))
 
 
-def _dequantize(value: np.ndarray, detail: dict[str, Any], wanted: np.dtype[Any]) -> np.ndarray:
+def _dequantize(value: np.ndarray, detail: dict[str, Any], dtype: np.dtype[Any]) -> np.ndarray:
     scale, zero = detail["quantization"]
-    if value.dtype.kind != "i" or wanted.kind != "f" or not scale:
+    if value.dtype.kind != "i" or dtype.kind != "f" or not scale:
         return value
-    return np.asarray((value.astype(wanted) - zero) * wanted.type(scale))
+    return np.asarray((value.astype(dtype) - zero) * dtype.type(scale))
 
 
 def check_tflite(content: bytes) -> None:
@@ -92,10 +92,10 @@ def describe_tflite(path: Path) -> tuple[Signatures, Signatures]:
     names = signatures[0] if signatures else {"inputs": [], "outputs": []}
 
     def describe(details: list[dict[str, Any]], labels: list[str]) -> Signatures:
-        labels = labels if len(labels) == len(details) else [one["name"] for one in details]
+        labels = labels if len(labels) == len(details) else [detail["name"] for detail in details]
         return tuple(
-            Signature(label, tuple(map(int, one["shape"])), np.dtype(one["dtype"]).name)
-            for label, one in zip(labels, details, strict=True)
+            Signature(label, tuple(map(int, detail["shape"])), np.dtype(detail["dtype"]).name)
+            for label, detail in zip(labels, details, strict=True)
         )
 
     return describe(inputs, names["inputs"]), describe(outputs, names["outputs"])

@@ -20,7 +20,7 @@ def _open_tflite(path: Path, optimised: bool) -> Any:
     if optimised:
         _, model = unpack_tflite(path.read_bytes())
         graph = model.subgraphs[0]
-        graph.outputs = sorted({int(index) for one in graph.operators for index in one.outputs})
+        graph.outputs = sorted({int(index) for operator in graph.operators for index in operator.outputs})
         return Interpreter(model_content=pack_tflite(model), num_threads=1)
     return Interpreter(
         model_content=path.read_bytes(),
@@ -34,17 +34,17 @@ def trace_tflite(path: Path, inputs: np.ndarray, optimised: bool) -> Trace:
     """Every layer's output for `inputs` `[N, ...]` that fit the file."""
     interpreter = _open_tflite(path, optimised)
     interpreter.allocate_tensors()
-    tensors = {one["index"]: one for one in interpreter.get_tensor_details()}
-    operators = [one for one in interpreter._get_ops_details() if one["op_name"] != "DELEGATE"]
+    tensors = {tensor["index"]: tensor for tensor in interpreter.get_tensor_details()}
+    operators = [operator for operator in interpreter._get_ops_details() if operator["op_name"] != "DELEGATE"]
     (source,) = interpreter.get_input_details()
     feed = source["index"]
-    computed = {int(index) for one in operators for index in one["outputs"]}
+    computed = {int(index) for operator in operators for index in operator["outputs"]}
     rows: dict[int, list[np.ndarray]] = {index: [] for index in sorted(computed)}
     for row in inputs:
         interpreter.set_tensor(feed, quantize_input(row[None], source))
         interpreter.invoke()
-        for index, kept in rows.items():
-            kept.append(_real(interpreter.get_tensor(index), tensors[index]))
+        for index, values in rows.items():
+            values.append(_real(interpreter.get_tensor(index), tensors[index]))
 
     def read_constant(index: int) -> np.ndarray | None:
         stored = index not in computed and index not in (feed, -1)
@@ -66,9 +66,11 @@ def _tflite_layer(
     output: np.ndarray,
     read_constant: Callable[[int], np.ndarray | None],
 ) -> LayerOutput:
-    operands = [int(one) for one in operator["inputs"]]
-    constants = tuple(read_constant(one) for one in operands)
-    weights = [one for one, value in zip(operands, constants, strict=True) if value is not None and value.ndim > 1]
+    operands = [int(operand) for operand in operator["inputs"]]
+    constants = tuple(read_constant(operand) for operand in operands)
+    weights = [
+        operand for operand, value in zip(operands, constants, strict=True) if value is not None and value.ndim > 1
+    ]
     node = _plain(tensors[index]["name"])
     label = tensors[weights[0]]["name"] if weights and "arith." not in tensors[weights[0]]["name"] else node
     return LayerOutput(node, _short(label), operator["op_name"], output, constants)

@@ -15,8 +15,8 @@ from edgeprune.exporting.tflite.schema import pack_tflite, unpack_tflite
 def read_layers(path: Path) -> tuple[WeightLayer, ...]:
     """Convolutions and linear layers with stored weights, in order."""
     nodes, (schema, model) = _read_nodes(path)
-    found = [layer for node in nodes if (layer := _tflite_layer(schema, model, node)) is not None]
-    return keep_owned(found, nodes)
+    layers = [layer for node in nodes if (layer := _tflite_layer(schema, model, node)) is not None]
+    return keep_owned(layers, nodes)
 
 
 def read_nodes(path: Path) -> tuple[Node, ...]:
@@ -27,7 +27,7 @@ def read_nodes(path: Path) -> tuple[Node, ...]:
 def read_outputs(path: Path) -> tuple[str, ...]:
     """Names of the tensors that the file gives."""
     graph = _read_nodes(path)[1][1].subgraphs[0]
-    return tuple(_text(graph.tensors[one]) for one in graph.outputs)
+    return tuple(_text(graph.tensors[index]) for index in graph.outputs)
 
 
 def _read_nodes(path: Path) -> tuple[list[Node], tuple[Any, Any]]:
@@ -37,14 +37,21 @@ def _read_nodes(path: Path) -> tuple[list[Node], tuple[Any, Any]]:
     graph = model.subgraphs[0]
 
     def names(indices: Any) -> list[str]:
-        return [_text(graph.tensors[one]) if one >= 0 else "" for one in indices]
+        return [_text(graph.tensors[index]) if index >= 0 else "" for index in indices]
 
     nodes, plain = [], (schema.ActivationFunctionType.NONE, schema.ActivationFunctionType.RELU)
-    for one in graph.operators:
-        kind = kinds[model.operatorCodes[one.opcodeIndex].builtinCode]
-        fused = getattr(one.builtinOptions, "fusedActivationFunction", plain[0])
+    for operator in graph.operators:
+        kind = kinds[model.operatorCodes[operator.opcodeIndex].builtinCode]
+        fused = getattr(operator.builtinOptions, "fusedActivationFunction", plain[0])
         nodes.append(
-            Node(names(one.outputs)[0], kind, names(one.inputs), names(one.outputs), one, homogeneous=fused in plain)
+            Node(
+                names(operator.outputs)[0],
+                kind,
+                names(operator.inputs),
+                names(operator.outputs),
+                operator,
+                homogeneous=fused in plain,
+            )
         )
     return nodes, (schema, model)
 
@@ -52,7 +59,7 @@ def _read_nodes(path: Path) -> tuple[list[Node], tuple[Any, Any]]:
 def _tflite_layer(schema: Any, model: Any, node: Node) -> WeightLayer | None:
     if node.kind not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
         return None
-    tensors: list[Any] = [model.subgraphs[0].tensors[one] if one >= 0 else None for one in node.operator.inputs]
+    tensors: list[Any] = [model.subgraphs[0].tensors[index] if index >= 0 else None for index in node.operator.inputs]
     source, weight, bias = (*node.inputs, "")[:3]
     weights = _stored(schema, model, tensors[1])
     biases = _stored(schema, model, tensors[2]) if bias else None
@@ -74,7 +81,11 @@ def _tflite_window(schema: Any, options: Any, source: Any, weights: np.ndarray) 
         sizes = zip(map(int, source.shape[1:3]), kernel, stride, dilation, strict=True)
         total = [max((-(-size // step) - 1) * step + (k - 1) * d + 1 - size, 0) for size, k, step, d in sizes]
     return PaddedWindow(
-        kernel, stride, dilation, tuple(one // 2 for one in total), tuple(one - one // 2 for one in total)
+        kernel,
+        stride,
+        dilation,
+        tuple(amount // 2 for amount in total),
+        tuple(amount - amount // 2 for amount in total),
     )
 
 

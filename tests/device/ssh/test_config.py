@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ssh_server import SshServer
 
 from edgeprune.device.ssh import config as ssh_config
-from edgeprune.device.ssh.config import Asked, list_config_hosts, read_settings, split_words
+from edgeprune.device.ssh.config import Query, list_config_hosts, read_settings, split_words
 from edgeprune.device.ssh.transport import connect
 from edgeprune.device.transports.address import Address
 from edgeprune.device.transports.endpoint import find_endpoint
@@ -70,7 +70,7 @@ def test_a_host_is_looked_up_as_ssh_does(folder: Path, lines: list[str], include
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ssh_config, "config_path", lambda: path)
         patch.setattr(ssh_config, "SYSTEM_CONFIG", folder / "absent" / "ssh_config")
-        found = read_settings(Asked("board", None))
+        found = read_settings(Query("board", None))
         assert found.host == theirs["hostname"][0]
         assert found.user == theirs["user"][0]
         assert found.first("port", "22") == theirs["port"][0]

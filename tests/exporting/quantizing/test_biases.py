@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from edgeprune.core.quantizing.sqnr import measure_sqnr_db
 from edgeprune.exporting.artifacts import build_artifacts
-from edgeprune.exporting.quantizing.biases import Held, widen_scales
+from edgeprune.exporting.quantizing.biases import IntegerLayer, widen_scales
 from edgeprune.exporting.request import ExportRequest
 from edgeprune.exporting.runners import run_file
 from edgeprune.graph.trace import trace_model
@@ -125,8 +125,8 @@ def test_tflite_files_hold_every_bias(case: Callable[[], nn.Module], precision: 
     assert worst_db(case(), tmp_path, precision, "tflite") > 35
 
 
-def held(steps: list[int], scales: list[float], kind: type = np.int32, name: str = "layer") -> Held:
-    return Held(name, 0.5, "weight", np.array(scales, np.float32), "bias", np.array(steps, kind))
+def held(steps: list[int], scales: list[float], kind: type = np.int32, name: str = "layer") -> IntegerLayer:
+    return IntegerLayer(name, 0.5, "weight", np.array(scales, np.float32), "bias", np.array(steps, kind))
 
 
 def test_only_the_channel_whose_bias_does_not_fit_gets_a_larger_scale() -> None:

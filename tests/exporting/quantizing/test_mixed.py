@@ -236,9 +236,9 @@ def test_operators_follow_the_layers_that_feed_them() -> None:
     feeds = find_feeds(nodes, ["a", "b", "c"])
     assert feeds.links == ((0, 1), (0, 3), (1, 3), (3, 2))
     assert feeds.merges == {frozenset({0, 1}): "sum"}
-    assert set(feeds.named([True, False, False])) == {"move", "a"}
-    assert set(feeds.named([True, True, False])) == {"move", "a", "b", "add", "relu"}
-    assert set(feeds.named([False, False, True])) == {"c"}
+    assert set(feeds.float_operators([True, False, False])) == {"move", "a"}
+    assert set(feeds.float_operators([True, True, False])) == {"move", "a", "b", "add", "relu"}
+    assert set(feeds.float_operators([False, False, True])) == {"c"}
 
 
 def test_mixed_needs_rows_to_judge_by(program: nn.Module, tmp_path: Path) -> None:
