@@ -16,7 +16,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from edgeprune.core.planning.plan import ChannelGroup
 from edgeprune.errors import EdgepruneError, PlanError
 from edgeprune.graph.groups import Analysis
-from edgeprune.graph.trace import operator_of
+from edgeprune.graph.nodes import operator_of
 from edgeprune.pruning.finite import find_source
 
 Scores = NDArray[np.float64]

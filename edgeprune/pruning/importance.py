@@ -11,7 +11,7 @@ from torch import Tensor
 from edgeprune.core.planning.plan import ChannelGroup
 from edgeprune.core.text import suggest
 from edgeprune.errors import PlanError, UsageError
-from edgeprune.graph.trace import operator_of
+from edgeprune.graph.nodes import operator_of
 from edgeprune.pruning.evidence import Activation, Evidence, Scores
 
 Criterion = Callable[[Evidence, ChannelGroup], Scores]

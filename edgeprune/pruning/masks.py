@@ -21,9 +21,9 @@ from torch.fx import GraphModule, Interpreter, Node
 
 from edgeprune.graph.groups import Analysis
 from edgeprune.graph.labels import Dim
+from edgeprune.graph.nodes import arg, operator_of, sizes_of
 from edgeprune.graph.surgery import apply_plan
-from edgeprune.graph.trace import operator_of, sizes_of
-from edgeprune.graph.walk import Dims, Value, arg
+from edgeprune.graph.walk import Dims, Value
 from edgeprune.pruning.evidence import LAYERS, weight_of
 from edgeprune.pruning.fold import fold_weights
 

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from edgeprune.graph.trace import copy_program, named_tensors, operator_of
+from edgeprune.graph.nodes import operator_of
+from edgeprune.graph.trace import copy_program, named_tensors
 from edgeprune.pruning.held_out import HeldOut
 from edgeprune.pruning.recover import Course, Recovered, recover
 from edgeprune.recipes.load import Recipe

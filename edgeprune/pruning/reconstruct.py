@@ -15,8 +15,8 @@ from torch.fx import GraphModule, Node
 
 from edgeprune.errors import EdgepruneError
 from edgeprune.graph.groups import Analysis, alive_mask
+from edgeprune.graph.nodes import operator_of
 from edgeprune.graph.surgery import branches_cut
-from edgeprune.graph.trace import operator_of
 from edgeprune.pruning.evidence import Batch, layer_nodes, record, weight_of
 
 RIDGE = 1e-2
