@@ -103,7 +103,7 @@ FAMILIES = (
     ),
     OperatorFamily(aten("feature_alpha_dropout"), same, places={"training": 2}, keeps_values=True, may_view=True),
     OperatorFamily(aten("alpha_dropout"), same, places={"training": 2}, keeps_values=True),
-    OperatorFamily(aten("lift_fresh_copy float identity"), same),
+    OperatorFamily(aten("lift_fresh_copy"), same),
     OperatorFamily(aten("zeros_like ones_like full_like rand_like empty_like bernoulli"), same),
     OperatorFamily(aten("expand"), expand, sizes_at(1), places={"sizes": 1}, acts_per_channel=True, may_view=True),
     OperatorFamily(aten("broadcast_to"), expand, sizes_at(1)),

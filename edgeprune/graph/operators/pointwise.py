@@ -71,7 +71,7 @@ FAMILIES = (
         kind=kinds.CURVE,
         acts_per_channel=True,
     ),
-    OperatorFamily(aten("erf sin cos softsign"), pointwise, kind=kinds.CURVE),
+    OperatorFamily(aten("erf sin cos"), pointwise, kind=kinds.CURVE),
     *(OperatorFamily(aten(name), pointwise, kind=name, acts_per_channel=True) for name in (*ACTIVATIONS, *kinds.GATES)),
     OperatorFamily(aten("add sub"), pointwise, kind=kinds.ADD, neutral=0, acts_per_channel=True, reads_integers=True),
     OperatorFamily(aten("subtract rsub"), pointwise, kind=kinds.ADD),
@@ -91,9 +91,7 @@ FAMILIES = (
         pointwise,
         kind=kinds.MUL,
     ),
-    OperatorFamily(
-        aten("clip tanhshrink rrelu floor_divide nan_to_num copy fill fake_quantize_per_tensor_affine"), pointwise
-    ),
+    OperatorFamily(aten("clip rrelu floor_divide nan_to_num copy fill fake_quantize_per_tensor_affine"), pointwise),
     OperatorFamily(aten("_weight_norm"), pointwise, is_statistic=True),
     OperatorFamily(aten("glu"), glu),
 )

@@ -102,6 +102,7 @@ FAMILIES = (
         for name, places in POOLS.items()
         for rank in (1, 2, 3)
         for tail in ("", "_with_indices")
+        if not tail or name == "max_pool"
     ),
     *(_sliding_family(name, kinds.RESIZE, {}) for name in RESIZINGS.split()),
     OperatorFamily(aten("pixel_shuffle"), pixel_shuffle),
