@@ -17,7 +17,7 @@ from edgeprune.core.planning.plan import BRANCH, ChannelGroup, Member
 from edgeprune.graph.branches import Branch, find_branches
 from edgeprune.graph.labelling import is_ignored, walk_graph
 from edgeprune.graph.labels import NONE, Array, Dim, Mask, Solution, solve
-from edgeprune.graph.steps import find_operators
+from edgeprune.graph.steps import find_timed
 from edgeprune.graph.walk import Dims, LayerUse, Shuffle, Value, Walk
 
 SHOWN = 3
@@ -78,7 +78,7 @@ def find_groups(program: GraphModule, ignore: Collection[str] = ()) -> Analysis:
     is listed with the reason in `frozen`.
     """
     walk = walk_graph(program, ignore)
-    layers, operators = find_operators(walk)
+    layers, operators = find_timed(walk)
     solution = solve(walk.labels)
     found = _gather(walk, solution)
     frozen = {name: _reason(atoms, solution) for name, atoms in found.items()}

@@ -21,7 +21,7 @@ from edgeprune.graph.operators.views import swapped_axes
 from edgeprune.graph.walk import Dims, LayerUse, Walk
 
 
-def find_operators(walk: Walk) -> tuple[list[LayerUse], list[LayerUse]]:
+def find_timed(walk: Walk) -> tuple[list[LayerUse], list[LayerUse]]:
     """The layers, and everything that takes time beside them, with the labels that its counts follow.
 
     What computes once more what another has computed already is left out, as exporters merge it.

@@ -18,6 +18,9 @@ from edgeprune.graph.operators.record import OperatorFamily, aten
 from edgeprune.graph.walk import Dims, Shuffle, Value, Walk, freeze_all, untracked
 
 VIEWS = aten("view reshape _unsafe_view flatten unflatten")
+SWAPS = aten("transpose permute")
+COPIES = aten("contiguous clone")
+"""What may lie between the swap of a channel shuffle and its last view."""
 MATRIX_TRANSPOSES = aten("t mT numpy_T")
 
 
@@ -84,10 +87,10 @@ def _find_shuffle(node: Node, source: Node, walk: Walk) -> bool:
     """Whether `node` begins a channel shuffle (view to one more dimension, swap two, view back)."""
     sizes, inner = walk.sizes(source), walk.sizes(node)
     swap = _only_user(node)
-    if len(inner) != len(sizes) + 1 or swap is None or operator_of(swap) not in aten("transpose permute"):
+    if len(inner) != len(sizes) + 1 or swap is None or operator_of(swap) not in SWAPS:
         return False
     last = _only_user(swap)
-    while last is not None and operator_of(last) in aten("contiguous clone"):
+    while last is not None and operator_of(last) in COPIES:
         last = _only_user(last)
     swapped = walk.sizes(swap)
     axis = next((axis for axis in range(len(sizes)) if sizes[axis] != inner[axis]), 0)
@@ -198,7 +201,7 @@ FAMILIES = (
     OperatorFamily(aten("flatten"), view, flatten_sizes, kinds.VIEW, acts_per_channel=True, may_view=True),
     OperatorFamily(aten("unflatten"), view, unflatten_sizes, kinds.VIEW, acts_per_channel=True, may_view=True),
     OperatorFamily(aten("view_as reshape_as"), view_as, kind=kinds.VIEW, may_view=True),
-    OperatorFamily(aten("permute transpose"), permute, kind=kinds.PERMUTE, acts_per_channel=True, may_view=True),
+    OperatorFamily(SWAPS, permute, kind=kinds.PERMUTE, acts_per_channel=True, may_view=True),
     OperatorFamily(aten("swapaxes t mT"), permute, kind=kinds.PERMUTE, may_view=True),
     OperatorFamily(aten("numpy_T"), permute, may_view=True),
     OperatorFamily(aten("movedim"), move_axis, may_view=True),
