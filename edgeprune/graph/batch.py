@@ -6,19 +6,19 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from edgeprune.core.latency.steps import ADD
 from edgeprune.errors import GraphError
+from edgeprune.graph.nodes import sizes_of
+from edgeprune.graph.operators.build import SIZE
+from edgeprune.graph.operators.table import find_operator
 from edgeprune.graph.trace import (
     copy_program,
     export_graph,
     graph_of,
     is_dynamic,
-    operator_of,
     set_training_,
-    sizes_of,
 )
 
-RESHAPES = ("aten.view", "aten.reshape", "aten.expand", "aten._unsafe_view")
-"""Operators that are given all sizes as numbers, the batch first."""
 COUNTER = "num_batches_tracked"
 """A buffer of batch norm, which a program exported in training mode counts up."""
 TOLERANCE, ROUNDINGS = 1e-4, 16
@@ -76,7 +76,7 @@ def _settle_(program: GraphModule) -> None:
     program.validate_inputs = False  # type: ignore[assignment]  # sizes are checked where batches are read
     for node in list(program.graph.nodes):
         is_guard = node.op == "call_module" and node.target == "_guards_fn"
-        counts = operator_of(node) == "aten.add" and str(getattr(node.args[0], "target", "")).endswith(COUNTER)
+        counts = find_operator(node).kind == ADD and str(getattr(node.args[0], "target", "")).endswith(COUNTER)
         if (is_guard or counts) and not node.users:
             program.graph.erase_node(node)
     program.delete_all_unused_submodules()
@@ -89,12 +89,12 @@ def _use_sizes_(program: GraphModule, batch: int) -> None:
     for node in list(program.graph.nodes):
         computed |= {node} if computed.intersection(node.all_input_nodes) else set()
         source = node.args[0] if node.args else None
-        if operator_of(node) not in RESHAPES or not isinstance(source, Node) or source not in computed:
+        if "sizes" not in find_operator(node).places or not isinstance(source, Node) or source not in computed:
             continue
         sizes = list(node.args[1])
         if sizes and sizes[0] == batch and sizes_of(source.meta.get("val"))[:1] == (batch,):
             with program.graph.inserting_before(node):
-                size = program.graph.call_function(torch.ops.aten.sym_size.int, (source, 0))
+                size = program.graph.call_function(SIZE, (source, 0))
             node.args = (source, [size, *sizes[1:]], *node.args[2:])
     program.recompile()
 

@@ -6,10 +6,12 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import takewhile
 
-import torch
 from torch.fx import GraphModule, Node
 
-from edgeprune.graph.trace import named_tensors, operator_of, sizes_of
+from edgeprune.graph.nodes import operator_of, sizes_of
+from edgeprune.graph.operators.build import ADD
+from edgeprune.graph.operators.table import find_operator
+from edgeprune.graph.trace import named_tensors
 
 
 @dataclass(frozen=True)
@@ -23,10 +25,6 @@ class Branch:
     nodes: frozenset[str]
     layers: tuple[str, ...]
     """Nodes of the convolutions and linear layers in it, in order."""
-
-
-IDEMPOTENT = ("aten.relu", "aten.relu6", "aten.hardtanh", "aten.clamp", "aten.clamp_min")
-"""Operators that change nothing when applied a second time."""
 
 
 def find_branches(program: GraphModule, weights: Mapping[str, str]) -> dict[str, Branch]:
@@ -56,7 +54,7 @@ def find_branches(program: GraphModule, weights: Mapping[str, str]) -> dict[str,
 
 def _longest_branch(node: Node, weights: Mapping[str, str], idle: Collection[Node]) -> Branch | None:
     """The branch of an addition, if it is one that has some: of its operands that with more layers."""
-    if node.target is not torch.ops.aten.add.Tensor:
+    if node.target is not ADD:
         return None
     branches = [branch for operand in (0, 1) if (branch := _branch(node, operand, weights, idle)) is not None]
     return max(branches, key=lambda one: len(one.layers), default=None)
@@ -157,9 +155,9 @@ def _drop_repeated_(program: GraphModule) -> None:
     """
     for node in list(program.graph.nodes):
         source = node.args[0] if node.args else None
-        if not isinstance(source, Node) or not operator_of(node) == operator_of(source) in IDEMPOTENT:
+        if not isinstance(source, Node) or operator_of(node) != operator_of(source):
             continue
-        if (node.args[1:], node.kwargs) == (source.args[1:], source.kwargs):
+        if find_operator(node).is_idempotent and (node.args[1:], node.kwargs) == (source.args[1:], source.kwargs):
             node.replace_all_uses_with(source)
             program.graph.erase_node(node)
 

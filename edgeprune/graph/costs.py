@@ -10,7 +10,7 @@ from torch.fx import GraphModule
 from edgeprune.core.latency.layers import LayerShape
 from edgeprune.core.planning.limits import Costs, count_costs
 from edgeprune.graph.groups import Analysis
-from edgeprune.graph.trace import operator_of
+from edgeprune.graph.operators.table import find_operator
 
 
 def count_parameters(program: GraphModule) -> int:
@@ -27,7 +27,7 @@ def count_other_parameters(program: GraphModule, analysis: Analysis) -> int:
     layers = {layer.name for layer in analysis.layers if layer.shape.has_weights}
     counted = {f"{name}.{part}" for name in layers for part in ("weight", "bias")}
     for node in program.graph.nodes:
-        if operator_of(node) == "aten.batch_norm":
+        if find_operator(node).is_batch_norm:
             counted |= {str(one.target) for one in node.all_input_nodes if one.op == "get_attr"}
     return sum(value.numel() for name, value in program.named_parameters() if name not in counted)
 

@@ -12,6 +12,7 @@ from torch.fx import GraphModule, Node
 from edgeprune.errors import GraphError
 from edgeprune.graph.costs import layer_shapes
 from edgeprune.graph.groups import Analysis
+from edgeprune.graph.operators.table import find_operator
 from edgeprune.graph.proof import same_outputs
 from edgeprune.graph.surgery import apply_plan, branches_cut, sliced_tensors
 from edgeprune.graph.trace import Example, named_tensors
@@ -55,7 +56,7 @@ def apply_to_module(
 
 def _norm_groups(pruned: GraphModule) -> dict[str, int]:
     """The number of groups of every group norm that has a weight, by module."""
-    nodes = pruned.graph.find_nodes(op="call_function", target=torch.ops.aten.group_norm.default)
+    nodes = [node for node in pruned.graph.nodes if "groups" in find_operator(node).places]
     weights = {node: node.args[2] for node in nodes if len(node.args) > 2 and isinstance(node.args[2], Node)}
     return {str(weight.target).removesuffix(".weight"): int(node.args[1]) for node, weight in weights.items()}
 

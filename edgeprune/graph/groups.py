@@ -14,16 +14,14 @@ from torch.fx import GraphModule
 
 from edgeprune.core.latency.layers import Extent, Layer
 from edgeprune.core.planning.plan import BRANCH, ChannelGroup, Member
-from edgeprune.graph import rules_layers, rules_shapes, rules_values
 from edgeprune.graph.branches import Branch, find_branches
+from edgeprune.graph.labelling import is_ignored, walk_graph
 from edgeprune.graph.labels import NONE, Array, Dim, Mask, Solution, solve
-from edgeprune.graph.operators import find_operators
-from edgeprune.graph.walk import Dims, LayerUse, Rule, Shuffle, Value, Walk, is_ignored, walk_graph
+from edgeprune.graph.steps import find_timed
+from edgeprune.graph.walk import Dims, LayerUse, Shuffle, Value, Walk
 
 SHOWN = 3
 """Names that are listed of many."""
-RULES: dict[str, Rule] = {**rules_layers.RULES, **rules_shapes.RULES, **rules_values.RULES}
-"""What to do at each ATen operator, by its name without overload."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +77,8 @@ def find_groups(program: GraphModule, ignore: Collection[str] = ()) -> Analysis:
     `ignore` names modules or parameters whose output channels have to stay. A group that cannot be pruned
     is listed with the reason in `frozen`.
     """
-    walk = walk_graph(program, RULES, ignore)
-    layers, operators = find_operators(walk)
+    walk = walk_graph(program, ignore)
+    layers, operators = find_timed(walk)
     solution = solve(walk.labels)
     found = _gather(walk, solution)
     frozen = {name: _reason(atoms, solution) for name, atoms in found.items()}

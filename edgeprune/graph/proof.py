@@ -18,22 +18,14 @@ from torch.fx import GraphModule, Node
 from torch.fx.node import map_aggregate
 
 from edgeprune.errors import PlanError
+from edgeprune.graph.cut import Cut
 from edgeprune.graph.groups import Analysis, alive_mask
 from edgeprune.graph.labels import Mask
-from edgeprune.graph.rewrites import Cut
+from edgeprune.graph.nodes import arg, sizes_of
+from edgeprune.graph.operators import build
+from edgeprune.graph.operators.table import find_operator
 from edgeprune.graph.surgery import apply_plan, branches_cut, check_keep
-from edgeprune.graph.trace import Example, copy_program, find_written, named_tensors, operator_of, sizes_of
-from edgeprune.graph.walk import arg
-
-STATISTICS = frozenset(
-    f"aten.{name}"
-    for name in (
-        "layer_norm", "rms_norm", "group_norm", "batch_norm", "instance_norm", "mean", "var", "std", "var_mean",
-        "std_mean", "amax", "amin", "prod", "logsumexp", "linalg_vector_norm", "norm", "_weight_norm",
-    )
-)  # fmt: skip
-"""Operators that see the slices that stay, and those only."""
-
+from edgeprune.graph.trace import Example, copy_program, find_written, named_tensors
 
 PROOF_LIMIT = 1e-9
 """Largest relative difference, in float64, between a cut net and the original with those channels silenced."""
@@ -109,7 +101,7 @@ def neutralise(program: GraphModule, analysis: Analysis, keep: Mapping[str, Sequ
 
 def _add_zeros_(add: Node, operand: int) -> None:
     with add.graph.inserting_before(add):
-        zeros = add.graph.call_function(torch.ops.aten.zeros_like.default, (add.args[operand],))
+        zeros = add.graph.call_function(build.ZEROS_LIKE, (add.args[operand],))
     add.update_arg(operand, zeros)
 
 
@@ -127,7 +119,7 @@ def _silence_(node: Node, cut: Cut, silent: GraphModule, in_place: bool) -> None
 
     Memory that is written to later is zeroed in its place, so that whoever reads it sees what was written.
     """
-    if operator_of(node) in STATISTICS:
+    if find_operator(node).is_statistic:
         _gather_inputs_(node, cut, silent)
         return
     masks = [(axis, cut.mask(dim)) for axis, dim in enumerate(cut.dims(node))]
@@ -136,8 +128,8 @@ def _silence_(node: Node, cut: Cut, silent: GraphModule, in_place: bool) -> None
         if mask is not None:
             shape = [-1] + [1] * (len(masks) - axis - 1)
             dead = _constant(silent, last, torch.from_numpy(~mask).reshape(shape))
-            fill = torch.ops.aten.masked_fill_ if in_place else torch.ops.aten.masked_fill
-            last = _after(dead, fill.Scalar, (last, dead, 0))
+            fill = build.MASKED_FILL_IN_PLACE if in_place else build.MASKED_FILL
+            last = _after(dead, fill, (last, dead, 0))
     for user in users:
         user.replace_input_with(node, last)
 
@@ -150,7 +142,7 @@ def _gather_inputs_(node: Node, cut: Cut, silent: GraphModule) -> None:
             mask = cut.mask(dim)
             if mask is not None:
                 places = _constant(silent, gathered, torch.from_numpy(mask.nonzero()[0]), node)
-                gathered = _after(places, torch.ops.aten.index_select.default, (gathered, axis, places))
+                gathered = _after(places, build.INDEX_SELECT, (gathered, axis, places))
         node.replace_input_with(source, gathered)
     _count_literals_(node, cut)
     for result in [node] if isinstance(node.meta.get("val"), Tensor) else list(node.users):
@@ -164,14 +156,15 @@ def _gather_inputs_(node: Node, cut: Cut, silent: GraphModule) -> None:
 
 
 def _count_literals_(node: Node, cut: Cut) -> None:
-    source = cut.dims(_origin(arg(node, 0)))
-    if operator_of(node) in ("aten.layer_norm", "aten.rms_norm"):
-        shape = list(arg(node, 1))
+    source, places = cut.dims(_origin(arg(node, 0))), find_operator(node).places
+    if "shape" in places:
+        shape = list(arg(node, places["shape"]))
         masks = [cut.mask(dim) for dim in source[len(source) - len(shape) :]]
         kept = [size if mask is None else int(mask.sum()) for size, mask in zip(shape, masks, strict=True)]
-        node.update_arg(1, kept)
-    if operator_of(node) == "aten.group_norm":
-        node.update_arg(1, cut.count(cut.analysis.inner.get(node.name), int(arg(node, 1))))
+        node.update_arg(places["shape"], kept)
+    if "groups" in places:
+        groups = cut.count(cut.analysis.inner.get(node.name), int(arg(node, places["groups"])))
+        node.update_arg(places["groups"], groups)
 
 
 def _origin(value: Any) -> Any:
@@ -184,9 +177,9 @@ def _spread(node: Node, axis: int, rank: int, mask: Mask, silent: GraphModule) -
     """A zero slice at the end, taken wherever a slice has been removed."""
     places = np.where(mask, np.cumsum(mask) - 1, int(mask.sum()))
     amounts = [0, 0] * (rank - axis - 1) + [0, 1]
-    padded = _after(node, torch.ops.aten.constant_pad_nd.default, (node, amounts))
+    padded = _after(node, build.PAD, (node, amounts))
     index = _constant(silent, padded, torch.from_numpy(places))
-    return _after(index, torch.ops.aten.index_select.default, (padded, axis, index))
+    return _after(index, build.INDEX_SELECT, (padded, axis, index))
 
 
 def _constant(silent: GraphModule, after: Node, value: Tensor, before: Node | None = None) -> Node:

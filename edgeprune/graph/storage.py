@@ -22,7 +22,8 @@ from torch.fx import GraphModule, Node
 
 from edgeprune.disk import describe_os_error
 from edgeprune.errors import GraphError
-from edgeprune.graph.trace import Example, export_graph, graph_of, operator_of
+from edgeprune.graph.nodes import operator_of
+from edgeprune.graph.trace import Example, export_graph, graph_of
 
 PLAIN = re.compile(
     r"(archive_format|archive_version|byteorder|version|\.data/(version|serialization_id)"

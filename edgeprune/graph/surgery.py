@@ -13,10 +13,12 @@ from torch.optim import Optimizer
 
 from edgeprune.errors import GraphError, PlanError
 from edgeprune.graph.branches import Branch, cut_branches_
+from edgeprune.graph.cut import Cut
 from edgeprune.graph.groups import Analysis, alive_mask
 from edgeprune.graph.labels import Mask
-from edgeprune.graph.rewrites import REWRITES, Cut
-from edgeprune.graph.trace import copy_program, named_tensors, operator_of
+from edgeprune.graph.nodes import operator_of
+from edgeprune.graph.operators.table import find_operator
+from edgeprune.graph.trace import copy_program, named_tensors
 from edgeprune.graph.walk import Value
 
 
@@ -138,10 +140,10 @@ def rewrite_(node: Node, cut: Cut) -> None:
     """Rewrite the literals of one node, and the sizes that its trace recorded."""
     if not cut.touches(node):
         return
-    rule = REWRITES.get(operator_of(node))
+    rewrite = find_operator(node).rewrite
     try:
-        if rule is not None:
-            rule(node, cut)
+        if rewrite is not None:
+            rewrite(node, cut)
         node.meta["val"] = _shrunk(node.meta.get("val"), cut.analysis.values.get(node.name), cut)
     except GraphError:
         raise

@@ -8,7 +8,7 @@ import logging
 import re
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from functools import partial
 from pathlib import Path
@@ -22,33 +22,14 @@ from torch.fx import GraphModule, Node
 
 from edgeprune.core.quantizing import soundness
 from edgeprune.errors import GraphError
+from edgeprune.graph.nodes import LEAST_BATCH
+from edgeprune.graph.operators.build import plain_form
+from edgeprune.graph.operators.table import find_operator
 
 Example = Tensor | tuple[Tensor, ...]
 
 NOT_THE_USERS = (str(Path(torch.__file__).parent), str(Path(__file__).parent.parent))
 """Folders of code that is not the model's."""
-LEAST_BATCH = 2
-"""torch.export takes a batch of 1 for a constant."""
-
-FLAGS: dict[str, int] = {
-    "aten.batch_norm": 5,
-    "aten.dropout": 2,
-    "aten.feature_dropout": 2,
-    "aten.alpha_dropout": 2,
-    "aten.feature_alpha_dropout": 2,
-    "aten.lstm": 6,
-    "aten.gru": 6,
-}
-"""Position of the training flag by operator."""
-
-REGIONS: dict[str, int] = {"wrap_with_autocast": 4, "wrap_with_set_grad_enabled": 1}
-"""Position of the region's graph among the arguments."""
-
-VIEWING = """
-    view reshape flatten unflatten slice select narrow chunk split tensor unbind transpose permute swapaxes movedim t mT
-    numpy squeeze unsqueeze expand getitem contiguous to alias detach dropout feature diagonal real unfold as
-"""
-"""First words of the operators that can give a view of their operand."""
 
 
 def trace_model(model: nn.Module, example: Example) -> GraphModule:
@@ -87,7 +68,7 @@ def reexport(program: GraphModule, example: Example) -> ExportedProgram:
 def set_training_(program: GraphModule, training: bool) -> None:
     """Flip the training flags of batch norm and dropout nodes, as `model.train(training)` would."""
     for node in program.graph.nodes:
-        place = FLAGS.get(operator_of(node))
+        place = find_operator(node).places.get("training")
         if place is not None:
             node.update_arg(place, training)
     program.recompile()
@@ -134,35 +115,12 @@ def is_dynamic(program: GraphModule) -> bool:
     return any(isinstance(batch, torch.SymInt) and not batch.node.expr.is_number for batch in batches)
 
 
-def operator_of(node: Node) -> str:
-    """The operator without overload and without the underscore of its in-place form: `aten.conv2d`."""
-    if node.op != "call_function":
-        return node.op
-    packet = getattr(node.target, "overloadpacket", None)
-    if packet is None:
-        return getattr(node.target, "__name__", str(node.target))
-    return str(packet).removesuffix("_")
-
-
-def sizes_of(value: object) -> tuple[int, ...]:
-    """The sizes of a traced tensor; an open batch counts as in the example."""
-    if not isinstance(value, Tensor):
-        return ()
-    return tuple(size if isinstance(size, int) else hint_of(size) for size in value.shape)
-
-
-def hint_of(size: Any) -> int:
-    """The example's value of an open size."""
-    hint = size.node.hint
-    return int(hint if hint is not None else size.node.maybe_as_int() or LEAST_BATCH)
-
-
 def make_functional_(program: GraphModule) -> None:
     """Replace in-place operators by their plain forms where nobody else sees the memory that they write to."""
     changed = False
     for node in list(program.graph.nodes):
         written = node.args[0] if node.args and isinstance(node.args[0], Node) else None
-        plain = _plain_form(node)
+        plain = plain_form(node.target)
         if plain is None or written is None or _is_seen_elsewhere(written, node):
             continue
         node.target = plain
@@ -175,9 +133,9 @@ def make_functional_(program: GraphModule) -> None:
 
 def inline_regions_(program: GraphModule) -> None:
     """Replace regions of switched-off autocast or gradient, which are graphs of their own, by their operators."""
-    regions = [node for node in program.graph.nodes if operator_of(node) in REGIONS]
-    for node in regions:
-        place = REGIONS[operator_of(node)]
+    places = {node: find_operator(node).places.get("region") for node in program.graph.nodes}
+    regions = {node: place for node, place in places.items() if place is not None}
+    for node, place in regions.items():
         inner = node.args[place]
         body = program.get_submodule(str(inner.target)) if isinstance(inner, Node) else None
         if not isinstance(body, GraphModule):
@@ -196,19 +154,10 @@ def inline_regions_(program: GraphModule) -> None:
         program.recompile()
 
 
-def _plain_form(node: Node) -> Callable[..., Any] | None:
-    packet = getattr(node.target, "overloadpacket", None)
-    if packet is None or not str(packet).endswith("_") or not str(packet).startswith("aten."):
-        return None
-    plain = getattr(torch.ops.aten, str(packet).removeprefix("aten.").removesuffix("_"), None)
-    form = getattr(plain, getattr(node.target, "_overloadname", "default"), None)
-    return form if callable(form) else None
-
-
 def _is_seen_elsewhere(written: Node, writer: Node) -> bool:
     """Whether memory that `writer` writes is an input's or a parameter's, or is read through a view afterwards."""
     root = written
-    while _is_view(root) and isinstance(root.args[0], Node):
+    while find_operator(root).may_view and isinstance(root.args[0], Node):
         root = root.args[0]
     if root.op != "call_function":
         return True
@@ -217,7 +166,7 @@ def _is_seen_elsewhere(written: Node, writer: Node) -> bool:
         here = views.pop()
         if here is not written and any(writer < user for user in here.users):
             return True
-        found = {user for user in here.users if _is_view(user) and user < writer} - seen
+        found = {user for user in here.users if find_operator(user).may_view and user < writer} - seen
         seen |= found
         views += found
     return False
@@ -228,13 +177,13 @@ def find_written(program: GraphModule) -> set[Node]:
     shared: set[Node] = set()
     for writer in filter(_writes, program.graph.nodes):
         root = writer
-        while (_is_view(root) or _writes(root)) and isinstance(root.args[0], Node):
+        while (find_operator(root).may_view or _writes(root)) and isinstance(root.args[0], Node):
             root = root.args[0]
         waiting = [root]
         while waiting:
             node = waiting.pop()
             shared.add(node)
-            same = [one for one in node.users if _is_view(one) or (_writes(one) and one.args[0] is node)]
+            same = [one for one in node.users if find_operator(one).may_view or (_writes(one) and one.args[0] is node)]
             waiting += [one for one in same if one not in shared]
     return shared
 
@@ -242,10 +191,6 @@ def find_written(program: GraphModule) -> set[Node]:
 def _writes(node: Node) -> bool:
     schema = getattr(node.target, "_schema", None)
     return schema is not None and schema.is_mutable and bool(node.args)
-
-
-def _is_view(node: Node) -> bool:
-    return operator_of(node).removeprefix("aten.").split("_")[0] in VIEWING.split()
 
 
 def export_graph(model: nn.Module, example: Example) -> ExportedProgram:

@@ -1,19 +1,17 @@
-"""One walk over a graph: every tensor's dimensions get their labels, by one rule for each operator family."""
+"""What a walk over a graph has learnt: the labels of every tensor's dimensions, and what the rules of operators add."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from edgeprune.core.latency.layers import LayerShape
 from edgeprune.graph.labels import Array, Dim, Labels
-from edgeprune.graph.trace import operator_of, sizes_of
+from edgeprune.graph.nodes import operator_of, sizes_of
 
 Dims = tuple[Dim, ...]
 Value = Dims | list[Dims] | None
@@ -131,63 +129,11 @@ class RuleFault(RuntimeWarning):
     """A defect in a rule of the engine, which makes it cut less than it could."""
 
 
-def arg(node: Node, place: int, name: str = "", default: Any = None) -> Any:
-    """An argument by position or keyword; a keyword-only one has a position beyond all others."""
-    if len(node.args) > place:
-        return node.args[place]
-    return node.kwargs.get(name, default)
-
-
-def walk_graph(program: GraphModule, rules: dict[str, Rule], ignore: Collection[str] = ()) -> Walk:
-    """Label every dimension of every tensor of the graph, and collect what ties them."""
-    walk = Walk(program, parameters=frozenset(name for name, _ in program.named_parameters(remove_duplicate=False)))
-    for node in program.graph.nodes:
-        if node.op == "placeholder" or (
-            "sym_" not in operator_of(node) and not walk.fed.isdisjoint(node.all_input_nodes)
-        ):
-            walk.fed.add(node)
-        walk.values[node] = _value(node, walk, rules)
-    for use in walk.uses:
-        if use.role == "out" and is_ignored(use.tensor, ignore):
-            walk.labels.freeze(walk.tensors[use.tensor][use.dim], "ignored by the user")
-    return walk
-
-
-def is_ignored(tensor: str, ignore: Collection[str]) -> bool:
-    """Whether a parameter, or a module that it belongs to, is among those named."""
-    return any(tensor == one or tensor.startswith(f"{one}.") for one in ignore)
-
-
-def _value(node: Node, walk: Walk, rules: dict[str, Rule]) -> Value:
-    if node.op == "placeholder":
-        return untracked(node)
-    if node.op == "get_attr":
-        return _parameter(node, walk)
-    if node.op == "output":
-        for source in node.all_input_nodes:
-            for dims in _each(walk.values[source]):
-                walk.freeze(node, dims, "it reaches the model's output")
-        return None
-    if node in walk.skipped:
-        return untracked(node)
-    rule = rules.get(operator_of(node))
-    if rule is None and torch.Tag.pointwise in getattr(node.target, "tags", ()):
-        rule = rules["pointwise"]
-    if rule is None:
-        return freeze_all(node, walk, "no rule for")
-    try:
-        return rule(node, walk)
-    except Exception as exc:  # a defect here, of which a user's net must not die
-        what = f"rule {rule.__module__}.{rule.__name__} failed at {node.name} ({operator_of(node)})"
-        walk.note_fault(f"{what}: {type(exc).__name__}: {exc}; what meets it stays whole")
-        return freeze_all(node, walk, "a defect in the rule for")
-
-
 def freeze_all(node: Node, walk: Walk, why: str = "no rule for this form of") -> Value:
     """What an operator without a rule gets, or one in a form that its rule does not know: what meets it stays whole."""
     if isinstance(node.meta.get("val"), (Tensor, list, tuple)):
         for source in node.all_input_nodes:
-            for dims in _each(walk.values[source]):
+            for dims in each_dims(walk.values[source]):
                 walk.freeze(node, dims, f"{why} {operator_of(node)} (at {node.name})")
                 if any(dim is not None for dim in dims):
                     walk.unknown.setdefault(f"{why} {operator_of(node)}")
@@ -204,14 +150,8 @@ def untracked(node: Node) -> Value:
     return None
 
 
-def _each(value: Value) -> list[Dims]:
+def each_dims(value: Value) -> list[Dims]:
+    """The labels of each tensor that a node gives."""
     if value is None:
         return []
     return value if isinstance(value, list) else [value]
-
-
-def _parameter(node: Node, walk: Walk) -> Dims:
-    name = str(node.target)
-    if name not in walk.tensors:
-        walk.tensors[name] = tuple(walk.labels.fresh(size) for size in walk.sizes(node))
-    return walk.tensors[name]

@@ -16,16 +16,12 @@ from torch.fx import GraphModule, Interpreter, Node
 from edgeprune.core.planning.plan import ChannelGroup
 from edgeprune.errors import EdgepruneError, PlanError
 from edgeprune.graph.groups import Analysis
-from edgeprune.graph.trace import operator_of
+from edgeprune.graph.operators.table import find_operator
 from edgeprune.pruning.finite import find_source
 
 Scores = NDArray[np.float64]
 Loss = Callable[[Tensor, Tensor], Tensor]
 Batch = tuple[Tensor, Tensor]
-LAYERS = frozenset(
-    f"aten.{name}"
-    for name in ("linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
-)
 SMALL_BATCH = 16
 """Inputs to a gradient: over many inputs the gradient of a trained net vanishes, and says nothing."""
 RANK_SAMPLES = 64
@@ -180,7 +176,7 @@ def producers(evidence: Evidence, group: ChannelGroup) -> list[Node]:
         source = node.args[0]
         if weight_of(node) in made and isinstance(source, Node) and not _carries(evidence, group.name, source):
             users = list(node.users)
-            normed = len(users) == 1 and operator_of(users[0]) == "aten.batch_norm"
+            normed = len(users) == 1 and find_operator(users[0]).is_batch_norm
             found.append(users[0] if normed else node)
     return found
 
@@ -195,7 +191,7 @@ def readers(evidence: Evidence, group: ChannelGroup) -> list[Node]:
 
 def layer_nodes(program: GraphModule) -> list[Node]:
     """Convolutions and linear layers whose weight is a parameter, in order."""
-    return [node for node in program.graph.nodes if operator_of(node) in LAYERS and weight_of(node)]
+    return [node for node in program.graph.nodes if find_operator(node).is_layer and weight_of(node)]
 
 
 def weight_of(node: Node) -> str:

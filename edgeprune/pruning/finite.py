@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 
 from edgeprune.errors import EdgepruneError
-from edgeprune.graph.trace import is_sound, named_tensors, operator_of
+from edgeprune.graph.nodes import operator_of
+from edgeprune.graph.trace import is_sound, named_tensors
 
 
 def check_tensors(program: GraphModule, moment: str, remedy: str) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from edgeprune.core.planning.plan import ChannelGroup
 from edgeprune.core.text import suggest
 from edgeprune.errors import PlanError, UsageError
-from edgeprune.graph.trace import operator_of
+from edgeprune.graph.operators.table import find_operator
 from edgeprune.pruning.evidence import Activation, Evidence, Scores
 
 Criterion = Callable[[Evidence, ChannelGroup], Scores]
@@ -63,7 +63,7 @@ def score_batchnorm(evidence: Evidence, group: ChannelGroup) -> Scores:
     scales = {
         str(node.args[1].target)
         for node in evidence.program.graph.nodes
-        if operator_of(node) == "aten.batch_norm" and getattr(node.args[1], "op", "") == "get_attr"
+        if find_operator(node).is_batch_norm and getattr(node.args[1], "op", "") == "get_attr"
     }
     names = [member.tensor for member in group.members if member.tensor in scales]
     if not names:

@@ -21,32 +21,15 @@ from torch.fx import GraphModule, Interpreter, Node
 
 from edgeprune.graph.groups import Analysis
 from edgeprune.graph.labels import Dim
+from edgeprune.graph.nodes import arg, sizes_of
+from edgeprune.graph.operators.table import find_operator
 from edgeprune.graph.surgery import apply_plan
-from edgeprune.graph.trace import operator_of, sizes_of
-from edgeprune.graph.walk import Dims, Value, arg
-from edgeprune.pruning.evidence import LAYERS, weight_of
+from edgeprune.graph.walk import Dims, Value
+from edgeprune.pruning.evidence import weight_of
 from edgeprune.pruning.fold import fold_weights
 
 Mask = NDArray[np.bool_]
 
-
-def _operators(*lines: str) -> frozenset[str]:
-    return frozenset(f"aten.{name}" for line in lines for name in line.split())
-
-
-BY_ITSELF = _operators(
-    "add sub mul div neg abs square pow sqrt rsqrt exp log reciprocal clamp prelu relu relu6 leaky_relu elu selu",
-    "celu gelu silu mish sigmoid log_sigmoid hardsigmoid hardswish hardtanh tanh softplus dropout batch_norm",
-    "feature_dropout max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d",
-    "adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d upsample_nearest1d",
-    "upsample_nearest2d upsample_bilinear2d view reshape flatten unflatten permute transpose unsqueeze squeeze",
-    "expand repeat cat stack split split_with_sizes chunk unbind slice select narrow index_select pad",
-    "constant_pad_nd contiguous clone alias detach to _to_copy type_as",
-)
-"""Operators that treat every channel by itself: pointwise, over windows of space, or moving values about."""
-REDUCTIONS = _operators("mean sum amax amin")
-PASSES_NAN = BY_ITSELF | REDUCTIONS
-"""Operators that give NaN wherever what they compute from is NaN, which stands here for "hangs on the input"."""
 LEAST_CARRIER = 0.01
 """How small a constant may be, relative to those that it stands for."""
 ROUNDING = 16
@@ -113,7 +96,7 @@ class _Search:
 
     def __init__(self, program: GraphModule, analysis: Analysis) -> None:
         self.program, self.analysis, self.atoms = program, analysis, analysis.solution.atoms
-        self.times = Counter(weight_of(node) for node in program.graph.nodes if operator_of(node) in LAYERS)
+        self.times = Counter(weight_of(node) for node in program.graph.nodes if find_operator(node).is_layer)
         self.values = _Constants(program).find()
         self.readings: dict[Node, _Reading | None] = {}
         self.dead = np.zeros(analysis.solution.count + 1, np.bool_)
@@ -148,7 +131,7 @@ class _Search:
     def reading(self, node: Node) -> _Reading | None:
         """How a layer reads its channels, if that can be said."""
         if node not in self.readings:
-            self.readings[node] = self._read(node) if operator_of(node) in LAYERS and weight_of(node) else None
+            self.readings[node] = self._read(node) if find_operator(node).is_layer and weight_of(node) else None
         return self.readings[node]
 
     def _settle_(self) -> None:
@@ -186,13 +169,13 @@ class _Search:
 
     def _matters(self, node: Node, source: Node, dims: Dims, axis: int) -> Mask | bool:
         """Which slices along an axis of what a node reads have an effect beyond themselves."""
-        dim, name = dims[axis], operator_of(node)
+        dim, family = dims[axis], find_operator(node)
         reading = self.reading(node)
-        if name in BY_ITSELF or name == "getitem" or dim is None:
+        if family.acts_per_channel or dim is None:
             return False
         if reading is not None and node.args[0] is source and axis == reading.axis:
             return self._matters_to(reading)
-        passes = reading is not None or name in REDUCTIONS
+        passes = reading is not None or family.reduces_per_channel
         return not (passes and any(one is dim for one in self._dims(node)))
 
     def _matters_to(self, reading: _Reading) -> Mask:
@@ -219,7 +202,7 @@ class _Search:
 
     def _read(self, node: Node) -> _Reading | None:
         weight = self.program.get_parameter(weight_of(node)).detach()
-        axes, transposed = weight.dim() - 2, "transpose" in operator_of(node)
+        axes, transposed = weight.dim() - 2, find_operator(node).is_transposed
         source, value = node.args[0], self.values.get(node.args[0])  # type: ignore[arg-type]
         if not isinstance(source, Node) or not isinstance(value, Tensor):
             return None
@@ -285,24 +268,24 @@ class _Constants(Interpreter):
 
     def run_node(self, n: Node) -> Any:
         """Run one node, or give up on it where it could turn NaN into a number."""
-        if n.op != "call_function" or n.meta.get("val") is None or "sym_size" in operator_of(n):
+        family = find_operator(n)
+        if n.op != "call_function" or n.meta.get("val") is None or family.is_size:
             return super().run_node(n)
-        name = operator_of(n)
         if any(source in self.unknown for source in n.all_input_nodes):
             return self._blank(n, n.meta["val"])
         args, kwargs = self.fetch_args_kwargs_from_env(n)
-        if name in LAYERS:
+        if family.is_layer:
             return _layer(n.target, args, kwargs)
-        trusted = name in PASSES_NAN or name == "getitem"
+        trusted = family.acts_per_channel or family.reduces_per_channel
         is_random = torch.Tag.nondeterministic_seeded in getattr(n.target, "tags", ())
         if not trusted and (is_random or any(_has_nan(self.env[one]) for one in n.all_input_nodes)):
             return self._blank(n, n.meta["val"])
         result = n.target(*args, **kwargs)  # type: ignore[operator]
         if not _is_floating(result) and _has_nan(args):
             return self._blank(n, n.meta["val"])
-        if name == "aten.mul" and _is_floating(result):
+        if family.is_zero_absorbing and _is_floating(result):
             return torch.where((torch.as_tensor(args[0]) == 0) | (torch.as_tensor(args[1]) == 0), 0.0, result)
-        if name == "aten.batch_norm" and args[1] is not None and args[2] is not None:
+        if family.is_batch_norm and args[1] is not None and args[2] is not None:
             shape = (1, -1) + (1,) * (result.dim() - 2)
             return torch.where(args[1].reshape(shape) == 0, args[2].reshape(shape), result)
         return result
@@ -343,7 +326,7 @@ def _layer(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> T
 def _add_constant_(node: Node, pruned: GraphModule, change: Tensor) -> None:
     """Add a constant to each output of a layer: to its bias, its batch norm's mean, or as a new bias."""
     bias, user = arg(node, 2, "bias"), next(iter(node.users))
-    mean = user.args[3] if len(node.users) == 1 and operator_of(user) == "aten.batch_norm" else None
+    mean = user.args[3] if len(node.users) == 1 and find_operator(user).is_batch_norm else None
     with torch.no_grad():
         if bias is not None and _reads_alone(bias, pruned):
             pruned.get_parameter(str(bias.target)).add_(change)

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from edgeprune.graph.trace import copy_program, named_tensors, operator_of
+from edgeprune.graph.operators.table import find_operator
+from edgeprune.graph.trace import copy_program, named_tensors
 from edgeprune.pruning.held_out import HeldOut
 from edgeprune.pruning.recover import Course, Recovered, recover
 from edgeprune.recipes.load import Recipe
@@ -24,17 +25,6 @@ LEARNING_RATE_SHARE = 0.1
 """Of the recipe's learning rate: a trained net only settles into the grid (Krishnamoorthi, 2018, section 6)."""
 ACTIVATION_BITS = 8
 WEIGHT_BITS = 8
-
-CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "convolution")
-TRANSPOSED = ("conv_transpose1d", "conv_transpose2d")
-"""Operators whose weights have output channels second."""
-WEIGHTED = (*CONVOLUTIONS, *TRANSPOSED, "linear", "gru", "lstm")
-"""Operators that hold weights, one scale per output channel."""
-PRODUCTS = ("matmul", "mm", "bmm", "baddbmm", "addmm", "scaled_dot_product_attention")
-MERGES = ("add", "sub", "mul", "cat", "mean", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "avg_pool2d")
-READING = (*WEIGHTED, *PRODUCTS, *MERGES)
-"""Operators that read 8-bit tensors. What is fused into the operator before it (batch norm, ReLU and its like) is not
-among them: nothing is rounded in between."""
 
 
 def train_quantization_aware(
@@ -71,10 +61,10 @@ def fake_quantize(program: GraphModule, weight_bits: int = WEIGHT_BITS) -> Graph
     """
     quantized = copy_program(program, {id(value): value for value in named_tensors(program).values()})
     for node in list(quantized.graph.nodes):
-        operator = operator_of(node).removeprefix("aten.")
-        if operator in WEIGHTED:
-            _round_weights_(quantized, node, 1 if operator in TRANSPOSED else 0, weight_bits)
-        if operator in READING or node.op == "output":
+        family = find_operator(node)
+        if family.scale_axis is not None:
+            _round_weights_(quantized, node, family.scale_axis, weight_bits)
+        if family.reads_integers or node.op == "output":
             _round_operands_(quantized, node)
     quantized.recompile()
     return quantized

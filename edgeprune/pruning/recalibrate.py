@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.fx import GraphModule, Interpreter
+from torch.fx import GraphModule, Interpreter, Node
 
 from edgeprune.errors import EdgepruneError
+from edgeprune.graph.operators.table import find_operator
 from edgeprune.graph.trace import copy_program
 from edgeprune.pruning.evidence import Batch, Loss, checked
 from edgeprune.pruning.finite import check_tensors
@@ -24,11 +25,11 @@ class _Statistics(Interpreter):
 
     share = 1.0
 
-    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if target is torch.ops.aten.batch_norm.default and args[3] is not None:
-            inputs, weight, bias, mean, variance, _, _, epsilon, _ = args
+    def run_node(self, n: Node) -> Any:
+        if find_operator(n).is_batch_norm and n.args[3] is not None:
+            (inputs, weight, bias, mean, variance, _, _, epsilon, _), _ = self.fetch_args_kwargs_from_env(n)
             return torch.batch_norm(inputs, weight, bias, mean, variance, True, self.share, epsilon, False)
-        return super().call_function(target, args, kwargs)
+        return super().run_node(n)
 
 
 def recalibrate_(program: GraphModule, batches: Iterable[tuple[Tensor, Tensor | None]]) -> None:
@@ -37,7 +38,7 @@ def recalibrate_(program: GraphModule, batches: Iterable[tuple[Tensor, Tensor | 
     Raises:
         EdgepruneError: a statistic is not finite afterwards.
     """
-    if not any(node.target is torch.ops.aten.batch_norm.default for node in program.graph.nodes):
+    if not any(find_operator(node).is_batch_norm for node in program.graph.nodes):
         return
     interpreter = _Statistics(program)
     with torch.no_grad():

@@ -15,8 +15,8 @@ from torch.fx import GraphModule, Node
 
 from edgeprune.errors import EdgepruneError
 from edgeprune.graph.groups import Analysis, alive_mask
+from edgeprune.graph.operators.table import find_operator
 from edgeprune.graph.surgery import branches_cut
-from edgeprune.graph.trace import operator_of
 from edgeprune.pruning.evidence import Batch, layer_nodes, record, weight_of
 
 RIDGE = 1e-2
@@ -25,7 +25,6 @@ POSITIONS = 10
 """Places of a feature map that are looked at for each input, as in He et al."""
 MAX_INPUTS = 6144
 """Layers with more inputs than this for each output are left alone: the normal equations would not fit in memory."""
-SPATIAL = {"aten.linear": 0, "aten.conv1d": 1, "aten.conv2d": 2, "aten.conv3d": 3}
 SEED = 0
 
 
@@ -76,7 +75,8 @@ def _is_fit_for(node: Node, pruned: GraphModule) -> bool:
     """Whether a layer is of a kind that is re-fitted."""
     name = weight_of(node)
     weight = pruned.get_parameter(name)
-    plain = operator_of(node) in SPATIAL and _argument(node, 6, 1) == 1 and not isinstance(_argument(node, 4, 0), str)
+    transposed, is_named_padding = find_operator(node).is_transposed, isinstance(_argument(node, 4, 0), str)
+    plain = not transposed and _argument(node, 6, 1) == 1 and not is_named_padding
     alone = sum(weight_of(other) == name for other in layer_nodes(pruned)) == 1
     return plain and alone and weight[0].numel() <= MAX_INPUTS
 
@@ -89,7 +89,7 @@ def _targets(node: Node, original: GraphModule, kept: Tensor | None, batches: Se
     """What the layer gave in the original, at the outputs that are left, with channels last."""
     for inputs, _ in batches:
         value = record(original, inputs, [node])[node]
-        value = value if operator_of(node) == "aten.linear" else value.movedim(1, -1)
+        value = value.movedim(1, -1) if find_operator(node).window_rank else value
         yield value if kept is None else value[..., kept]
 
 
@@ -104,7 +104,7 @@ def _fit_(node: Node, pruned: GraphModule, targets: Iterator[Tensor], batches: S
         return
     for (inputs, _), wanted in zip(batches, targets, strict=True):
         values = record(pruned, inputs, [source, node])
-        found = values[node] if operator_of(node) == "aten.linear" else values[node].movedim(1, -1)
+        found = values[node].movedim(1, -1) if find_operator(node).window_rank else values[node]
         places = _places(found, generator)
         rows = torch.nn.functional.pad(_patches(node, values[source], weight)[places].flatten(1), (0, 1), value=1.0)
         gram += rows.double().T @ rows.double()
@@ -140,7 +140,7 @@ def _bias(node: Node, pruned: GraphModule) -> Tensor | None:
 def _norm_mean(node: Node, pruned: GraphModule) -> Tensor | None:
     """The running mean of the batch norm that alone reads a layer: it can take a constant off the layer's outputs."""
     user = next(iter(node.users))
-    mean = user.args[3] if len(node.users) == 1 and operator_of(user) == "aten.batch_norm" else None
+    mean = user.args[3] if len(node.users) == 1 and find_operator(user).is_batch_norm else None
     return pruned.get_buffer(str(mean.target)) if isinstance(mean, Node) and mean.op == "get_attr" else None
 
 
@@ -155,7 +155,7 @@ def _places(outputs: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
 
 def _patches(node: Node, source: Tensor, weight: Tensor) -> Tensor:
     """For each place of the output, the inputs that it is computed from: `[N, *places, cin, *kernel]`, a view."""
-    axes = SPATIAL[operator_of(node)]
+    axes = find_operator(node).window_rank
     if axes == 0:
         return source
     stride, padding, dilation = (_spread(_argument(node, 3 + i, d), axes) for i, d in enumerate((1, 0, 1)))

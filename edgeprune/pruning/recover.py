@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from edgeprune.errors import EdgepruneError, RunError
+from edgeprune.graph.operators.table import find_operator
 from edgeprune.graph.trace import copy_program, set_training_
 from edgeprune.pruning.finite import check_tensors, find_source
 from edgeprune.pruning.held_out import Choice, HeldOut, Standing
@@ -215,7 +216,10 @@ def breaks_channels_last(program: GraphModule) -> bool:
     nearly every width; 16 and more, 3x3 kernels, and channels first do not.
     """
     weights = dict(program.named_parameters(remove_duplicate=False))
-    for node in program.graph.find_nodes(op="call_function", target=torch.ops.aten.conv2d.default):
+    for node in program.graph.nodes:
+        family = find_operator(node)
+        if not family.is_layer or family.is_transposed or family.window_rank != 2:
+            continue
         weight = weights.get(str(getattr(node.args[1], "target", "")))
         strides = node.args[3] if len(node.args) > 3 else [1]
         narrow = weight is not None and weight.shape[1] < FRAGILE_CHANNELS and tuple(weight.shape[2:]) == (1, 1)

@@ -12,9 +12,10 @@ from edgeprune.errors import GraphError, PlanError
 from edgeprune.graph.costs import count_macs, full_widths
 from edgeprune.graph.eager import apply_to_module
 from edgeprune.graph.groups import Analysis, find_groups
+from edgeprune.graph.nodes import operator_of
 from edgeprune.graph.proof import check_surgery
 from edgeprune.graph.surgery import apply_plan, apply_to_optimizer_
-from edgeprune.graph.trace import operator_of, set_training_, trace_model
+from edgeprune.graph.trace import set_training_, trace_model
 from edgeprune.recipes.networks import ResNet8
 
 IMAGE = torch.randn(2, 3, 8, 8)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeprune.graph.labels import NONE, Array, Labels, solve
-from edgeprune.graph.rules_shapes import match_sizes
+from edgeprune.graph.operators.views import match_sizes
 
 
 def fresh(labels: Labels, size: int) -> Array:

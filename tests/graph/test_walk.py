@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,10 +12,11 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from edgeprune.errors import GraphError
-from edgeprune.graph import groups, operators
+from edgeprune.graph import steps
+from edgeprune.graph.cut import Cut
 from edgeprune.graph.groups import Analysis, find_groups
+from edgeprune.graph.operators.table import OPERATORS
 from edgeprune.graph.proof import check_surgery
-from edgeprune.graph.rewrites import REWRITES, Cut
 from edgeprune.graph.surgery import apply_plan
 from edgeprune.graph.trace import trace_model
 from edgeprune.graph.walk import RuleFault, Value, Walk
@@ -44,7 +46,7 @@ def quietly(program: GraphModule) -> Analysis:
 
 
 def test_a_defect_in_a_rule_is_an_error_in_tests(program: GraphModule, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(groups.RULES, "aten.tanh", broken)
+    monkeypatch.setitem(OPERATORS, "aten.tanh", replace(OPERATORS["aten.tanh"], rule=broken))
     with pytest.raises(RuleFault, match=r"broken failed at tanh \(aten\.tanh\): ZeroDivisionError.*please report"):
         find_groups(program)
 
@@ -56,7 +58,7 @@ def test_a_user_is_told_operator_rule_and_exception_and_prunes_what_is_left(
     def failing(node: Node, walk: Walk) -> Value:
         raise kind("the cause")
 
-    monkeypatch.setitem(groups.RULES, "aten.tanh", failing)
+    monkeypatch.setitem(OPERATORS, "aten.tanh", replace(OPERATORS["aten.tanh"], rule=failing))
     analysis = quietly(program)
     (fault,) = analysis.faults
     for word in ("aten.tanh", "tanh", "failing", kind.__name__, "the cause"):
@@ -86,7 +88,7 @@ def test_a_defect_in_listing_costs_is_told_and_cuts_go_on(
     def failing(*_: object) -> None:
         raise IndexError("the cause")
 
-    monkeypatch.setattr(operators, "list_operators", failing)
+    monkeypatch.setattr(steps, "list_operators", failing)
     with pytest.raises(RuleFault, match="cannot be listed: IndexError: the cause"):
         find_groups(program)
     analysis = quietly(program)
@@ -102,7 +104,7 @@ def test_a_defect_in_rewriting_names_the_operator(monkeypatch: pytest.MonkeyPatc
 
     net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Flatten(), nn.Linear(512, 3))
     program = trace_model(net, EXAMPLE)
-    monkeypatch.setitem(REWRITES, "aten.flatten", failing)
+    monkeypatch.setitem(OPERATORS, "aten.flatten", replace(OPERATORS["aten.flatten"], rewrite=failing))
     with pytest.raises(GraphError, match=r"flatten \(aten\.flatten\).*KeyError: 'the cause'.*report"):
         apply_plan(program, find_groups(program), {"0": [0, 1]})
 

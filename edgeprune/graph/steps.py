@@ -10,44 +10,18 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from edgeprune.core.latency import steps as kinds
-from edgeprune.core.latency.layers import ACTIVATIONS, ATTENTION, Window
+from edgeprune.core.latency.layers import Window
 from edgeprune.core.latency.steps import Operator, Place, Step, list_operators
-from edgeprune.graph.rules_layers import each_axis
-from edgeprune.graph.rules_shapes import swapped_axes
-from edgeprune.graph.rules_values import RESIZINGS
-from edgeprune.graph.trace import operator_of, sizes_of
-from edgeprune.graph.walk import Dims, LayerUse, Walk, arg
-
-SAME = "contiguous clone detach alias dropout feature_dropout alpha_dropout feature_alpha_dropout to _to_copy type_as"
-"""Operators that give their operand as it is."""
-NEUTRAL = {"mul": 1, "div": 1, "add": 0, "sub": 0}
-"""The number with which an operator changes nothing."""
-TWO = {
-    kinds.ADD: "add sub subtract rsub",
-    kinds.MUL: "mul multiply div divide true_divide maximum minimum where lerp addcmul addcdiv pow remainder",
-}
-"""Operators on two tensors; with a constant in place of one they are less."""
-KINDS = {
-    kinds.CLAMP: "relu relu6 hardtanh clamp clamp_min clamp_max leaky_relu prelu threshold",
-    kinds.POINTWISE: "neg abs square masked_fill hardshrink softshrink floor round sign",
-    kinds.CURVE: "tanh exp elu selu celu softplus mish log sqrt rsqrt erf sin cos log_sigmoid softsign reciprocal",
-    kinds.SCALE: "batch_norm",
-    kinds.NORM: "layer_norm group_norm instance_norm rms_norm",
-    kinds.SOFTMAX: "softmax _safe_softmax log_softmax",
-    kinds.REDUCE: "mean sum amax amin var std var_mean std_mean linalg_vector_norm norm logsumexp prod max min",
-    kinds.CONCAT: "cat concat stack",
-    kinds.RESIZE: RESIZINGS,
-    kinds.PRODUCT: "matmul bmm mm baddbmm",
-    kinds.VIEW: "view reshape flatten unflatten squeeze unsqueeze _unsafe_view view_as reshape_as",
-    kinds.PERMUTE: "permute transpose swapaxes t mT",
-    ATTENTION: "scaled_dot_product_attention",
-    **{name: name for name in (*ACTIVATIONS, *kinds.GATES)},
-    **{kind: f"{kind} {names}" for kind, names in TWO.items()},
-}
-KIND_OF = {f"aten.{name}": kind for kind, names in KINDS.items() for name in names.split()}
+from edgeprune.graph.nodes import arg, sizes_of
+from edgeprune.graph.operators.convolutions import each_axis
+from edgeprune.graph.operators.record import OperatorFamily
+from edgeprune.graph.operators.reductions import axes_given
+from edgeprune.graph.operators.table import find_operator
+from edgeprune.graph.operators.views import swapped_axes
+from edgeprune.graph.walk import Dims, LayerUse, Walk
 
 
-def find_operators(walk: Walk) -> tuple[list[LayerUse], list[LayerUse]]:
+def find_timed(walk: Walk) -> tuple[list[LayerUse], list[LayerUse]]:
     """The layers, and everything that takes time beside them, with the labels that its counts follow.
 
     What computes once more what another has computed already is left out, as exporters merge it.
@@ -104,8 +78,8 @@ def _read_steps(walk: Walk, layers: Mapping[str, LayerUse]) -> tuple[list[Step],
 
 
 def _changes_nothing(node: Node) -> bool:
-    operator = operator_of(node).removeprefix("aten.")
-    return operator in SAME.split() or (operator in NEUTRAL and arg(node, 1) == NEUTRAL[operator])
+    family = find_operator(node)
+    return family.keeps_values or (family.neutral is not None and arg(node, 1) == family.neutral)
 
 
 def _tensors(node: Node) -> list[Node]:
@@ -118,18 +92,18 @@ def _tensors(node: Node) -> list[Node]:
 
 
 def _read_step(node: Node, reads: list[str], layers: Mapping[str, LayerUse], walk: Walk) -> Step:
-    operator, sizes = operator_of(node), walk.sizes(arg(node, 0))
-    kind = layers[node.name].shape.op if node.name in layers else KIND_OF.get(operator, kinds.FREE)
-    if "_pool" in operator:
-        return Step(node.name, kinds.POOL, tuple(reads), node.name, window=_pool_window(node, operator, sizes))
+    family, sizes = find_operator(node), walk.sizes(arg(node, 0))
+    kind = layers[node.name].shape.op if node.name in layers else family.kind
+    if kind == kinds.POOL:
+        return Step(node.name, kind, tuple(reads), node.name, window=_pool_window(node, family, sizes))
     if kind == kinds.CONCAT and len(_listed(arg(node, 0))) < 2:
         kind = kinds.FREE
-    if kind in TWO and len(reads) < 2:
+    if kind in (kinds.ADD, kinds.MUL) and len(reads) < 2:  # the other is a constant
         kind = kinds.SCALE
     if kind == kinds.PRODUCT and len(reads) < 2:
         kind = kinds.FREE
-    if kind == kinds.REDUCE and operator in ("aten.max", "aten.min") and len(reads) > 1:
-        kind = kinds.MUL
+    if family.kind_of_two and len(reads) > 1:
+        kind = family.kind_of_two
     return Step(node.name, kind, tuple(reads), node.name, _axes(node, kind, sizes))
 
 
@@ -140,28 +114,26 @@ def _listed(value: Any) -> list[Any]:
 def _axes(node: Node, kind: str, sizes: tuple[int, ...]) -> tuple[int, ...]:
     rank = max(1, len(sizes))
     if kind == kinds.PERMUTE:
-        if operator_of(node) in ("aten.t", "aten.mT"):
-            return (*range(rank - 2), rank - 1, rank - 2)[:rank] if rank > 1 else (0,)
         return tuple(swapped_axes(node, rank))
     if kind != kinds.REDUCE:
         return ()
-    axes = arg(node, 2 if operator_of(node) in ("aten.linalg_vector_norm", "aten.norm") else 1, "dim")
+    axes = axes_given(node)
     if not isinstance(axes, (int, list, tuple)) or isinstance(axes, bool) or axes == []:
         return tuple(range(rank))
     return tuple(int(axis) % rank for axis in _listed(axes))
 
 
-def _pool_window(node: Node, operator: str, sizes: tuple[int, ...]) -> Window:
+def _pool_window(node: Node, family: OperatorFamily, sizes: tuple[int, ...]) -> Window:
     """The window of a pool; that of an adaptive one is what its sizes leave it, as exporters write it."""
-    rank = int(operator.partition("d_")[0].rstrip("d_a")[-1])
+    rank, places = family.window_rank, family.places
     value = node.meta["val"]
     made = sizes_of(value[0] if isinstance(value, (list, tuple)) else value)
-    if "adaptive" in operator:
+    if "kernel" not in places:
         pairs = list(zip(sizes[-rank:], made[-rank:], strict=True))
         stride = tuple(max(1, size // out) for size, out in pairs)
         kernel = tuple(max(1, size - (out - 1) * step) for (size, out), step in zip(pairs, stride, strict=True))
         return Window(kernel, stride)
-    kernel = each_axis(arg(node, 1), rank)
-    stride = each_axis(arg(node, 2, "stride") or kernel, rank)
-    dilation = each_axis(arg(node, 4, "dilation", 1), rank) if "max" in operator else (1,) * rank
+    kernel = each_axis(arg(node, places["kernel"]), rank)
+    stride = each_axis(arg(node, places["stride"], "stride") or kernel, rank)
+    dilation = each_axis(arg(node, places["dilation"], "dilation", 1), rank) if "dilation" in places else (1,) * rank
     return Window(kernel, stride, dilation)
