@@ -5,16 +5,24 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-devices check format clean
+.PHONY: demo quick test test-devices check format clean
+APART := --numprocesses 2 --dist loadfile
+SHORT := not device and not slow
+QUICK := tests/core tests/graph tests/pruning tests/recipes tests/stages tests/cli/test_catalog.py tests/test_run.py \
+  tests/test_scopes.py tests/test_docs.py tests/test_threats.py tests/test_versions.py
 
 demo: .venv/.demo
 	$(BIN)/edgeprune deploy --target local
 	@echo 'this shell knows `edgeprune` after: . $(BIN)/activate'
 
+# before a commit, in under three minutes: no board, no export, no whole run
+quick: check
+	$(BIN)/python -m pytest -m "$(SHORT) and not alone" $(APART) $(QUICK)
+
 test: check
 	sh deploy/setup/test_packages.sh
-	$(BIN)/python -m pytest -m "not device and not slow and not alone" --numprocesses 2 --dist loadfile
-	$(BIN)/python -m pytest -m "not device and not slow and alone"
+	$(BIN)/python -m pytest -m "$(SHORT) and not alone" $(APART)
+	$(BIN)/python -m pytest -m "$(SHORT) and alone"
 
 test-devices: .venv/.dev
 	sh deploy/setup/test_packages.sh

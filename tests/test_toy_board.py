@@ -114,6 +114,7 @@ def opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[ToyBoard]:
 LACKS: dict[str, str] = {}
 
 
+@pytest.mark.slow
 def test_a_device_that_counts_goes_through_the_line(opened: list[ToyBoard], tmp_path: Path) -> None:
     said: list[str] = []
     report = ep.deploy(

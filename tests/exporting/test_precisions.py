@@ -188,6 +188,7 @@ def test_metadata_of_other_files_are_refused(tmp_path: Path) -> None:
         read_metadata(tmp_path / "model.pb")
 
 
+@pytest.mark.slow
 def test_files_are_the_same_bytes_in_another_process(
     odd: tuple[Path, nn.Module, tuple[Artifact, ...]], tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ import json
 import subprocess
 from pathlib import Path
 
+import pytest
 from line import TINY, command, environment
 from places import ROOT
 
@@ -26,6 +27,7 @@ def test_a_board_without_an_address_is_planned_on_its_estimate_and_never_judged(
     assert not (run / "pruned.pt2").exists()
 
 
+@pytest.mark.slow
 def test_limits_rules_and_confidence_hold_together(tmp_path: Path) -> None:
     run, board, recipe = tmp_path / "run", tmp_path / "rpi4.toml", tmp_path / "mine.py"
     target = (ROOT / "targets" / "rpi4.toml").read_text()

@@ -51,6 +51,7 @@ def test_line_over_ssh_is_refused_while_somebody_else_has_the_board(board: SshSe
     assert "edgeprune devices unlock --target TARGET --host board --owner ben@elsewhere" in said
 
 
+@pytest.mark.slow
 def test_line_over_ssh_names_the_host_and_its_key_and_is_released(board: SshServer, tmp_path: Path) -> None:
     report, printed = deploy(tmp_path / "run", tmp_path / "cache", host="board", HOME=str(board.home))
     assert report["device"]["host_key"] == board.fingerprint

@@ -1,25 +1,15 @@
-import contextlib
+"""Gates: outcomes at, beside and without a limit; the verdict over all; what is said of each."""
+
+from __future__ import annotations
+
 import json
 import math
-import statistics
-from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binom, norm
 
-from edgeprune.core.measuring.measurement import (
-    Conditions,
-    Measurement,
-    Protocol,
-    find_problems,
-    parse_measurement,
-    pool_measurements,
-)
-from edgeprune.core.measuring.statistics import drift, median_interval, ratio_interval, summarise
 from edgeprune.core.metric import TOP1, Metric
 from edgeprune.core.releasing.document import quality_figures
 from edgeprune.core.releasing.gate import (
@@ -34,7 +24,6 @@ from edgeprune.core.releasing.gate import (
     judge,
     settle_gates,
 )
-from edgeprune.core.target import parse_target
 from edgeprune.errors import TargetError
 
 AT_MOST = Gate("latency_p50_ms", at_most=10.0)
@@ -154,177 +143,6 @@ def test_verdict_needs_every_gate_and_at_least_one() -> None:
     assert decide([passed, unknown]) == INCONCLUSIVE
     assert decide([passed, unknown, failed]) == FAIL
     assert decide([]) == INCONCLUSIVE
-
-
-@pytest.mark.parametrize(
-    ("document", "message"),
-    [
-        ({"description": "x", "theads": 1}, "unknown key 'theads'; did you mean 'threads'"),
-        (
-            {"description": "x", "runtime": "onnxruntim"},
-            "runtime: 'onnxruntim' is not known; did you mean 'onnxruntime'",
-        ),
-        ({"description": "x", "threads": 0}, "threads: 0 must be above zero"),
-        ({"description": "x", "threads": True}, "threads: True has the wrong type"),
-        ({}, "'description' is missing"),
-        ({"description": "x", "gates": [{"metric": "latency_p50", "at_most": 1}]}, "did you mean 'latency_p50_ms'"),
-        ({"description": "x", "gates": [{"metric": "speedup"}]}, "exactly one of"),
-        ({"description": "x", "gates": [{"metric": "speedup", "atmost": 1}]}, "did you mean 'at_most'"),
-        ({"description": "x", "gates": [{"metric": "speedup", "at_least": math.nan}]}, "must be finite"),
-        (
-            {"description": "x", "gates": [{"metric": "latency_p50_ms", "at_least": 1}]},
-            "latency_p50_ms: lower is better: at_least would pass the worst; write at_most",
-        ),
-        (
-            {"description": "x", "gates": [{"metric": "accuracy_percent", "at_most": 90}]},
-            "accuracy_percent: higher is better: at_most would pass the worst; write at_least",
-        ),
-        (
-            {"description": "x", "gates": [{"metric": "speedup", "max_regression": 0.1}]},
-            "speedup: is held against the original already; write at_least",
-        ),
-        (
-            {"description": "x", "gates": [{"metric": "quality_drop", "max_regression": 0.1}]},
-            "quality_drop: is held against the original already; write at_most",
-        ),
-        (
-            {"description": "x", "gates": [{"metric": "file_bytes", "max_regression": 5}]},
-            "max_regression: 5 is no fraction; 5 % is 0.05",
-        ),
-        ({"description": "x", "gates": {"metric": "speedup"}}, r"write each as \[\[gates\]\]"),
-        ({"description": "x", "budget": {"speedup": 2, "latency_ms": 1}}, "not both"),
-        ({"description": "x", "hardware": {"cpu": {"value": "A72"}}}, "every fact has a source"),
-        ({"description": "x", "protocol": {"min_samples": 2.5}}, "wrong type"),
-    ],
-)
-def test_target_errors_say_where_and_what(document: dict[str, object], message: str) -> None:
-    with pytest.raises(TargetError, match=message) as caught:
-        parse_target(document, "board", "targets/board.toml")
-    assert str(caught.value).startswith("targets/board.toml")
-
-
-values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=12), inner, max_size=3),
-    max_leaves=8,
-)
-keys = st.sampled_from(["description", "runtime", "threads", "step", "budget", "gates", "protocol", "hardware"])
-
-
-@settings(suppress_health_check=[HealthCheck.too_slow])
-@given(st.dictionaries(keys, values))
-def test_any_document_is_a_target_or_a_clear_error(document: dict[str, object]) -> None:
-    with contextlib.suppress(TargetError):
-        target = parse_target(document, "board", "board.toml")
-        assert target.threads > 0
-
-
-def test_summary_of_known_samples() -> None:
-    summary = summarise([1.0, 2.0, 3.0, 4.0, 100.0])
-    assert (summary.min_ms, summary.p50_ms, summary.mad_ms, summary.count) == (1.0, 3.0, 1.0, 5)
-    assert summary.p50_ms < summary.p90_ms < summary.p99_ms < 100.0
-
-
-@pytest.mark.parametrize("samples", [[], [1.0, math.nan], [1.0, 0.0], [math.inf]])
-def test_impossible_samples_are_refused(samples: list[float]) -> None:
-    with pytest.raises(ValueError, match="finite, positive"):
-        summarise(samples)
-
-
-@given(st.lists(st.floats(0.1, 100), min_size=3, max_size=60))
-def test_interval_holds_the_median_and_scales_with_the_unit(samples: list[float]) -> None:
-    low, high = median_interval(samples)
-    assert min(samples) <= low <= statistics.median(samples) <= high <= max(samples)
-    assert median_interval([2 * value for value in samples]) == pytest.approx((2 * low, 2 * high))
-
-
-@pytest.mark.parametrize("count", [100, 101, 1000, 1001])
-@pytest.mark.parametrize("confidence", [0.8, 0.9, 0.95, 0.99])
-def test_interval_of_the_median_ends_where_order_statistics_say(count: int, confidence: float) -> None:
-    """A resample's median is at most the k-th of the values with the chance that most of its draws are among these k.
-
-    Of an even number of draws it is the mean of two neighbours; both are bounded so.
-    """
-    places = np.arange(1, count + 1)
-    most = binom.sf((count + 1) // 2 - 1, count, places / count)
-    more = binom.sf(count // 2, count, places / count)
-    for end, share in zip(
-        median_interval(places.astype(float), confidence), (1 - confidence, 1 + confidence), strict=True
-    ):
-        least, highest = (int(places[np.searchsorted(chance, share / 2)]) for chance in (most, more))
-        assert least - 2 <= end <= highest + 2
-
-
-def test_intervals_are_of_95_per_cent() -> None:
-    values = np.arange(1.0, 1002)
-    summary = summarise(values)
-    assert (summary.median_low_ms, summary.median_high_ms) == median_interval(values, 0.95)
-    assert ratio_interval(values, values) == ratio_interval(values, values, 0.95)
-
-
-def test_ratio_interval_is_as_wide_as_both_medians_make_it() -> None:
-    """Of two independent medians the logarithms' spreads add up as squares; those of one are the binomial's."""
-    random, count = np.random.default_rng(3), 4001
-    above, below = (np.exp(random.normal(0, 0.05, count)) for _ in range(2))
-    ratio, low, high = ratio_interval(above, below)
-    deviation = 0.05 * math.sqrt(2 * math.pi) / (2 * math.sqrt(count))  # of a normal sample's median
-    assert (math.log(high) - math.log(low)) / 2 == pytest.approx(norm.ppf(0.975) * math.sqrt(2) * deviation, rel=0.1)
-    assert low < ratio < high
-
-
-@pytest.mark.parametrize("count", [7, 8])
-def test_medians_drawn_by_their_middle_spread_as_those_of_whole_resamples(count: int) -> None:
-    random = np.random.default_rng(5)
-    values = np.sort(random.gamma(2.0, 1.0, count))
-    whole = np.median(values[random.integers(0, count, (40_000, count))], axis=1)
-    for confidence in (0.5, 0.8):
-        tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-        assert median_interval(values, confidence) == pytest.approx(np.quantile(whole, tails), rel=0.08)
-
-
-def test_ratio_of_medians() -> None:
-    ratio, low, high = ratio_interval([2.0, 2.1, 1.9, 2.0], [1.0, 1.0, 1.05, 0.95])
-    assert ratio == pytest.approx(2.0)
-    assert low <= 2.0 <= high
-
-
-def test_drift_sees_a_board_that_slows_down() -> None:
-    assert drift([1.0] * 10 + [1.1] * 10 + [1.3] * 10) == pytest.approx(0.3)
-
-
-def measurement(samples: list[float], throttled: tuple[str, ...] = ()) -> Measurement:
-    conditions = Conditions(threads=1, throttled=throttled)
-    return Measurement("a", "0" * 64, "onnxruntime", "1.0", "f", conditions, 1.0, 1.0, 10, tuple(samples), 5.0)
-
-
-SHORT = Protocol(min_duration_s=0.14)
-
-
-@pytest.mark.parametrize(
-    ("samples", "throttled", "problem"),
-    [
-        ([], (), "no samples"),
-        ([1.0] * 20, (), "too short: 20 samples in 0.02 s; 100 samples and 0.14 s are asked for"),
-        ([1.0] * 132, (), "too short"),
-        ([50.0] * 99, (), "too short"),
-        ([1.0] * 180 + [2.1] * 20, (), "unstable: p95 is 2.1 times the median"),
-        ([1.0] * 195 + [4.1] * 5, (), "unstable: p99 is 4.1 times the median"),
-        ([1.0, 3.0] * 100, (), "unstable: spread"),
-        ([1.0] * 100 + [1.4] * 200, (), "unstable: the last third"),
-        ([1.0] * 200, ("under-voltage",), "throttled: under-voltage"),
-    ],
-)
-def test_invalid_runs_say_why(samples: list[float], throttled: tuple[str, ...], problem: str) -> None:
-    assert any(problem in text for text in find_problems(measurement(samples, throttled), SHORT))
-
-
-def test_steady_run_is_valid_and_survives_json() -> None:
-    import json
-
-    assert find_problems(measurement([1.0] * 134), SHORT) == ()  # nearly as long as asked for
-    steady = measurement([1.0, 1.01, 0.99] * 50)
-    assert find_problems(steady, SHORT) == ()
-    assert parse_measurement(json.loads(json.dumps(steady.to_dict()))) == steady
 
 
 # the recipe's metric
@@ -466,21 +284,3 @@ def test_limits_are_shown_as_they_were_written() -> None:
 
 def test_the_exit_code_tells_the_verdict() -> None:
     assert EXIT_CODES == {PASS: 0, FAIL: 3, INCONCLUSIVE: 4}
-
-
-def test_of_two_measurements_the_worse_condition_stands() -> None:
-    first, second = measurement([1.0] * 3, ("under-voltage",)), measurement([2.0] * 2, ("frequency capped",))
-    second = replace(second, conditions=replace(second.conditions, others_cores=0.5, too_warm_c=71.0))
-    pooled = pool_measurements(first, second)
-    assert pooled.samples_ms == (1.0, 1.0, 1.0, 2.0, 2.0)
-    assert pooled.warmup_runs == 20
-    assert pooled.conditions.throttled == ("under-voltage", "frequency capped")
-    assert (pooled.conditions.others_cores, pooled.conditions.too_warm_c) == (0.5, 71.0)
-    assert pool_measurements(second, first).conditions.others_cores == 0.5
-
-
-def test_conditions_say_how_far_a_fixed_loop_varied_where_several_processes_ran_it() -> None:
-    assert Conditions(1, others_cores=0.25, arithmetic_us=(10.0, 11.0)).describe_others() == (
-        "others took 0.25 cores, a fixed loop of arithmetic varied by 10.0% beside it"
-    )
-    assert Conditions(1, arithmetic_us=(10.0,)).describe_others() == ""

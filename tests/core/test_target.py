@@ -1,0 +1,76 @@
+"""Targets: what is refused in a document, and in which words."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edgeprune.core.target import parse_target
+from edgeprune.errors import TargetError
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"description": "x", "theads": 1}, "unknown key 'theads'; did you mean 'threads'"),
+        (
+            {"description": "x", "runtime": "onnxruntim"},
+            "runtime: 'onnxruntim' is not known; did you mean 'onnxruntime'",
+        ),
+        ({"description": "x", "threads": 0}, "threads: 0 must be above zero"),
+        ({"description": "x", "threads": True}, "threads: True has the wrong type"),
+        ({}, "'description' is missing"),
+        ({"description": "x", "gates": [{"metric": "latency_p50", "at_most": 1}]}, "did you mean 'latency_p50_ms'"),
+        ({"description": "x", "gates": [{"metric": "speedup"}]}, "exactly one of"),
+        ({"description": "x", "gates": [{"metric": "speedup", "atmost": 1}]}, "did you mean 'at_most'"),
+        ({"description": "x", "gates": [{"metric": "speedup", "at_least": math.nan}]}, "must be finite"),
+        (
+            {"description": "x", "gates": [{"metric": "latency_p50_ms", "at_least": 1}]},
+            "latency_p50_ms: lower is better: at_least would pass the worst; write at_most",
+        ),
+        (
+            {"description": "x", "gates": [{"metric": "accuracy_percent", "at_most": 90}]},
+            "accuracy_percent: higher is better: at_most would pass the worst; write at_least",
+        ),
+        (
+            {"description": "x", "gates": [{"metric": "speedup", "max_regression": 0.1}]},
+            "speedup: is held against the original already; write at_least",
+        ),
+        (
+            {"description": "x", "gates": [{"metric": "quality_drop", "max_regression": 0.1}]},
+            "quality_drop: is held against the original already; write at_most",
+        ),
+        (
+            {"description": "x", "gates": [{"metric": "file_bytes", "max_regression": 5}]},
+            "max_regression: 5 is no fraction; 5 % is 0.05",
+        ),
+        ({"description": "x", "gates": {"metric": "speedup"}}, r"write each as \[\[gates\]\]"),
+        ({"description": "x", "budget": {"speedup": 2, "latency_ms": 1}}, "not both"),
+        ({"description": "x", "hardware": {"cpu": {"value": "A72"}}}, "every fact has a source"),
+        ({"description": "x", "protocol": {"min_samples": 2.5}}, "wrong type"),
+    ],
+)
+def test_target_errors_say_where_and_what(document: dict[str, object], message: str) -> None:
+    with pytest.raises(TargetError, match=message) as caught:
+        parse_target(document, "board", "targets/board.toml")
+    assert str(caught.value).startswith("targets/board.toml")
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=12), inner, max_size=3),
+    max_leaves=8,
+)
+keys = st.sampled_from(["description", "runtime", "threads", "step", "budget", "gates", "protocol", "hardware"])
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow])
+@given(st.dictionaries(keys, values))
+def test_any_document_is_a_target_or_a_clear_error(document: dict[str, object]) -> None:
+    with contextlib.suppress(TargetError):
+        target = parse_target(document, "board", "board.toml")
+        assert target.threads > 0
