@@ -36,6 +36,7 @@ class Request(TypedDict, total=False):
     set_governor: bool | None
     allow_busy: bool | None
     fresh: bool | None
+    history: str | None
 
 
 REQUEST = tuple(Request.__annotations__)

@@ -16,6 +16,7 @@
     │   ├── NoSpace             a board's disk is full
     │   └── RuntimeMissing      the inference runtime is not installed there
     ├── ProfileError            a latency table is missing a shape or belongs elsewhere
+    ├── HistoryError            the file of the history cannot be used
     └── RunError                a run directory cannot be used or resumed
 
 A message says where, what was found, what was expected and what to do.
@@ -94,3 +95,7 @@ class ProfileError(EdgepruneError):
 
 class RunError(EdgepruneError):
     """A run directory cannot be used or resumed."""
+
+
+class HistoryError(EdgepruneError):
+    """The history of measurements cannot be read or written."""

@@ -36,6 +36,17 @@ def own_leases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What tests measure is not the user's history."""
+    path = tmp_path_factory.mktemp("history") / "history.sqlite"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEPRUNE_HISTORY", str(path))
+        for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"):
+            patch.delenv(name, raising=False)
+        yield path
+
+
 @pytest.fixture
 def no_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A user's home that knows no board: no SSH configuration, no agent, no devices.toml; its path."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from edgeprune.cli.options import history_option
 from edgeprune.cli.progress import say_timed
 from edgeprune.core.releasing.gate import EXIT_CODES, PASS
 from edgeprune.core.stages import STEPS
@@ -19,26 +20,29 @@ from edgeprune.deployment import REQUEST
 @click.command()
 @click.option("--run", "directory", required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--gates", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Other gates: a TOML file.")
-def gate(directory: Path, gates: Path | None) -> None:
+@history_option
+def gate(directory: Path, gates: Path | None, history: str | None) -> None:
     """Judge a measured run again, this once perhaps by other gates; writes its report anew."""
-    _judge_again(directory, ("gate", "report"), gates)
+    _judge_again(directory, ("gate", "report"), history, gates)
 
 
 @click.command()
 @click.option("--run", "directory", required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
-def report(directory: Path) -> None:
+@history_option
+def report(directory: Path, history: str | None) -> None:
     """Write a run's report again and print its table."""
-    _judge_again(directory, ("report",))
+    _judge_again(directory, ("report",), history)
 
 
-def _judge_again(directory: Path, stages: Sequence[str], gates: Path | None = None) -> None:
+def _judge_again(directory: Path, stages: Sequence[str], history: str | None, gates: Path | None = None) -> None:
     """Make the last stages of a run anew; nothing heavy is imported for it."""
     from edgeprune.stages.job import open_job
     from edgeprune.stages.results import Confirmed, Judged, Measured, Reported, run_stage
     from edgeprune.stages.verdict import gate as judge
     from edgeprune.stages.verdict import report as write_report
 
-    with open_job(directory, dict.fromkeys(REQUEST), say_timed, gates and gates.absolute()) as job:
+    request = {**dict.fromkeys(REQUEST), "history": history}
+    with open_job(directory, request, say_timed, gates and gates.absolute()) as job:
         for name in STEPS:
             if name not in stages and job.run.finished(name):
                 job.run.check(name)

@@ -18,6 +18,7 @@ from edgeprune.cli.options import (
     busy_option,
     fresh_option,
     governor_option,
+    history_option,
     with_options,
 )
 from edgeprune.cli.profile import calibrate_profile, show_profile
@@ -49,6 +50,7 @@ def line_options(command: Command) -> Command:
         governor_option,
         busy_option,
         fresh_option,
+        history_option,
         click.option("--gates", type=click.Path(exists=True, dir_okay=False), help="TOML file of [[gates]]."),
         click.option(
             "--run", "directory", type=click.Path(path_type=Path), help="Run directory: a new one, or one to resume."

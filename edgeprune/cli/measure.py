@@ -70,6 +70,8 @@ def measure_file(
     from edgeprune.device.board import Session, require
     from edgeprune.device.boards import measure_files, open_board
     from edgeprune.device.lease import parse_duration
+    from edgeprune.history.measured import describe_file
+    from edgeprune.history.writing import keep
     from edgeprune.run import write_json
 
     run_options = [name for name in ("recipe", "latency_ms", "speedup", "gates") if options.get(name) is not None]
@@ -92,6 +94,7 @@ def measure_file(
         facts, measured = measure_files(target, options["host"], [model], session, say)
         measurement = measured[model.name]
         text, figures, problems = _render_measurement(measurement), measurement.to_dict(), measurement.problems
+        keep(options.get("history"), lambda: [describe_file(measurement, path, facts, target.name)], say)
     click.echo(f"{facts.host}: {facts.cpu}, {model.path.name} with {target.threads} thread(s)\n{text}")
     if output is not None:
         write_json(output, {"device": facts.to_dict(), "file": path.name, "sha256": model.sha256, **figures})

@@ -18,6 +18,7 @@ HOSTS_HELP = "Several boards at once: names, groups of devices.toml and addresse
 RUN = click.Path(path_type=Path, exists=True, file_okay=False)
 KEY_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 FRESH_HELP = "Measure and score anew, though an earlier run has done the same (`edgeprune cache list`)."
+HISTORY_HELP = 'File of the history of measurements, "" for none. Default: $EDGEPRUNE_HISTORY, or the user\'s own.'
 GOVERNOR_HELP = "Set the frequency governor to performance meanwhile; it is set back, whatever happens."
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -56,6 +57,16 @@ def busy_option(command: Command) -> Command:
 def fresh_option(command: Command) -> Command:
     """The option that measures and scores although an earlier run has done the same."""
     return click.option("--fresh", is_flag=True, default=None, help=FRESH_HELP)(command)
+
+
+def history_option(command: Command) -> Command:
+    """The option that says where the history is."""
+    return click.option("--history", metavar="FILE", callback=_settle_history, help=HISTORY_HELP)(command)
+
+
+def _settle_history(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """By its whole path, so that a run that is resumed from another folder goes on in it."""
+    return str(Path(value).expanduser().absolute()) if value else value
 
 
 def with_options(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:

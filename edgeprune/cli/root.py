@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import click
 
-from edgeprune.cli import boards, cache, catalog, judging, line, measure, releases
+from edgeprune.cli import boards, cache, catalog, history, judging, line, measure, releases
 from edgeprune.disk import describe_os_error
 from edgeprune.errors import EdgepruneError, RunError
 
@@ -20,6 +20,7 @@ COMMANDS = (
     *catalog.COMMANDS,
     *boards.COMMANDS,
     *cache.COMMANDS,
+    *history.COMMANDS,
     *releases.COMMANDS,
 )
 

@@ -12,6 +12,11 @@ def suggest(word: str, valid: Collection[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; valid: {', '.join(sorted(valid))}"
 
 
+def make_printable(text: str) -> str:
+    """A text out of a file, such that it steers no terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 def render_columns(rows: Sequence[Sequence[str]]) -> str:
     """Rows of cells as text: the first column left-aligned, the others right-aligned, a rule below the head."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]

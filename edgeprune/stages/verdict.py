@@ -14,6 +14,8 @@ from edgeprune.core.releasing.document import REPORT_VERSION, Figures, describe_
 from edgeprune.core.releasing.gate import QUALITY_METRICS, decide
 from edgeprune.core.releasing.shipping import Candidates
 from edgeprune.core.target import AUTO
+from edgeprune.history.tracking import track
+from edgeprune.history.writing import keep_run
 from edgeprune.report.junit import render_junit
 from edgeprune.report.page import render_page
 from edgeprune.run import read_json, write_atomic, write_json
@@ -64,6 +66,8 @@ def report(job: Job) -> Reported:
     write_json(job.run.product("report.json"), document)
     write_atomic(job.run.product("gates.junit.xml"), render_junit(document))
     write_atomic(job.run.product("report.html"), render_page(document, samples))
+    keep_run(job.run, document, job.detail)
+    track(job.run.directory, document, job.detail)
     return Reported(verdict=document["verdict"])
 
 

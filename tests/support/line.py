@@ -20,8 +20,9 @@ def command(*arguments: object) -> list[str]:
 
 
 def environment(cache: Path, **changes: str) -> dict[str, str]:
-    """A user's environment with a cache of its own."""
-    return {**os.environ, "EDGEPRUNE_CACHE": str(cache), "OMP_NUM_THREADS": "1", **changes}
+    """A user's environment with a cache and a history of its own."""
+    own = {"EDGEPRUNE_CACHE": str(cache), "EDGEPRUNE_HISTORY": str(cache / "history.sqlite")}
+    return {**os.environ, **own, "OMP_NUM_THREADS": "1", **changes}
 
 
 def deploy(run: Path, cache: Path, *options: object, host: str = "local", **changes: str) -> tuple[dict[str, Any], str]:

@@ -1,0 +1,170 @@
+"""The command that shows the history of measurements, draws it, hands it out, and takes old runs in."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeprune.cli.options import Command, history_option, with_options
+from edgeprune.core.text import make_printable, render_columns
+from edgeprune.errors import RunError, UsageError
+from edgeprune.history.row import METRICS
+
+if TYPE_CHECKING:
+    from edgeprune.history.filters import Filters
+    from edgeprune.history.row import HistoryRow
+
+SHOWN = 50
+"""So many rows at most are shown where no limit is said."""
+MOST_PANELS = 12
+STAGES = ("measure", "confirm", "file")
+
+
+def filter_options(command: Command) -> Command:
+    """The options that say which measurements."""
+    options = (
+        click.option("--recipe", help="Of this recipe, by name."),
+        click.option("--target", help="For this target, by name."),
+        click.option("--device", help="On this device: its fingerprint, or its host."),
+        click.option("--artifact", help="Of this file, such as pruned-onnx-int8."),
+        click.option("--stage", type=click.Choice(STAGES), help="Taken in this stage, or of a ready file."),
+        click.option("--since", metavar="DATE", help="Since a day or time, UTC: 2026-11-21 or 2026-11-21T10:00."),
+        click.option("--limit", type=click.IntRange(1), help="The newest so many."),
+        history_option,
+    )
+    return with_options(command, options)
+
+
+@click.group(invoke_without_command=True)
+@filter_options
+@click.option("--json", "as_json", is_flag=True, help="Whole rows as JSON.")
+@click.pass_context
+def history(context: click.Context, /, as_json: bool, **options: Any) -> None:
+    """Show what was measured here over all runs; draw it over time, export it, take in old runs.
+
+    Its file: --history, $EDGEPRUNE_HISTORY, else edgeprune/history.sqlite in $XDG_DATA_HOME or ~/.local/share.
+    """
+    if context.invoked_subcommand is not None:
+        if as_json or any(value is not None for value in options.values()):
+            raise UsageError(
+                f"write the options behind the command: edgeprune history {context.invoked_subcommand} ..."
+            )
+        return
+    _show(options, as_json)
+
+
+def _show(options: dict[str, Any], as_json: bool) -> None:
+    if not as_json and options["limit"] is None:
+        options = {**options, "limit": SHOWN}
+    path, rows = _find_rows(options)
+    if as_json:
+        click.echo(json.dumps([row.to_dict() for row in rows], indent=1))
+        return
+    click.echo(f"{path}: {_count(rows)}{'' if path.exists() else '; there is no file yet'}")
+    if rows:
+        click.echo(render_columns([HEAD, *(_cells(row) for row in rows)]))
+
+
+HEAD = ("measured (UTC)", "recipe", "target", "file", "stage", "host", "p50 ms", "95 % interval", "p95 ms", "speed-up",
+        "quality", "verdict", "")  # fmt: skip
+
+
+def _cells(row: HistoryRow) -> tuple[str, ...]:
+    interval = "" if row.latency_low_ms is None else f"{row.latency_low_ms:.4g} to {row.latency_high_ms or 0:.4g}"
+    texts = (row.recipe, row.target, row.artifact, row.stage, row.host or row.device)
+    figures = (_figure(row.latency_p50_ms), interval, _figure(row.latency_p95_ms), _figure(row.speedup))
+    when = row.created.removesuffix("+00:00").replace("T", " ")
+    ends = (_figure(row.quality), row.verdict or "", "" if row.valid else "not valid")
+    return (when, *(make_printable(text or "") for text in texts), *figures, *ends)
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _count(rows: Sequence[object]) -> str:
+    return f"{len(rows)} measurement{'' if len(rows) == 1 else 's'}"
+
+
+@history.command("take-in")
+@click.argument("directories", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
+@history_option
+def take_in_runs(directories: Sequence[Path], history: str | None) -> None:
+    """Take in run directories, also unfinished ones and those of earlier versions, at and below DIRECTORIES.
+
+    Taking one in again changes nothing, but for what had not been known. Exit code 1 where one could not be read.
+    """
+    from edgeprune.history.address import require_history
+    from edgeprune.history.writing import take_in
+
+    path, taken = require_history(history), []
+    for each in take_in(path, directories):
+        click.echo(f"{each.directory}: " + (each.problem or f"{each.new} of {_count(range(each.rows))} new"))
+        taken.append(each)
+    unread = sum(bool(each.problem) for each in taken)
+    click.echo(f"{path}: {_count(range(sum(each.new for each in taken)))} new, from {len(taken)} run directories"
+               + (f"; {unread} could not be read" if unread else ""))  # fmt: skip
+    sys.exit(1 if unread else 0)
+
+
+@history.command("export")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@filter_options
+def export_rows(file: Path, **options: Any) -> None:
+    """Write measurements to FILE.csv, or FILE.parquet (with pyarrow), all columns."""
+    from edgeprune.history.exporting import find_renderer
+    from edgeprune.run import write_atomic
+
+    render = find_renderer(file)
+    _, rows = _find_rows(options)
+    write_atomic(file, render(rows))
+    click.echo(f"{_count(rows)} written to {file}")
+
+
+@history.command("plot")
+@filter_options
+@click.option("--metric", type=click.Choice(METRICS), default="latency_p50_ms", show_default=True, help="What to draw.")
+@click.option("--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The PNG file.")
+def plot(metric: str, output: Path, **options: Any) -> None:
+    """Draw a figure over time, a panel for each file on each device, and mark where its level changed."""
+    from edgeprune.history.series import find_trends
+    from edgeprune.report.pictures import render_png
+    from edgeprune.report.trends import draw_trends
+    from edgeprune.run import write_atomic
+
+    path, rows = _find_rows(options)
+    trends = find_trends(rows, metric)
+    if not trends:
+        raise RunError(
+            f"{path}: no measurement with {metric} agrees with what is asked; `edgeprune history` lists them"
+        )
+    write_atomic(output, render_png(draw_trends(trends[:MOST_PANELS], metric)))
+    for trend in trends[:MOST_PANELS]:
+        click.echo(f"{trend.title}: {_count(trend.points)}")
+        for change in trend.changes:
+            click.echo(f"  {change.at:%Y-%m-%d %H:%M} UTC: {change.describe()}")
+    left_out = len(trends) - MOST_PANELS
+    click.echo(f"picture: {output}" + (f"; {left_out} shorter series left out, filters choose" if left_out > 0 else ""))
+
+
+def _find_rows(options: dict[str, Any]) -> tuple[Path, list[HistoryRow]]:
+    from edgeprune.history.address import require_history
+    from edgeprune.history.store import read_rows
+
+    path = require_history(options["history"])
+    return path, read_rows(path, _filters(options))
+
+
+def _filters(options: dict[str, Any]) -> Filters:
+    from edgeprune.history.filters import Filters, parse_since
+
+    values = {name: value for name, value in options.items() if name != "history"}
+    return Filters(**{**values, "since": parse_since(values["since"]) if values["since"] is not None else None})
+
+
+COMMANDS = (history,)

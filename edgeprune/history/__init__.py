@@ -1,0 +1,1 @@
+"""The history: every measurement that was made here, in one file, over all runs."""
