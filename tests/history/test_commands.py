@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -12,8 +13,9 @@ from typing import Any
 
 import pytest
 from history_rows import make_row
+from places import ROOT
 
-from edgeprune.history.row import COLUMNS, KINDS, HistoryRow
+from edgeprune.history.row import COLUMNS, KINDS, METRICS, HistoryRow
 from edgeprune.history.store import append_rows
 
 Call = Callable[..., tuple[int, str, str]]
@@ -34,6 +36,14 @@ def rows(history: Path) -> list[HistoryRow]:
         rows.append(make_row(day, created=f"2026-11-{day + 2:02}T10:00:00+00:00", **figures))
     append_rows(history, rows)
     return rows
+
+
+def test_the_page_names_every_column_and_metric() -> None:
+    page = (ROOT / "docs" / "history.md").read_text()
+    table = page.split("| column |")[1].split("\n\n")[0]
+    named = [name for line in table.splitlines() for name in re.findall(r"`(\w+)`", line.split(" | ")[0])]
+    assert sorted(named) == sorted(COLUMNS)
+    assert all(f"`{name}`" in page.split("## Trends")[1] for name in METRICS)
 
 
 def parse(name: str, text: str) -> Any:
