@@ -157,7 +157,7 @@ def describe_in_run(measurement: Measurement, stage: str, created: str, record: 
         target=_text(report.get("target") or _stem(request.get("target"))),
         recipe=_text(report.get("recipe") or _stem(request.get("recipe"))),
         edgeprune=_text(report.get("edgeprune")),
-        run=str(record.run.directory.absolute()),
+        run=_name_directory(record.run.directory),
         verdict=_text(report.get("verdict")),
         recipe_sha256=record.hashes["recipe_sha256"],
         model_sha256=record.hashes["model_sha256"],
@@ -242,6 +242,11 @@ def _find_time(path: Path, report: Mapping[str, Any]) -> str:
     written = format_time(datetime.fromtimestamp(path.stat().st_mtime, UTC))
     created = report.get("created")
     return min(written, format_time(datetime.fromisoformat(created))) if isinstance(created, str) else written
+
+
+def _name_directory(directory: Path) -> str:
+    """Its whole path, as text that every reader takes."""
+    return str(directory.absolute()).encode(errors="replace").decode()
 
 
 def _number(value: Any) -> float | None:

@@ -120,21 +120,32 @@ def open_history(path: Path, migrations: Migrations = MIGRATIONS) -> Iterator[sq
 @contextmanager
 def _open_reading(path: Path) -> Iterator[sqlite3.Connection]:
     """The file to read from, also where nothing can be written."""
-    if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
+    if os.access(path, os.W_OK) and os.access(path.resolve().parent, os.W_OK):
         with open_history(path) as connection:
             yield connection
         return
-    still = not path.with_name(f"{path.name}-wal").exists()
-    with _explained(path):
-        address = f"{path.absolute().as_uri()}?mode=ro" + "&immutable=1" * still
-        with closing(_connect(address)) as connection:
-            version = _read_version(connection, path, len(MIGRATIONS))
-            if version < len(MIGRATIONS):
-                raise HistoryError(
-                    f"{path}: is of version {version}, this edgeprune reads {len(MIGRATIONS)}, and it cannot be "
-                    "written; copy it to where it can be, and name that with --history"
-                )
-            yield connection
+    with _explained(path), closing(_connect_reading(path.resolve())) as connection:
+        version = _read_version(connection, path, len(MIGRATIONS))
+        if version < len(MIGRATIONS):
+            raise HistoryError(
+                f"{path}: is of version {version}, this edgeprune reads {len(MIGRATIONS)}, and it cannot be "
+                "written; copy it to where it can be, and name that with --history"
+            )
+        yield connection
+
+
+def _connect_reading(path: Path) -> sqlite3.Connection:
+    """A connection that writes nothing beside the file either, where nobody else has it open."""
+    address = f"{path.as_uri()}?mode=ro"
+    connection = _connect(address)
+    try:
+        connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+    except sqlite3.OperationalError:  # in WAL mode a reader, too, needs a file beside it
+        connection.close()
+        if path.with_name(f"{path.name}-wal").exists():
+            raise
+        return _connect(f"{address}&immutable=1")
+    return connection
 
 
 def _connect(address: str) -> sqlite3.Connection:
@@ -229,6 +240,8 @@ def _explained(path: Path) -> Iterator[None]:
         raise HistoryError(f"{path}: {exc}; {remedy}") from exc
     except OSError as exc:
         raise HistoryError(describe_os_error(exc, path)) from exc
+    except (OverflowError, UnicodeError) as exc:
+        raise HistoryError(f"{path}: a figure or a text that it cannot hold: {exc}") from exc
 
 
 def _code(exc: sqlite3.Error) -> int:

@@ -25,7 +25,7 @@ def keep(option: str | None, describe: Callable[[], Sequence[HistoryRow]], say: 
     try:
         rows = describe()
         new = append_rows(path, rows)
-    except (EdgepruneError, OSError) as exc:
+    except (EdgepruneError, OSError, ValueError) as exc:
         say(f"not written to the history: {' '.join(str(exc).split())}")
         return
     say(f"history: {new} of {len(rows)} measurements are new in {path}")
