@@ -65,7 +65,7 @@ def _show(options: dict[str, Any], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([row.to_dict() for row in rows], indent=1))
         return
-    click.echo(f"{path}: {_count(rows)}{'' if path.exists() else '; there is no file yet'}")
+    click.echo(f"{path}: {_count(len(rows))}{'' if path.exists() else '; there is no file yet'}")
     if rows:
         click.echo(render_columns([HEAD, *(_cells(row) for row in rows)]))
 
@@ -87,8 +87,8 @@ def _figure(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
 
-def _count(rows: Sequence[object]) -> str:
-    return f"{len(rows)} measurement{'' if len(rows) == 1 else 's'}"
+def _count(measurements: int) -> str:
+    return f"{measurements} measurement{'' if measurements == 1 else 's'}"
 
 
 @history.command("take-in")
@@ -104,11 +104,11 @@ def take_in_runs(directories: Sequence[Path], history: str | None) -> None:
 
     path, taken = require_history(history), []
     for each in take_in(path, directories):
-        click.echo(f"{each.directory}: " + (each.problem or f"{each.new} of {_count(range(each.rows))} new"))
+        click.echo(f"{each.directory}: " + (each.problem or f"{each.new} of {_count(each.rows)} new"))
         taken.append(each)
     unread = sum(bool(each.problem) for each in taken)
-    click.echo(f"{path}: {_count(range(sum(each.new for each in taken)))} new, from {len(taken)} run directories"
-               + (f"; {unread} could not be read" if unread else ""))  # fmt: skip
+    new, ending = _count(sum(each.new for each in taken)), f"; {unread} could not be read" * bool(unread)
+    click.echo(f"{path}: {new} new; run directories: {len(taken)}{ending}")
     sys.exit(1 if unread else 0)
 
 
@@ -123,7 +123,7 @@ def export_rows(file: Path, **options: Any) -> None:
     render = find_renderer(file)
     _, rows = _find_rows(options)
     write_atomic(file, render(rows))
-    click.echo(f"{_count(rows)} written to {file}")
+    click.echo(f"{_count(len(rows))} written to {file}")
 
 
 @history.command("plot")
@@ -145,7 +145,7 @@ def plot(metric: str, output: Path, **options: Any) -> None:
         )
     write_atomic(output, render_png(draw_trends(trends[:MOST_PANELS], metric)))
     for trend in trends[:MOST_PANELS]:
-        click.echo(f"{trend.title}: {_count(trend.points)}")
+        click.echo(f"{trend.title}: {_count(len(trend.points))}")
         for change in trend.changes:
             click.echo(f"  {change.at:%Y-%m-%d %H:%M} UTC: {change.describe()}")
     left_out = len(trends) - MOST_PANELS

@@ -153,7 +153,7 @@ def test_what_was_changed_or_is_damaged_is_told_and_the_rest_taken_in(
     assert "is not what it was when it was made" in said
     assert "no record of measurements that this edgeprune reads" in said
     assert f"{whole}: 4 of 4 measurements new" in said
-    assert "from 4 run directories; 3 could not be read" in said
+    assert "run directories: 4; 3 could not be read" in said
     assert {row.run for row in read(history).values()} == {str(whole)}
 
 
