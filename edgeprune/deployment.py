@@ -109,6 +109,8 @@ def settle_request(directory: Path | None, asked: Mapping[str, Any]) -> tuple[Pa
 
 def _absolute(request: dict[str, Any]) -> dict[str, Any]:
     """Files named in a request, by their whole path, so that it can be resumed from another folder."""
+    if request["history"]:
+        request = request | {"history": str(Path(request["history"]).expanduser().absolute())}
     files = {key: request[key] for key in ("target", "recipe", "gates", "table") if request[key] is not None}
     return request | {
         key: str(Path(name).resolve()) for key, name in files.items() if Path(name).suffix in (".py", ".toml", ".json")

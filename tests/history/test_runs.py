@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from measured_run import BASELINE, FACTS, PRUNED, make_measurement, record_measured_run
 
+from edgeprune.deployment import settle_request
 from edgeprune.device import boards
 from edgeprune.history.filters import Filters
 from edgeprune.history.row import HistoryRow
@@ -109,6 +110,13 @@ def test_an_option_goes_before_the_environment_and_stays_with_the_run(
     assert not history.exists()
     _, said, _ = call("history", "--history", own, "--stage", "confirm")
     assert f"{own}: 2 measurements" in said
+
+
+def test_a_request_names_it_by_its_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for address, expected in (("own.sqlite", f"{tmp_path}/own.sqlite"), ("", ""), (None, None)):
+        _, request = settle_request(None, {"target": "local", "history": address})
+        assert request["history"] == expected
 
 
 def test_the_default_is_in_the_users_data_directory(

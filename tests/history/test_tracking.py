@@ -18,14 +18,14 @@ Call = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def logged(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What a stand-in for MLflow was given."""
-    given: dict[str, Any] = {"active": None}
+    calls: dict[str, Any] = {"active": None}
     stub = ModuleType("mlflow")
     for name in ("log_params", "log_metrics", "set_tags"):
-        setattr(stub, name, lambda values, name=name: given.update({name: values}))
-    vars(stub)["active_run"] = lambda: given["active"]
-    vars(stub)["start_run"] = lambda run_name: given.update(run_name=run_name) or nullcontext()
+        setattr(stub, name, lambda values, name=name: calls.update({name: values}))
+    vars(stub)["active_run"] = lambda: calls["active"]
+    vars(stub)["start_run"] = lambda run_name: calls.update(run_name=run_name) or nullcontext()
     monkeypatch.setitem(sys.modules, "mlflow", stub)
-    return given
+    return calls
 
 
 def test_a_result_is_logged_where_it_is_set_up(

@@ -67,7 +67,7 @@ def record_measured_run(
         "measure": Measured(quality={BASELINE: 0.8, PRUNED: 0.79}, samples=10),
         "confirm": Confirmed(artifact="", sessions=1),
     }
-    made = {"fit": ["plan.json"], "measure": ["measurements.json"], "confirm": ["confirmed.json"]}
-    made |= {"export": [file.path for file in files.values()]}
+    products = {"fit": ["plan.json"], "measure": ["measurements.json"], "confirm": ["confirmed.json"]}
+    products |= {"export": [file.path for file in files.values()]}
     own = {"target": str(folder / "board.toml"), "recipe": str(folder / "mine.py"), **(request or {})}
-    return record_run(folder, {**dict.fromkeys(REQUEST), **own}, stages, made)
+    return record_run(folder, {**dict.fromkeys(REQUEST), **own}, stages, products)
