@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -66,7 +66,7 @@ def profile(job: Job) -> Profiled:
     if job.estimated:
         return _estimate(job, net)
     profiled, is_recalled = remember(
-        job, Profiled, _profile_reads(job, net), lambda: _measure_profile(job, net), _is_quiet(job)
+        job, Profiled, _profile_reads(job, net), lambda: _measure_profile(job, net), _is_undisturbed
     )
     if not is_recalled:
         return profiled
@@ -96,9 +96,9 @@ def _profile_reads(job: Job, net: Net) -> dict[str, Any]:
     }
 
 
-def _is_quiet(job: Job) -> Callable[[Profiled], bool]:
-    """What tells whether a profile was measured on a board of its own, so that other runs may rest on it."""
-    return lambda profiled: not profiled.problems and not job.allows_busy
+def _is_undisturbed(profiled: Profiled) -> bool:
+    """Whether nothing else worked on the board meanwhile, so that other runs may rest on it."""
+    return not profiled.problems
 
 
 def _measure_profile(job: Job, net: Net) -> Profiled:
