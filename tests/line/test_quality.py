@@ -154,6 +154,7 @@ def test_the_fastest_of_all_that_the_board_runs_ships(rmse: tuple[Path, str], ca
     assert (code, report["judged_by"]) == (0 if report["verdict"] == "pass" else 4, str(tmp_path / "loose.toml"))
 
 
+@pytest.mark.slow
 def test_what_is_planned_for_is_chosen_by_the_unpruned_net(rmse: tuple[Path, str]) -> None:
     chosen = read_json(rmse[0] / "chosen.json")
     latency_ms = {tuple(name.split()): ms for name, ms in chosen["latency_ms"].items()}
