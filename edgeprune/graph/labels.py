@@ -91,15 +91,14 @@ class Labels:
 
     def both(self, parts: Sequence[Array]) -> Array:
         """The labels of slices that live as long as all of their parts do."""
-        whole = self._both(parts)
-        if whole is not parts[0]:
-            self.bind(whole, parts)
-        return whole
-
-    def _both(self, parts: Sequence[Array]) -> Array:
-        """Labels of which `parts` gives the parts, still to be bound to them."""
         if len(parts) == 1:
             return parts[0]
+        whole = self._merged_from(parts)
+        self.bind(whole, parts)
+        return whole
+
+    def _merged_from(self, parts: Sequence[Array]) -> Array:
+        """New labels whose parts are known to `parts`, but which are not bound to them yet."""
         whole = np.arange(self.count, self.count + len(parts[0]))
         self._starts.append(self.count)
         self._merged.append(list(parts))
@@ -107,7 +106,7 @@ class Labels:
         return whole
 
     def parts(self, dim: Array) -> list[Array]:
-        """The parts of labels that `both` has made, or the labels themselves."""
+        """The parts of labels that `both` or `merge` has made, or the labels themselves."""
         where = bisect_right(self._starts, int(dim.min())) - 1
         if where < 0:
             return [dim]
@@ -119,11 +118,9 @@ class Labels:
     def merge(self, dims: Sequence[Dim], sizes: Sequence[int]) -> Dim:
         """The labels of several dimensions flattened to one, the last running fastest."""
         columns = spread(dims, sizes)
-        if not columns:
-            return None
-        if len(dims) == 1:
+        if not columns or len(dims) == 1:
             return dims[0]
-        whole = self._both(columns)
+        whole = columns[0] if len(columns) == 1 else self._merged_from(columns)
         self.splits.append(split_of(whole, sizes, dims))
         return whole
 

@@ -14,6 +14,11 @@ common divisor and their least common multiple hang together, and only what lies
     12 as 3 x 4:      1 ------- 4 ----------- 12
     12 as 2 x 6:      1 ------------ 6 ------ 12
     common:           1 -- 2 ================ 12  slices k and k + 2 live and die together
+
+The same holds along an axis without labels, as of flattened space: whatever another view takes from it stays.
+
+Not brought together are views of dimensions that share only some of their labels, as that of a slice of a dimension and
+that of the whole of it do. They are closed by pairing (`closure`), which may leave less to choose from than there is.
 """
 
 from __future__ import annotations

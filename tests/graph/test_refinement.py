@@ -195,3 +195,23 @@ def test_what_a_refined_dimension_was_called_its_pieces_are() -> None:
     solution = solve(labels)
     assert {solution.kinds.get(atom, "") for atom in free_atoms(solution, outer)} == {"groups"}
     assert sorted(solution.kinds.get(atom, "") for atom in free_atoms(solution, whole)) == ["", ""] + ["groups"] * 4
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.sampled_from(VIEWS), min_size=1, max_size=3),
+    st.lists(st.sampled_from([(6, 8), (4, 12), (3, 16), (2, 24), (2, 4, 6)]), min_size=1, max_size=2),
+    st.randoms(use_true_random=False),
+)
+def test_parts_and_wholes_in_views_of_their_own_are_coarse_but_right(
+    of_parts: list[tuple[int, ...]], of_wholes: list[tuple[int, ...]], random: Random
+) -> None:
+    labels = Labels()
+    left, right = fresh(labels, 24), fresh(labels, 24)
+    whole = np.concatenate([left, right])
+    views = [(left, sizes, labels.split(left, sizes)) for sizes in of_parts]
+    views += [(whole, sizes, labels.split(whole, sizes)) for sizes in of_wholes]
+    solution = solve(labels)
+    dead = {atom for atom in free_atoms(solution, whole) if random.random() < 0.3}
+    for dim, sizes, axes in views:
+        assert fits(alive(solution, dim, dead), sizes, [alive(solution, axis, dead) for axis in axes])
