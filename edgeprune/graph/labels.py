@@ -120,6 +120,8 @@ class Labels:
         columns = spread(dims, sizes)
         if not columns or len(dims) == 1:
             return dims[0]
+        if min(sizes) == 1:
+            return self.both(columns)
         whole = columns[0] if len(columns) == 1 else self._merged_from(columns)
         self.splits.append(split_of(whole, sizes, dims))
         return whole

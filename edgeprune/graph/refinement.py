@@ -62,7 +62,10 @@ class Axis:
 
 @dataclass(frozen=True)
 class Split:
-    """A dimension viewed as several: a slice lives as long as its place on each of the axes does."""
+    """A dimension viewed as several: a slice lives as long as its place on each of the axes does.
+
+    There are two axes or more, each of several places, so that each is smaller than the whole.
+    """
 
     whole: Array
     axes: tuple[Axis, ...]
@@ -74,7 +77,7 @@ class Split:
 
 
 def split_of(whole: Array, sizes: Sequence[int], labels: Sequence[Dim]) -> Split:
-    """A dimension viewed as several of these sizes, the last running fastest."""
+    """A dimension viewed as several of these sizes, the last running fastest; sizes of 1 are left out."""
     ends = [prod(sizes[place:]) for place in range(len(sizes))]
     axes = [Axis(end // size, end, dim) for end, size, dim in zip(ends, sizes, labels, strict=True) if size > 1]
     return Split(whole, tuple(axes))

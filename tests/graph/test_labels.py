@@ -52,6 +52,14 @@ def test_merge_then_split_gives_the_same_dimensions_back() -> None:
     assert [one.tolist() for one in back if one is not None] == [one.tolist() for one in dims if one is not None]
 
 
+def test_a_single_slice_that_is_merged_in_decides_over_all() -> None:
+    labels = Labels()
+    picked, dim = fresh(labels, 3), fresh(labels, 4)
+    merged = labels.merge((picked[:1], dim), (1, 4))
+    assert merged is not None
+    assert atoms_of(labels, merged) == [atoms_of(labels, picked)[0] | atom for atom in atoms_of(labels, dim)]
+
+
 def test_a_split_dimension_is_the_product_of_its_parts() -> None:
     labels = Labels()
     whole = fresh(labels, 6)

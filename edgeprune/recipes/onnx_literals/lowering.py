@@ -41,9 +41,10 @@ def lower(network: Any, run: Runner, feeds: Mapping[str, Sequence[Array]], batch
 
 
 def _refuse_control_flow(network: Any) -> None:
-    found = sorted({node.op_type for node in network.graph.node if any(one.HasField("g") for one in node.attribute)})
-    if found:
-        raise RecipeError(f"control flow ({', '.join(found)}); export the network without it")
+    with_graphs = [node for node in network.graph.node if any(attribute.HasField("g") for attribute in node.attribute)]
+    if with_graphs:
+        operators = ", ".join(sorted({node.op_type for node in with_graphs}))
+        raise RecipeError(f"control flow ({operators}); export the network without it")
 
 
 def _evaluate(network: Any, run: Runner, feeds: Mapping[str, Sequence[Array]], batch: int) -> Known:
