@@ -20,7 +20,8 @@ from torch.utils._pytree import tree_leaves
 
 from edgeprune.graph.groups import find_groups
 from edgeprune.graph.trace import trace_model
-from edgeprune.pruning.masks import BY_ITSELF, find_dead_channels, make_permanent, remove_dead_channels
+from edgeprune.pruning.constants import BY_ITSELF
+from edgeprune.pruning.masks import find_dead_channels, make_permanent, remove_dead_channels
 
 torch.set_num_threads(1)
 
