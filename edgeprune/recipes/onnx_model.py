@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgeprune.errors import RecipeError
-from edgeprune.recipes.onnx_literals import Runner, lower, register_converters
+from edgeprune.recipes.onnx_literals.lowering import Runner, lower
+from edgeprune.recipes.onnx_literals.operators import register_converters
 
 Array = NDArray[Any]
 TOLERANCE, LEAST_SCALE = 1e-3, 1e-2
