@@ -224,9 +224,9 @@ def transfer_study(study: Study) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def _show(title: str, errors: Mapping[str, float]) -> None:
-    rest = f"within 10 % {errors['within_10_percent']:5.1%}  in interval {errors['coverage']:5.1%}"
+    shares = f"within 10 % {errors['within_10_percent']:5.1%}  in interval {errors['coverage']:5.1%}"
     middle = f"mean {errors['mean']:6.1%}  median {errors['median']:6.1%}  worst {errors['worst']:6.1%}"
-    print(f"{title:56s} {errors['count']:4.0f} rows  {middle}  {rest}")
+    print(f"{title:56s} {errors['count']:4.0f} rows  {middle}  {shares}")
 
 
 def _mean(errors: Sequence[Mapping[str, float]], name: str) -> float:
@@ -255,9 +255,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     study = Study(options.data)
     for board in BOARDS:
-        described = study.describe(board)
+        profiles = study.describe(board)
         if options.write:
-            (ROOT / "hardware_profiles" / f"{board.name}.json").write_text(render_profiles(described))
+            (ROOT / "hardware_profiles" / f"{board.name}.json").write_text(render_profiles(profiles))
     left_out = {case.evidence.name: case.errors(study.stretch) for case in study.left_out}
     for name, parts in left_out.items():
         for part, errors in parts.items():

@@ -46,8 +46,8 @@ def check_ncnn(page: Path, make_profile: MakeProfile) -> dict[str, dict[str, flo
     for board, (head, core) in NCNN_BOARDS.items():
         profile, rows = make_profile(board, "ncnn", core), list(_read_section(text, head, core))
         for key in sorted({(row.precision or "", row.threads or 1) for row in rows}):
-            these = [(profile, row) for row in rows if (row.precision, row.threads) == key]
-            errors = score(these)
+            pairs = [(profile, row) for row in rows if (row.precision, row.threads) == key]
+            errors = score(pairs)
             figures[f"ncnn {board} kept aside: {key[0]}, {key[1]} threads"] = _round(vars(errors))
     return figures
 

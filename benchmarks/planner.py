@@ -231,12 +231,12 @@ def synthetic_loss(
 
 def channel_norms(program: torch.fx.GraphModule, analysis: Analysis) -> dict[str, np.ndarray]:
     """L2 norm of the weights that make each channel."""
-    named = named_tensors(program)
+    tensors = named_tensors(program)
     norms = {}
     for group in analysis.channel_groups:
         total = np.zeros(group.size)
         for member in (member for member in group.members if member.role == "out"):
-            weight = named[member.tensor].detach().double().movedim(member.dim, 0).flatten(1).square().sum(1).numpy()
+            weight = tensors[member.tensor].detach().double().movedim(member.dim, 0).flatten(1).square().sum(1).numpy()
             channel = analysis.channels(group.name, member.tensor, member.dim)
             np.add.at(total, channel[channel >= 0], weight[channel >= 0])
         norms[group.name] = np.sqrt(total)

@@ -215,11 +215,11 @@ def examine(name: str, case: Case, folder: Path) -> dict[str, Any]:
     )  # fmt: skip
     expected = run_torch(case.program, case.inputs if case.labelled is None else case.labelled[0])
 
-    def rows_of(export_request: ExportRequest, *wished: str) -> list[dict[str, Any]]:
+    def rows_of(export_request: ExportRequest, *precisions: str) -> list[dict[str, Any]]:
         artifacts = build_artifacts(
             case.program, case.calibration[:1], export_request, lambda text: print(f"  {text}", flush=True)
         )
-        listed = [artifact for artifact in artifacts if artifact.precision in (wished or export_request.precisions)]
+        listed = [artifact for artifact in artifacts if artifact.precision in (precisions or export_request.precisions)]
         return [row for artifact in listed for row in _rows(artifact, folder / artifact.path, case, expected)]
 
     rows = rows_of(request)

@@ -100,11 +100,11 @@ def _ask(job: Job, fleet: Fleet, files: Mapping[str, Figures], metrics: set[str]
             if ENERGY in metrics:
                 measurements = add_energy(measurements, board.energy(models, target, say))
             quality = _evaluate(job, board, models, rows, say) if rows else {}
-            there = {
+            pair = {
                 name: replace(figures, measurement=measurements[name], quality=quality.get(name))
                 for name, figures in files.items()
             }
-            return Measured(board.facts, **there)
+            return Measured(board.facts, **pair)
 
     answers = {}
     for answer in ask_boards(fleet.hosts, work, fleet.at_once):

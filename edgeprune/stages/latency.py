@@ -115,9 +115,9 @@ def _measure_profile(job: Job, net: Net) -> Profiled:
     begun = time.monotonic()
     times = measure_beside_original(job, originals, files)
     nets_s = time.monotonic() - begun
-    settled = times.latency_ms
+    latency_ms = times.latency_ms
     nets = [
-        describe_net(table, net.layers, widths, settled[name]) for name, widths in zip(files, variants, strict=True)
+        describe_net(table, net.layers, widths, latency_ms[name]) for name, widths in zip(files, variants, strict=True)
     ]
     correction = fit_correction(nets, times.twin_gap)
     whole = count_costs(net.analysis.layers, variants[0], job.planned.fitted_precision)
@@ -125,7 +125,7 @@ def _measure_profile(job: Job, net: Net) -> Profiled:
     job.run.product(unpruned_file(job))
     if job.chosen:
         job.run.product(CHOSEN)
-    baseline_ms = settled["baseline"]
+    baseline_ms = latency_ms["baseline"]
     job.detail(
         f"unpruned fp32 {baseline_ms:.4g} ms; {len(table.points)} layer shapes; whole nets predicted "
         f"with a mean error of {correction.error or 0:.1%} (leave one out); the same net twice: "
@@ -138,7 +138,7 @@ def _measure_profile(job: Job, net: Net) -> Profiled:
         problems=tuple(times.problems),
         correction=correction,
         baseline_predicted_ms=_predict_full(job, net, table, correction),
-        power_w=learn_power(job, files, settled),
+        power_w=learn_power(job, files, latency_ms),
         seconds={"layers": layers_s, "nets": nets_s},
         overhead_bytes=max(0, files["variant0"].stat().st_size - whole.weight_bytes)
         + stated_bytes(net.analysis.layers, job.planned.fitted_precision),
@@ -166,14 +166,14 @@ def _choose_plan(job: Job, net: Net) -> None:
         for artifact in artifacts
     }
     nets = [ModelFile.of(path, runtime, f"{runtime} {precision}") for (runtime, precision), path in files.items()]
-    settled = dict(time_nets(job, nets).latency_ms)
-    latency_ms = {key: settled[" ".join(key)] for key in files}
+    ms_by_name = dict(time_nets(job, nets).latency_ms)
+    latency_ms = {key: ms_by_name[" ".join(key)] for key in files}
     runtime, precision = choose_planned(latency_ms, precisions)
     baseline, _ = choose_planned(latency_ms, ("fp32",))
     planned_precision = precision if target.precision == AUTO else target.precision
-    document = {"runtime": runtime, "precision": planned_precision, "baseline": baseline, "latency_ms": settled}
+    document = {"runtime": runtime, "precision": planned_precision, "baseline": baseline, "latency_ms": ms_by_name}
     write_json(job.run.product(CHOSEN), document)
-    figures = ", ".join(f"{name} {ms:.4g} ms" for name, ms in settled.items())
+    figures = ", ".join(f"{name} {ms:.4g} ms" for name, ms in ms_by_name.items())
     job.detail(f"unpruned: {figures}; planning for {runtime} {planned_precision}")
 
 
@@ -410,7 +410,7 @@ def _measure_try(job: Job, net: Net, choice: Choice, name: str) -> float:
     """Latency in ms of a cut net, as it would have been when the net was profiled."""
     limit = budget_ms(job, job.read(Profiled).baseline_ms)
     path = build_variant(job, name, cut_net(net, choice.widths))
-    settled = measure_beside_original(job, read_originals(job), {name: path}).latency_ms
-    share = settled[name] / budget_ms(job, settled["baseline"])
-    job.detail(f"measured {settled[name]:.4g} ms untrained, {share:.1%} of the budget{say_next(share)}")
+    latency_ms = measure_beside_original(job, read_originals(job), {name: path}).latency_ms
+    share = latency_ms[name] / budget_ms(job, latency_ms["baseline"])
+    job.detail(f"measured {latency_ms[name]:.4g} ms untrained, {share:.1%} of the budget{say_next(share)}")
     return share * limit

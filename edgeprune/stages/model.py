@@ -60,7 +60,7 @@ ROUNDED = ("int8", "dynamic-int8", "int16x8", MIXED, AUTO)
 def trace(job: Job) -> Traced:
     """Build the model, check it, trace it, find its channel groups."""
     recipe = job.recipe
-    looked = check_recipe(recipe)
+    recipe_notes = check_recipe(recipe)
     program, notes = trace_recipe(recipe)
     save_model(program, job.run.product("original.pt2"), recipe.example_input())
     net = read_net(job)
@@ -90,7 +90,7 @@ def trace(job: Job) -> Traced:
         quality=quality,
         prunable=tuple(prunable),
         branches=tuple(branches),
-        notes=(*notes, *looked, *analysis.notes),
+        notes=(*notes, *recipe_notes, *analysis.notes),
     )
 
 
@@ -125,12 +125,12 @@ def look_at_recipe(recipe: Recipe) -> tuple[Analysis, tuple[str, ...]]:
         RecipeError: the recipe does not hold together, or its `widths` do not fit the net.
         GraphError: the net cannot be traced, or not be cut.
     """
-    looked = check_recipe(recipe)
-    program, changed = trace_recipe(recipe)
+    recipe_notes = check_recipe(recipe)
+    program, model_notes = trace_recipe(recipe)
     analysis = find_groups(program)
     require_groups(analysis, recipe)
     find_width_rules(recipe, analysis)
-    return analysis, (*changed, *looked, *analysis.notes)
+    return analysis, (*model_notes, *recipe_notes, *analysis.notes)
 
 
 def require_groups(analysis: Analysis, recipe: Recipe) -> None:
