@@ -73,9 +73,9 @@ def deploy(job: Job, until: str = "report") -> None:
     find_address(job, until)
     reach_board(job, until)
     for index, (name, stage) in enumerate(LINE.items(), 1):
-        done = job.run.finished(name)
-        job.say(f"[{index}/{len(LINE)}] {name}{' (done before)' if done else ''}")
-        if done:
+        finished = job.run.finished(name)
+        job.say(f"[{index}/{len(LINE)}] {name}{' (done before)' if finished else ''}")
+        if finished:
             job.run.check(name)
         else:
             _forget_from(job, name)
