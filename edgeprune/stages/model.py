@@ -334,4 +334,4 @@ def say_step(step: TrainingStep, held_out: HeldOut) -> str:
     figures = "; ".join(
         f"{name} {held_out.say(step.standings[number])}" for name, number in {"before": 0, "then": kept or last}.items()
     )
-    return f"{step.step}: {which} is kept ({figures}, on {held_out.label})"
+    return f"{step.step}: {which} is kept ({figures}, on {held_out.description})"
