@@ -65,7 +65,7 @@ class Evidence:
             for pair in zip(torch.split(inputs, SMALL_BATCH), torch.split(targets, SMALL_BATCH), strict=True)
         ]
         for inputs, targets in pieces:
-            loss = checked(self.loss(self.program(inputs), targets), self.program, inputs)
+            loss = finite_loss(self.loss(self.program(inputs), targets), self.program, inputs)
             gradients = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
             for name, gradient in zip(parameters, gradients, strict=True):
                 total[name] += gradient.square() / len(pieces)
@@ -79,7 +79,7 @@ class Evidence:
         for inputs, targets in self.batches:
             values = self._differentiable(inputs, {node for nodes in sources.values() for node in nodes})
             output = values.pop("output")
-            loss = checked(self.loss(output, targets), self.program, inputs) * len(inputs)
+            loss = finite_loss(self.loss(output, targets), self.program, inputs) * len(inputs)
             derivatives = torch.autograd.grad(loss, list(values.values()), materialize_grads=True)
             gradients = dict(zip(values, derivatives, strict=True))
             for name, nodes in sources.items():
@@ -176,8 +176,8 @@ def producers(evidence: Evidence, group: ChannelGroup) -> list[Node]:
         source = node.args[0]
         if weight_of(node) in out_tensors and isinstance(source, Node) and not _carries(evidence, group.name, source):
             users = list(node.users)
-            normed = len(users) == 1 and find_operator(users[0]).is_batch_norm
-            nodes.append(users[0] if normed else node)
+            has_norm = len(users) == 1 and find_operator(users[0]).is_batch_norm
+            nodes.append(users[0] if has_norm else node)
     return nodes
 
 
@@ -213,7 +213,7 @@ def place_of(evidence: Evidence, group: str, node: Node) -> tuple[int, NDArray[n
     raise PlanError(f"group {group!r} does not run through the value {node.name!r}")
 
 
-def checked(loss: Tensor, program: GraphModule, inputs: Tensor) -> Tensor:
+def finite_loss(loss: Tensor, program: GraphModule, inputs: Tensor) -> Tensor:
     """The loss of a program on a batch of calibration inputs, if it is finite.
 
     Raises:

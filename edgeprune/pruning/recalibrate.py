@@ -13,7 +13,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from edgeprune.errors import EdgepruneError
 from edgeprune.graph.operators.table import find_operator
 from edgeprune.graph.trace import copy_program
-from edgeprune.pruning.evidence import Batch, Loss, checked
+from edgeprune.pruning.evidence import Batch, Loss, finite_loss
 from edgeprune.pruning.finite import check_tensors
 
 LEAST = 2
@@ -58,7 +58,7 @@ def mean_loss(program: GraphModule, batches: Iterable[Batch], loss: Loss) -> flo
     with torch.inference_mode():
         for inputs, targets in batches:
             batch_loss = loss(program(channels_last(inputs)), targets)
-            total += float(checked(batch_loss, program, inputs)) * len(inputs)
+            total += float(finite_loss(batch_loss, program, inputs)) * len(inputs)
             count += len(inputs)
     return total / count
 

@@ -47,7 +47,7 @@ def reconstruct_(
     Raises:
         EdgepruneError: activations are not finite.
     """
-    before = {weight_of(node): node for node in layer_nodes(original)}
+    original_nodes = {weight_of(node): node for node in layer_nodes(original)}
     alive = alive_mask(analysis, keep)
     changed = _downstream(original, {branch.add for branch in branches_cut(analysis, keep)})
     fitted = []
@@ -56,8 +56,8 @@ def reconstruct_(
         labels = analysis.tensors[name][0] if name in analysis.tensors else None
         mask = None if labels is None else torch.from_numpy(alive[analysis.solution.atoms[labels]].all(axis=1))
         narrower = pruned.get_parameter(name).shape[1] < original.get_parameter(name).shape[1]
-        if (narrower or before[name].name in changed) and _is_fit_for(node, pruned):
-            _fit_(node, pruned, _targets(before[name], original, mask, batches), batches)
+        if (narrower or original_nodes[name].name in changed) and _is_fit_for(node, pruned):
+            _fit_(node, pruned, _targets(original_nodes[name], original, mask, batches), batches)
             fitted.append(name)
     return tuple(fitted)
 
