@@ -335,4 +335,4 @@ def say_step(step: TrainingStep, held_out: HeldOut) -> str:
         f"{name} {held_out.say(step.standings[number])}"
         for name, number in {"before": 0, "then": index or last}.items()
     )
-    return f"{step.step}: {state} is kept ({figures}, on {held_out.label})"
+    return f"{step.step}: {state} is kept ({figures}, on {held_out.description})"
