@@ -3,6 +3,7 @@
 #   make test    installs, then runs every check and test that takes no board
 PYTHON ?= python3
 BIN := .venv/bin
+EXTRAS := ssh,sign,report,tflite,recipes
 INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: demo test test-devices check format clean
@@ -33,12 +34,12 @@ format: .venv/.dev
 .venv/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "edgeprune needs Python 3.11 or newer: make PYTHON=python3.x")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(INSTALL) --editable '.[tflite,recipes]'
-	$(INSTALL) --no-deps onnx2torch  # its torchvision has no CPU build; ONNX input does without
+	$(INSTALL) --editable '.[$(EXTRAS)]'
+	$(INSTALL) --no-deps onnx2torch  # not by its extra, for which see docs/recipes.md
 	touch $@
 
 .venv/.dev: .venv/.demo
-	$(INSTALL) --editable '.[tflite,recipes,dev]'
+	$(INSTALL) --editable '.[$(EXTRAS),dev]'
 	touch $@
 
 clean:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,8 @@ def test_an_unexpected_error_names_versions_that_were_not_tried(
 
 def test_what_was_tried_lies_within_what_the_package_allows() -> None:
     tried = dict(PINNED.findall((ROOT / "constraints.txt").read_text()))
-    asked = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["tflite"]]
+    extras = [texts for extra, texts in PROJECT["optional-dependencies"].items() if extra not in ("all", "dev")]
+    asked = [*PROJECT["dependencies"], *chain(*extras)]
     for text in asked:
         name, limits = re.fullmatch(r"([\w-]+)(.*)", text).groups()  # type: ignore[union-attr]
         numbers = [tuple(map(int, re.findall(r"\d+", part))) for part in limits.split(",")]
