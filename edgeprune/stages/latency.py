@@ -36,11 +36,10 @@ from edgeprune.core.planning.reach import Reach, check_reach
 from edgeprune.core.releasing.shipping import choose_planned
 from edgeprune.core.target import AUTO
 from edgeprune.device.board import ModelFile
-from edgeprune.errors import ExportError
+from edgeprune.errors import ExportError, MissingExtra
 from edgeprune.graph.costs import list_shapes
 from edgeprune.graph.surgery import apply_plan
 from edgeprune.pruning.importance import keep_best_by_group
-from edgeprune.report.pictures import draw_front, render_png
 from edgeprune.run import hash_file, write_atomic, write_json
 from edgeprune.shipped import list_profiles, load_profiles
 from edgeprune.stages.artifacts import Files, build, build_format, build_variant
@@ -337,6 +336,11 @@ def _draw_front(job: Job, problem: Problem, choice: Choice) -> None:
     chosen = {"latency_ms": choice.latency_ms, "loss_increase": choice.loss_increase}
     document = {"origin": origin, "front": front, "chosen": chosen}
     write_json(job.run.product("front.json"), document)
+    try:
+        from edgeprune.report.pictures import draw_front, render_png
+    except MissingExtra as exc:
+        job.detail(f"no picture of it: {exc}")
+        return
     picture = draw_front(document, f"{job.recipe.name} on {job.target.name}")
     write_atomic(job.run.path("front.png"), render_png(picture))
 
