@@ -2,51 +2,70 @@
 #   make demo    installs, then prunes, quantizes, exports, measures and judges a small net on this machine
 #   make test    installs, then runs every check and test that takes no board
 PYTHON ?= python3
-BIN := .venv/bin
+VENV := .venv
+BIN := $(VENV)/bin
+EXTRAS := ssh,sign,report,tflite,recipes
 INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt
+PYTHONS := python3.12 python3.13 python3.14
+UNMARKED := not device and not slow and not alone
 
-.PHONY: demo quick test test-devices check format clean
+.PHONY: demo quick test test-devices test-versions test-lowest check format clean
 APART := --numprocesses 2 --dist loadfile
-SHORT := not device and not slow
 QUICK := tests/core tests/graph tests/pruning tests/recipes tests/stages tests/cli/test_catalog.py tests/test_run.py \
   tests/test_scopes.py tests/test_docs.py tests/test_threats.py tests/test_versions.py
 
-demo: .venv/.demo
+demo: $(VENV)/.demo
 	$(BIN)/edgeprune deploy --target local
 	@echo 'this shell knows `edgeprune` after: . $(BIN)/activate'
 
 # before a commit, in under three minutes: no board, no export, no whole run
 quick: check
-	$(BIN)/python -m pytest -m "$(SHORT) and not alone" $(APART) $(QUICK)
+	$(BIN)/python -m pytest -m "$(UNMARKED)" $(APART) $(QUICK)
 
 test: check
 	sh deploy/setup/test_packages.sh
-	$(BIN)/python -m pytest -m "$(SHORT) and not alone" $(APART)
-	$(BIN)/python -m pytest -m "$(SHORT) and alone"
+	$(BIN)/python -m pytest -m "$(UNMARKED)" $(APART)
+	$(BIN)/python -m pytest -m "not device and not slow and alone"
 
-test-devices: .venv/.dev
+test-devices: $(VENV)/.dev
 	sh deploy/setup/test_packages.sh
 	$(BIN)/python -m pytest -m "device or slow"
 
-check: .venv/.dev
+# The lowest versions that the package allows, then `make test` by every other Python that is here. On Linux, unless pip
+# finds a CPU build of torch for that Python, it fetches CUDA packages of gigabytes.
+test-versions: test-lowest
+	@for python in $(PYTHONS); do \
+	    $$python -c 'import venv' 2>/dev/null || { echo "$$python: not here, so not tried"; continue; }; \
+	    $(MAKE) test PYTHON=$$python VENV=.venv/$$python || exit 1; \
+	done
+
+test-lowest: LOWEST := .venv/lowest/bin/python -m pip install --quiet --constraint constraints-lowest.txt
+test-lowest:
+	$(PYTHON) -m venv .venv/lowest
+	$(LOWEST) --editable '.[ssh,sign,report,recipes]' pytest pytest-xdist hypothesis
+	$(LOWEST) --no-deps onnx2torch
+	.venv/lowest/bin/python -m pytest -m "$(UNMARKED)" --numprocesses 2 --dist loadfile \
+	    tests/core tests/graph tests/exporting/onnx tests/recipes tests/device/releasing
+
+check: $(VENV)/.dev
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-format: .venv/.dev
+format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-.venv/.demo: pyproject.toml constraints.txt
+$(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "edgeprune needs Python 3.11 or newer: make PYTHON=python3.x")'
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(INSTALL) --editable '.[tflite,recipes]'
-	$(INSTALL) --no-deps onnx2torch  # its torchvision has no CPU build; ONNX input does without
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(INSTALL) --editable '.[$(EXTRAS)]'
+	$(INSTALL) --no-deps onnx2torch  # not by its extra, for which see docs/recipes.md
 	touch $@
 
-.venv/.dev: .venv/.demo
-	$(INSTALL) --editable '.[tflite,recipes,dev]'
+$(VENV)/.dev: $(VENV)/.demo
+	$(INSTALL) --editable '.[$(EXTRAS),dev]'
 	touch $@
 
 clean:

@@ -70,11 +70,11 @@ def hit(profiled: Path, name: str, share: float) -> dict[str, Any]:
     for part in PROFILED:
         source = profiled / part
         (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / part)
-    known = read_json(profiled / "request.json")
-    asked = {key: known[key] for key in ("runtime", "precision")} | {"speedup": 1 / share}
-    with open_job(folder, make_request(folder, name, asked), lambda text: print(f"{name} {share} {text}")) as job:
+    request = read_json(profiled / "request.json")
+    options = {key: request[key] for key in ("runtime", "precision")} | {"speedup": 1 / share}
+    with open_job(folder, make_request(folder, name, options), lambda text: print(f"{name} {share} {text}")) as job:
         write_scores(job)
-        row = {"network": name, **{key: known[key] for key in ("runtime", "precision")}, "share": share}
+        row = {"network": name, **{key: request[key] for key in ("runtime", "precision")}, "share": share}
         try:
             deploy(job, "fit")
         except InfeasibleBudget as error:
@@ -96,13 +96,13 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=list(NETWORKS))
     parser.add_argument("--runtime", default="onnxruntime")
     parser.add_argument("--precision", default="fp32")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     rows = read_json(RESULTS)["rows"] if RESULTS.exists() else []
-    for name in asked.only:
+    for name in options.only:
         for share in SHARES:
-            row = hit(asked.work / f"{name}-{asked.runtime}-{asked.precision}", name, share)
+            row = hit(options.work / f"{name}-{options.runtime}-{options.precision}", name, share)
             key = ("network", "runtime", "precision", "share")
-            rows = [*(one for one in rows if any(one[part] != row[part] for part in key)), row]
+            rows = [*(other for other in rows if any(other[part] != row[part] for part in key)), row]
             document = {
                 "machine": describe_machine(PACKAGES),
                 "within": WITHIN,

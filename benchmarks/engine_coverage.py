@@ -107,17 +107,17 @@ def rouse_(model: nn.Module, example: Tensor) -> nn.Module:
     of random inputs, found on a copy, as a model may keep things from a forward pass.
     """
     with torch.no_grad():
-        for value in (one for one in model.parameters() if one.dim() > 1):
+        for value in (parameter for parameter in model.parameters() if parameter.dim() > 1):
             gain = float(value.square().mean().sqrt()) * value[0].numel() ** 0.5
             value.mul_(max(1.0, 1 / gain))
-        heard = copy.deepcopy(model)
-        norms = [one for one in heard.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm)]
+        twin = copy.deepcopy(model)
+        norms = [module for module in twin.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
         for norm in norms:
             norm.train().momentum = 1.0
             norm.weight.add_(float(norm.weight.abs().mean() < 0.5))
         if norms:
-            heard(torch.randn(4, *example.shape[1:]))
-    model.load_state_dict(heard.state_dict())
+            twin(torch.randn(4, *example.shape[1:]))
+    model.load_state_dict(twin.state_dict())
     return model
 
 
@@ -125,13 +125,13 @@ def response(program: nn.Module, example: Tensor) -> float:
     """How much of the output changes with the input: between two examples, relative to the largest value."""
     other = torch.randn_like(example) if example.is_floating_point() else example.flip(1)
     with torch.no_grad():
-        pairs = [torch.utils._pytree.tree_leaves(program(one)) for one in (example, other)]
-    return min(float((one - two).abs().max() / one.abs().max()) for one, two in zip(*pairs, strict=True))
+        pairs = [torch.utils._pytree.tree_leaves(program(inputs)) for inputs in (example, other)]
+    return min(float((first - second).abs().max() / first.abs().max()) for first, second in zip(*pairs, strict=True))
 
 
-def unheard(heard: float, *errors: float) -> list[str]:
+def unheard(strength: float, *errors: float) -> list[str]:
     """Why nothing is shown: the errors are too large beside what the input changes."""
-    return [] if max(errors) <= MOST_OF_RESPONSE * heard else [f"response: {heard:.1e}"]
+    return [] if max(errors) <= MOST_OF_RESPONSE * strength else [f"response: {strength:.1e}"]
 
 
 def define_missing_operators() -> Any:
@@ -151,8 +151,8 @@ def onnx_error(pruned: GraphModule, example: Tensor, least: float = 0.0) -> floa
 def write_onnx(program: GraphModule, example: Tensor, folder: Path) -> Path:
     """The program's own export, as edgeprune makes it, with as many outputs as it has."""
     path = folder / "net.onnx"
-    written = suit_exporter(program)
-    torch.onnx.export(written, (example,), path, dynamo=True, external_data=False, verbose=False)
+    exportable = suit_exporter(program)
+    torch.onnx.export(exportable, (example,), path, dynamo=True, external_data=False, verbose=False)
     return path
 
 
@@ -162,12 +162,12 @@ def onnx_figures(pruned: GraphModule, analysis: Analysis, example: Tensor) -> di
         path = write_onnx(pruned, example, Path(folder))
         error = file_error(path, pruned, example)
         try:
-            read = Counter(map(of_values, read_onnx_layers(path)))
+            in_file = Counter(map(of_values, read_onnx_layers(path)))
         except ExportError as exc:
             return {"onnx_error": error, "layers_apart": [str(exc)]}
     listed = Counter(map(of_values, list_shapes(analysis, {})))
-    apart = [f"{count} more in the graph: {one}" for one, count in (listed - read).items()]
-    apart += [f"{count} more in the file: {one}" for one, count in (read - listed).items()]
+    apart = [f"{count} more in the graph: {layer}" for layer, count in (listed - in_file).items()]
+    apart += [f"{count} more in the file: {layer}" for layer, count in (in_file - listed).items()]
     return {"onnx_error": error, "layers_apart": apart[:6]}
 
 
@@ -182,18 +182,18 @@ def of_values(shape: LayerShape) -> str:
 def file_error(path: Path, program: GraphModule, example: Tensor, least: float = 0.0) -> float:
     """The largest `relative_error` of an ONNX file in ONNX Runtime against a program."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    found = session.run(None, {session.get_inputs()[0].name: example.numpy()})
+    outputs = session.run(None, {session.get_inputs()[0].name: example.numpy()})
     with torch.no_grad():
         expected = torch.utils._pytree.tree_leaves(program(example))
-    pairs = zip(found, expected, strict=True)
-    return max(relative_error(torch.from_numpy(one), other, least) for one, other in pairs)
+    pairs = zip(outputs, expected, strict=True)
+    return max(relative_error(torch.from_numpy(output), reference, least) for output, reference in pairs)
 
 
-def relative_error(found: Tensor, expected: Tensor, least: float = 0.0) -> float:
+def relative_error(output: Tensor, expected: Tensor, least: float = 0.0) -> float:
     """The largest difference, relative to the largest value (or `least`) of the same channel, for vectors of all."""
     axes = tuple(range(2, expected.dim())) or tuple(range(expected.dim()))
     scale = expected.abs().amax(axes, keepdim=True).clamp(min=least)
-    return float(((found - expected).abs() / scale).max())
+    return float(((output - expected).abs() / scale).max())
 
 
 def prune_ours(name: str, example: Tensor, with_onnx: bool) -> dict[str, Any]:
@@ -204,7 +204,7 @@ def prune_ours(name: str, example: Tensor, with_onnx: bool) -> dict[str, Any]:
     keep, rank_s = timed(lambda: strongest_half(program, analysis))
     pruned, prune_s = timed(lambda: apply_plan(program, analysis, keep))
     error = check_surgery(program, analysis, keep, pruned, example)
-    heard = response(pruned, example)
+    strength = response(pruned, example)
     figures, whole = channel_figures(analysis, keep)
     files = onnx_figures(pruned, find_groups(pruned), example) if with_onnx else {"onnx_error": None}
     onnx = files["onnx_error"]
@@ -214,13 +214,13 @@ def prune_ours(name: str, example: Tensor, with_onnx: bool) -> dict[str, Any]:
     reasons += [f"whole: {', '.join(whole)}"] * bool(whole)
     if onnx is not None and not onnx <= ONNX_TOLERANCE:
         reasons.append(f"ONNX differs by {onnx:.1e}")
-    reasons += unheard(heard, error, onnx or 0.0) + branch_failures(branches)
+    reasons += unheard(strength, error, onnx or 0.0) + branch_failures(branches)
     return {
         "ok": not reasons,
         "reason": "; ".join(reasons),
         **figures,
         "notes": list(analysis.notes),
-        "response": heard,
+        "response": strength,
         "proof_error": error,
         **files,
         **branches,
@@ -277,7 +277,7 @@ def prune_peer(name: str, example: Tensor) -> dict[str, Any]:
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
     layers = [module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
-    widths = [one.out_channels if isinstance(one, nn.Conv2d) else one.out_features for one in layers]
+    widths = [layer.out_channels if isinstance(layer, nn.Conv2d) else layer.out_features for layer in layers]
     return {
         "peer_ok": sum(value.numel() for value in model.parameters()) < before,
         "peer_reason": "",
@@ -310,7 +310,7 @@ def do_families(models: Path, only: list[str], out: Path) -> None:
     for name, shape in parse_models(models.read_text()):
         if name in only or (name not in rows and not only):
             rows[name] = {"name": name, **do_in_process(name, shape)}
-            ordered = [rows[one] for one, _ in parse_models(models.read_text()) if one in rows]
+            ordered = [rows[network] for network, _ in parse_models(models.read_text()) if network in rows]
             counts = {"passed": sum(row["ok"] for row in ordered), "total": len(ordered)}
             counts["layers_alike_in_graph_and_file"] = sum(row.get("layers_apart") == [] for row in ordered)
             document = {"machine": describe_machine(PACKAGES), "summary": counts, "networks": ordered}
@@ -324,14 +324,17 @@ def do_in_process(name: str, shape: tuple[int, ...]) -> dict[str, Any]:
     size = "x".join(map(str, shape))
     command = [sys.executable, __file__, "--one", name, size]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=FAMILY_LIMIT_S, check=False)
+        completed = subprocess.run(command, capture_output=True, text=True, timeout=FAMILY_LIMIT_S, check=False)
     except subprocess.TimeoutExpired:
         return {"ok": False, "reason": f"not done within {FAMILY_LIMIT_S} s on a machine that others use"}
-    lines = done.stdout.strip().splitlines()
-    if done.returncode or not lines:
-        return {"ok": False, "reason": f"the process ended with {done.returncode}: {done.stderr.strip()[-200:]}"}
-    found: dict[str, Any] = json.loads(lines[-1])
-    return found
+    lines = completed.stdout.strip().splitlines()
+    if completed.returncode or not lines:
+        return {
+            "ok": False,
+            "reason": f"the process ended with {completed.returncode}: {completed.stderr.strip()[-200:]}",
+        }
+    row: dict[str, Any] = json.loads(lines[-1])
+    return row
 
 
 def do_one(name: str, shape: tuple[int, ...]) -> dict[str, Any]:

@@ -68,7 +68,9 @@ def all_but_one(analysis: Analysis) -> dict[str, list[int]]:
 
 def size_mib(program: GraphModule) -> float:
     """All parameters and buffers."""
-    return sum(value.nbytes for value in {id(one): one for one in named_tensors(program).values()}.values()) / 2**20
+    return (
+        sum(value.nbytes for value in {id(value): value for value in named_tensors(program).values()}.values()) / 2**20
+    )
 
 
 def analyse_and_cut(program: GraphModule, keep: dict[str, list[int]]) -> tuple[Analysis, GraphModule]:

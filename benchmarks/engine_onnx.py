@@ -74,7 +74,7 @@ def prune(path: Path, sizes: tuple[int, ...]) -> dict[str, Any]:
     keep = strongest_half(program, analysis)
     pruned, prune_s = timed(lambda: apply_plan(program, analysis, keep))
     with torch.no_grad():
-        shapes = [list(found.shape) for found in torch.utils._pytree.tree_leaves(pruned(example))]
+        shapes = [list(output.shape) for output in torch.utils._pytree.tree_leaves(pruned(example))]
     errors = {
         "import_error": file_error(path, program, example, LEAST_SCALE),
         "proof_error": check_surgery(program, analysis, keep, pruned, example),
@@ -107,7 +107,7 @@ def rounding_error(program: GraphModule, example: Tensor) -> float:
     with torch.no_grad():
         single = torch.utils._pytree.tree_leaves(program(example))
         double = torch.utils._pytree.tree_leaves(copy_program(program).double()(example.double()))
-    return max(relative_error(one, other, LEAST_SCALE) for one, other in zip(single, double, strict=True))
+    return max(relative_error(narrow, wide, LEAST_SCALE) for narrow, wide in zip(single, double, strict=True))
 
 
 def failures(errors: dict[str, float]) -> list[str]:

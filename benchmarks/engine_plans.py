@@ -35,7 +35,7 @@ def strongest_half(program: GraphModule, analysis: Analysis) -> dict[str, list[i
         if group.size < 2:
             continue
         norms = np.zeros(group.size)
-        for member in (one for one in group.members if one.role == "out"):
+        for member in (member for member in group.members if member.role == "out"):
             weight = program.get_parameter(member.tensor).detach().transpose(0, member.dim).flatten(1).square().sum(1)
             channels = analysis.channels(group.name, member.tensor, member.dim)
             np.add.at(norms, channels[channels >= 0], weight.numpy()[channels >= 0])
@@ -49,12 +49,15 @@ def channel_figures(analysis: Analysis, keep: dict[str, list[int]]) -> tuple[dic
     The trunk is every convolution and linear layer with a parameter for its weight (a fixed matrix is none to prune)
     that is not tied to the model's output or to token positions.
     """
-    widths = {group: len(kept) for group, kept in keep.items()}
+    widths = {group: len(channels) for group, channels in keep.items()}
     before, after = layer_shapes(analysis, {}), layer_shapes(analysis, widths)
     reasons = _reasons(analysis)
     why = {key: reasons[key] or reasons[key.rpartition("@")[0]] for key in before}
     trained = {
-        one.tensor.removesuffix(".weight") for group in analysis.groups for one in group.members if one.role == "out"
+        member.tensor.removesuffix(".weight")
+        for group in analysis.groups
+        for member in group.members
+        if member.role == "out"
     }
     trunk = [key for key in before if key.rpartition("@")[0] in trained or key in trained]
     trunk = [key for key in trunk if not any(reason.endswith(TIED) for reason in why[key])]
@@ -97,7 +100,7 @@ def prune_with_branches(
     figures["branches_proof_error"] = check_surgery(program, analysis, plan, pruned, example)
     with torch.no_grad():
         pruned(example)
-    macs = count_macs(analysis, {name: len(kept) for name, kept in plan.items()})
+    macs = count_macs(analysis, {name: len(channels) for name, channels in plan.items()})
     figures["branches_macs_kept"] = round(macs / count_macs(analysis, {}), 4)
     figures["branches_macs_as_foretold"] = macs == count_macs(find_groups(pruned), {})
     return figures | {"branches_prune_s": round(seconds, 4)}

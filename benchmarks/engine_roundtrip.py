@@ -58,10 +58,10 @@ def load_pretrained(weights: Path) -> nn.Module:
 
     model = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
     with torch.no_grad():
-        for own, given in zip(model.state_dict().values(), read_legacy_weights(weights).values(), strict=True):
-            if own.shape != given.shape:
-                raise SystemExit(f"{weights}: a tensor of shape {[*given.shape]} where {[*own.shape]} was expected")
-            own.copy_(given)
+        for own, weight in zip(model.state_dict().values(), read_legacy_weights(weights).values(), strict=True):
+            if own.shape != weight.shape:
+                raise SystemExit(f"{weights}: a tensor of shape {[*weight.shape]} where {[*own.shape]} was expected")
+            own.copy_(weight)
     return model
 
 
@@ -94,13 +94,13 @@ def recognised(model: nn.Module) -> dict[str, str]:
     from sklearn.datasets import load_sample_images
     from timm.data import ImageNetInfo
 
-    names, found = ImageNetInfo(), {}
+    names, labels = ImageNetInfo(), {}
     for file, photo in zip(load_sample_images().filenames, photographs(), strict=True):
         left = (photo.shape[3] - photo.shape[2]) // 2
         with torch.no_grad():
             best = model(_resized(photo[..., left : left + photo.shape[2]])).softmax(1).max(1)
-        found[Path(file).name] = f"{names.index_to_description(int(best.indices))} ({float(best.values):.2f})"
-    return found
+        labels[Path(file).name] = f"{names.index_to_description(int(best.indices))} ({float(best.values):.2f})"
+    return labels
 
 
 def halve(program: GraphModule, example: Tensor) -> tuple[GraphModule, dict[str, Any]]:
@@ -108,7 +108,7 @@ def halve(program: GraphModule, example: Tensor) -> tuple[GraphModule, dict[str,
     analysis, analysis_s = timed(lambda: find_groups(program))
     keep, rank_s = timed(lambda: strongest_half(program, analysis))
     pruned, prune_s = timed(lambda: apply_plan(program, analysis, keep))
-    widths = {name: len(kept) for name, kept in keep.items()}
+    widths = {name: len(channels) for name, channels in keep.items()}
     figures = {
         "groups": len(keep),
         "macs_before": count_macs(analysis, {}),
@@ -127,12 +127,12 @@ def _count(program: nn.Module) -> int:
 
 def agreement(program: nn.Module, inputs: Tensor, folder: Path) -> dict[str, Any]:
     """Each exported file's outputs against torch's."""
-    expected, found = logits(program, inputs), {}
+    expected, figures = logits(program, inputs), {}
     for kind, export in EXPORTERS.items():
         path = folder / f"net.{kind}"
         _, seconds = timed(partial(export, program, inputs[:1], path))
         link = compare_outputs(f"torch -> {kind}", expected, run_file(path, inputs.numpy()), TOLERANCES["fp32"])
-        found[kind] = {
+        figures[kind] = {
             "ok": link.ok,
             "relative_error": link.relative_error,
             "sqnr_db": round(link.sqnr_db, 1),
@@ -140,7 +140,7 @@ def agreement(program: nn.Module, inputs: Tensor, folder: Path) -> dict[str, Any
             "bytes": path.stat().st_size,
             "export_s": round(seconds, 1),
         }
-    return found | {"rows": len(inputs), "classes_seen": len(set(expected.argmax(1).tolist()))}
+    return figures | {"rows": len(inputs), "classes_seen": len(set(expected.argmax(1).tolist()))}
 
 
 def logits(program: nn.Module, inputs: Tensor) -> np.ndarray:
@@ -149,12 +149,12 @@ def logits(program: nn.Module, inputs: Tensor) -> np.ndarray:
         return np.concatenate([program(row[None]).numpy() for row in inputs])
 
 
-def train_(program: GraphModule, inputs: Tensor, wanted: Tensor) -> list[float]:
+def train_(program: GraphModule, inputs: Tensor, targets: Tensor) -> list[float]:
     """The loss before each step on one batch: the teacher's classes, soft (Hinton et al., 2015)."""
     set_training_(program, True)
     optimizer, losses = torch.optim.SGD(program.parameters(), lr=0.02, momentum=0.9), []
     for _ in range(STEPS + 1):
-        loss = F.cross_entropy(program(inputs), wanted)
+        loss = F.cross_entropy(program(inputs), targets)
         losses.append(round(loss.item(), 4))
         optimizer.zero_grad()
         loss.backward()
@@ -185,8 +185,8 @@ def second_half(folder: Path) -> dict[str, Any]:
     present = [name for name in SOURCES if importlib.util.find_spec(name)]
     if present:
         raise SystemExit(f"{', '.join(present)} can be imported here; give an interpreter without")
-    with np.load(folder / "rows.npz", allow_pickle=False) as stored:
-        inputs, teacher, saved = (torch.from_numpy(stored[name]) for name in ("inputs", "teacher", "pruned"))
+    with np.load(folder / "rows.npz", allow_pickle=False) as archive:
+        inputs, teacher, saved = (torch.from_numpy(archive[name]) for name in ("inputs", "teacher", "pruned"))
     program = load_model(folder / "pruned.pt2")
     loaded = torch.from_numpy(logits(program, inputs))
     with torch.no_grad():
@@ -232,7 +232,7 @@ def main() -> None:
         command = [str(options.second), str(Path(__file__).resolve()), name]
         subprocess.run(command, check=True, env=os.environ | {"PYTHONWARNINGS": "ignore"})
         document |= json.loads((folder / "second.json").read_text())
-    versions = {one: version(one) for one in ("litert-torch", "ai-edge-litert")}
+    versions = {package: version(package) for package in ("litert-torch", "ai-edge-litert")}
     document = {
         "machine": describe_machine(PACKAGES) | versions,
         "network": "tf_efficientnet_lite0",

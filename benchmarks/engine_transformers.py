@@ -156,17 +156,17 @@ def _wav2vec() -> nn.Module:
 
 def cases() -> dict[str, tuple[Callable[[], nn.Module], Tensor]]:
     """A constructor and an example by name."""
-    found: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {}
+    nets: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {}
     for name, options in CLASSIFIERS.items():
-        found[name] = (lambda name=name, options=options: _classifier(name, options)), torch.randn(IMAGE)
+        nets[name] = (lambda name=name, options=options: _classifier(name, options)), torch.randn(IMAGE)
     for name, options in READERS.items():
-        found[name] = (lambda name=name, options=options: _reader(name, options)), torch.randint(1, 90, WORDS)
-    found["WhisperEncoder"] = _whisper, torch.randn(1, 16, 100)
-    found["Wav2Vec2"] = _wav2vec, torch.randn(1, 2000)
-    found["LSTM"] = (lambda: Recurrent(nn.LSTM)), torch.randn(1, 9, 6)
-    found["GRU"] = (lambda: Recurrent(nn.GRU)), torch.randn(1, 9, 6)
-    found["UNet"] = UNet, torch.randn(1, 3, 32, 32)
-    return found | PAPERS
+        nets[name] = (lambda name=name, options=options: _reader(name, options)), torch.randint(1, 90, WORDS)
+    nets["WhisperEncoder"] = _whisper, torch.randn(1, 16, 100)
+    nets["Wav2Vec2"] = _wav2vec, torch.randn(1, 2000)
+    nets["LSTM"] = (lambda: Recurrent(nn.LSTM)), torch.randn(1, 9, 6)
+    nets["GRU"] = (lambda: Recurrent(nn.GRU)), torch.randn(1, 9, 6)
+    nets["UNet"] = UNet, torch.randn(1, 3, 32, 32)
+    return nets | PAPERS
 
 
 def compare_onnx(program: GraphModule, pruned: GraphModule, example: Tensor) -> tuple[float | None, str]:
@@ -194,18 +194,18 @@ def prune(build: Callable[[], nn.Module], example: Tensor, with_onnx: bool) -> d
     pruned, prune_s = timed(lambda: apply_plan(program, analysis, keep))
     error = check_surgery(program, analysis, keep, pruned, example)
     onnx, onnx_reason = compare_onnx(program, pruned, example) if with_onnx else (None, "not tried")
-    widths = {name: len(kept) for name, kept in keep.items()}
+    widths = {name: len(channels) for name, channels in keep.items()}
     before, after = layer_shapes(analysis, {}), layer_shapes(analysis, widths)
-    heard, branches = response(pruned, example), prune_with_branches(program, analysis, keep, example)
+    strength, branches = response(pruned, example), prune_with_branches(program, analysis, keep, example)
     reasons = [f"proof: relative error {error:.1e}"] * (not error <= TOLERANCE) + branch_failures(branches)
-    reasons += unheard(heard, error, onnx or 0.0)
+    reasons += unheard(strength, error, onnx or 0.0)
     if onnx is not None and not onnx <= ONNX_TOLERANCE:
         reasons.append(f"ONNX differs by {onnx:.1e}")
     return {
         "ok": not reasons,
         "reason": "; ".join(reasons),
         "onnx_reason": onnx_reason,
-        "response": heard,
+        "response": strength,
         "proof_error": error,
         "onnx_error": onnx,
         "macs_kept": round(count_macs(analysis, widths) / max(1, count_macs(analysis, {})), 4),

@@ -128,12 +128,12 @@ class LeftOut:
 
     def errors(self, stretch: float) -> dict[str, Any]:
         """Errors by precision and threads, with intervals of so much of their width."""
-        profile, found = replace(self.profile, stretch=stretch), {}
+        profile, errors = replace(self.profile, stretch=stretch), {}
         for key in dict.fromkeys((row.precision, row.threads) for row in self.rows):
             rows = [row for row in self.rows if (row.precision, row.threads) == key]
             threads = f"{key[1]} thread{'s' if key[1] != 1 else ''}"
-            found[f"{key[0]}, {threads}"] = round_errors(score([(profile, row) for row in rows]))
-        return found
+            errors[f"{key[0]}, {threads}"] = round_errors(score([(profile, row) for row in rows]))
+        return errors
 
 
 class Study:
@@ -141,10 +141,12 @@ class Study:
 
     def __init__(self, folder: Path) -> None:
         self.evidence = _evidence()
-        self.rows = {one.name: one.rows(folder) for one in self.evidence}
+        self.rows = {evidence.name: evidence.rows(folder) for evidence in self.evidence}
         self._samples = {
-            one.name: Sample(one.labels, CountedRows.of(one.profile(), self.rows[one.name]), one.relative)
-            for one in self.evidence
+            evidence.name: Sample(
+                evidence.labels, CountedRows.of(evidence.profile(), self.rows[evidence.name]), evidence.relative
+            )
+            for evidence in self.evidence
         }
 
     @cached_property
@@ -155,13 +157,13 @@ class Study:
     @cached_property
     def left_out(self) -> list[LeftOut]:
         """Each source by a fit to the others; those whose conditions are not stated say nothing of a latency."""
-        found = []
-        for one in self.evidence:
-            if not one.relative:
-                fit = fit_jointly([sample for name, sample in self._samples.items() if name != one.name])
-                profile = replace(one.profile(), parameters=fit.at(one.labels))
-                found.append(LeftOut(one, profile, self.rows[one.name]))
-        return found
+        left_out = []
+        for evidence in self.evidence:
+            if not evidence.relative:
+                fit = fit_jointly([sample for name, sample in self._samples.items() if name != evidence.name])
+                profile = replace(evidence.profile(), parameters=fit.at(evidence.labels))
+                left_out.append(LeftOut(evidence, profile, self.rows[evidence.name]))
+        return left_out
 
     @cached_property
     def stretch(self) -> float:
@@ -170,11 +172,11 @@ class Study:
         return max(self._find_stretch(lambda threads: threads == 1), self._find_stretch(lambda threads: threads > 1))
 
     def _find_stretch(self, holds: Callable[[int], bool]) -> float:
-        found: list[tuple[float, float]] = []
-        for one in self.left_out:
-            misses = [miss for miss, row in zip(one.misses, one.rows, strict=True) if holds(row.threads or 1)]
-            found += [(miss, 1 / len(misses)) for miss in misses]
-        misses, weights = np.array(sorted(found)).T
+        weighted: list[tuple[float, float]] = []
+        for case in self.left_out:
+            misses = [miss for miss, row in zip(case.misses, case.rows, strict=True) if holds(row.threads or 1)]
+            weighted += [(miss, 1 / len(misses)) for miss in misses]
+        misses, weights = np.array(sorted(weighted)).T
         reached = np.cumsum(weights) / weights.sum()
         return float(misses[np.searchsorted(reached, COVERAGE)])
 
@@ -186,20 +188,20 @@ class Study:
     def near(self, board: Board) -> list[LeftOut]:
         """Sources of the board itself, or else of boards with such cores."""
         core = label("", board.name, board.chip.core)["core"]
-        own = [one for one in self.left_out if one.evidence.chip == board.name]
-        return own or [one for one in self.left_out if one.evidence.labels["core"] == core]
+        own = [case for case in self.left_out if case.evidence.chip == board.name]
+        return own or [case for case in self.left_out if case.evidence.labels["core"] == core]
 
     def describe(self, board: Board) -> BoardProfiles:
         """The board's profiles for LiteRT and, by assumption, for ONNX Runtime."""
         near, profiles = self.near(board), []
         for runtime, note in SHOWN.items():
             conditions = {
-                "fitted_on": [one.name for one in self.evidence],
+                "fitted_on": [evidence.name for evidence in self.evidence],
                 "derived": "; ".join(filter(None, (board.note, note))),
-                "left_out": {one.evidence.name: one.errors(self.stretch) for one in near},
+                "left_out": {case.evidence.name: case.errors(self.stretch) for case in near},
             }
             profiles.append(replace(self.profile(board.name, runtime, board.chip.core), conditions=conditions))
-        sources = tuple(SOURCES[name] for name in sorted({one.source for one in self.evidence}))
+        sources = tuple(SOURCES[name] for name in sorted({evidence.source for evidence in self.evidence}))
         return BoardProfiles(board.name, board.description, sources, board.chip.sources, tuple(profiles))
 
 
@@ -210,29 +212,32 @@ def round_errors(errors: Errors) -> dict[str, float]:
 
 def transfer_study(study: Study) -> dict[str, dict[str, dict[str, float]]]:
     """Few-shot transfer: what a fit to all other sources gives a source, calibrated to its nets."""
-    found = {}
-    for one in study.left_out:
-        if len(one.rows) >= LEAST_ROWS and len({row.layers for row in one.rows}) >= LEAST_NETS:
-            done = calibrate(replace(one.profile, stretch=study.stretch), one.rows)
-            found[one.evidence.name] = {"before": round_errors(done.before), "after": round_errors(done.after)}
-    return found
+    figures = {}
+    for case in study.left_out:
+        if len(case.rows) >= LEAST_ROWS and len({row.layers for row in case.rows}) >= LEAST_NETS:
+            calibration = calibrate(replace(case.profile, stretch=study.stretch), case.rows)
+            figures[case.evidence.name] = {
+                "before": round_errors(calibration.before),
+                "after": round_errors(calibration.after),
+            }
+    return figures
 
 
 def _show(title: str, errors: Mapping[str, float]) -> None:
-    rest = f"within 10 % {errors['within_10_percent']:5.1%}  in interval {errors['coverage']:5.1%}"
+    shares = f"within 10 % {errors['within_10_percent']:5.1%}  in interval {errors['coverage']:5.1%}"
     middle = f"mean {errors['mean']:6.1%}  median {errors['median']:6.1%}  worst {errors['worst']:6.1%}"
-    print(f"{title:56s} {errors['count']:4.0f} rows  {middle}  {rest}")
+    print(f"{title:56s} {errors['count']:4.0f} rows  {middle}  {shares}")
 
 
-def _mean(found: Sequence[Mapping[str, float]], name: str) -> float:
-    return round(float(np.mean([one[name] for one in found])), 4)
+def _mean(errors: Sequence[Mapping[str, float]], name: str) -> float:
+    return round(float(np.mean([row[name] for row in errors])), 4)
 
 
 def summarize(study: Study, transfer: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, float]:
     """Means over sources, however many rows each has."""
     whole = [
-        round_errors(score([(replace(one.profile, stretch=study.stretch), row) for row in one.rows]))
-        for one in study.left_out
+        round_errors(score([(replace(case.profile, stretch=study.stretch), row) for row in case.rows]))
+        for case in study.left_out
     ]
     after = [pair["after"] for pair in transfer.values()]
     names = {"mean": "mean_error", "within_10_percent": "within_10_percent", "coverage": "coverage"}
@@ -250,10 +255,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     study = Study(options.data)
     for board in BOARDS:
-        described = study.describe(board)
+        profiles = study.describe(board)
         if options.write:
-            (ROOT / "hardware_profiles" / f"{board.name}.json").write_text(render_profiles(described))
-    left_out = {one.evidence.name: one.errors(study.stretch) for one in study.left_out}
+            (ROOT / "hardware_profiles" / f"{board.name}.json").write_text(render_profiles(profiles))
+    left_out = {case.evidence.name: case.errors(study.stretch) for case in study.left_out}
     for name, parts in left_out.items():
         for part, errors in parts.items():
             _show(f"{name} left out: {part}", errors)

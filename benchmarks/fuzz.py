@@ -100,19 +100,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--only", default="")
-    asked = parser.parse_args()
-    prepare(asked.cases)
+    options = parser.parse_args()
+    prepare(options.cases)
     with tempfile.TemporaryDirectory() as folder:
         os.environ |= {"HOME": folder, "XDG_CONFIG_HOME": folder}
-        tried = [
-            (kind, row) for kind, names in PROPERTIES.items() for one in names for row in expand(one, Path(folder))
+        properties = [
+            (kind, row)
+            for kind, names in PROPERTIES.items()
+            for pattern in names
+            for row in expand(pattern, Path(folder))
         ]
-        for kind, (name, try_it) in tried:
-            if asked.only not in f"{kind} {name}":
+        for kind, (name, try_it) in properties:
+            if options.only not in f"{kind} {name}":
                 continue
             begun = time.process_time()
             try_it()
-            cases = asked.cases // (CONVERSATIONS if name.startswith(MESSAGES) else 1)
+            cases = options.cases // (CONVERSATIONS if name.startswith(MESSAGES) else 1)
             seconds = round(time.process_time() - begun, 1)
             record({"kind": kind, "property": name, "cases": cases, "cpu_seconds": seconds})
             print(f"{seconds:7.1f} s  {name}", flush=True)
@@ -121,7 +124,7 @@ def main() -> None:
 def record(row: dict[str, Any]) -> None:
     """Write a property's row into the result file, in place of an older one."""
     before = read_json(RESULTS)["rows"] if RESULTS.exists() else []
-    rows = [one for one in before if one["property"] != row["property"]] + [row]
+    rows = [other for other in before if other["property"] != row["property"]] + [row]
     document = {
         "what": "none of these cases, drawn anew each time, ended otherwise than by an error of edgeprune's own",
         "machine": describe_machine(["hypothesis"]),

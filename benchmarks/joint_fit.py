@@ -26,9 +26,9 @@ ANY_SPEED = 0.7
 """Spread of the speed of a source whose conditions are not stated."""
 ROUNDS, STRIDE = 10, 0.6
 """Rounds of linearization, and the most that a logarithm moves in one."""
-MEAN = np.log([one.value for one in PRIOR.values()])
-SHARED = np.array([one.spread for one in PRIOR.values()]) ** 2
-VARIES = np.array([one.varies for one in PRIOR.values()]) ** 2
+MEAN = np.log([prior.value for prior in PRIOR.values()])
+SHARED = np.array([prior.spread for prior in PRIOR.values()]) ** 2
+VARIES = np.array([prior.varies for prior in PRIOR.values()]) ** 2
 SPEED = PARAMETERS.index("speed")
 
 
@@ -53,7 +53,7 @@ class JointFit:
 
     def at(self, labels: Mapping[str, str]) -> dict[str, Parameter]:
         """Parameters of a source that is not among the samples, by what it has in common with them."""
-        kin = np.array([_kinship(labels, one.labels) for one in self.samples])[self.of_row]
+        kin = np.array([_kinship(labels, sample.labels) for sample in self.samples])[self.of_row]
         cross = self.slopes * (SHARED + VARIES * kin[:, None])
         logs = MEAN + cross.T @ self.pull
         whole = SHARED + VARIES * sum(share**2 for share in LEVELS.values())
@@ -64,22 +64,24 @@ class JointFit:
         }
 
 
-def _kinship(one: Mapping[str, str], other: Mapping[str, str]) -> float:
+def _kinship(labels: Mapping[str, str], other: Mapping[str, str]) -> float:
     """Share of what boards vary by that two sources have in common."""
-    return sum(share**2 for name, share in LEVELS.items() if name in one and one[name] == other.get(name))
+    return sum(share**2 for name, share in LEVELS.items() if name in labels and labels[name] == other.get(name))
 
 
 def fit_jointly(samples: Sequence[Sample]) -> JointFit:
     """Fit all samples at once."""
-    of_row = np.repeat(np.arange(len(samples)), [len(one.rows.goal) for one in samples])
-    kinship = np.array([[_kinship(one.labels, other.labels) for other in samples] for one in samples])
-    relative = np.array([one.relative for one in samples])[of_row]
+    of_row = np.repeat(np.arange(len(samples)), [len(sample.rows.goal) for sample in samples])
+    kinship = np.array([[_kinship(sample.labels, other.labels) for other in samples] for sample in samples])
+    relative = np.array([sample.relative for sample in samples])[of_row]
     loose = (of_row[:, None] == of_row) & relative[:, None]
-    expected = NOISE * np.concatenate([one.rows.spread for one in samples])
+    expected = NOISE * np.concatenate([sample.rows.spread for sample in samples])
     points = np.tile(MEAN, (len(samples), 1))
     for _ in range(ROUNDS):
-        missed = np.concatenate([one.rows.misses(at[None, :])[0] for one, at in zip(samples, points, strict=True)])
-        slopes = np.vstack([one.rows.slopes(at) for one, at in zip(samples, points, strict=True)])
+        missed = np.concatenate(
+            [sample.rows.misses(at[None, :])[0] for sample, at in zip(samples, points, strict=True)]
+        )
+        slopes = np.vstack([sample.rows.slopes(at) for sample, at in zip(samples, points, strict=True)])
         own = np.einsum("rp,rp->r", slopes, points[of_row] - MEAN) - missed
         covariance = (slopes * SHARED) @ slopes.T + (slopes * VARIES) @ slopes.T * kinship[np.ix_(of_row, of_row)]
         covariance += loose * np.outer(slopes[:, SPEED], slopes[:, SPEED]) * ANY_SPEED**2
@@ -90,7 +92,7 @@ def fit_jointly(samples: Sequence[Sample]) -> JointFit:
         moved = [
             MEAN + SHARED * pulled.sum(axis=0) + VARIES * (kin[of_row][:, None] * pulled).sum(axis=0) for kin in kinship
         ]
-        for index, one in enumerate(samples):
-            moved[index][SPEED] += one.relative * ANY_SPEED**2 * pulled[of_row == index, SPEED].sum()
+        for index, sample in enumerate(samples):
+            moved[index][SPEED] += sample.relative * ANY_SPEED**2 * pulled[of_row == index, SPEED].sum()
         points = points + np.clip(np.array(moved) - points, -STRIDE, STRIDE)
     return JointFit(tuple(samples), of_row, slopes, inverse, pull)

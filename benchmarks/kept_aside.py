@@ -42,54 +42,54 @@ DRAWS, SIZES = 20, (5, 30)
 
 def check_ncnn(page: Path, make_profile: MakeProfile) -> dict[str, dict[str, float]]:
     """Errors on ncnn's rows of each board, by precision and threads."""
-    text, found = page.read_text(), {}
+    text, figures = page.read_text(), {}
     for board, (head, core) in NCNN_BOARDS.items():
         profile, rows = make_profile(board, "ncnn", core), list(_read_section(text, head, core))
         for key in sorted({(row.precision or "", row.threads or 1) for row in rows}):
-            these = [(profile, row) for row in rows if (row.precision, row.threads) == key]
-            errors = score(these)
-            found[f"ncnn {board} kept aside: {key[0]}, {key[1]} threads"] = _round(vars(errors))
-    return found
+            pairs = [(profile, row) for row in rows if (row.precision, row.threads) == key]
+            errors = score(pairs)
+            figures[f"ncnn {board} kept aside: {key[0]}, {key[1]} threads"] = _round(vars(errors))
+    return figures
 
 
 def _read_section(text: str, head: str, core: Core) -> Iterator[Measured]:
     """Rows of the section on the processor, the first of each network and thread count."""
     section = next(part for part in re.split(r"^### ", text, flags=re.MULTILINE) if part.startswith(head))
-    seen, threads, on_gpu = set(), 0, False
+    earlier, threads, on_gpu = set(), 0, False
     for line in section.splitlines():
         if setting := re.match(r"(num_threads|gpu_device) = (-?\d+)", line):
             threads = int(setting[2]) if setting[1] == "num_threads" else threads
             on_gpu = int(setting[2]) >= 0 if setting[1] == "gpu_device" else on_gpu
         timed = re.match(r"\s*(\S+)\s+min =\s*([\d.]+)", line)
-        if timed and not on_gpu and threads <= core.cores and (timed[1], threads) not in seen:
-            seen.add((timed[1], threads))
+        if timed and not on_gpu and threads <= core.cores and (timed[1], threads) not in earlier:
+            earlier.add((timed[1], threads))
             yield from read_ncnn(timed[1], float(timed[2]), threads, core)
 
 
 def check_spaces(folder: Path, make_profile: MakeProfile) -> dict[str, dict[str, float]]:
     """Errors on the kept half of the nets, of the profile as it is and calibrated by a few of that half."""
     cells = _read_cells(folder)
-    kept = [index for index, cell in cells.items() if hashlib.sha256(cell.encode()).digest()[0] % 2]
-    nets, found = {index: nasbench201(cells[index]) for index in kept}, {}
+    indices = [index for index, cell in cells.items() if hashlib.sha256(cell.encode()).digest()[0] % 2]
+    nets, figures = {index: nasbench201(cells[index]) for index in indices}, {}
     for device, board in {**TUNED, **UNSEEN}.items():
         latency = _load(folder / "data" / "nasbench201" / "latency" / f"{device}.pt")
-        rows = [Measured(nets[index], float(latency[index])) for index in kept]
+        rows = [Measured(nets[index], float(latency[index])) for index in indices]
         profile = make_profile(board, "litert", STARTS[board])
-        found[f"{device}: NAS-Bench-201 left out"] = _check(profile, rows)
+        figures[f"{device}: NAS-Bench-201 left out"] = _check(profile, rows)
         for size in SIZES:
-            found[f"{device}: NAS-Bench-201, calibrated by {size} nets"] = _check_calibrated(profile, rows, size)
-    return found
+            figures[f"{device}: NAS-Bench-201, calibrated by {size} nets"] = _check_calibrated(profile, rows, size)
+    return figures
 
 
 def _check_calibrated(profile: EstimatedProfile, rows: Sequence[Measured], size: int) -> dict[str, float]:
     """Means over calibrations, each checked on all other rows; the worst of them beside."""
     random, checks = np.random.default_rng(0), []
     for _ in range(DRAWS):
-        drawn = set(random.choice(len(rows), size, replace=False).tolist())
-        done = calibrate(profile, [rows[index] for index in sorted(drawn)])
-        checks.append(_check(done.profile, [row for index, row in enumerate(rows) if index not in drawn]))
-    means = {name: float(np.mean([one[name] for one in checks])) for name in checks[0]}
-    return _round(means | {"least_within_10_percent": min(one["within_10_percent"] for one in checks)})
+        sample = set(random.choice(len(rows), size, replace=False).tolist())
+        calibration = calibrate(profile, [rows[index] for index in sorted(sample)])
+        checks.append(_check(calibration.profile, [row for index, row in enumerate(rows) if index not in sample]))
+    means = {name: float(np.mean([check[name] for check in checks])) for name in checks[0]}
+    return _round(means | {"least_within_10_percent": min(check["within_10_percent"] for check in checks)})
 
 
 def _check(profile: EstimatedProfile, rows: Sequence[Measured]) -> dict[str, float]:
@@ -100,20 +100,20 @@ def _check(profile: EstimatedProfile, rows: Sequence[Measured]) -> dict[str, flo
 
 def _read_cells(folder: Path) -> dict[int, str]:
     """Cells in which every operator reaches the output, and none is fed with nothing."""
-    named = _load(folder / "data" / "nasbench201" / "str_arch2idx.pt")
-    return {index: cell for cell, index in named.items() if _is_whole(cell)}
+    index_by_cell = _load(folder / "data" / "nasbench201" / "str_arch2idx.pt")
+    return {index: cell for cell, index in index_by_cell.items() if _is_whole(cell)}
 
 
 def _is_whole(cell: str) -> bool:
     """Whether each edge that is not `none` starts at a node with an input and leads on to the output."""
     nodes = [[edge.split("~") for edge in node.strip("|").split("|")] for node in cell.split("+")]
     edges = [(int(source), target) for target, node in enumerate(nodes, 1) for name, source in node if name != "none"]
-    fed, read = {0}, {len(nodes)}
+    fed, useful = {0}, {len(nodes)}
     for source, target in edges:
         fed |= {target} if source in fed else set()
     for source, target in reversed(edges):
-        read |= {source} if target in read else set()
-    return bool(edges) and len(nodes) in fed and all(source in fed and target in read for source, target in edges)
+        useful |= {source} if target in useful else set()
+    return bool(edges) and len(nodes) in fed and all(source in fed and target in useful for source, target in edges)
 
 
 def _load(path: Path) -> dict[str, int] | list[float]:

@@ -78,7 +78,7 @@ def learn_correction(job: Job) -> Correction:
     """The correction, learned anew from the nets that a run's profile measured."""
     table, profiled = read_table(job), job.read(Profiled)
     net = read_net(job)
-    nets = [describe_net(table, net.layers, one.widths, one.net.measured_ms) for one in profiled.variants]
+    nets = [describe_net(table, net.layers, variant.widths, variant.net.measured_ms) for variant in profiled.variants]
     return fit_correction(nets, profiled.twin_gap)
 
 
@@ -92,9 +92,9 @@ def predict_variants(job: Job, variants: Sequence[Mapping[str, int]], correction
 def draw_unseen(job: Job, count: int) -> list[dict[str, int]]:
     """Nets that the correction was not learned from."""
     table = read_table(job)
-    seen = [variant.widths for variant in job.read(Profiled).variants]
-    drawn = draw_nets(read_net(job), table, count + len(seen), SEED)
-    return [widths for widths in drawn if widths not in seen][:count]
+    profiled = [variant.widths for variant in job.read(Profiled).variants]
+    candidates = draw_nets(read_net(job), table, count + len(profiled), SEED)
+    return [widths for widths in candidates if widths not in profiled][:count]
 
 
 def measure_variants(job: Job, variants: Sequence[dict[str, int]]) -> dict[str, Any]:
@@ -118,13 +118,13 @@ def find_file(job: Job, name: str, widths: dict[str, int]) -> Path:
     return path if path.exists() else build_variant(job, name, cut_net(read_net(job), widths))
 
 
-def make_request(folder: Path, name: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+def make_request(folder: Path, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """A request for a run in `folder`, with a recipe of the net there."""
     folder.mkdir(parents=True, exist_ok=True)
     recipe = folder / "recipe.py"
     recipe.write_text(RECIPE.format(name=name, folder=str(Path(__file__).parent)))
     fixed = {"target": "local", "host": "local", "threads": 1, "recipe": str(recipe), "fresh": True}
-    return {**dict.fromkeys(REQUEST), **fixed, **asked}
+    return {**dict.fromkeys(REQUEST), **fixed, **options}
 
 
 def run_net(work: Path, name: str, runtime: str, precision: str) -> dict[str, Any]:
@@ -140,21 +140,21 @@ def run_net(work: Path, name: str, runtime: str, precision: str) -> dict[str, An
         predictions = predict_variants(job, unseen["widths"], correction)
         profiled = job.read(Profiled)
     drift = np.array(unseen["beside_ms"]) / profiled.baseline_ms
-    measured = np.array(unseen["measured_ms"])
-    errors = np.array([prediction.latency_ms for prediction in predictions]) / measured - 1
+    measured_ms = np.array(unseen["measured_ms"])
+    errors = np.array([prediction.latency_ms for prediction in predictions]) / measured_ms - 1
     low, high = (np.array([getattr(prediction, end) for prediction in predictions]) for end in ("low_ms", "high_ms"))
     return {
         "network": name,
         "runtime": runtime,
         "precision": precision,
         "nets": len(errors),
-        "measured_ms": [round(float(ms), 5) for ms in measured],
+        "measured_ms": [round(float(ms), 5) for ms in measured_ms],
         "drift": [round(float(ratio) - 1, 4) for ratio in drift],
         "errors": [round(float(error), 4) for error in errors],
         "twin_gaps": [round(gap, 4) for gap in (profiled.twin_gap, *unseen["twin_gaps"])],
         "leave_one_out_error": correction.error,
         "device_s": round(sum(profiled.seconds.values())),
-        "interval_coverage": float(np.mean((low <= measured) & (measured <= high))),
+        "interval_coverage": float(np.mean((low <= measured_ms) & (measured_ms <= high))),
         "mape_with_drift_taken_off": float(np.mean(np.abs((1 + errors) * drift - 1))),
         **summarise(errors),
     }
@@ -173,8 +173,8 @@ def summarise(errors: np.ndarray) -> dict[str, float]:
 def merge(rows: list[dict[str, Any]], row: dict[str, Any]) -> list[dict[str, Any]]:
     """Rows with one added or replaced, in order."""
     key = ("network", "runtime", "precision")
-    others = [one for one in rows if any(one[name] != row[name] for name in key)]
-    return sorted([*others, row], key=lambda one: [one[name] for name in key])
+    others = [other for other in rows if any(other[name] != row[name] for name in key)]
+    return sorted([*others, row], key=lambda other: [other[name] for name in key])
 
 
 def main() -> None:
@@ -184,15 +184,15 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=list(NETWORKS))
     parser.add_argument("--runtime", nargs="+", default=["onnxruntime", "litert"])
     parser.add_argument("--precision", nargs="+", default=["fp32", "int8"])
-    asked = parser.parse_args()
+    options = parser.parse_args()
     rows = [row for row in read_json(RESULTS)["networks"] if "twin_gaps" in row] if RESULTS.exists() else []
-    for name, runtime, precision in product(asked.only, asked.runtime, asked.precision):
-        row = run_net(asked.work, name, runtime, precision)
+    for name, runtime, precision in product(options.only, options.runtime, options.precision):
+        row = run_net(options.work, name, runtime, precision)
         rows = merge(rows, row)
-        every = np.concatenate([one["errors"] for one in rows])
-        coverage = float(np.average([one["interval_coverage"] for one in rows], weights=[one["nets"] for one in rows]))
-        gaps = [gap for one in rows for gap in one["twin_gaps"]]
-        summary = {**summarise(every), "interval_coverage": coverage, "nets": len(every), "worst_twin_gap": max(gaps)}
+        errors = np.concatenate([net["errors"] for net in rows])
+        coverage = float(np.average([net["interval_coverage"] for net in rows], weights=[net["nets"] for net in rows]))
+        gaps = [gap for net in rows for gap in net["twin_gaps"]]
+        summary = {**summarise(errors), "interval_coverage": coverage, "nets": len(errors), "worst_twin_gap": max(gaps)}
         write_json(RESULTS, {"machine": describe_machine(PACKAGES), "summary": summary, "networks": rows})
         print({key: value for key, value in row.items() if key not in ("errors", "measured_ms")}, flush=True)
 

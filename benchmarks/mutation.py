@@ -94,7 +94,7 @@ def list_places(tree: ast.AST) -> Iterator[ast.AST]:
         if is_open_to_change(node):
             yield node
         if isinstance(node, ast.FunctionDef):
-            defaults = [one for one in (*node.args.defaults, *node.args.kw_defaults) if one is not None]
+            defaults = [default for default in (*node.args.defaults, *node.args.kw_defaults) if default is not None]
             yield from list_places(ast.Module([*map(ast.Expr, defaults), *node.body], []))
         elif isinstance(node, ast.ClassDef):
             yield from list_places(ast.Module(node.body, []))
@@ -154,9 +154,9 @@ def draw_mutants(count: int) -> dict[str, tuple[str, int]]:
         for path in sorted((ROOT / room).rglob("*.py")):
             file, before = str(path.relative_to(ROOT)), Counter[str]()
             for number, node in enumerate(list_places(ast.parse(path.read_text()))):
-                told = change(copy.deepcopy(node))
-                places[f"{file}: {told} #{before[told]}"] = (file, number)
-                before[told] += 1
+                description = change(copy.deepcopy(node))
+                places[f"{file}: {description} #{before[description]}"] = (file, number)
+                before[description] += 1
     return {name: places[name] for name in sorted(places, key=rank)[:count]}
 
 
@@ -169,13 +169,13 @@ def mutate(file: str, number: int) -> tuple[str, dict[str, Any]]:
     """The text of a file with one change, and what the change is."""
     text = (ROOT / file).read_text()
     node: Any = list(list_places(ast.parse(text)))[number]
-    told, seen = change(node), node.test.operand if isinstance(node, ast.If) else node
+    description, source = change(node), node.test.operand if isinstance(node, ast.If) else node
     changed = node.test if isinstance(node, ast.If) else node
     lines = text.encode().splitlines(keepends=True)
-    before = b"".join(lines[: seen.lineno - 1]) + lines[seen.lineno - 1][: seen.col_offset]
-    after = lines[seen.end_lineno - 1][seen.end_col_offset :] + b"".join(lines[seen.end_lineno :])
+    before = b"".join(lines[: source.lineno - 1]) + lines[source.lineno - 1][: source.col_offset]
+    after = lines[source.end_lineno - 1][source.end_col_offset :] + b"".join(lines[source.end_lineno :])
     new = "None" if isinstance(node, ast.Expr) else f"({ast.unparse(changed)})"
-    return (before + new.encode() + after).decode(), {"file": file, "line": node.lineno, "change": told}
+    return (before + new.encode() + after).decode(), {"file": file, "line": node.lineno, "change": description}
 
 
 def find_tests(file: str) -> list[str]:
@@ -199,7 +199,10 @@ def importers(file: str, paths: Iterable[Path]) -> list[Path]:
     parent, _, name = dotted.rpartition(".")
     whole, part = re.escape(dotted), re.escape(parent)
     imports = re.compile(rf"(from {whole} import|from {part} import [^\n]*\b{name}\b|import {whole}\b)")
-    return sorted((one for one in paths if imports.search(one.read_text())), key=lambda one: one.stat().st_size)
+    return sorted(
+        (candidate for candidate in paths if imports.search(candidate.read_text())),
+        key=lambda candidate: candidate.stat().st_size,
+    )
 
 
 def try_mutant(place: Path, file: str, number: int) -> dict[str, Any]:
@@ -225,15 +228,15 @@ def try_mutant(place: Path, file: str, number: int) -> dict[str, Any]:
         start_new_session=True,
     )  # fmt: skip
     try:
-        said, _ = process.communicate(timeout=LIMIT_S if tests else 1)
+        output, _ = process.communicate(timeout=LIMIT_S if tests else 1)
         outcome = {0: "lived", 5: "no test"}.get(process.returncode, "caught")
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, 9)
-        said, outcome = process.communicate()[0], "too long"
+        output, outcome = process.communicate()[0], "too long"
     finally:
         (place / file).write_text(original)
-    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", said, re.MULTILINE)
-    return {**row, "outcome": outcome if tests else "no test", "by": failed[1] if failed else "", "tests": tests}
+    failure = re.search(r"^(?:FAILED|ERROR) (\S+)", output, re.MULTILINE)
+    return {**row, "outcome": outcome if tests else "no test", "by": failure[1] if failure else "", "tests": tests}
 
 
 def copy_project(place: Path) -> None:
@@ -293,27 +296,27 @@ def main() -> None:
     parser.add_argument("--mutants", type=int, default=220)
     parser.add_argument("--only", default="")
     parser.add_argument("--survivors", action="store_true")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     rows: dict[str, Any] = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else {}
     todo: queue.SimpleQueue[tuple[str, str, int]] = queue.SimpleQueue()
-    drawn = draw_mutants(asked.mutants)
-    rows = {name: row for name, row in rows.items() if name in drawn}
-    for name, (file, number) in drawn.items():
+    mutants = draw_mutants(options.mutants)
+    rows = {name: row for name, row in rows.items() if name in mutants}
+    for name, (file, number) in mutants.items():
         row = rows.get(name)
-        known = (
+        is_known = (
             row is not None
             and row["sha256"] == digest(file)
-            and not (asked.survivors and row["outcome"] in ("lived", "no test"))
+            and not (options.survivors and row["outcome"] in ("lived", "no test"))
         )
-        if asked.only in file and not known:
+        if options.only in file and not is_known:
             todo.put((name, file, number))
     print(f"{todo.qsize()} mutants to try", flush=True)
     lock = threading.Lock()
     threads = [threading.Thread(target=work, args=(todo, rows, lock)) for _ in range(WORKERS)]
-    for one in threads:
-        one.start()
-    for one in threads:
-        one.join()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     print(json.dumps(json.loads(RESULTS.read_text())["summary"]))
 
 

@@ -78,12 +78,16 @@ class Case:
     @cached_property
     def readers(self) -> dict[str, list[Layer]]:
         """Layers whose cost changes with a group."""
-        return {group: [one for one in self.problem.layers if group in one.depends_on] for group in self.problem.loss}
+        return {
+            group: [layer for layer in self.problem.layers if group in layer.depends_on] for group in self.problem.loss
+        }
 
     @cached_property
     def makers(self) -> dict[str, list[Layer]]:
         """Layers whose output changes with a group."""
-        return {group: [one for one in self.problem.layers if group in one.cout.groups] for group in self.problem.loss}
+        return {
+            group: [layer for layer in self.problem.layers if group in layer.cout.groups] for group in self.problem.loss
+        }
 
     def layers_ms(self, layers: Sequence[Layer], widths: Mapping[str, int]) -> float:
         """Latency of some layers."""
@@ -136,7 +140,7 @@ def plan_netadapt(case: Case, budget_ms: float) -> Widths | None:
     widths, current_ms = dict(case.full), case.net_ms(case.full)
     step_ms = NETADAPT_FIRST * current_ms
     while current_ms > budget_ms * WITHIN:
-        proposals = [one for group in widths if (one := _narrow(case, widths, group, step_ms)) is not None]
+        proposals = [proposal for group in widths if (proposal := _narrow(case, widths, group, step_ms)) is not None]
         if not proposals:
             step_ms /= 2
             if step_ms < 1e-6 * budget_ms:
@@ -187,10 +191,10 @@ def _knapsack(case: Case, widths: Widths, must_save_ms: float) -> Widths:
         least = options.min(axis=0)
     if not np.isfinite(least[PARTS]):
         return {group: narrower[-1] for group, narrower in offered.items()}
-    chosen, left = dict(widths), PARTS
+    chosen, remaining = dict(widths), PARTS
     for (group, narrower), (saved, best) in zip(reversed(offered.items()), reversed(steps), strict=True):
-        pick = int(best[left])
-        chosen[group], left = narrower[pick], max(left - saved[pick], 0)
+        pick = int(best[remaining])
+        chosen[group], remaining = narrower[pick], max(remaining - saved[pick], 0)
     return chosen
 
 
@@ -220,19 +224,19 @@ def synthetic_loss(
             losses[group] = {width: scale * (1 - width) for width in offered}
             continue
         squares = np.sort(norms[group] ** 2 * random.lognormal(0, UNLIKENESS, len(norms[group])) ** 2)[::-1]
-        kept = np.cumsum(squares) / squares.sum()
-        losses[group] = {width: scale * max(0.0, 1 / float(kept[width - 1]) - 1) for width in offered}
+        shares = np.cumsum(squares) / squares.sum()
+        losses[group] = {width: scale * max(0.0, 1 / float(shares[width - 1]) - 1) for width in offered}
     return losses
 
 
 def channel_norms(program: torch.fx.GraphModule, analysis: Analysis) -> dict[str, np.ndarray]:
     """L2 norm of the weights that make each channel."""
-    named = named_tensors(program)
+    tensors = named_tensors(program)
     norms = {}
     for group in analysis.channel_groups:
         total = np.zeros(group.size)
-        for member in (one for one in group.members if one.role == "out"):
-            weight = named[member.tensor].detach().double().movedim(member.dim, 0).flatten(1).square().sum(1).numpy()
+        for member in (member for member in group.members if member.role == "out"):
+            weight = tensors[member.tensor].detach().double().movedim(member.dim, 0).flatten(1).square().sum(1).numpy()
             channel = analysis.channels(group.name, member.tensor, member.dim)
             np.add.at(total, channel[channel >= 0], weight[channel >= 0])
         norms[group.name] = np.sqrt(total)
@@ -273,24 +277,24 @@ def compare_network(name: str, seeds: int) -> dict[str, Any]:
     torch.manual_seed(0)
     program = trace_model(build(), torch.randn(shape))
     analysis = find_groups(program)
-    every = candidate_widths(analysis.groups, analysis.layers, STEP)
-    norms, table = channel_norms(program, analysis), board_table(analysis.layers, every)
+    offers = candidate_widths(analysis.groups, analysis.layers, STEP)
+    norms, table = channel_norms(program, analysis), board_table(analysis.layers, offers)
     branches = {group.name for group in analysis.groups if group.is_branch}
-    plain = {group: (1,) if group in branches else offered for group, offered in every.items()}
-    found: dict[str, Any] = {"groups": len(every) - len(branches), "branches": len(branches), "runs": []}
+    plain = {group: (1,) if group in branches else offered for group, offered in offers.items()}
+    comparison: dict[str, Any] = {"groups": len(offers) - len(branches), "branches": len(branches), "runs": []}
     for with_branches in (False, True)[: 1 + bool(branches)]:
-        widths = every if with_branches else plain
+        widths = offers if with_branches else plain
         for seed in range(seeds):
             loss = synthetic_loss(analysis, norms, widths, seed)
             print(f"  {name}, branches {with_branches}, seed {seed}", flush=True)
             rows = compare_on(Case(Problem(analysis.layers, loss, table)))
-            found["runs"].append({"branches": with_branches, "seed": seed, "budgets": rows})
-    return found
+            comparison["runs"].append({"branches": with_branches, "seed": seed, "budgets": rows})
+    return comparison
 
 
 def summarise(networks: Mapping[str, Any]) -> dict[str, Any]:
     """How much lower the optimum's loss is, over all cases that both solve, and the longest time to plan each net."""
-    rows = [row for one in networks.values() for run in one["runs"] for row in run["budgets"]]
+    rows = [row for network in networks.values() for run in network["runs"] for row in run["budgets"]]
     summary: dict[str, Any] = {"cases": len(rows)}
     for name in list(METHODS)[1:]:
         pairs = [(row["optimum"]["loss"], row[name]["loss"]) for row in rows if row["optimum"] and row[name]]
@@ -303,8 +307,8 @@ def summarise(networks: Mapping[str, Any]) -> dict[str, Any]:
             "meets_what_is_infeasible": sum(row[name] is not None and row["optimum"] is None for row in rows),
         }
     summary["cpu_seconds_to_plan"] = {
-        name: max(row["cpu_seconds"]["optimum"] for run in one["runs"] for row in run["budgets"])
-        for name, one in networks.items()
+        name: max(row["cpu_seconds"]["optimum"] for run in network["runs"] for row in run["budgets"])
+        for name, network in networks.items()
     }
     return summary
 
@@ -314,9 +318,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="The planner's optimum beside HALP, NetAdapt and uniform widths.")
     parser.add_argument("--only", nargs="*", choices=list(NETWORKS), help="networks; their results are not written")
     parser.add_argument("--seeds", type=int, default=3)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    networks = {name: compare_network(name, asked.seeds) for name in asked.only or NETWORKS}
+    networks = {name: compare_network(name, options.seeds) for name in options.only or NETWORKS}
     document = {
         "what": "predicted loss (synthetic, random weights) at shares of the latency; see benchmarks/planner.py",
         "table": f"estimated profile {BOARD}, {RUNTIME} {PRECISION}, {THREADS} thread",
@@ -326,7 +330,7 @@ def main() -> None:
         "networks": networks,
     }
     print(json.dumps(document["summary"], indent=1))
-    if not asked.only:
+    if not options.only:
         RESULTS.write_text(json.dumps(document, indent=1) + "\n")
 
 

@@ -212,13 +212,13 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[N, 3, H, W]` to `[N, 2, H, W]`; H and W are multiples of four."""
-        kept = []
+        skips = []
         for stage in self.down:
-            kept.append(stage(x))
-            x = nn.functional.max_pool2d(kept[-1], 2)
+            skips.append(stage(x))
+            x = nn.functional.max_pool2d(skips[-1], 2)
         x = self.bottom(x)
         for grow, stage in zip(self.grow, self.up, strict=True):
-            x = stage(torch.cat([kept.pop(), grow(x)], 1))
+            x = stage(torch.cat([skips.pop(), grow(x)], 1))
         logits: Tensor = self.last(x)
         return logits
 

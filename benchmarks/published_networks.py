@@ -95,7 +95,7 @@ class Net:
         self.conv(cout)
         return self.add() if is_residual else self
 
-    def done(self) -> Layers:
+    def finish(self) -> Layers:
         """The layers."""
         return tuple(self.layers)
 
@@ -120,7 +120,7 @@ def _mobilenet_v1_trunk(net: Net) -> Net:
 
 def mobilenet_v1(size: int = 224) -> Layers:
     """MobileNet (Howard et al. 2017)."""
-    return _mobilenet_v1_trunk(Net(size)).linear(1000).done()
+    return _mobilenet_v1_trunk(Net(size)).linear(1000).finish()
 
 
 def mobilenet_v2(size: int = 224) -> Layers:
@@ -130,7 +130,7 @@ def mobilenet_v2(size: int = 224) -> Layers:
     for expand, cout, count, stride in stages:
         for index in range(count):
             net.inverted(net.channels * expand, cout, 3, stride if index == 0 else 1)
-    return net.conv(1280).linear(1000).done()
+    return net.conv(1280).linear(1000).finish()
 
 
 def _bottlenecks(net: Net, rows: str, hardswish_from: int | None = None) -> Net:
@@ -161,7 +161,7 @@ def _mobilenet_v3(size: int, rows: str, hardswish_from: int, ends: tuple[int, in
     net = Net(size, activation="hardswish").conv(16, 3, 2).activate()
     net.activation = ""
     net = _bottlenecks(net, rows, hardswish_from).conv(ends[0]).activate()
-    return net.linear(ends[1]).activate().linear(1000).done()
+    return net.linear(ends[1]).activate().linear(1000).finish()
 
 
 def mobilenet_v3_early() -> Layers:
@@ -189,7 +189,7 @@ def mnasnet() -> Layers:
     for expand, cout, count, stride, kernel in stages:
         for index in range(count):
             net.inverted(net.channels * expand, cout, kernel, stride if index == 0 else 1)
-    return net.conv(1280).linear(1000).done()
+    return net.conv(1280).linear(1000).finish()
 
 
 PROXYLESSNAS_MOBILE = (
@@ -201,7 +201,7 @@ PROXYLESSNAS_MOBILE = (
 
 def proxylessnas() -> Layers:
     """ProxylessNAS-Mobile (Cai et al. 2019), with the 32 channels of its first block that ncnn's copy has."""
-    return _bottlenecks(Net(224).conv(32, 3, 2), PROXYLESSNAS_MOBILE).conv(1280).linear(1000).done()
+    return _bottlenecks(Net(224).conv(32, 3, 2), PROXYLESSNAS_MOBILE).conv(1280).linear(1000).finish()
 
 
 def efficientnet_b0() -> Layers:
@@ -212,7 +212,7 @@ def efficientnet_b0() -> Layers:
         for index in range(count):
             cin = net.channels
             net.inverted(cin * expand, cout, kernel, stride if index == 0 else 1, squeeze=max(1, cin // 4))
-    return net.conv(1280).activate().linear(1000).done()
+    return net.conv(1280).activate().linear(1000).finish()
 
 
 def squeezenet() -> Layers:
@@ -224,7 +224,7 @@ def squeezenet() -> Layers:
         wide = 4 * narrow
         net.conv(narrow).beside(_convs((wide,)), _convs((wide, 3)))
     net.conv(1000, pad=1)
-    return net.pool(net.size).done()
+    return net.pool(net.size).finish()
 
 
 def _residual(net: Net, cout: int, stride: int, main: Callable[[Net], object]) -> Net:
@@ -239,7 +239,7 @@ def resnet18(size: int = 224) -> Layers:
     for cout, first in ((64, 1), (128, 2), (256, 2), (512, 2)):
         for stride in (first, 1):
             _residual(net, cout, stride, _convs((cout, 3, stride), (cout, 3)))
-    return net.linear(1000).done()
+    return net.linear(1000).finish()
 
 
 def resnet50(stride_first: bool = True, size: int = 224) -> Layers:
@@ -250,7 +250,7 @@ def resnet50(stride_first: bool = True, size: int = 224) -> Layers:
             stride = first if index == 0 else 1
             early, late = (stride, 1) if stride_first else (1, stride)
             _residual(net, 4 * width, stride, _convs((width, 1, early), (width, 3, late), (4 * width,)))
-    return net.linear(1000).done()
+    return net.linear(1000).finish()
 
 
 def vgg16() -> Layers:
@@ -260,14 +260,14 @@ def vgg16() -> Layers:
         for _ in range(count):
             net.conv(width, 3)
         net.pool(2)
-    return net.linear(4096, 512 * 49).linear(4096).linear(1000).done()
+    return net.linear(4096, 512 * 49).linear(4096).linear(1000).finish()
 
 
 def alexnet() -> Layers:
     """AlexNet (Krizhevsky et al. 2012), its grouped form on 227x227."""
     net = Net(227).conv(96, 11, 4, pad=0).pool(3, 2).conv(256, 5, groups=2).pool(3, 2)
     net.conv(384, 3).conv(384, 3, groups=2).conv(256, 3, groups=2).pool(3, 2)
-    return net.linear(4096, 9216).linear(4096).linear(1000).done()
+    return net.linear(4096, 9216).linear(4096).linear(1000).finish()
 
 
 GOOGLENET = (
@@ -288,7 +288,7 @@ def googlenet() -> Layers:
         if index in (2, 7):
             net.pool(3, 2, 1)
         net.beside(_convs((a,)), _convs((b,), (c, 3)), _convs((d,), (e, 5)), _pooled(f))
-    return net.linear(1000).done()
+    return net.linear(1000).finish()
 
 
 def shufflenet_v1() -> Layers:
@@ -299,7 +299,7 @@ def shufflenet_v1() -> Layers:
         net.beside(_shuffled(width - cin, 2, 1 if cin == 24 else 3), lambda net: net.pool(3, 2, 1))
         for _ in range(count - 1):
             net.beside(_shuffled(width, 1, 3), channels=width)
-    return net.linear(1000).done()
+    return net.linear(1000).finish()
 
 
 def _shuffled(cout: int, stride: int, groups: int) -> Callable[[Net], object]:
@@ -317,7 +317,7 @@ def shufflenet_v2() -> Layers:
             net.conv(half).depthwise().conv(half)
             net.channels = width
             net.add("concat")
-    return net.conv(1024).linear(1000).done()
+    return net.conv(1024).linear(1000).finish()
 
 
 def _regnet_block(width: int, stride: int, hidden: int) -> Callable[[Net], object]:
@@ -331,7 +331,7 @@ def regnety_400m() -> Layers:
         for index in range(count):
             stride = 2 if index == 0 else 1
             _residual(net, width, stride, _regnet_block(width, stride, net.channels // 4))
-    return net.linear(1000).done()
+    return net.linear(1000).finish()
 
 
 def mobilenet_ssd() -> Layers:
@@ -345,14 +345,14 @@ def mobilenet_ssd() -> Layers:
         for values in (4, 21):
             net.channels, net.size = channels, size
             net.conv(boxes * values)
-    return net.done()
+    return net.finish()
 
 
 def mobilenet_yolo() -> Layers:
     """YOLO heads for 20 classes on MobileNet, 416x416, at two scales."""
     net = _mobilenet_v1_trunk(Net(416)).depthwise().conv(1024).conv(125)
     net.channels, net.size = 512, 26
-    return net.depthwise().conv(1024).conv(125).done()
+    return net.depthwise().conv(1024).conv(125).finish()
 
 
 def _fbnet_place(net: Net, name: str, cout: int, stride: int) -> Net:
@@ -367,12 +367,12 @@ def _fbnet_place(net: Net, name: str, cout: int, stride: int) -> Net:
 
 def fbnet_stem() -> Layers:
     """The first convolution of FBNet on 32x32."""
-    return Net(32).conv(16, 3).done()
+    return Net(32).conv(16, 3).finish()
 
 
 def fbnet_block(name: str, cin: int, cout: int, size: int, stride: int) -> Layers:
     """A candidate block of FBNet by itself."""
-    return _fbnet_place(Net(size, cin), name, cout, stride).done()
+    return _fbnet_place(Net(size, cin), name, cout, stride).finish()
 
 
 def fbnet_skip(cin: int, cout: int, size: int, stride: int) -> Layers:
@@ -390,7 +390,7 @@ def nasbench201(cell: str) -> Layers:
             net.beside(_convs((width, 3, 2), (width, 3)), _pooled(width, 2, 2, 0), channels=width)
         for node in nodes * 5:
             _nasbench201_node(net, [edge for edge in node if edge != "none"])
-    return net.linear(10).done()
+    return net.linear(10).finish()
 
 
 def _nasbench201_node(net: Net, edges: list[str]) -> None:

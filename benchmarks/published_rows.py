@@ -86,8 +86,8 @@ class Evidence:
 
     def rows(self, folder: Path) -> list[Measured]:
         """What this source published of this chip."""
-        read = {"ncnn": _ncnn, "xnnpack": _xnnpack, "paddle": _paddle, "fbnet": _fbnet}[self.source]
-        return list(read(self, folder))
+        reader = {"ncnn": _ncnn, "xnnpack": _xnnpack, "paddle": _paddle, "fbnet": _fbnet}[self.source]
+        return list(reader(self, folder))
 
 
 def label(runtime: str, chip: str, core: Core) -> dict[str, str]:
@@ -97,7 +97,7 @@ def label(runtime: str, chip: str, core: Core) -> dict[str, str]:
 
 def start_profile(board: str, runtime: str, core: Core) -> EstimatedProfile:
     """What is assumed of a board in a runtime before any row."""
-    assumed = {name: Parameter(one.value, one.spread) for name, one in PRIOR.items()}
+    assumed = {name: Parameter(prior.value, prior.spread) for name, prior in PRIOR.items()}
     return EstimatedProfile(board, runtime, core, assumed, BLOCK_SPREAD, NET_SPREAD, winograd=runtime in WINOGRAD)
 
 
@@ -109,8 +109,8 @@ def _read(path: Path) -> list[dict[str, str]]:
 def _ncnn(evidence: Evidence, folder: Path) -> Iterator[Measured]:
     """Minima: the source's averages are polluted. Rows of a GPU are left out."""
     for row in _read(folder / "ncnn_subset.csv"):
-        wanted = row["device"].startswith(evidence.device) and row["powersave"] == evidence.powersave
-        if wanted and row["gpu_device"] in ("-1", "") and int(row["threads"]) in evidence.threads:
+        is_wanted = row["device"].startswith(evidence.device) and row["powersave"] == evidence.powersave
+        if is_wanted and row["gpu_device"] in ("-1", "") and int(row["threads"]) in evidence.threads:
             yield from read_ncnn(row["model"], float(row["min_ms"]), int(row["threads"]), evidence.core)
 
 
@@ -127,8 +127,8 @@ def read_ncnn(model: str, latency_ms: float, threads: int, core: Core) -> Iterat
 def _xnnpack(evidence: Evidence, folder: Path) -> Iterator[Measured]:
     for row in _read(folder / "xnnpack.csv"):
         threads = 1 if row["threads"].startswith("1") else evidence.core.cores
-        wanted = row["device"].removesuffix(", ARM64)").removesuffix(")") == evidence.device
-        if wanted and threads in evidence.threads:
+        is_wanted = row["device"].removesuffix(", ARM64)").removesuffix(")") == evidence.device
+        if is_wanted and threads in evidence.threads:
             layers, precision = NETWORKS[XNNPACK_NAMES[row["model"]]], row["precision"].lower()
             yield Measured(layers, float(row["ms"]), threads, precision=precision)
 
@@ -142,11 +142,11 @@ def _paddle(evidence: Evidence, folder: Path) -> Iterator[Measured]:
 
 def _fbnet(evidence: Evidence, folder: Path) -> Iterator[Measured]:
     """One row for each different block; the source lists it again for each position where it may stand."""
-    seen = set()
+    earlier = set()
     for row in _read(folder / "fbnet_lut_raspi4_pixel3.csv"):
         place = tuple(int(row[name]) for name in ("cin", "cout", "in_hw", "stride"))
-        if (row["block"], place) not in seen:
-            seen.add((row["block"], place))
+        if (row["block"], place) not in earlier:
+            earlier.add((row["block"], place))
             ms, stem = float(row[f"{evidence.device}_ms_minus_skip"]), fbnet_stem()
             block, skip = fbnet_block(row["block"], *place), fbnet_skip(*place)
             yield Measured((*stem, *block), ms, 1, (*stem, *skip), BLOCK_SPREAD, "fp32")

@@ -155,9 +155,9 @@ class Bench:
         command = [sys.executable, "-m", "edgeprune.cli", "measure", str(self.folder / "model.onnx")]
         command += ["--target", str(self.folder / "board.toml"), "--host", "board", "--output", str(result)]
         environment = {**os.environ, "HOME": str(self.server.home)}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        completed = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if not result.exists():
-            raise RuntimeError(done.stderr)
+            raise RuntimeError(completed.stderr)
         return result
 
     def first(self) -> Path:
@@ -198,9 +198,9 @@ def compare(bench: Bench, delay_ms: float, repetitions: int) -> dict[str, Any]:
         for name in list(ways)[:: -1 if turn % 2 else 1]:
             rows[name].append(bench.take(ways[name], delay_ms))
             print(f"{delay_ms:g} ms, {turn + 1}: {name} {rows[name][-1]['command_s']:.2f} s", flush=True)
-    figures = {name: summarize(taken) for name, taken in rows.items()}
+    figures = {name: summarize(turns) for name, turns in rows.items()}
     ratios = {
-        name: [one["command_s"] / other["command_s"] for one, other in zip(rows[name], rows["bare"], strict=True)]
+        name: [row["command_s"] / bare["command_s"] for row, bare in zip(rows[name], rows["bare"], strict=True)]
         for name in ("edgeprune", "first")
     }
     return {
@@ -232,11 +232,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=10.0)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        bench = set_up(Path(folder), asked.seconds)
+        bench = set_up(Path(folder), options.seconds)
         try:
-            rows = [compare(bench, delay_ms, asked.repetitions) for delay_ms in DELAYS_MS]
+            rows = [compare(bench, delay_ms, options.repetitions) for delay_ms in DELAYS_MS]
             size = (bench.folder / "model.onnx").stat().st_size
         finally:
             bench.server.stop()
@@ -244,7 +244,7 @@ def main() -> None:
         "what": "seconds of a whole command; board and client share one core; see benchmarks/push_overhead.py",
         "machine": describe_machine(["onnxruntime", "numpy", "paramiko"]),
         "model_bytes": size,
-        "measuring_s": asked.seconds,
+        "measuring_s": options.seconds,
         "limit": LIMIT,
         "met": all(ratio <= LIMIT for row in rows for ratio in row["ratio"].values()),
         "rows": rows,

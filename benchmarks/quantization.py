@@ -146,14 +146,14 @@ def aware(name: str, make: Callable[[], Case]) -> Case:
     if not place.exists():
         settings = replace(recipe.finetune, quantization_aware_epochs=AWARE_EPOCHS)
         held_out, _ = hold_out(recipe, program)
-        done = train_quantization_aware(
+        recovered = train_quantization_aware(
             program, case.program, replace(recipe, finetune=settings), held_out, lambda text: print(text, flush=True)
         )
         place.parent.mkdir(parents=True, exist_ok=True)
-        save_file({key: value.contiguous() for key, value in done.program.state_dict().items()}, place)
+        save_file({key: value.contiguous() for key, value in recovered.program.state_dict().items()}, place)
     program.load_state_dict(load_file(place))
-    told = f"{case.weights}, then for {AWARE_EPOCHS} epochs with the rounding of int8"
-    return replace(case, program=program, weights=told)
+    description = f"{case.weights}, then for {AWARE_EPOCHS} epochs with the rounding of int8"
+    return replace(case, program=program, weights=description)
 
 
 def initialised() -> Case:
@@ -184,27 +184,27 @@ def efficientnet(weights: Path) -> Case:
     inputs = (crops(2 * ROWS) * 128).round() / 128  # whole pixel values, as a decoder gives them
     program = trace_model(load_pretrained(weights), inputs[:1])
     del library  # its operators are there for as long as it is
-    told = "trained on ImageNet; fed with crops of two photographs"
-    return Case(program, inputs[ROWS:], inputs[:LARGE_ROWS].numpy(), told)
+    description = "trained on ImageNet; fed with crops of two photographs"
+    return Case(program, inputs[ROWS:], inputs[:LARGE_ROWS].numpy(), description)
 
 
 def list_cases(run: Path | None, weights: Path | None) -> dict[str, Callable[[], Case]]:
     """Each network by name, made when it is its turn."""
-    found: dict[str, Callable[[], Case]] = {"resnet8": resnet8, "mobilenet_v1-0.25": mobilenet}
+    cases: dict[str, Callable[[], Case]] = {"resnet8": resnet8, "mobilenet_v1-0.25": mobilenet}
     if run is not None:
-        found["resnet8-pruned"] = lambda: cifar10(load_model(run / "recovered.pt2"), "pruned and trained on CIFAR-10")
-    found |= {
+        cases["resnet8-pruned"] = lambda: cifar10(load_model(run / "recovered.pt2"), "pruned and trained on CIFAR-10")
+    cases |= {
         f"{name}{AWARE}": lambda name=name, make=make: aware(name, make)  # type: ignore[misc]
-        for name, make in list(found.items())
+        for name, make in list(cases.items())
     }
-    found[f"resnet8{INITIALISED}"] = initialised
+    cases[f"resnet8{INITIALISED}"] = initialised
     for name, key in (("ds_cnn", "DS-CNN"), ("small_vit", "SmallViT")):
         make, (_, *shape) = NETWORKS[key]
-        found[name] = lambda make=make, shape=shape: untrained(make, shape)  # type: ignore[misc]
-    found["gru"] = lambda: untrained(GruNet, (16, 6))
+        cases[name] = lambda make=make, shape=shape: untrained(make, shape)  # type: ignore[misc]
+    cases["gru"] = lambda: untrained(GruNet, (16, 6))
     if weights is not None:
-        found["efficientnet_lite0"] = lambda: efficientnet(weights)
-    return found
+        cases["efficientnet_lite0"] = lambda: efficientnet(weights)
+    return cases
 
 
 def examine(name: str, case: Case, folder: Path) -> dict[str, Any]:
@@ -213,18 +213,20 @@ def examine(name: str, case: Case, folder: Path) -> dict[str, Any]:
         folder, "pruned", ("onnx", "tflite"), PRECISIONS, [case.calibration],
         processor=Processor(platform.machine(), cpu_flags()), tuned=True,
     )  # fmt: skip
-    wanted = run_torch(case.program, case.inputs if case.labelled is None else case.labelled[0])
+    expected = run_torch(case.program, case.inputs if case.labelled is None else case.labelled[0])
 
-    def rows_of(asked: ExportRequest, *wished: str) -> list[dict[str, Any]]:
-        made = build_artifacts(case.program, case.calibration[:1], asked, lambda text: print(f"  {text}", flush=True))
-        shown = [one for one in made if one.precision in (wished or asked.precisions)]
-        return [row for one in shown for row in _rows(one, folder / one.path, case, wanted)]
+    def rows_of(export_request: ExportRequest, *precisions: str) -> list[dict[str, Any]]:
+        artifacts = build_artifacts(
+            case.program, case.calibration[:1], export_request, lambda text: print(f"  {text}", flush=True)
+        )
+        listed = [artifact for artifact in artifacts if artifact.precision in (precisions or export_request.precisions)]
+        return [row for artifact in listed for row in _rows(artifact, folder / artifact.path, case, expected)]
 
     rows = rows_of(request)
     for form, target_db in TARGETS_DB.items():
         limit_db = OTHER_DB if _kind(name) == "other" else target_db
         if _find_row(rows, form, "int8").get("sqnr_db", 0.0) < limit_db:
-            wishes = Wishes(partial(_keeps, case, wanted, limit_db))
+            wishes = Wishes(partial(_keeps, case, expected, limit_db))
             with suppress(EdgepruneError):
                 rows += rows_of(replace(request, formats=(form,), precisions=("fp32", MIXED), wishes=wishes), MIXED)
     return {
@@ -243,14 +245,14 @@ def _find_row(rows: Sequence[dict[str, Any]], form: str, precision: str) -> dict
     return next(row for row in rows if (row["format"], row["precision"], row["runtime"]) == key)
 
 
-def _keeps(case: Case, wanted: np.ndarray, limit_db: float, path: Path) -> bool:
+def _keeps(case: Case, expected: np.ndarray, limit_db: float, path: Path) -> bool:
     """Whether a file's outputs keep so many dB."""
     inputs = case.inputs if case.labelled is None else case.labelled[0]
-    found = run_file(path, inputs)
-    return measure_sqnr_db(wanted[: len(inputs)], found) >= limit_db
+    outputs = run_file(path, inputs)
+    return measure_sqnr_db(expected[: len(inputs)], outputs) >= limit_db
 
 
-def _rows(artifact: Artifact, path: Path, case: Case, wanted: np.ndarray) -> Iterable[dict[str, Any]]:
+def _rows(artifact: Artifact, path: Path, case: Case, expected: np.ndarray) -> Iterable[dict[str, Any]]:
     runs: dict[str, Callable[[Path, np.ndarray], np.ndarray]] = {RUNTIMES[artifact.format]: run_file}
     if artifact.format == "onnx":
         runs["onnxruntime, reference kernels"] = lambda path, inputs: run_file(path, inputs, optimised=False)
@@ -276,7 +278,7 @@ def _rows(artifact: Artifact, path: Path, case: Case, wanted: np.ndarray) -> Ite
             yield row | {"error": " ".join(str(exc).split())[-160:]}
             print(f"    {artifact.name} in {runtime}: {exc}", flush=True)
             continue
-        link = compare_outputs(runtime, wanted[: len(inputs)], outputs, TOLERANCES["int8"])
+        link = compare_outputs(runtime, expected[: len(inputs)], outputs, TOLERANCES["int8"])
         row |= {"samples": len(inputs), "sqnr_db": round(link.sqnr_db, 1), "top1_agreement": link.top1_agreement}
         if targets is not None:
             row["accuracy_percent"] = top1_accuracy_percent(outputs, targets)
@@ -292,15 +294,15 @@ def cpu_flags() -> list[str]:
 
 def _kind(name: str) -> str:
     """What a network's SQNR is reported under."""
-    ending = next((one for one in (AWARE, INITIALISED) if name.endswith(one)), "")
+    ending = next((suffix for suffix in (AWARE, INITIALISED) if name.endswith(suffix)), "")
     return ending[1:] or ("convolutional" if name in CONVOLUTIONAL else "other")
 
 
 def summarise(networks: dict[str, Any]) -> dict[str, Any]:
     """The figures that the targets are about."""
     drops, least = [], {}
-    for name, found in networks.items():
-        rows = [row for row in found["files"] if row["runtime"] in RUNTIMES.values()]
+    for name, network in networks.items():
+        rows = [row for row in network["files"] if row["runtime"] in RUNTIMES.values()]
         kind = _kind(name)
         for file_format in RUNTIMES:
             of_format = {row["precision"]: row for row in rows if row["format"] == file_format}
@@ -308,9 +310,9 @@ def summarise(networks: dict[str, Any]) -> dict[str, Any]:
             least[key] = min(least.get(key, SQNR_LIMIT_DB), of_format["int8"].get("sqnr_db", -SQNR_LIMIT_DB))
             if "accuracy_percent" in of_format["int8"]:
                 drops.append(of_format["fp32"]["accuracy_percent"] - of_format["int8"]["accuracy_percent"])
-    speedups = [found["int8_speedup"] for found in networks.values() if "int8_speedup" in found]
+    speedups = [network["int8_speedup"] for network in networks.values() if "int8_speedup" in network]
     for form in RUNTIMES if speedups else ():
-        least[f"{form}_int8_median_speedup"] = round(float(np.median([one[form] for one in speedups])), 2)
+        least[f"{form}_int8_median_speedup"] = round(float(np.median([speedup[form] for speedup in speedups])), 2)
     return {"cifar10_int8_max_drop_points": round(max(drops), 2) if drops else None, **least}
 
 
@@ -319,8 +321,8 @@ def write(path: Path, networks: dict[str, Any], models: dict[str, Any]) -> None:
     packages = ("torch", "onnxruntime", "litert-torch", "ai-edge-quantizer", "ai-edge-litert")
     summary = summarise(networks)
     if models:
-        kept = [row["sqnr_db"] for found in models.values() for row in found["files"] if "sqnr_db" in row]
-        summary["mlperf_tiny_least_sqnr_db_between_runtimes"] = min(kept)
+        sqnrs_db = [row["sqnr_db"] for model in models.values() for row in model["files"] if "sqnr_db" in row]
+        summary["mlperf_tiny_least_sqnr_db_between_runtimes"] = min(sqnrs_db)
     document = {"machine": describe_machine(packages), "summary": summary, "networks": networks, "mlperf_tiny": models}
     write_json(path, document)
 
@@ -335,30 +337,30 @@ def main() -> None:
     parser.add_argument("--mlperf", type=Path)
     parser.add_argument("--latency", action="store_true")
     parser.add_argument("--output", type=Path, default=RESULTS)
-    asked = parser.parse_args()
-    if asked.latency and asked.work is None:
+    options = parser.parse_args()
+    if options.latency and options.work is None:
         parser.error("--latency needs --work, the folder with the files of an earlier run")
     torch.set_num_threads(1)
-    before = json.loads(asked.output.read_text()) if asked.output.exists() else {}
+    before = json.loads(options.output.read_text()) if options.output.exists() else {}
     networks, models = before.get("networks", {}), before.get("mlperf_tiny", {})
-    if asked.latency:
-        for name, found in networks.items():
-            if (asked.work / name).exists() and name in (asked.only or networks):
-                add_latency_(found, asked.work / name)
-                write(asked.output, networks, models)
-        for name in models if asked.mlperf is not None else ():
-            add_latency_(models[name], asked.mlperf)
-        write(asked.output, networks, models)
-    elif asked.mlperf is not None:
-        write(asked.output, networks, examine_models(asked.mlperf))
+    if options.latency:
+        for name, network in networks.items():
+            if (options.work / name).exists() and name in (options.only or networks):
+                add_latency_(network, options.work / name)
+                write(options.output, networks, models)
+        for name in models if options.mlperf is not None else ():
+            add_latency_(models[name], options.mlperf)
+        write(options.output, networks, models)
+    elif options.mlperf is not None:
+        write(options.output, networks, examine_models(options.mlperf))
     else:
-        for name, make in list_cases(asked.run, asked.weights).items():
-            if asked.only and name not in asked.only:
+        for name, make in list_cases(options.run, options.weights).items():
+            if options.only and name not in options.only:
                 continue
             print(name, flush=True)
             with tempfile.TemporaryDirectory() as folder:
-                networks[name] = examine(name, make(), (asked.work or Path(folder)) / name)
-            write(asked.output, networks, models)
+                networks[name] = examine(name, make(), (options.work or Path(folder)) / name)
+            write(options.output, networks, models)
 
 
 if __name__ == "__main__":

@@ -25,17 +25,17 @@ ROWS = 64
 
 def examine_models(folder: Path) -> dict[str, Any]:
     """Every model of the folder, by name."""
-    found = {}
+    models = {}
     for path in sorted(folder.glob("*.tflite")):
         print(path.stem, flush=True)
         inputs = draw_inputs(path)
-        found[path.stem] = {
+        models[path.stem] = {
             "network": path.stem,
             "weights": "reference model of MLPerf Tiny",
             "inputs": ROWS,
             "files": list(_rows(path, inputs)),
         }
-    return found
+    return models
 
 
 def draw_inputs(path: Path) -> np.ndarray:
@@ -52,7 +52,7 @@ def draw_inputs(path: Path) -> np.ndarray:
 def _rows(path: Path, inputs: np.ndarray) -> Iterator[dict[str, Any]]:
     reference = "litert, reference kernels"
     runs: dict[str, Run] = {"litert": run_file, reference: partial(run_file, optimised=False)} | other_runtimes()
-    wanted = runs[reference](path, inputs)
+    expected = runs[reference](path, inputs)
     precision = find_precision(path)
     for runtime, run in runs.items():
         row: dict[str, Any] = {"format": "tflite", "precision": precision, "runtime": runtime, "path": path.name}
@@ -63,7 +63,7 @@ def _rows(path: Path, inputs: np.ndarray) -> Iterator[dict[str, Any]]:
             yield row | {"error": " ".join(str(exc).split())[-160:]}
             continue
         if runtime != reference:
-            link = compare_outputs(runtime, wanted, outputs, TOLERANCES["xnnpack"])
+            link = compare_outputs(runtime, expected, outputs, TOLERANCES["xnnpack"])
             row |= {
                 "sqnr_db": round(link.sqnr_db, 1),
                 "max_error": link.max_error,
@@ -79,6 +79,8 @@ def find_precision(path: Path) -> str:
 
     interpreter = Interpreter(model_path=str(path))
     interpreter.allocate_tensors()
-    (given,) = interpreter.get_input_details()
-    weights = any(one["dtype"] == np.int8 and len(one["shape"]) > 1 for one in interpreter.get_tensor_details())
-    return "int8" if given["dtype"] == np.int8 else "dynamic-int8" if weights else "fp32"
+    (model_input,) = interpreter.get_input_details()
+    weights = any(
+        tensor["dtype"] == np.int8 and len(tensor["shape"]) > 1 for tensor in interpreter.get_tensor_details()
+    )
+    return "int8" if model_input["dtype"] == np.int8 else "dynamic-int8" if weights else "fp32"

@@ -29,36 +29,38 @@ LATENCY = ("p50_ms", "median_low_ms", "median_high_ms", "p95_ms", "mad_ms", "cou
 Run = Callable[[Path, np.ndarray], np.ndarray]
 
 
-def add_latency_(found: dict[str, Any], folder: Path) -> None:
+def add_latency_(network: dict[str, Any], folder: Path) -> None:
     """Add to each file of a network what it takes on one thread, all measured in turns, as a deployment does it.
 
     Raises:
         ExportError: a file is not the one that was examined.
     """
-    rows = [row for row in found["files"] if row["runtime"] in RUNTIMES.values()]
+    rows = [row for row in network["files"] if row["runtime"] in RUNTIMES.values()]
     for row in rows:
         if sha256_of(folder / row["path"]) != row["sha256"]:
             raise ExportError(f"{folder / row['path']}: not the file that was examined; examine the network again")
     models = [ModelFile(row["path"], folder / row["path"], row["sha256"], row["runtime"]) for row in rows]
     with open_device(Target("local", "this machine"), "local") as device:
-        measured = measure_models(device, models, 1, PROTOCOL, lambda text: None)
+        measurements = measure_models(device, models, 1, PROTOCOL, lambda text: None)
     for row in rows:
-        one = measured[row["path"]]
-        summary = one.latency.to_dict()
-        row["latency"] = {key: summary[key] for key in LATENCY} | {"runtime": f"{row['runtime']} {one.runtime_version}"}
-        if one.problems:
-            row["latency"]["problems"] = list(one.problems)
+        measurement = measurements[row["path"]]
+        summary = measurement.latency.to_dict()
+        row["latency"] = {key: summary[key] for key in LATENCY} | {
+            "runtime": f"{row['runtime']} {measurement.runtime_version}"
+        }
+        if measurement.problems:
+            row["latency"]["problems"] = list(measurement.problems)
         print(f"  {row['path']}: {summary['p50_ms']:.4g} ms", flush=True)
-    found["conditions"] = asdict(measured[rows[0]["path"]].conditions) | {"protocol": asdict(PROTOCOL)}
-    found["int8_speedup"] = _compare(rows)
+    network["conditions"] = asdict(measurements[rows[0]["path"]].conditions) | {"protocol": asdict(PROTOCOL)}
+    network["int8_speedup"] = _compare(rows)
 
 
 def _compare(rows: list[dict[str, Any]]) -> dict[str, float]:
     """How many times as fast int8 is as fp32, by format."""
     p50_ms = {(row["format"], row["precision"]): row["latency"]["p50_ms"] for row in rows}
     return {
-        form: round(p50_ms[form, "fp32"] / taken, 2)
-        for (form, precision), taken in p50_ms.items()
+        form: round(p50_ms[form, "fp32"] / ms, 2)
+        for (form, precision), ms in p50_ms.items()
         if precision == "int8" and (form, "fp32") in p50_ms
     }
 
@@ -73,11 +75,11 @@ def other_runtimes() -> dict[str, Run]:
 def _run_elsewhere(place: Path, name: str, path: Path, inputs: np.ndarray) -> np.ndarray:
     script = Path(__file__).parent.parent / "tests" / "support" / "run_elsewhere.py"
     with tempfile.TemporaryDirectory() as folder:
-        given, made = Path(folder) / "inputs.npy", Path(folder) / "outputs.npy"
-        np.save(given, inputs)
-        command = [place / name / "bin" / "python", "-I", script, name, path, given, made]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise EdgepruneError(f"{name}: {done.stderr.strip().splitlines()[-1]}")
-        outputs: np.ndarray = np.load(made)
+        inputs_path, outputs_path = Path(folder) / "inputs.npy", Path(folder) / "outputs.npy"
+        np.save(inputs_path, inputs)
+        command = [place / name / "bin" / "python", "-I", script, name, path, inputs_path, outputs_path]
+        completed = subprocess.run(command, capture_output=True, text=True, check=False)
+        if completed.returncode != 0:
+            raise EdgepruneError(f"{name}: {completed.stderr.strip().splitlines()[-1]}")
+        outputs: np.ndarray = np.load(outputs_path)
         return outputs

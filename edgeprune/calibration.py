@@ -35,29 +35,29 @@ def calibrate_target(
     path = output or config_dir() / PROFILES / f"{target.name}.json"
     first = _start_profiles(target, start)
     place = _place_profiles(path, first, target)
-    done = calibrate(
+    calibration = calibrate(
         first.choose(target.runtime, target.layer_precision, target.threads), read_measurements(measurements)
     )
-    write_atomic(path, render_profiles(put_profile(place, done)))
-    return done, path
+    write_atomic(path, render_profiles(put_profile(place, calibration)))
+    return calibration, path
 
 
 def _start_profiles(target: Target, start: str | None) -> BoardProfiles:
     """The shipped profiles of a board, never calibrated ones: no measurement counts twice."""
     shipped = {path.stem: path for path in shipped_dir(PROFILES).glob("*.json")}
     if start is None and target.name not in shipped:
-        known = ", ".join(sorted(shipped))
-        raise UsageError(f"no estimated profile of {target.name!r}; name a board to start from with --start: {known}")
+        names = ", ".join(sorted(shipped))
+        raise UsageError(f"no estimated profile of {target.name!r}; name a board to start from with --start: {names}")
     return load_profiles(start or target.name, shipped)
 
 
 def _place_profiles(path: Path, start: BoardProfiles, target: Target) -> BoardProfiles:
     """What a calibrated profile is put among: what the file holds; else the board's own, if it started from them."""
-    held = read_profiles(path).profiles if path.exists() else None
+    profiles = read_profiles(path).profiles if path.exists() else None
     if start.board == target.name:
-        return start if held is None else replace(start, profiles=held)
+        return start if profiles is None else replace(start, profiles=profiles)
     description = f"{target.description} (estimated from {start.board})"
-    return replace(start, board=target.name, description=description, profiles=held or ())
+    return replace(start, board=target.name, description=description, profiles=profiles or ())
 
 
 def read_measurements(path: Path) -> tuple[Measured, ...]:

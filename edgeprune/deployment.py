@@ -55,7 +55,7 @@ class Deployment:
         return str(self.report["verdict"])
 
 
-def deploy(run: str | Path | None = None, say: Callable[[str], None] = print, **asked: Unpack[Request]) -> Deployment:
+def deploy(run: str | Path | None = None, say: Callable[[str], None] = print, **options: Unpack[Request]) -> Deployment:
     """Take a recipe's model through the line to a verdict; `run` is its directory, perhaps begun by an earlier call.
 
     Raises:
@@ -64,38 +64,38 @@ def deploy(run: str | Path | None = None, say: Callable[[str], None] = print, **
     from edgeprune.pipeline import deploy as run_line
     from edgeprune.pipeline import open_job
 
-    unknown = sorted(asked.keys() - set(REQUEST))
+    unknown = sorted(options.keys() - set(REQUEST))
     if unknown:
         raise UsageError(f"deploy: no {unknown[0]!r}{suggest(unknown[0], REQUEST)}")
-    given = Path(run) if run is not None else None
-    directory, request = settle_request(given, asked)
-    prepare(directory, given, say)
+    path = Path(run) if run is not None else None
+    directory, request = settle_request(path, options)
+    prepare(directory, path, say)
     with open_job(directory, request, say) as job:
         run_line(job)
         return Deployment(directory, read_json(job.run.file("report.json")))
 
 
-def prepare(directory: Path, given: Path | None, say: Callable[[str], None]) -> None:
-    """Begin the scope of another budget, where `directory` is one of the run that was `given`.
+def prepare(directory: Path, run: Path | None, say: Callable[[str], None]) -> None:
+    """Begin the scope of another budget, where `directory` is one of a `run` that is named.
 
     Raises:
         RunError: what the run has made so far was changed, or cannot be copied.
     """
-    if given is None or given == directory:
+    if run is None or run == directory:
         return
-    taken = begin_scope(directory, given)
-    if taken:
-        say(f"another budget than {given} has: {', '.join(taken)} taken over into {directory}")
+    stages = begin_scope(directory, run)
+    if stages:
+        say(f"another budget than {run} has: {', '.join(stages)} taken over into {directory}")
 
 
-def settle_request(directory: Path | None, asked: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
+def settle_request(directory: Path | None, options: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
     """The run directory and the request, defaults filled in where the run is a new one; of a run that was made with
     another budget the scope within it that has this one.
 
     Raises:
         UsageError: two budgets, or no target for a new run.
     """
-    request = {**dict.fromkeys(REQUEST), **asked}
+    request = {**dict.fromkeys(REQUEST), **options}
     if request["latency_ms"] is not None and request["speedup"] is not None:
         raise UsageError("give --latency-ms or --speedup, not both")
     if directory is not None and (directory / "request.json").exists():

@@ -24,15 +24,15 @@ REMEDIES = {
 
 def describe_os_error(exc: OSError, path: Path | None = None) -> str:
     """What happened to `path`, or to the file that the error names, or to a disk that is full; with what to do."""
-    said = exc.strerror or str(exc)
+    reason = exc.strerror or str(exc)
     place = str(path or exc.filename or "")
     if exc.errno in FULL:
-        full = [str(one) for one in find_full() if not place or not Path(place).is_relative_to(one)]
+        full = [str(folder) for folder in find_full() if not place or not Path(place).is_relative_to(folder)]
         where = place or " or ".join(full) or "a file"
         also = f" (full too: {', '.join(full)})" if place and full else ""
-        return f"{where}: {said}{also}; make room there{_hint(where)}, and run the same command again"
+        return f"{where}: {reason}{also}; make room there{_hint(where)}, and run the same command again"
     remedy = REMEDIES.get(exc.errno or 0, "check the path, its permissions and the disk")
-    return f"{place or 'a file'}: {said}; {remedy}"
+    return f"{place or 'a file'}: {reason}; {remedy}"
 
 
 def _hint(where: str) -> str:
@@ -42,11 +42,11 @@ def _hint(where: str) -> str:
 
 def find_full() -> list[Path]:
     """Of the folders that work is done in those whose disk is full, each disk once."""
-    found: dict[int, Path] = {}
+    folders: dict[int, Path] = {}
     for place in (Path(tempfile.gettempdir()), Path.cwd(), cache_dir(), Path.home()):
         try:
             if shutil.disk_usage(place).free < FULL_BYTES:
-                found.setdefault(os.stat(place).st_dev, place)  # noqa: PTH116
+                folders.setdefault(os.stat(place).st_dev, place)  # noqa: PTH116
         except OSError:
             continue
-    return list(found.values())
+    return list(folders.values())

@@ -4,6 +4,7 @@
     ├── UsageError              exit code 2: the call itself is wrong
     │   ├── TargetError         a target file: unknown key, bad value, no such target
     │   └── RecipeError         a recipe: missing, raises, wrong shapes, non-finite
+    ├── MissingExtra            a library of an extra is not installed
     ├── GraphError              the model cannot be traced or rewritten
     ├── PlanError               a plan does not fit the model
     │   └── InfeasibleBudget    no widths meet the budget; says the best that can be reached
@@ -43,6 +44,10 @@ class TargetError(UsageError):
 
 class RecipeError(UsageError):
     """A recipe cannot be loaded or gives something unusable."""
+
+
+class MissingExtra(EdgepruneError):
+    """A library that comes with an extra is not installed."""
 
 
 class GraphError(EdgepruneError):

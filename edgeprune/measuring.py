@@ -43,8 +43,8 @@ def measure(
     chosen = chosen if threads is None else replace(chosen, threads=threads)
     with tempfile.TemporaryDirectory() as folder:
         model = read_model(Path(path), Path(folder))
-        _, measured = measure_files(chosen, host, [model], Session(shapes=dict(shapes)), lambda text: None)
-    return measured[model.name]
+        _, measurements = measure_files(chosen, host, [model], Session(shapes=dict(shapes)), lambda text: None)
+    return measurements[model.name]
 
 
 def read_model(path: Path, folder: Path, say: Callable[[str], None] = lambda text: None) -> ModelFile:

@@ -94,7 +94,7 @@ class Net:
         return module
 
 
-class Asked(TypedDict, total=False):
+class PlanOptions(TypedDict, total=False):
     """What :func:`plan` may be asked for."""
 
     ratio: float
@@ -123,7 +123,7 @@ def trace(model: nn.Module, example: Tensor) -> Net:
     return Net(program, example, plain)
 
 
-def plan(net: Net, **asked: Unpack[Asked]) -> PruningPlan:
+def plan(net: Net, **options: Unpack[PlanOptions]) -> PruningPlan:
     """Choose the width of every group, and its channels by `importance` ("l2"; see docs/python.md for the others).
 
     One goal is given: `ratio`, the share of the channels of every group that goes (`ratios` for single layers or
@@ -138,18 +138,18 @@ def plan(net: Net, **asked: Unpack[Asked]) -> PruningPlan:
         PlanError: no such layer or group, or one that cannot be cut.
         InfeasibleBudget: no widths meet the goal; says the best that can be reached.
     """
-    goal, method = _find_goal(asked), asked.get("importance", "l2")
-    evidence = _gather(net, asked, method)
+    goal, method = _find_goal(options), options.get("importance", "l2")
+    evidence = _gather(net, options, method)
     scores = score_channels(method, evidence)
     if goal in ("ratio", "ratios"):
-        widths, rises = _choose_by_ratio(net, asked), dict[str, dict[int, float]]()
+        widths, rises = _choose_by_ratio(net, options), dict[str, dict[int, float]]()
     else:
-        offered = _offer(net, asked, has_data=bool(evidence.batches))
+        offered = _offer(net, options, has_data=bool(evidence.batches))
         if evidence.batches:
             rises = measure_sensitivity(evidence, scores, offered, lambda program: False, lambda text: None)
         else:
             rises = {name: _lose(scores[name], choices) for name, choices in offered.items()}
-        widths = _choose_by_limit(net, asked, goal, rises)
+        widths = _choose_by_limit(net, options, goal, rises)
     return _describe(net, widths, scores, rises, method)
 
 
@@ -207,42 +207,42 @@ def export(
     return build_artifacts(program, net.example[:1], request)
 
 
-def _find_goal(asked: Asked) -> str:
+def _find_goal(options: PlanOptions) -> str:
     """The one goal that is given.
 
     Raises:
         UsageError: none or several, or a share out of its range.
     """
-    unknown = sorted(asked.keys() - Asked.__annotations__.keys())
+    unknown = sorted(options.keys() - PlanOptions.__annotations__.keys())
     if unknown:
-        raise UsageError(f"plan: no {unknown[0]!r}{suggest(unknown[0], list(Asked.__annotations__))}")
-    given = [name for name in GOALS if name in asked]
-    if given not in ([name] for name in GOALS) and given != ["ratio", "ratios"]:
-        raise UsageError(f"plan: give one goal of {', '.join(GOALS)}; found {', '.join(given) or 'none'}")
-    for name, share in {"ratio": asked.get("ratio", 0.0), **asked.get("ratios", {})}.items():
+        raise UsageError(f"plan: no {unknown[0]!r}{suggest(unknown[0], list(PlanOptions.__annotations__))}")
+    goals = [name for name in GOALS if name in options]
+    if goals not in ([name] for name in GOALS) and goals != ["ratio", "ratios"]:
+        raise UsageError(f"plan: give one goal of {', '.join(GOALS)}; found {', '.join(goals) or 'none'}")
+    for name, share in {"ratio": options.get("ratio", 0.0), **options.get("ratios", {})}.items():
         if not 0 <= share < 1:
             raise UsageError(f"plan: {name}: {share!r}; expected the share that goes, from 0 and below 1")
-    if ("latency_ms" in asked) != ("table" in asked):
+    if ("latency_ms" in options) != ("table" in options):
         raise UsageError("plan: latency_ms and table belong together; `edgeprune profile` measures a table")
-    return given[0]
+    return goals[0]
 
 
-def _gather(net: Net, asked: Asked, method: str) -> Evidence:
+def _gather(net: Net, options: PlanOptions, method: str) -> Evidence:
     """What channels are judged by.
 
     Raises:
         UsageError: an importance that needs data, and none; or data without a loss.
     """
-    if ("data" in asked) != ("loss" in asked):
+    if ("data" in options) != ("loss" in options):
         raise UsageError("plan: data (batches of inputs and targets) and loss (of outputs and targets) belong together")
-    if "data" not in asked and method not in DATA_FREE:
-        known = method in IMPORTANCE
+    if "data" not in options and method not in DATA_FREE:
+        is_known = method in IMPORTANCE
         raise UsageError(
             f"plan: importance {method!r} "
-            + ("needs data=..., loss=..." if known else f"is not known{suggest(method, IMPORTANCE)}")
+            + ("needs data=..., loss=..." if is_known else f"is not known{suggest(method, IMPORTANCE)}")
         )
-    batches = label_batches(net.program, asked["data"]) if "data" in asked else ()
-    return Evidence(net.program, net.analysis, batches, asked.get("loss", torch.nn.functional.cross_entropy))
+    batches = label_batches(net.program, options["data"]) if "data" in options else ()
+    return Evidence(net.program, net.analysis, batches, options.get("loss", torch.nn.functional.cross_entropy))
 
 
 def _find_groups(net: Net, name: str) -> list[str]:
@@ -251,25 +251,25 @@ def _find_groups(net: Net, name: str) -> list[str]:
     Raises:
         PlanError: there is no such layer or group.
     """
-    known = {layer.name for layer in net.analysis.layers} | {group.name for group in net.groups}
-    if name not in known:
-        raise PlanError(f"no layer or group {name!r} in this net{suggest(name, sorted(known))}")
+    names = {layer.name for layer in net.analysis.layers} | {group.name for group in net.groups}
+    if name not in names:
+        raise PlanError(f"no layer or group {name!r} in this net{suggest(name, sorted(names))}")
     return groups_of(net.analysis, name)
 
 
-def _find_whole(net: Net, asked: Asked) -> set[str]:
+def _find_whole(net: Net, options: PlanOptions) -> set[str]:
     """Groups that stay as they are."""
-    return {group for name in asked.get("whole", ()) for group in _find_groups(net, name)}
+    return {group for name in options.get("whole", ()) for group in _find_groups(net, name)}
 
 
-def _find_ratios(net: Net, asked: Asked) -> dict[str, float]:
+def _find_ratios(net: Net, options: PlanOptions) -> dict[str, float]:
     """The share that goes by group, where one is given for it.
 
     Raises:
         PlanError: the group has to stay; says why.
     """
     ratios: dict[str, float] = {}
-    for name, ratio in asked.get("ratios", {}).items():
+    for name, ratio in options.get("ratios", {}).items():
         groups = _find_groups(net, name)
         if not groups:
             frozen = {group.name: group.frozen for group in net.groups}.get(name, "")
@@ -278,11 +278,11 @@ def _find_ratios(net: Net, asked: Asked) -> dict[str, float]:
     return ratios
 
 
-def _offer(net: Net, asked: Asked, has_data: bool) -> dict[str, tuple[int, ...]]:
+def _offer(net: Net, options: PlanOptions, has_data: bool) -> dict[str, tuple[int, ...]]:
     """Widths to choose from. Without data nothing tells what a whole branch is worth, so these stay."""
     sizes = full_widths(net.analysis)
-    rules = {name: WidthRule(fixed=sizes[name]) for name in _find_whole(net, asked)}
-    offered = candidate_widths(net.groups, net.analysis.layers, asked.get("step", STEP), rules)
+    rules = {name: WidthRule(fixed=sizes[name]) for name in _find_whole(net, options)}
+    offered = candidate_widths(net.groups, net.analysis.layers, options.get("step", STEP), rules)
     branches = [group.name for group in net.groups if group.is_branch and group.name in offered]
     return offered if has_data else offered | dict.fromkeys(branches, (1,))
 
@@ -294,27 +294,29 @@ def _lose(scores: Scores, choices: Collection[int]) -> dict[int, float]:
     return {width: 1 - float(squares[list(keep_best(scores, width))].sum()) / total for width in choices}
 
 
-def _choose_by_ratio(net: Net, asked: Asked) -> dict[str, int]:
+def _choose_by_ratio(net: Net, options: PlanOptions) -> dict[str, int]:
     """The nearest width on offer to the share that stays, of every group."""
-    ratios = _find_ratios(net, asked) | dict.fromkeys(_find_whole(net, asked), 0.0)
+    ratios = _find_ratios(net, options) | dict.fromkeys(_find_whole(net, options), 0.0)
     widths = {}
     for group in net.analysis.channel_groups:
-        ratio = ratios.get(group.name, asked.get("ratio", 0.0))
-        offered = group.widths(1 if group.kind == HEADS else asked.get("step", STEP))
+        ratio = ratios.get(group.name, options.get("ratio", 0.0))
+        offered = group.widths(1 if group.kind == HEADS else options.get("step", STEP))
         widths[group.name] = min(offered, key=lambda width: abs(width - (1 - ratio) * group.size))
     return widths
 
 
-def _choose_by_limit(net: Net, asked: Asked, goal: str, rises: Mapping[str, Mapping[int, float]]) -> dict[str, int]:
+def _choose_by_limit(
+    net: Net, options: PlanOptions, goal: str, rises: Mapping[str, Mapping[int, float]]
+) -> dict[str, int]:
     """The widths of least loss within a limit."""
     if goal == "latency_ms":
-        problem = Problem(net.analysis.layers, rises, _read_table(asked["table"]))
-        return choose_widths(problem, asked["latency_ms"]).widths
-    others = count_other_parameters(net.program, net.analysis) if goal == "parameters" else 0
-    whole, given = (net.parameters if goal == "parameters" else net.macs), asked[goal]  # type: ignore[literal-required]
-    limit = round(given * whole if given <= 1 else given) - others
+        problem = Problem(net.analysis.layers, rises, _read_table(options["table"]))
+        return choose_widths(problem, options["latency_ms"]).widths
+    other_parameters = count_other_parameters(net.program, net.analysis) if goal == "parameters" else 0
+    whole, amount = (net.parameters if goal == "parameters" else net.macs), options[goal]  # type: ignore[literal-required]
+    limit = round(amount * whole if amount <= 1 else amount) - other_parameters
     if limit <= 0:
-        raise UsageError(f"plan: {goal}: {given!r}; expected a share up to 1, or a number; the net has {whole:,}")
+        raise UsageError(f"plan: {goal}: {amount!r}; expected a share up to 1, or a number; the net has {whole:,}")
     return choose_widths(Problem(net.analysis.layers, rises, limits=Limits(**{goal: limit})), inf).widths
 
 
@@ -349,5 +351,5 @@ def _describe(
         )
         for name, width in widths.items()
     ]
-    lost = sum(entry.loss_increase for entry in entries)
-    return PruningPlan(tuple(entries), model_sha256(net.program), loss_increase=lost)
+    loss_increase = sum(entry.loss_increase for entry in entries)
+    return PruningPlan(tuple(entries), model_sha256(net.program), loss_increase=loss_increase)

@@ -73,9 +73,9 @@ def deploy(job: Job, until: str = "report") -> None:
     find_address(job, until)
     reach_board(job, until)
     for index, (name, stage) in enumerate(LINE.items(), 1):
-        done = job.run.finished(name)
-        job.say(f"[{index}/{len(LINE)}] {name}{' (done before)' if done else ''}")
-        if done:
+        finished = job.run.finished(name)
+        job.say(f"[{index}/{len(LINE)}] {name}{' (done before)' if finished else ''}")
+        if finished:
             job.run.check(name)
         else:
             _forget_from(job, name)
@@ -89,11 +89,16 @@ def deploy(job: Job, until: str = "report") -> None:
 def restart_from(job: Job, stage: str) -> None:
     """Drop what a stage and all after it have made, also what an interrupted one has chosen."""
     _forget_from(job, stage)
-    job.anew.add(stage)
+    job.anew.update(_from(stage))
     if not job.run.finished("profile"):
         job.run.path(CHOSEN).unlink(missing_ok=True)
 
 
 def _forget_from(job: Job, stage: str) -> None:
+    job.run.forget(*_from(stage))
+
+
+def _from(stage: str) -> list[str]:
+    """The stage and all after it."""
     names = list(LINE)
-    job.run.forget(*names[names.index(stage) :])
+    return names[names.index(stage) :]

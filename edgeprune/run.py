@@ -92,7 +92,7 @@ class Run:
 
     directory: Path
     request: dict[str, Any]
-    _made: list[str] = field(default_factory=list, compare=False, repr=False)
+    _products: list[str] = field(default_factory=list, compare=False, repr=False)
     """Files of the stage under way."""
     _proven: set[str] = field(default_factory=set, compare=False, repr=False)
     """Files that were held against the record by this process."""
@@ -130,11 +130,11 @@ class Run:
     @property
     def products(self) -> tuple[str, ...]:
         """Names of the files that the stage under way has made so far."""
-        return tuple(dict.fromkeys(self._made))
+        return tuple(dict.fromkeys(self._products))
 
     def product(self, name: str) -> Path:
         """Where the stage under way writes a file that others rest on; its hash is recorded when the stage ends."""
-        self._made.append(name)
+        self._products.append(name)
         return self.path(name)
 
     def file(self, name: str) -> Path:
@@ -146,7 +146,7 @@ class Run:
         path = self.directory / name
         if not path.resolve().is_relative_to(self.directory.resolve()):
             raise RunError(f"{self.directory}: {name!r} is named as a file of it, and lies outside of the run")
-        if name not in self._made and name not in self._proven:
+        if name not in self._products and name not in self._proven:
             self._prove(name, self._find_maker(name))
         return path
 
@@ -160,7 +160,7 @@ class Run:
             if name not in self._proven:
                 self._prove(name, stage)
 
-    def made(self, stage: str) -> tuple[str, ...]:
+    def files_of(self, stage: str) -> tuple[str, ...]:
         """Names of the files that a finished stage has made, its result among them.
 
         Raises:
@@ -191,7 +191,7 @@ class Run:
             RunError: something on this machine cannot be read or written.
         """
         if not self.finished(name):
-            self._made.clear()
+            self._products.clear()
             try:
                 result = _render(compute())
             except BrokenPipeError:
@@ -207,22 +207,22 @@ class Run:
     def forget(self, *stages: str) -> None:
         """Drop the results of stages and the files that they have made, so that they run again."""
         for stage in stages:
-            made: dict[str, str] = {}
+            hashes: dict[str, str] = {}
             with suppress(RunError):  # of a damaged record nothing is known, and all is made anew
-                made = self._record(stage)
-            for name in (f"stages/{stage}.json", *made, f"record/{stage}.json"):
+                hashes = self._record(stage)
+            for name in (f"stages/{stage}.json", *hashes, f"record/{stage}.json"):
                 _remove(self.directory / name)
                 self._proven.discard(name)
             self._records.pop(stage, None)
 
     def _save(self, stage: str, result: str) -> None:
-        made = {name: hash_file(self.directory / name) for name in dict.fromkeys(self._made)}
+        hashes = {name: hash_file(self.directory / name) for name in dict.fromkeys(self._products)}
         own = f"stages/{stage}.json"
-        self._records[stage] = {own: hashlib.sha256(result.encode()).hexdigest(), **made}
+        self._records[stage] = {own: hashlib.sha256(result.encode()).hexdigest(), **hashes}
         write_json(self._place(stage), self._records[stage])
         write_atomic(self._result(stage), result)
         self._proven.difference_update(self._records[stage])
-        self._made.clear()
+        self._products.clear()
 
     def _record(self, stage: str) -> dict[str, str]:
         if stage not in self._records:
@@ -300,11 +300,11 @@ def open_run(directory: Path, request: dict[str, Any]) -> Iterator[Run]:
                 _leave_no_trace(directory, missing)
 
 
-def _leave_no_trace(directory: Path, made: Sequence[Path]) -> None:
+def _leave_no_trace(directory: Path, folders: Sequence[Path]) -> None:
     """Remove the folders of a run that was refused before it began, as far as nothing else is in them."""
     with suppress(OSError):
         (directory / ".lock").unlink()
-        for folder in made:
+        for folder in folders:
             folder.rmdir()
 
 
@@ -320,8 +320,8 @@ def preview_run(directory: Path, request: dict[str, Any]) -> Iterator[Run]:
     if not lock.exists():
         yield Run(directory, settle_request(directory, request))
         return
-    with lock.open("a") as held:
-        _take(held.fileno(), directory)
+    with lock.open("a") as stream:
+        _take(stream.fileno(), directory)
         yield Run(directory, settle_request(directory, request))
 
 
@@ -342,19 +342,19 @@ def read_request(directory: Path) -> dict[str, Any]:
     Raises:
         RunError: it cannot be read, or was changed since it was written.
     """
-    stored = directory / REQUEST
-    if not _exists(stored):
+    path = directory / REQUEST
+    if not _exists(path):
         return {}
     run = Run(directory, {})
     if (directory / "record" / REQUEST).exists():
         run.file(REQUEST)
     elif any((directory / "stages").glob("*.json")):
         raise RunError(f"{directory / 'record' / REQUEST}: is gone, so that nothing tells what was asked for; {ANEW}")
-    request = read_json(stored)
+    request = read_json(path)
     if not isinstance(request, dict):
-        raise RunError(f"{stored}: expected what a run was asked for, by name; found {type(request).__name__}")
+        raise RunError(f"{path}: expected what a run was asked for, by name; found {type(request).__name__}")
     if not isinstance(request.get("target"), str):
-        raise RunError(f"{stored}: target: expected the name of a target, found {request.get('target')!r}; {ANEW}")
+        raise RunError(f"{path}: target: expected the name of a target, found {request.get('target')!r}; {ANEW}")
     return request
 
 
@@ -364,14 +364,14 @@ def settle_request(directory: Path, request: dict[str, Any]) -> dict[str, Any]:
     Raises:
         RunError: it was begun with something else.
     """
-    known = read_request(directory)
+    own = read_request(directory)
     for key, value in request.items():
-        if value is not None and key in known and known[key] != value and key not in CHANGEABLE:
+        if value is not None and key in own and own[key] != value and key not in CHANGEABLE:
             raise RunError(
-                f"{directory}: was made with {key} = {known[key]!r}, not {value!r}; "
+                f"{directory}: was made with {key} = {own[key]!r}, not {value!r}; "
                 f"name another --run, or leave {key} out"
             )
-    return {**known, **{key: known.get(key) if value is None else value for key, value in request.items()}}
+    return {**own, **{key: own.get(key) if value is None else value for key, value in request.items()}}
 
 
 def _check_place(directory: Path) -> None:

@@ -21,7 +21,7 @@ SHARED = ("trace", "profile", "score")
 FOLDER = "budgets"
 
 
-def find_scope(directory: Path, asked: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
+def find_scope(directory: Path, request: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
     """The directory of a run, or of the scope within it that has the budget that is asked for; and its whole request.
 
     A run that was asked for this budget, or for none in particular, is its own. Nothing is written.
@@ -29,19 +29,19 @@ def find_scope(directory: Path, asked: Mapping[str, Any]) -> tuple[Path, dict[st
     Raises:
         RunError: the run's request cannot be read, or it was begun with something else beside its budget.
     """
-    known = read_request(directory)
-    given = {name: asked[name] for name in BUDGET if asked.get(name) is not None}
-    if not known or all(known.get(name) == value for name, value in given.items()):
-        return directory, dict(asked)
-    kept = _budget_of(known)
-    if given.keys() & TIME:
-        kept |= dict.fromkeys(TIME)
-    budget = kept | given
+    own = read_request(directory)
+    changes = {name: request[name] for name in BUDGET if request.get(name) is not None}
+    if not own or all(own.get(name) == value for name, value in changes.items()):
+        return directory, dict(request)
+    own_budget = _budget_of(own)
+    if changes.keys() & TIME:
+        own_budget |= dict.fromkeys(TIME)
+    budget = own_budget | changes
     base = directory.parent.parent if directory.parent.name == FOLDER else directory
     name = "-".join(f"{name.removesuffix('_ms')}-{value:g}" for name, value in budget.items() if value is not None)
     is_base = base != directory and _budget_of(read_request(base)) == budget
-    others = settle_request(directory, {**asked, **dict.fromkeys(BUDGET)})
-    return base if is_base else base / FOLDER / name, others | budget
+    base_request = settle_request(directory, {**request, **dict.fromkeys(BUDGET)})
+    return base if is_base else base / FOLDER / name, base_request | budget
 
 
 def _budget_of(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,14 +57,14 @@ def begin_scope(scope: Path, directory: Path) -> tuple[str, ...]:
     if (scope / "request.json").exists():
         return ()
     source = look_at_run(directory)
-    taken = tuple(takewhile(source.finished, SHARED))
-    for stage in taken:
+    stages = tuple(takewhile(source.finished, SHARED))
+    for stage in stages:
         source.check(stage)
-        for name in (*source.made(stage), f"record/{stage}.json"):
+        for name in (*source.files_of(stage), f"record/{stage}.json"):
             place = scope / name
             try:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(directory / name, place)
             except OSError as exc:
                 raise RunError(describe_os_error(exc, place)) from exc
-    return taken
+    return stages

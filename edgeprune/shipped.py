@@ -42,10 +42,10 @@ def cache_dir() -> Path:
 
 def list_targets() -> dict[str, Path]:
     """Every target by name; the nearest place wins."""
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for folder in (shipped_dir("targets"), config_dir() / "targets", Path("targets")):
-        found |= {path.stem: path for path in sorted(folder.glob("*.toml"))}
-    return found
+        paths |= {path.stem: path for path in sorted(folder.glob("*.toml"))}
+    return paths
 
 
 def load_target(name_or_path: str) -> Target:
@@ -58,22 +58,22 @@ def load_target(name_or_path: str) -> Target:
     if file:
         path = Path(name_or_path)
     else:
-        known = list_targets()
-        if name_or_path not in known:
-            raise TargetError(f"no target {name_or_path!r}{suggest(name_or_path, known)}")
-        path = known[name_or_path]
+        paths = list_targets()
+        if name_or_path not in paths:
+            raise TargetError(f"no target {name_or_path!r}{suggest(name_or_path, paths)}")
+        path = paths[name_or_path]
     return replace(parse_target(_read_toml(path), path.stem, _display(path)), file=file)
 
 
 def list_profiles() -> dict[str, Path]:
     """Every file of estimated profiles by board; the nearest place wins, so that a calibrated one is taken."""
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for folder in (shipped_dir(PROFILES), config_dir() / PROFILES, Path(PROFILES)):
-        found |= {path.stem: path for path in sorted(folder.glob("*.json"))}
-    return found
+        paths |= {path.stem: path for path in sorted(folder.glob("*.json"))}
+    return paths
 
 
-def load_profiles(name_or_path: str, known: Mapping[str, Path]) -> BoardProfiles:
+def load_profiles(name_or_path: str, paths: Mapping[str, Path]) -> BoardProfiles:
     """Load the estimated profiles of a board out of those that are known, or from a `.json` file.
 
     Raises:
@@ -81,9 +81,9 @@ def load_profiles(name_or_path: str, known: Mapping[str, Path]) -> BoardProfiles
     """
     if name_or_path.endswith(".json"):
         return read_profiles(Path(name_or_path))
-    if name_or_path not in known:
-        raise ProfileError(f"no estimated profile of {name_or_path!r}{suggest(name_or_path, known)}")
-    return read_profiles(known[name_or_path])
+    if name_or_path not in paths:
+        raise ProfileError(f"no estimated profile of {name_or_path!r}{suggest(name_or_path, paths)}")
+    return read_profiles(paths[name_or_path])
 
 
 def read_profiles(path: Path) -> BoardProfiles:

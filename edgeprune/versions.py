@@ -25,11 +25,13 @@ def find_constraints() -> Path:
 def describe_untried() -> str:
     """Installed versions that were not tried together, for people; empty where all were, or nothing tells."""
     try:
-        tried = dict(PINNED.findall(find_constraints().read_text()))
+        pinned = dict(PINNED.findall(find_constraints().read_text()))
     except OSError:
         return ""
-    found = {name: find_version(name).partition("+")[0] for name in DECIDING if name in tried}
-    apart = [f"{name} {own} (tried: {tried[name]})" for name, own in found.items() if own not in ("", tried[name])]
+    installed = {name: find_version(name).partition("+")[0] for name in DECIDING if name in pinned}
+    apart = [
+        f"{name} {own} (tried: {pinned[name]})" for name, own in installed.items() if own not in ("", pinned[name])
+    ]
     if not apart:
         return ""
     return f"versions that were not tried: {', '.join(apart)}; pip install --constraint {find_constraints()} edgeprune"

@@ -115,7 +115,7 @@ def gated() -> Net:
     from published_networks import Net as Written
 
     net = Written(32, activation="hardswish").conv(16, 3, 2).activate()
-    return net.inverted(48, 16, 5, squeeze=8).linear(10).done()
+    return net.inverted(48, 16, 5, squeeze=8).linear(10).finish()
 
 
 def compare(shapes: list[LayerShape] | Net) -> Counter[tuple[object, ...]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Collection, Iterator
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -38,12 +40,28 @@ def test_an_unexpected_error_names_versions_that_were_not_tried(
     assert "versions that were not tried: torch 0.1 (tried: " in told
 
 
+def list_bounds(extras: Collection[str]) -> Iterator[tuple[str, list[tuple[int, ...]]]]:
+    """Each package that is asked for, with its lower bound and, where it has one, its upper."""
+    for text in chain(PROJECT["dependencies"], *(PROJECT["optional-dependencies"][extra] for extra in extras)):
+        name, limits = re.fullmatch(r"([\w-]+)(.*)", text).groups()  # type: ignore[union-attr]
+        yield name, [read_numbers(part) for part in limits.split(",")]
+
+
+def read_numbers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", text)))
+
+
 def test_what_was_tried_lies_within_what_the_package_allows() -> None:
     tried = dict(PINNED.findall((ROOT / "constraints.txt").read_text()))
-    asked = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["tflite"]]
-    for text in asked:
-        name, limits = re.fullmatch(r"([\w-]+)(.*)", text).groups()  # type: ignore[union-attr]
-        numbers = [tuple(map(int, re.findall(r"\d+", part))) for part in limits.split(",")]
-        own = tuple(map(int, re.findall(r"\d+", tried[name])))
-        assert own >= numbers[0], text
-        assert len(numbers) == 1 or own < numbers[1], text
+    for name, numbers in list_bounds(PROJECT["optional-dependencies"].keys() - {"all", "dev"}):
+        own = read_numbers(tried[name])
+        assert own >= numbers[0], name
+        assert len(numbers) == 1 or own < numbers[1], name
+
+
+def test_the_lowest_that_were_tried_are_the_lower_bounds() -> None:
+    lowest = dict(PINNED.findall((ROOT / "constraints-lowest.txt").read_text()))
+    for name, (least, *_) in list_bounds(PROJECT["optional-dependencies"].keys() - {"all", "dev", "tflite"}):
+        own = read_numbers(lowest[name])
+        assert own[: len(least)] == least or name == "torch", name
+        assert not any(own[len(least) :]), name

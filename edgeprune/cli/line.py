@@ -228,7 +228,8 @@ def _show(job: Any, until: str) -> None:
     if until == "fit":
         click.echo(render_front(read_json(job.run.file("front.json"))) + "\n")
         click.echo(render_plan(job.read(Fitted).plan.to_dict()))
-        click.echo(f"picture: {job.run.directory / 'front.png'}")
+        if (picture := job.run.directory / "front.png").exists():
+            click.echo(f"picture: {picture}")
     elif until in ("export", "measure"):
         exported = job.read(Exported)
         rows = [

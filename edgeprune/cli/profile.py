@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgeprune.cli.options import TARGET_HELP, running_options
-from edgeprune.errors import UsageError
+from edgeprune.errors import MissingExtra, UsageError
+
+if TYPE_CHECKING:
+    from edgeprune.core.latency.staircase import Staircase
 
 
 @click.command("show")
@@ -22,8 +26,7 @@ def show_profile(directory: Path | None, table: Path | None, output: Path | None
     """
     from edgeprune.core.latency.staircase import find_staircases, render_staircase, render_table_facts
     from edgeprune.core.latency.table import parse_table
-    from edgeprune.report.pictures import draw_staircases, render_png
-    from edgeprune.run import look_at_run, write_atomic
+    from edgeprune.run import look_at_run
 
     if (directory is None) == (table is None):
         raise UsageError("give --run DIR or --table FILE, one of the two")
@@ -40,11 +43,23 @@ def show_profile(directory: Path | None, table: Path | None, output: Path | None
     bars = "least to median window" if latency_table.origin == "measured" else "90 % interval"
     note = f"{latency_table.origin}; a dot is a shape of the table, its bar the {bars}"
     picture = output or path.with_name("staircases.png" if directory else f"{path.stem}.png")
-    write_atomic(picture, render_png(draw_staircases(staircases, latency_table.key.describe(), note)))
+    drawn = _write_picture(picture, staircases, latency_table.key.describe(), note)
     click.echo(render_table_facts(latency_table, profiled))
     for staircase in staircases:
         click.echo(f"\n{render_staircase(staircase)}")
-    click.echo(f"\npicture: {picture}")
+    click.echo(f"\npicture: {drawn}")
+
+
+def _write_picture(path: Path, staircases: Sequence[Staircase], title: str, note: str) -> str:
+    """Where the picture lies, or why there is none."""
+    from edgeprune.run import write_atomic
+
+    try:
+        from edgeprune.report.pictures import draw_staircases, render_png
+    except MissingExtra as exc:
+        return f"none: {exc}"
+    write_atomic(path, render_png(draw_staircases(staircases, title, note)))
+    return str(path)
 
 
 @click.command("calibrate")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from edgeprune.core.answers import LARGEST
 from edgeprune.core.formats import (
     MIXED,
     RUNTIMES,
+    Runtime,
     list_int8_schemes,
     list_io_types,
     list_precisions,
@@ -26,8 +27,8 @@ LAYOUTS = ("nchw", "nhwc")
 FASTEST = "fastest"
 """In place of core numbers: as many of the fastest cores as there are threads."""
 AUTO = "auto"
-MOST_THREADS = 256
 """In place of a precision or a runtime: what ships is the fastest file, measured on the device, within the limits."""
+MOST_THREADS = 256
 
 BOARD_METERS = ("jetson", "hwmon", "rpi5", "odpm", "battery", "rapl")
 """Power meters that a board has itself; the agent finds the first of them for AUTO."""
@@ -36,6 +37,12 @@ COMMAND = "command"
 METERS = (AUTO, *BOARD_METERS, *PLUGS, COMMAND)
 MOST_CORES = 1024
 HERE, ON_DEVICE = "here", "device"
+
+PLAIN_KEYS = {"description", "runtime", "precision", "threads", "step", "python", "cores", "provider"}
+PLAIN_KEYS |= {"allow_fallback", "input_layout", "io", "int8_scheme"}
+"""Keys of a target document that stand in no table."""
+NUMBER = (int, float)
+GATE_LIMITS = ("at_most", "at_least", "max_regression")
 
 
 @dataclass(frozen=True)
@@ -108,32 +115,40 @@ class Target:
         Raises:
             TargetError: a precision or provider that the runtime does not have, or more threads than cores.
         """
-        self._require(
-            "provider", self.provider, [one.name for one in RUNTIMES.values() if self.provider in one.providers]
-        )
-        self._require("io", self.io, [one.name for one in RUNTIMES.values() if self.io in one.file_format.io_types])
-        if AUTO not in (self.int8_scheme, self.runtime):
-            schemes = [one.name for one in RUNTIMES.values() if self.int8_scheme in one.file_format.int8_schemes]
-            self._require("int8_scheme", self.int8_scheme, schemes)
-        if self.cores and self.cores != FASTEST and len(self.cores) < self.threads:
+        self._check_known("provider", self.provider, lambda runtime: runtime.providers)
+        self._check_known("io", self.io, lambda runtime: runtime.file_format.io_types)
+        is_settled = AUTO not in (self.int8_scheme, self.runtime)
+        if is_settled:
+            self._check_known("int8_scheme", self.int8_scheme, lambda runtime: runtime.file_format.int8_schemes)
+        self._check_cores()
+        self._check_precision()
+
+    def _check_known(self, key: str, value: str, list_known: Callable[[Runtime], Collection[str]]) -> None:
+        """Reject a value that not every runtime which may run what ships knows."""
+        knowing = [name for name, runtime in RUNTIMES.items() if value in list_known(runtime)]
+        lacking = [name for name in self.runtimes if name not in knowing]
+        if lacking:
+            raise TargetError(
+                f"target {self.name}: {key}: {value!r} is for {' or '.join(knowing)}; {lacking[0]} does not know it; "
+                f'leave {key} out, or write runtime = "{knowing[0]}"'
+            )
+
+    def _check_cores(self) -> None:
+        """Reject a list of cores that is shorter than the number of threads."""
+        is_list = self.cores not in ((), FASTEST)
+        if is_list and len(self.cores) < self.threads:
             raise TargetError(
                 f"target {self.name}: cores: {list(self.cores)} for {self.threads} threads; name a core for each"
             )
-        held = [RUNTIMES[name].file_format.precisions for name in self.runtimes]
-        valid = (*(one for one in held[0] if all(one in others for others in held)), AUTO)
-        if self.precision not in valid:
+
+    def _check_precision(self) -> None:
+        """Reject a precision that not every runtime which may run what ships has."""
+        first, *others = (RUNTIMES[name].file_format.precisions for name in self.runtimes)
+        shared = [precision for precision in first if all(precision in precisions for precisions in others)]
+        if self.precision not in (*shared, AUTO):
             raise TargetError(
                 f"target {self.name}: precision: {self.precision!r} is not known for {self.runtime}"
-                f"{suggest(self.precision, valid)}"
-            )
-
-    def _require(self, key: str, value: str, runtimes: Sequence[str]) -> None:
-        """Reject a value that only these runtimes know, if any that may run what ships is not one of them."""
-        lacking = next((name for name in self.runtimes if name not in runtimes), None)
-        if lacking:
-            raise TargetError(
-                f"target {self.name}: {key}: {value!r} is for {' or '.join(runtimes)}; {lacking} does not know it; "
-                f'leave {key} out, or write runtime = "{runtimes[0]}"'
+                f"{suggest(self.precision, (*shared, AUTO))}"
             )
 
     @property
@@ -164,16 +179,23 @@ def parse_target(document: Mapping[str, Any], name: str, where: str) -> Target:
     Raises:
         TargetError: unknown key, wrong type, value out of range; says where and what is expected.
     """
-    allowed = {"description", "runtime", "precision", "threads", "step", "python", "cores", "provider"}
-    allowed |= {"allow_fallback", "input_layout", "io", "int8_scheme"}
-    _check_keys(document, allowed | {"budget", "gates", "protocol", "power", "hardware"}, where)
-    _choice(document, "runtime", (*RUNTIMES, AUTO), where)
-    _choice(document, "precision", (*list_precisions(), AUTO), where)
-    _choice(document, "provider", list_providers(), where)
-    _choice(document, "input_layout", LAYOUTS, where)
-    _choice(document, "io", list_io_types(), where)
-    _choice(document, "int8_scheme", (*list_int8_schemes(), AUTO), where)
-    plain = {key: document[key] for key in allowed if key in document}
+    _check_keys(document, PLAIN_KEYS | {"budget", "gates", "protocol", "power", "hardware"}, where)
+    return Target(
+        name=name,
+        **_parse_plain(document, where),
+        budget=_parse_budget(document.get("budget", {}), f"{where}: budget"),
+        gates=parse_gates(document.get("gates", []), f"{where}: gates"),
+        protocol=_parse_protocol(document.get("protocol", {}), f"{where}: protocol"),
+        power=_parse_power(document.get("power", {}), f"{where}: power"),
+        hardware=_parse_hardware(document.get("hardware", {}), f"{where}: hardware"),
+    )
+
+
+def _parse_plain(document: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The keys that stand in no table."""
+    for key, valid in _list_choices().items():
+        _choice(document, key, valid, where)
+    plain = {key: document[key] for key in PLAIN_KEYS if key in document}
     for key in ("description", "python"):
         _typed(plain, key, str, where)
     for key in ("threads", "step"):
@@ -186,26 +208,33 @@ def parse_target(document: Mapping[str, Any], name: str, where: str) -> Target:
         plain["cores"] = _parse_cores(plain["cores"], where)
     if "description" not in plain:
         raise TargetError(f"{where}: 'description' is missing; say in a line what board this is")
-    return Target(
-        name=name,
-        **plain,
-        budget=_parse_budget(document.get("budget", {}), f"{where}: budget"),
-        gates=parse_gates(document.get("gates", []), f"{where}: gates"),
-        protocol=_parse_protocol(document.get("protocol", {}), f"{where}: protocol"),
-        power=_parse_power(document.get("power", {}), f"{where}: power"),
-        hardware=_parse_hardware(document.get("hardware", {}), f"{where}: hardware"),
-    )
+    return plain
+
+
+def _list_choices() -> dict[str, tuple[str, ...]]:
+    """The words that may stand at each key which takes one of several."""
+    return {
+        "runtime": (*RUNTIMES, AUTO),
+        "precision": (*list_precisions(), AUTO),
+        "provider": list_providers(),
+        "input_layout": LAYOUTS,
+        "io": list_io_types(),
+        "int8_scheme": (*list_int8_schemes(), AUTO),
+    }
 
 
 def _parse_cores(value: Any, where: str) -> tuple[int, ...] | str:
     if value == FASTEST:
         return FASTEST
-    numbers = value if isinstance(value, list) else []
-    if not numbers or not all(type(one) is int and 0 <= one < MOST_CORES for one in numbers):
+    if not isinstance(value, list) or not value or not all(map(_is_core, value)):
         raise TargetError(f'{where}: cores: {value!r}: expected core numbers, as [4, 5], or "{FASTEST}"')
-    if len(set(numbers)) != len(numbers):
+    if len(set(value)) != len(value):
         raise TargetError(f"{where}: cores: {value!r} names a core twice")
-    return tuple(numbers)
+    return tuple(value)
+
+
+def _is_core(number: Any) -> bool:
+    return _is_of(number, int) and 0 <= number < MOST_CORES
 
 
 def parse_gates(rows: Any, where: str) -> tuple[Gate, ...]:
@@ -220,50 +249,55 @@ def parse_gates(rows: Any, where: str) -> tuple[Gate, ...]:
 
 
 def _parse_gate(row: Mapping[str, Any], where: str) -> Gate:
-    limits = ("at_most", "at_least", "max_regression")
-    _check_keys(row, {"metric", *limits}, where)
+    _check_keys(row, {"metric", *GATE_LIMITS}, where)
     metric = row.get("metric")
     if not isinstance(metric, str) or metric not in METRICS:
         raise TargetError(f"{where}: unknown metric {metric!r}{suggest(str(metric), METRICS)}")
-    given = [key for key in limits if key in row]
+    given = [key for key in GATE_LIMITS if key in row]
     if len(given) != 1:
-        raise TargetError(f"{where}: {metric}: exactly one of {', '.join(limits)} is needed, found {len(given)}")
-    _number(row, given[0], f"{where}: {metric}")
-    limit: dict[str, Any] = {given[0]: float(row[given[0]])}
-    gate, better = Gate(metric, **limit), METRICS[metric]
-    if given[0] == "max_regression" and metric in RELATIVE:
-        raise TargetError(f"{where}: {metric}: is held against the original already; write {LIMITS[better]}")
-    if gate.max_regression is not None and abs(gate.max_regression) >= 1:
-        raise TargetError(f"{where}: {metric}: max_regression: {row[given[0]]!r} is no fraction; 5 % is 0.05")
-    if better:
-        check_direction(gate, better, f"{where}: {metric}: {better} is better")
+        raise TargetError(f"{where}: {metric}: exactly one of {', '.join(GATE_LIMITS)} is needed, found {len(given)}")
+    (key,) = given
+    _number(row, key, f"{where}: {metric}")
+    limit: dict[str, Any] = {key: float(row[key])}
+    gate = Gate(metric, **limit)
+    _check_limit(gate, f"{where}: {metric}")
     return gate
 
 
+def _check_limit(gate: Gate, where: str) -> None:
+    """Reject a limit that its metric cannot mean."""
+    better, regression = METRICS[gate.metric], gate.max_regression
+    if regression is not None and gate.metric in RELATIVE:
+        raise TargetError(f"{where}: is held against the original already; write {LIMITS[better]}")
+    if regression is not None and abs(regression) >= 1:
+        raise TargetError(f"{where}: max_regression: {regression:g} is no fraction; 5 % is 0.05")
+    if better:
+        check_direction(gate, better, f"{where}: {better} is better")
+
+
 def _parse_budget(table: Any, where: str) -> Budget:
-    number = (int, float)
-    kinds: dict[str, Any] = {"latency_ms": number, "speedup": number, "confidence": number, "energy_mj": number}
-    kinds |= dict.fromkeys(("parameters", "file_bytes", "macs", "activation_bytes"), int)
-    _check_table(table, set(kinds), where)
-    for key in table:
-        _positive(table, key, kinds[key], where)
-    if {"latency_ms", "speedup"} <= set(table):
+    numbers = ("latency_ms", "speedup", "confidence", "energy_mj")
+    counts = ("parameters", "file_bytes", "macs", "activation_bytes")
+    _check_figures(table, numbers, counts, where)
+    if "latency_ms" in table and "speedup" in table:
         raise TargetError(f"{where}: give latency_ms or speedup, not both")
     if not 0.5 <= table.get("confidence", 0.5) < 1:
         raise TargetError(f"{where}: confidence: {table['confidence']!r} must be at least 0.5 and below 1")
-    read: dict[str, Any] = {key: value if kinds[key] is int else float(value) for key, value in table.items()}
-    return Budget(**read)
+    budget: dict[str, Any] = {key: float(value) if key in numbers else value for key, value in table.items()}
+    return Budget(**budget)
 
 
 def _parse_protocol(table: Any, where: str) -> Protocol:
-    number = (int, float)
-    kinds: dict[str, Any] = dict.fromkeys(("min_samples", "rounds", "processes"), int)
-    kinds |= {"min_duration_s": number, "max_warmup_s": number}
-    kinds |= {"start_temperature_c": number, "max_cooldown_s": number}
-    _check_table(table, set(kinds), where)
-    for key in table:
-        _positive(table, key, kinds[key], where)
+    numbers = ("min_duration_s", "max_warmup_s", "start_temperature_c", "max_cooldown_s")
+    _check_figures(table, numbers, ("min_samples", "rounds", "processes"), where)
     return Protocol(**table)
+
+
+def _check_figures(table: Any, numbers: Sequence[str], counts: Sequence[str], where: str) -> None:
+    """Reject a table that holds anything but these numbers and whole numbers, all above zero."""
+    _check_table(table, (*numbers, *counts), where)
+    for key in table:
+        _positive(table, key, NUMBER if key in numbers else int, where)
 
 
 def _parse_power(table: Any, where: str) -> PowerSource:
@@ -275,11 +309,12 @@ def _parse_power(table: Any, where: str) -> PowerSource:
     meter, command = table.get("meter", AUTO), table.get("command", [])
     if not isinstance(command, list) or not all(isinstance(word, str) and word for word in command):
         raise TargetError(f'{where}: command: expected a list of words, as ["python3", "meter.py"]')
-    if bool(command) != (meter == COMMAND):
+    has_command, takes_command = bool(command), meter == COMMAND
+    if has_command != takes_command:
         raise TargetError(f'{where}: meter = "command" and command = [...] belong together')
     if "sensor" in table and meter != "hwmon":
         raise TargetError(f'{where}: sensor: only meter = "hwmon" has several; found meter = {meter!r}')
-    if "where" in table and meter != COMMAND:
+    if "where" in table and not takes_command:
         raise TargetError(f'{where}: where: only meter = "command" has one; found meter = {meter!r}')
     return PowerSource(meter, table.get("sensor", ""), tuple(command), table.get("where", HERE))
 
@@ -289,7 +324,8 @@ def _parse_hardware(table: Any, where: str) -> tuple[HardwareFact, ...]:
         raise TargetError(f"{where}: expected a table")
     facts = []
     for name, fact in table.items():
-        if not isinstance(fact, dict) or set(fact) != {"value", "source"} or not fact["source"]:
+        is_sourced = isinstance(fact, dict) and set(fact) == {"value", "source"} and fact["source"]
+        if not is_sourced:
             raise TargetError(f'{where}: {name}: expected {{ value = ..., source = "..." }}; every fact has a source')
         facts.append(HardwareFact(name, fact["value"], str(fact["source"])))
     return tuple(facts)
@@ -314,17 +350,24 @@ def _choice(table: Mapping[str, Any], key: str, valid: Collection[str], where: s
 
 
 def _typed(table: Mapping[str, Any], key: str, kind: Any, where: str) -> None:
-    if key in table and (not isinstance(table[key], kind) or isinstance(table[key], bool)):
+    if key in table and not _is_of(table[key], kind):
         raise TargetError(f"{where}: {key}: {table[key]!r} has the wrong type")
 
 
+def _is_of(value: Any, kind: Any) -> bool:
+    """Whether a value is of a type; true and false are no numbers here, although Python counts them as such."""
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
 def _number(table: Mapping[str, Any], key: str, where: str) -> None:
-    _typed(table, key, (int, float), where)
-    if not abs(table[key]) < LARGEST:
+    _typed(table, key, NUMBER, where)
+    is_finite = -LARGEST < table[key] < LARGEST  # nor is it NaN, which is below nothing
+    if not is_finite:
         raise TargetError(f"{where}: {key}: must be finite")
 
 
 def _positive(table: Mapping[str, Any], key: str, kind: Any, where: str) -> None:
     _typed(table, key, kind, where)
-    if key in table and not 0 < table[key] < LARGEST:
+    is_positive = key not in table or 0 < table[key] < LARGEST
+    if not is_positive:
         raise TargetError(f"{where}: {key}: {table[key]!r} must be above zero, and finite")

@@ -49,26 +49,26 @@ def open_batch(program: GraphModule) -> GraphModule:
     _use_sizes_(opened, int(example.shape[0]))
     rows = [_draw(example, seed) for seed in (0, 1)]
     with torch.no_grad():
-        wanted = [program(row) for row in rows]
-    if not all(isinstance(one, Tensor) and one.is_floating_point() for one in wanted):
-        raise GraphError(f"the exported program gives {type(wanted[0]).__name__}; expected one tensor of floats")
+        expected = [program(row) for row in rows]
+    if not all(isinstance(output, Tensor) and output.is_floating_point() for output in expected):
+        raise GraphError(f"the exported program gives {type(expected[0]).__name__}; expected one tensor of floats")
     refusal = f"the program was exported for a batch of {example.shape[0]}; {WAY_OUT}"
     try:
         opened = graph_of(export_graph(opened, rows[0]))
         _settle_(opened)
         with torch.no_grad():
-            found = opened(torch.cat(rows))
+            actual = opened(torch.cat(rows))
     except (GraphError, RuntimeError, ValueError) as exc:
         raise GraphError(refusal) from exc
-    if not is_dynamic(opened) or not _agree(torch.cat(wanted), found):
+    if not is_dynamic(opened) or not _agree(torch.cat(expected), actual):
         raise GraphError(refusal)
     return opened
 
 
 def draw_example(program: GraphModule) -> Tensor:
     """An input of the shape that a program of one input was traced with, from a fixed seed."""
-    (given,) = program.graph.find_nodes(op="placeholder")
-    return _draw(given.meta["val"], 0)
+    (placeholder,) = program.graph.find_nodes(op="placeholder")
+    return _draw(placeholder.meta["val"], 0)
 
 
 def _settle_(program: GraphModule) -> None:
@@ -107,9 +107,9 @@ def _draw(example: Tensor, seed: int) -> Tensor:
     return torch.randint(0, 2, sizes, generator=generator).to(example.dtype)
 
 
-def _agree(wanted: Tensor, found: Tensor) -> bool:
-    if wanted.shape != found.shape:
+def _agree(expected: Tensor, actual: Tensor) -> bool:
+    if expected.shape != actual.shape:
         return False
-    scale = float(wanted.abs().max()) or 1.0
-    tolerance = max(TOLERANCE, ROUNDINGS * torch.finfo(wanted.dtype).eps)
-    return float((wanted - found).abs().max()) <= tolerance * scale
+    scale = float(expected.abs().max()) or 1.0
+    tolerance = max(TOLERANCE, ROUNDINGS * torch.finfo(expected.dtype).eps)
+    return float((expected - actual).abs().max()) <= tolerance * scale

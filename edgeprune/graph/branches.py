@@ -35,21 +35,23 @@ def find_branches(program: GraphModule, weights: Mapping[str, str]) -> dict[str,
     cut off with the branch. Where all branches are cut an input must still reach each addition that it reaches now: of
     blocks that write what they read of an image into a learned token, the first stays.
     """
-    found: dict[str, Branch] = {}
+    branches: dict[str, Branch] = {}
     idle, bare = _find_idle(program), set[Node]()
     for node in program.graph.nodes:
         branch = _longest_branch(node, weights, idle)
-        heard = [source for source in node.all_input_nodes if source in bare and sizes_of(source.meta.get("val"))]
+        bare_sources = [
+            source for source in node.all_input_nodes if source in bare and sizes_of(source.meta.get("val"))
+        ]
         if branch is not None:
-            if any(source is node.args[1 - branch.operand] for source in heard):
+            if any(source is node.args[1 - branch.operand] for source in bare_sources):
                 bare.add(node)
-            elif heard:
+            elif bare_sources:
                 branch = None
         if branch is not None:
-            found[_unique(_name([weights[layer] for layer in branch.layers]), found)] = branch
-        elif heard or node.op == "placeholder":
+            branches[_unique(_name([weights[layer] for layer in branch.layers]), branches)] = branch
+        elif bare_sources or node.op == "placeholder":
             bare.add(node)
-    return found
+    return branches
 
 
 def _longest_branch(node: Node, weights: Mapping[str, str], idle: Collection[Node]) -> Branch | None:
@@ -57,7 +59,7 @@ def _longest_branch(node: Node, weights: Mapping[str, str], idle: Collection[Nod
     if node.target is not ADD:
         return None
     branches = [branch for operand in (0, 1) if (branch := _branch(node, operand, weights, idle)) is not None]
-    return max(branches, key=lambda one: len(one.layers), default=None)
+    return max(branches, key=lambda candidate: len(candidate.layers), default=None)
 
 
 def _find_idle(program: GraphModule) -> set[Node]:
@@ -77,7 +79,7 @@ def _branch(add: Node, operand: int, weights: Mapping[str, str], idle: Collectio
         return None
     inside = _computed_for(source, add, shortcut, idle)
     layers = tuple(node.name for node in add.graph.nodes if node in inside and node.name in weights)
-    if not layers or not _meets(shortcut, {one for node in inside for one in node.all_input_nodes} - inside):
+    if not layers or not _meets(shortcut, {tensor for node in inside for tensor in node.all_input_nodes} - inside):
         return None
     return Branch(add.name, operand, frozenset(node.name for node in inside), layers)
 
@@ -92,7 +94,7 @@ def _computed_for(source: Node, add: Node, shortcut: Node, idle: Collection[Node
         if node is shortcut or node.op == "placeholder" or not readers <= inside | {add}:
             continue
         inside.add(node)
-        waiting += [one for one in node.all_input_nodes if one not in inside]
+        waiting += [operand for operand in node.all_input_nodes if operand not in inside]
     for node in add.graph.nodes:
         if node in idle and not inside.isdisjoint(node.all_input_nodes):
             inside.add(node)
@@ -101,13 +103,13 @@ def _computed_for(source: Node, add: Node, shortcut: Node, idle: Collection[Node
 
 def _meets(shortcut: Node, entries: set[Node]) -> bool:
     """Whether the shortcut is, or is computed from, one of the tensors that the branch starts from."""
-    waiting, seen = [shortcut], {shortcut}
+    waiting, visited = [shortcut], {shortcut}
     while waiting:
         node = waiting.pop()
         if node in entries:
             return True
-        fresh = set(node.all_input_nodes) - seen
-        seen |= fresh
+        fresh = set(node.all_input_nodes) - visited
+        visited |= fresh
         waiting += fresh
     return False
 
@@ -123,8 +125,8 @@ def _name(weights: Iterable[str]) -> str:
     return ".".join(shared or paths[0]) + ":branch"
 
 
-def _unique(name: str, taken: Collection[str]) -> str:
-    number = sum(one.split("#")[0] == name for one in taken)
+def _unique(name: str, names: Collection[str]) -> str:
+    number = sum(other.split("#")[0] == name for other in names)
     return f"{name}#{number + 1}" if number else name
 
 
@@ -163,5 +165,5 @@ def _drop_repeated_(program: GraphModule) -> None:
 
 
 def _read_tensors(program: GraphModule) -> set[str]:
-    read = {str(node.target) for node in program.graph.find_nodes(op="get_attr")}
-    return read & named_tensors(program).keys()
+    names = {str(node.target) for node in program.graph.find_nodes(op="get_attr")}
+    return names & named_tensors(program).keys()

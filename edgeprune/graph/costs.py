@@ -28,7 +28,7 @@ def count_other_parameters(program: GraphModule, analysis: Analysis) -> int:
     counted = {f"{name}.{part}" for name in layers for part in ("weight", "bias")}
     for node in program.graph.nodes:
         if find_operator(node).is_batch_norm:
-            counted |= {str(one.target) for one in node.all_input_nodes if one.op == "get_attr"}
+            counted |= {str(source.target) for source in node.all_input_nodes if source.op == "get_attr"}
     return sum(value.numel() for name, value in program.named_parameters() if name not in counted)
 
 

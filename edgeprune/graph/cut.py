@@ -57,7 +57,7 @@ class Cut:
             return False
         inner = self.analysis.inner.get(node.name)
         return self.mask(inner) is not None or any(
-            self._is_cut(self.analysis.values.get(one.name)) for one in (node, *node.all_input_nodes)
+            self._is_cut(self.analysis.values.get(tensor.name)) for tensor in (node, *node.all_input_nodes)
         )
 
     def _is_cut(self, value: Value) -> bool:

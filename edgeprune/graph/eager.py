@@ -37,7 +37,7 @@ def apply_to_module(
         raise GraphError(f"{type(model).__name__}: its code runs the branches that the plan cuts; use the pruned graph")
     pruned = apply_plan(program, analysis, keep)
     module = copy.deepcopy(model, sliced_tensors(named_tensors(model), analysis, keep))
-    widths = {name: len(kept) for name, kept in keep.items()}
+    widths = {name: len(channels) for name, channels in keep.items()}
     groups = {name.split("@")[0]: shape.groups for name, shape in layer_shapes(analysis, widths).items()}
     groups |= _norm_groups(pruned)
     for name, layer in module.named_modules():

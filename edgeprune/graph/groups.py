@@ -58,7 +58,7 @@ class Analysis:
         Raises:
             KeyError: there is none.
         """
-        return {one.name: one for one in self.groups}[name]
+        return {group.name: group for group in self.groups}[name]
 
     def channels(self, group: str, tensor: str, dim: int) -> Array:
         """For every slice of a parameter's dimension, the channel of `group` that it belongs to, or -1."""
@@ -80,17 +80,17 @@ def find_groups(program: GraphModule, ignore: Collection[str] = ()) -> Analysis:
     walk = walk_graph(program, ignore)
     layers, operators = find_timed(walk)
     solution = solve(walk.labels)
-    found = _gather(walk, solution)
-    frozen = {name: _reason(atoms, solution) for name, atoms in found.items()}
+    groups = _gather(walk, solution)
+    frozen = {name: _reason(atoms, solution) for name, atoms in groups.items()}
     branches = find_branches(program, {use.node: use.weight for use in walk.layers})
-    sizes = [(name, len(atoms)) for name, atoms in found.items()]
-    extent = _Counting(_free_owners(found, frozen, solution), solution, sizes).extent
+    sizes = [(name, len(atoms)) for name, atoms in groups.items()]
+    extent = _Counting(_free_owners(groups, frozen, solution), solution, sizes).extent
     return Analysis(
-        groups=(*_describe(walk, solution, found, frozen), *_describe_branches(walk, branches, ignore)),
+        groups=(*_describe(walk, solution, groups, frozen), *_describe_branches(walk, branches, ignore)),
         layers=tuple(_layers(layers, extent, branches)),
         operators=tuple(_layers(operators, extent, branches)),
         notes=_notes(walk, frozen),
-        atoms=found,
+        atoms=groups,
         solution=solution,
         values={node.name: value for node, value in walk.values.items() if value is not None},
         tensors=walk.tensors,
@@ -116,8 +116,8 @@ def _gather(walk: Walk, solution: Solution) -> dict[str, Array]:
             atoms = atoms[np.argsort(first)]
             atoms = atoms[(atoms != NONE) & ~listed[atoms]]
             listed[atoms] = True
-            pieces += [(use.tensor, atoms[signature[atoms] == one]) for one in _in_order(signature[atoms])]
-    return _named(pieces, solution)
+            pieces += [(use.tensor, atoms[signature[atoms] == number]) for number in _in_order(signature[atoms])]
+    return _by_name(pieces, solution)
 
 
 def _in_order(values: NDArray[np.uint64]) -> Iterator[np.uint64]:
@@ -125,17 +125,17 @@ def _in_order(values: NDArray[np.uint64]) -> Iterator[np.uint64]:
     yield from distinct[np.argsort(first)]
 
 
-def _named(pieces: Sequence[tuple[str, Array]], solution: Solution) -> dict[str, Array]:
+def _by_name(pieces: Sequence[tuple[str, Array]], solution: Solution) -> dict[str, Array]:
     """Unique names: the producing parameter, what its slices are, and a number where that is not enough."""
     bare = []
     for tensor, atoms in pieces:
         kind = solution.kinds.get(int(atoms[0]), "")
         bare.append(tensor.removesuffix(".weight") + (f":{kind}" if kind else ""))
-    times, seen, found = Counter(bare), Counter[str](), {}
+    times, numbers, groups = Counter(bare), Counter[str](), {}
     for name, (_, atoms) in zip(bare, pieces, strict=True):
-        seen[name] += 1
-        found[name if times[name] == 1 else f"{name}#{seen[name]}"] = atoms
-    return found
+        numbers[name] += 1
+        groups[name if times[name] == 1 else f"{name}#{numbers[name]}"] = atoms
+    return groups
 
 
 def _signatures(walk: Walk, solution: Solution) -> NDArray[np.uint64]:
@@ -153,14 +153,14 @@ def _signatures(walk: Walk, solution: Solution) -> NDArray[np.uint64]:
 
 def _distinct(walk: Walk) -> Iterator[Array]:
     """Every array of labels once."""
-    seen: set[int] = set()
+    ids: set[int] = set()
     dims: list[Dim] = [dim for tensor in walk.tensors.values() for dim in tensor]
     for value in walk.values.values():
-        for one in value if isinstance(value, list) else [value]:
-            dims += one or ()
+        for piece in value if isinstance(value, list) else [value]:
+            dims += piece or ()
     for dim in (*dims, *walk.inner.values()):
-        if dim is not None and id(dim) not in seen:
-            seen.add(id(dim))
+        if dim is not None and id(dim) not in ids:
+            ids.add(id(dim))
             yield dim
 
 
@@ -169,10 +169,10 @@ def _reason(atoms: Array, solution: Solution) -> str:
 
 
 def _describe(
-    walk: Walk, solution: Solution, found: Mapping[str, Array], frozen: Mapping[str, str]
+    walk: Walk, solution: Solution, groups: Mapping[str, Array], frozen: Mapping[str, str]
 ) -> tuple[ChannelGroup, ...]:
-    owner = _owners(found, solution)
-    names = list(found)
+    owner = _owners(groups, solution)
+    names = list(groups)
     members: dict[str, dict[tuple[str, int], str]] = {name: {} for name in names}
     roles = {(use.tensor, use.dim): use.role for use in walk.uses}
     for tensor, dims in walk.tensors.items():
@@ -189,7 +189,7 @@ def _describe(
             kind=solution.kinds.get(int(atoms[0]), "channels"),
             frozen=frozen[name],
         )
-        for name, atoms in found.items()
+        for name, atoms in groups.items()
     )
 
 
@@ -197,23 +197,23 @@ def _describe_branches(walk: Walk, branches: Mapping[str, Branch], ignore: Colle
     weights = {use.node: use.weight for use in walk.layers}
     for name, branch in branches.items():
         tensors = [weights[layer] for layer in branch.layers]
-        kept = any(is_ignored(tensor, ignore) for tensor in tensors)
+        ignored = any(is_ignored(tensor, ignore) for tensor in tensors)
         members = tuple(Member(tensor, 0, BRANCH) for tensor in tensors)
-        yield ChannelGroup(name, 1, members, kind=BRANCH, frozen="ignored by the user" if kept else "")
+        yield ChannelGroup(name, 1, members, kind=BRANCH, frozen="ignored by the user" if ignored else "")
 
 
-def _owners(found: Mapping[str, Array], solution: Solution) -> Array:
+def _owners(groups: Mapping[str, Array], solution: Solution) -> Array:
     """The index of each atom's group, NONE for an atom without."""
     owner = np.full(solution.count + 1, NONE, np.int64)
-    for index, atoms in enumerate(found.values()):
+    for index, atoms in enumerate(groups.values()):
         owner[atoms] = index
     return owner
 
 
-def _free_owners(found: Mapping[str, Array], frozen: Mapping[str, str], solution: Solution) -> Array:
+def _free_owners(groups: Mapping[str, Array], frozen: Mapping[str, str], solution: Solution) -> Array:
     """The index of each atom's group, NONE for an atom whose group is frozen or that has none."""
-    owner = _owners(found, solution)
-    for name, atoms in found.items():
+    owner = _owners(groups, solution)
+    for name, atoms in groups.items():
         if frozen[name]:
             owner[atoms] = NONE
     return owner
@@ -226,7 +226,7 @@ class _Counting:
     owner: Array
     solution: Solution
     sizes: Sequence[tuple[str, int]]
-    known: dict[int, Counter[tuple[int, ...]]] = field(default_factory=dict)
+    cache: dict[int, Counter[tuple[int, ...]]] = field(default_factory=dict)
 
     def extent(self, size: int, dims: Dims) -> Extent:
         """How the number of combinations of slices of some dimensions, `size` in all, follows the groups' widths."""
@@ -235,8 +235,8 @@ class _Counting:
             kinds = self._kinds(dim) if dim is not None else {(): 1}
             pairs = product(combined.items(), kinds.items())
             combined = Counter[tuple[int, ...]]()
-            for (left, one), (right, other) in pairs:
-                combined[tuple(sorted((*left, *right)))] += one * other
+            for (left, left_count), (right, right_count) in pairs:
+                combined[tuple(sorted((*left, *right)))] += left_count * right_count
         total, terms = sum(combined.values()), list[tuple[int, tuple[str, ...]]]()
         for kind, count in combined.items():
             own = [self.sizes[index] for index in kind]
@@ -246,13 +246,13 @@ class _Counting:
 
     def _kinds(self, dim: Array) -> Counter[tuple[int, ...]]:
         """How many slices hang on which groups."""
-        if id(dim) not in self.known:
+        if id(dim) not in self.cache:
             rows, counts = np.unique(np.sort(self.owner[self.solution.atoms[dim]], axis=1), axis=0, return_counts=True)
-            found = Counter[tuple[int, ...]]()
+            kinds = Counter[tuple[int, ...]]()
             for row, count in zip(rows.tolist(), counts.tolist(), strict=True):
-                found[tuple(index for index in row if index != NONE)] += count
-            self.known[id(dim)] = found
-        return self.known[id(dim)]
+                kinds[tuple(index for index in row if index != NONE)] += count
+            self.cache[id(dim)] = kinds
+        return self.cache[id(dim)]
 
 
 def _layers(
@@ -263,10 +263,10 @@ def _layers(
         times[use.weight] += 1
         turn = times[use.weight]
         name = use.weight.removesuffix(".weight") + (f"@{turn}" if turn > 1 else "")
-        around = tuple(name for name, one in branches.items() if use.node in one.nodes or use.node == one.add)
+        around = tuple(name for name, branch in branches.items() if use.node in branch.nodes or use.node == branch.add)
         cin, cout = extent(use.shape.cin, use.cin).within(around), extent(use.shape.cout, use.cout).within(around)
         space = tuple(map(extent, use.shape.size, use.space))
-        space = space if any(one.groups for one in space) else ()
+        space = space if any(side.groups for side in space) else ()
         yield Layer(name, use.shape, cin, cout, extent(use.shape.groups, use.groups), space)
 
 
@@ -276,8 +276,10 @@ def _notes(walk: Walk, frozen: Mapping[str, str]) -> tuple[str, ...]:
     for name, reason in frozen.items():
         if reason:
             reasons[reason].append(name)
-    kept = (f"{_list_some(names)} stay{'s' * (len(names) == 1)} whole: {reason}" for reason, names in reasons.items())
-    return (*walk.faults, *unknown, *kept)
+    frozen_notes = (
+        f"{_list_some(names)} stay{'s' * (len(names) == 1)} whole: {reason}" for reason, names in reasons.items()
+    )
+    return (*walk.faults, *unknown, *frozen_notes)
 
 
 def _list_some(names: Sequence[str]) -> str:
@@ -297,7 +299,7 @@ def alive_mask(analysis: Analysis, keep: Mapping[str, Sequence[int]]) -> Mask:
     """Which atoms live under a plan; the last entry, for the padding of rows, is True. Branches have no atoms."""
     alive = np.ones(analysis.solution.count + 1, np.bool_)
     for name in keep.keys() & analysis.atoms.keys():
-        atoms, kept = analysis.atoms[name], keep[name]
+        atoms, channels = analysis.atoms[name], keep[name]
         alive[atoms] = False
-        alive[atoms[np.asarray(kept, np.int64)]] = True
+        alive[atoms[np.asarray(channels, np.int64)]] = True
     return alive

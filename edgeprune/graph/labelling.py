@@ -28,7 +28,7 @@ def walk_graph(program: GraphModule, ignore: Collection[str] = ()) -> Walk:
 
 def is_ignored(tensor: str, ignore: Collection[str]) -> bool:
     """Whether a parameter, or a module that it belongs to, is among those named."""
-    return any(tensor == one or tensor.startswith(f"{one}.") for one in ignore)
+    return any(tensor == name or tensor.startswith(f"{name}.") for name in ignore)
 
 
 def _value(node: Node, walk: Walk) -> Value:

@@ -1,9 +1,25 @@
-"""Labels of tensor slices, the relations between them, and the atoms of pruning that solve these relations.
+"""Labels of tensor slices, and the relations between them that say which slices live and die together.
 
-Every slice along a tracked dimension of a tensor carries an integer label. Two relations are collected while the
-graph is walked: *equality* (two slices live and die together) and *binding* (a slice lives exactly as long as all
-of its parts do, as the element `(head, column)` of a merged dimension does). `solve` closes them: classes of equal
-labels, and for each class the *atoms* (unbound classes) whose conjunction it is.
+Every slice along a tracked dimension of a tensor carries an integer label. Three relations are collected while the
+graph is walked: *equality* (two slices live and die together), *binding* (a slice lives exactly as long as all of its
+parts do, as the element `(head, column)` of a merged dimension does), and *splits* (a dimension viewed as several).
+`solve` closes them: classes of equal labels, and for each class the *atoms* (unbound classes) whose conjunction it is.
+
+An example. A convolution gives 8 channels; a group norm sees them as 2 x 4, a grouped convolution as 4 x 2:
+
+    channel           0      1      2      3      4      5      6      7
+    seen as 2 x 4     a0 b0  a0 b1  a0 b2  a0 b3  a1 b0  a1 b1  a1 b2  a1 b3
+    seen as 4 x 2     c0 d0  c0 d1  c1 d0  c1 d1  c2 d0  c2 d1  c3 d0  c3 d1
+
+What stays has to fill a rectangle in both views, so that they still can be taken. `refinement` finds the common view
+2 x 2 x 2, with new labels x, y, z, to which all others are bound:
+
+    channel           0      1      2      3      4      5      6      7
+    as 2 x 2 x 2      x0y0z0 x0y0z1 x0y1z0 x0y1z1 x1y0z0 x1y0z1 x1y1z0 x1y1z1
+    then              a = x,  b = y z,  c = x y,  d = z,  as b2 = y1 z0 and c2 = x1 y0
+
+`closure` replaces every bound label by its parts until only x, y and z are left. These are the atoms: any of them may
+go. Without y1 the channels 2, 3, 6 and 7 go, and 4 are left, seen as 2 x 2 by both.
 """
 
 from __future__ import annotations
@@ -11,22 +27,19 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+
+from edgeprune.graph import closure
+from edgeprune.graph.refinement import Split, refine, split_of
 
 Array = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 Dim = Array | None
 """Labels of a dimension's slices, or None: every slice stays (batch, space, dimensions of size 1)."""
-
-ALWAYS = 0
-"""The label of a slice that always stays."""
-NONE = -1
-"""Padding of a row of parts."""
+ALWAYS, NONE = closure.ALWAYS, closure.NONE
+"""The label of a slice that always stays, and the padding of a row of atoms."""
 
 
 @dataclass
@@ -36,6 +49,7 @@ class Labels:
     count: int = 1
     edges: list[tuple[Array, Array]] = field(default_factory=list)
     bindings: list[tuple[Array, list[Array]]] = field(default_factory=list)
+    splits: list[Split] = field(default_factory=list)
     frozen: list[tuple[Array, str]] = field(default_factory=list)
     kinds: list[tuple[Array, str]] = field(default_factory=list)
     _starts: list[int] = field(default_factory=list)
@@ -79,15 +93,20 @@ class Labels:
         """The labels of slices that live as long as all of their parts do."""
         if len(parts) == 1:
             return parts[0]
+        whole = self._merged_from(parts)
+        self.bind(whole, parts)
+        return whole
+
+    def _merged_from(self, parts: Sequence[Array]) -> Array:
+        """New labels whose parts are known to `parts`, but which are not bound to them yet."""
         whole = np.arange(self.count, self.count + len(parts[0]))
         self._starts.append(self.count)
         self._merged.append(list(parts))
         self.count += len(whole)
-        self.bind(whole, parts)
         return whole
 
     def parts(self, dim: Array) -> list[Array]:
-        """The parts of labels that `both` has made, or the labels themselves."""
+        """The parts of labels that `both` or `merge` has made, or the labels themselves."""
         where = bisect_right(self._starts, int(dim.min())) - 1
         if where < 0:
             return [dim]
@@ -98,14 +117,14 @@ class Labels:
 
     def merge(self, dims: Sequence[Dim], sizes: Sequence[int]) -> Dim:
         """The labels of several dimensions flattened to one, the last running fastest."""
-        if len(dims) == 1:
+        columns = spread(dims, sizes)
+        if not columns or len(dims) == 1:
             return dims[0]
-        shape, columns = tuple(sizes), []
-        for axis, dim in enumerate(dims):
-            if dim is not None:
-                spread = dim.reshape((-1,) + (1,) * (len(shape) - axis - 1))
-                columns.append(np.broadcast_to(spread, shape).reshape(-1))
-        return self.both(columns) if columns else None
+        if min(sizes) == 1:
+            return self.both(columns)
+        whole = columns[0] if len(columns) == 1 else self._merged_from(columns)
+        self.splits.append(split_of(whole, sizes, dims))
+        return whole
 
     def split(self, dim: Dim, sizes: Sequence[int]) -> list[Dim]:
         """The labels of the dimensions that a dimension is unflattened to; inverse of `merge`.
@@ -120,28 +139,39 @@ class Labels:
         return [self.both(columns) if columns else None for columns in axes]
 
     def _spread(self, column: Array, sizes: tuple[int, ...], axes: list[list[Array]]) -> None:
+        """Add to each axis the labels that a column of this view varies by along it: its own, or new ones."""
         block = column.reshape(sizes)
-        lines = [block[(0,) * axis + (slice(None),) + (0,) * (len(sizes) - axis - 1)] for axis in range(len(sizes))]
-        varying = [axis for axis, line in enumerate(lines) if bool((line != line[0]).any())]
-        if len(varying) == 1:
-            axis = varying[0]
-            shape = (-1,) + (1,) * (len(sizes) - axis - 1)
-            if bool((block == lines[axis].reshape(shape)).all()):
-                axes[axis].append(lines[axis])
-                return
         if bool((block == block.flat[0]).all()):
             self.freeze(column[:1], "the whole dimension hangs on it")
             return
+        axis, line = _find_only_axis(block)
+        if line is not None:
+            axes[axis].append(line)
+            return
         made = [self.fresh(size) for size in sizes]
-        spread = [
-            np.broadcast_to(new.reshape((-1,) + (1,) * (len(sizes) - axis - 1)), sizes).reshape(-1)
-            for axis, new in enumerate(made)
-            if new is not None
-        ]
-        self.bind(column, spread)
-        for axis, new in enumerate(made):
+        self.splits.append(split_of(column, sizes, made))
+        for place, new in enumerate(made):
             if new is not None:
-                axes[axis].append(new)
+                axes[place].append(new)
+
+
+def _find_only_axis(block: Array) -> tuple[int, Dim]:
+    """The only axis along which labels vary, and their values there; None where they vary along several."""
+    for axis in range(block.ndim):
+        line = block[(0,) * axis + (slice(None),) + (0,) * (block.ndim - axis - 1)]
+        if bool((block == line.reshape((-1,) + (1,) * (block.ndim - axis - 1))).all()):
+            return axis, line
+    return 0, None
+
+
+def spread(dims: Sequence[Dim], sizes: Sequence[int]) -> list[Array]:
+    """The labels of each dimension that has some, for every slice of their product, the last running fastest."""
+    columns = []
+    for axis, dim in enumerate(dims):
+        if dim is not None:
+            line = dim.reshape((-1,) + (1,) * (len(sizes) - axis - 1))
+            columns.append(np.broadcast_to(line, tuple(sizes)).reshape(-1))
+    return columns
 
 
 def join(dims: Sequence[Dim], sizes: Sequence[int]) -> Dim:
@@ -168,139 +198,17 @@ class Solution:
 
 
 def solve(labels: Labels) -> Solution:
-    """Close the relations: equal classes, agreeing bindings, frozen parts of frozen wholes."""
-    wholes, rows = _stack(labels.bindings)
-    classes, count = _components(labels.edges, labels.count)
-    while True:
-        whole, row = classes[wholes], _look_up(classes, rows)
-        frozen = _frozen_classes(labels, classes, whole, row)
-        atoms, found = _close(whole, _reduce(row, np.fromiter(frozen, np.int64, len(frozen))), count)
-        if not found:
-            break
-        joined, count = _components(found, count)
-        classes = joined[classes]
-    kinds = {int(classes[label]): kind for dim, kind in labels.kinds for label in dim}
-    return Solution(atoms[classes], count, frozen, kinds)
+    """Close the relations: equal classes, dimensions as fine as their views, frozen parts of frozen wholes."""
+    known = closure.Relations(labels.count, labels.edges, labels.bindings, labels.frozen)
+    closed = closure.close(refine(known, labels.splits))
+    return Solution(closed.atoms[closed.classes], closed.count, closed.frozen, _name_kinds(labels, closed))
 
 
-def _stack(bindings: Sequence[tuple[Array, list[Array]]]) -> tuple[Array, Array]:
-    width = max((len(parts) for _, parts in bindings), default=1)
-    wholes = [whole for whole, _ in bindings]
-    rows = []
-    for whole, parts in bindings:
-        row = np.full((len(whole), width), NONE, np.int64)
-        row[:, : len(parts)] = np.stack(parts, 1)
-        rows.append(row)
-    if not rows:
-        return np.zeros(0, np.int64), np.zeros((0, 1), np.int64)
-    return np.concatenate(wholes), np.concatenate(rows)
-
-
-def _components(edges: Sequence[tuple[Array, Array]], count: int) -> tuple[Array, int]:
-    left = np.concatenate([edge[0] for edge in edges]) if edges else np.zeros(0, np.int64)
-    right = np.concatenate([edge[1] for edge in edges]) if edges else np.zeros(0, np.int64)
-    graph = coo_array((np.ones(len(left)), (left, right)), shape=(count, count))
-    found, classes = connected_components(graph, directed=False)
-    return classes.astype(np.int64), int(found)
-
-
-def _look_up(classes: Array, rows: Array) -> Array:
-    return np.where(rows == NONE, NONE, classes[rows])
-
-
-def _frozen_classes(labels: Labels, classes: Array, whole: Array, row: Array) -> dict[int, str]:
-    """Reason by class; what a frozen whole is made of is frozen too."""
-    frozen: dict[int, str] = {int(classes[ALWAYS]): "always there"}
-    for dim, reason in labels.frozen:
-        for one in np.unique(classes[dim]):
-            frozen.setdefault(int(one), reason)
-    while True:
-        is_frozen = np.isin(whole, np.fromiter(frozen, np.int64, len(frozen)))
-        more = {
-            int(part): frozen[int(one)]
-            for one, parts in zip(whole[is_frozen], row[is_frozen], strict=True)
-            for part in parts
-            if part != NONE and int(part) not in frozen
-        }
-        stuck = ((row == NONE) | np.isin(row, np.fromiter(frozen, np.int64, len(frozen)))).all(axis=1) & ~is_frozen
-        more |= {int(one): frozen[int(part)] for one, part in zip(whole[stuck], row[stuck, 0], strict=True)}
-        if not more:
-            return frozen
-        frozen.update(more)
-
-
-def _reduce(row: Array, frozen: Array) -> Array:
-    """Rows without frozen parts and repetitions, moved to the left."""
-    row = np.where(np.isin(row, frozen), NONE, row)
-    for column in range(1, row.shape[1]):
-        repeated = (row[:, :column] == row[:, column : column + 1]).any(axis=1)
-        row[repeated, column] = NONE
-    order = np.argsort(row == NONE, axis=1, kind="stable")
-    row = np.take_along_axis(row, order, axis=1)
-    return row[:, : max(1, int((row != NONE).sum(axis=1).max(initial=0)))]
-
-
-def _close(whole: Array, row: Array, count: int) -> tuple[Array, list[tuple[Array, Array]]]:
-    """The atoms of every class, and the equalities that are still missing for them to be well defined.
-
-    Every equality found joins two classes that were different, so that repeating this ends.
-    """
-    lengths = (row != NONE).sum(axis=1)
-    single = lengths == 1
-    found = [(whole[single], row[single, 0])] if bool((whole[single] != row[single, 0]).any()) else []
-    inside = (row == whole[:, None]).any(axis=1) & (lengths > 1)
-    found += _unite(whole[inside], row[inside])
-    whole, row = whole[lengths > 1], row[lengths > 1]
-    if found:
-        return row, found
-    first = np.full(count, NONE, np.int64)
-    first[whole[::-1]] = np.arange(len(whole))[::-1]
-    expanded, cyclic = _expand(row, row, first)
-    if bool(cyclic.any()):
-        return row, _unite(whole[cyclic], row[cyclic])
-    found = _agree(whole, expanded)
-    atoms = np.full((count, expanded.shape[1]), NONE, np.int64)
-    atoms[:, 0] = np.arange(count)
-    atoms[whole] = expanded
-    return atoms, found
-
-
-def _unite(whole: Array, row: Array) -> list[tuple[Array, Array]]:
-    """Equalities of every whole with all of its parts."""
-    return [
-        (whole[row[:, column] != NONE], row[row[:, column] != NONE, column])
-        for column in range(row.shape[1])
-        if bool((row[:, column] != NONE).any())
-    ]
-
-
-def _expand(row: Array, table: Array, first: Array) -> tuple[Array, Mask]:
-    """Replace bound parts by their own parts until only atoms are left; says which rows run in circles."""
-    for _ in range(8):
-        bound = (row != NONE) & (first[row] != NONE)
-        if not bool(bound.any()):
-            return row, np.zeros(len(row), np.bool_)
-        deeper = np.where(bound[..., None], table[first[row]], NONE)
-        deeper[..., 0] = np.where(bound, deeper[..., 0], row)
-        row = _reduce(deeper.reshape(len(row), prod(deeper.shape[1:])), np.zeros(0, np.int64))
-    return row, ((row != NONE) & (first[row] != NONE)).any(axis=1)
-
-
-def _agree(whole: Array, row: Array) -> list[tuple[Array, Array]]:
-    """Equalities that make all rows of one class the same set of atoms."""
-    order = np.argsort(whole, kind="stable")
-    same = whole[order][1:] == whole[order][:-1]
-    upper, lower = row[order][1:][same], row[order][:-1][same]
-    differs = (np.sort(upper, axis=1) != np.sort(lower, axis=1)).any(axis=1)
-    upper, lower = upper[differs], lower[differs]
-    fits = (upper != NONE).sum(axis=1) == (lower != NONE).sum(axis=1)
-    found = _pairs(upper[fits], lower[fits])
-    wild_upper, wild_lower = upper[~fits], lower[~fits]
-    if len(wild_upper):
-        found += _unite(wild_upper[:, 0], wild_upper) + _unite(wild_upper[:, 0], wild_lower)
-    return found
-
-
-def _pairs(upper: Array, lower: Array) -> list[tuple[Array, Array]]:
-    used = upper != NONE
-    return [(upper[used], lower[used])] if bool(used.any()) else []
+def _name_kinds(labels: Labels, closed: closure.Closure) -> dict[int, str]:
+    """What each atom is: what its label was called, or the label that was refined to it."""
+    refined, kinds = set(closed.classes[labels.count :].tolist()), dict[int, str]()
+    for dim, kind in labels.kinds:
+        for label_class in closed.classes[dim].tolist():
+            kinds[label_class] = kind
+            kinds |= dict.fromkeys(refined.intersection(closed.atoms[label_class].tolist()), kind)
+    return kinds

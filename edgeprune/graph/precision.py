@@ -24,10 +24,10 @@ def widen(program: GraphModule, example: Example) -> tuple[GraphModule, tuple[to
     Raises:
         GraphError: the program cannot be traced in float32.
     """
-    held = {tensor.dtype for _, _, tensor in _stored(program)}
-    replaced = {*NARROW, *(held & {torch.float64})}
-    found = sorted(replaced & (held | _cast_to(program)), key=str)
-    if not found:
+    dtypes = {tensor.dtype for _, _, tensor in _stored(program)}
+    replaced = {*NARROW, *(dtypes & {torch.float64})}
+    others = sorted(replaced & (dtypes | _cast_to(program)), key=str)
+    if not others:
         return program, ()
     program = copy_program(program)
     for owner, name, tensor in _stored(program):
@@ -42,7 +42,7 @@ def widen(program: GraphModule, example: Example) -> tuple[GraphModule, tuple[to
     for node in program.graph.nodes:
         node.args, node.kwargs = map_aggregate(node.args, to_float32), map_aggregate(node.kwargs, to_float32)
     program.recompile()
-    return graph_of(export_graph(program, example)), tuple(found)
+    return graph_of(export_graph(program, example)), tuple(others)
 
 
 def _stored(program: GraphModule) -> Iterator[tuple[Any, str, Tensor]]:
@@ -57,16 +57,16 @@ def _stored(program: GraphModule) -> Iterator[tuple[Any, str, Tensor]]:
 
 def _cast_to(program: GraphModule) -> set[torch.dtype]:
     """Types that are named in the graph."""
-    found: set[torch.dtype] = set()
+    dtypes: set[torch.dtype] = set()
 
     def note(value: Any) -> Any:
         if isinstance(value, torch.dtype):
-            found.add(value)
+            dtypes.add(value)
         return value
 
     for node in program.graph.nodes:
         _note_all(node, note)
-    return found
+    return dtypes
 
 
 def _note_all(node: Node, note: Any) -> None:

@@ -73,10 +73,12 @@ def same_outputs(program: GraphModule, module: nn.Module, example: Example) -> f
     return _difference(reference, _outputs(copy.deepcopy(module).double(), inputs))
 
 
-def _difference(reference: list[Tensor], found: list[Tensor]) -> float:
-    if [one.shape for one in reference] != [one.shape for one in found]:
+def _difference(reference: list[Tensor], outputs: list[Tensor]) -> float:
+    if [output.shape for output in reference] != [output.shape for output in outputs]:
         return float("inf")
-    return max((_relative_error(one, other) for one, other in zip(found, reference, strict=True)), default=0.0)
+    return max(
+        (_relative_error(output, expected) for output, expected in zip(outputs, reference, strict=True)), default=0.0
+    )
 
 
 def neutralise(program: GraphModule, analysis: Analysis, keep: Mapping[str, Sequence[int]]) -> GraphModule:
@@ -160,8 +162,8 @@ def _count_literals_(node: Node, cut: Cut) -> None:
     if "shape" in places:
         shape = list(arg(node, places["shape"]))
         masks = [cut.mask(dim) for dim in source[len(source) - len(shape) :]]
-        kept = [size if mask is None else int(mask.sum()) for size, mask in zip(shape, masks, strict=True)]
-        node.update_arg(places["shape"], kept)
+        sizes = [size if mask is None else int(mask.sum()) for size, mask in zip(shape, masks, strict=True)]
+        node.update_arg(places["shape"], sizes)
     if "groups" in places:
         groups = cut.count(cut.analysis.inner.get(node.name), int(arg(node, places["groups"])))
         node.update_arg(places["groups"], groups)
@@ -197,10 +199,10 @@ def _after(place: Node, target: Any, args: tuple[Any, ...]) -> Node:
 
 def _random_inputs(program: GraphModule, example: Example) -> tuple[Tensor, ...]:
     """Inputs at the batch that the program was traced with, and that its analysis counts on."""
-    given = (example,) if isinstance(example, Tensor) else tuple(example)
+    examples = (example,) if isinstance(example, Tensor) else tuple(example)
     generator = torch.Generator().manual_seed(0)
     inputs = []
-    for value, node in zip(given, program.graph.find_nodes(op="placeholder"), strict=True):
+    for value, node in zip(examples, program.graph.find_nodes(op="placeholder"), strict=True):
         sizes = sizes_of(node.meta["val"])
         if value.is_floating_point():
             inputs.append(torch.randn(sizes, generator=generator, dtype=torch.float64))
@@ -225,16 +227,16 @@ def _outputs(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
             outputs = model(*inputs)
     finally:
         torch.set_default_dtype(default)
-    return [one for one in torch.utils._pytree.tree_leaves(outputs) if isinstance(one, Tensor)]
+    return [leaf for leaf in torch.utils._pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
 
 
 def _double(value: Any) -> Any:
     return torch.float64 if value is torch.float32 else value
 
 
-def _relative_error(found: Tensor, reference: Tensor) -> float:
-    if not bool(torch.isfinite(found).all()) or not bool(torch.isfinite(reference).all()):
+def _relative_error(output: Tensor, reference: Tensor) -> float:
+    if not bool(torch.isfinite(output).all()) or not bool(torch.isfinite(reference).all()):
         return float("inf")
     scale = float(reference.abs().max()) if reference.numel() else 0.0
-    error = float((found - reference).abs().max()) if reference.numel() else 0.0
+    error = float((output - reference).abs().max()) if reference.numel() else 0.0
     return error / scale if scale else error

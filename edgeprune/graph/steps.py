@@ -15,7 +15,7 @@ from edgeprune.core.latency.steps import Operator, Place, Step, list_operators
 from edgeprune.graph.nodes import arg, sizes_of
 from edgeprune.graph.operators.convolutions import each_axis
 from edgeprune.graph.operators.record import OperatorFamily
-from edgeprune.graph.operators.reductions import axes_given
+from edgeprune.graph.operators.reductions import axes_argument
 from edgeprune.graph.operators.table import find_operator
 from edgeprune.graph.operators.views import swapped_axes
 from edgeprune.graph.walk import Dims, LayerUse, Walk
@@ -30,7 +30,7 @@ def find_timed(walk: Walk) -> tuple[list[LayerUse], list[LayerUse]]:
     nodes = {node.name: node for node in walk.program.graph.nodes}
     try:
         steps, sizes = _read_steps(walk, layers)
-        operators = [_describe(one, walk, layers, nodes) for one in list_operators(steps, sizes, walk.batch)]
+        operators = [_describe(operator, walk, layers, nodes) for operator in list_operators(steps, sizes, walk.batch)]
         return [layers[step.name] for step in steps if step.name in layers], operators
     except Exception as exc:  # a defect here, of which a user's net must not die
         walk.note_fault(f"operators beside layers cannot be listed: {type(exc).__name__}: {exc}; they have no cost")
@@ -61,19 +61,19 @@ def _read_steps(walk: Walk, layers: Mapping[str, LayerUse]) -> tuple[list[Step],
     for node in walk.program.graph.nodes:
         value = node.meta.get("val")
         first = value[0] if isinstance(value, (list, tuple)) and value else value
-        sources = [one for one in _tensors(node) if one in names]
+        sources = [source for source in _tensors(node) if source in names]
         if not isinstance(first, Tensor) or node.op == "output" or node not in walk.fed:
             continue
         same = names[sources[0]] if _changes_nothing(node) else node.name
         if node.op == "call_function":
-            operands = map_arg((node.args, node.kwargs), lambda one: names.get(one, one.name))
+            operands = map_arg((node.args, node.kwargs), lambda operand: names.get(operand, operand.name))
             same = computed.setdefault(f"{node.target} {operands}", same)
         names[node] = same
         if same != node.name:
             continue
         sizes[node.name] = sizes_of(first)
         if node.op == "call_function":
-            steps.append(_read_step(node, [names[one] for one in sources], layers, walk))
+            steps.append(_read_step(node, [names[source] for source in sources], layers, walk))
     return steps, sizes
 
 
@@ -84,11 +84,11 @@ def _changes_nothing(node: Node) -> bool:
 
 def _tensors(node: Node) -> list[Node]:
     """What a node reads, as often as it does."""
-    found: list[Node] = []
+    tensors: list[Node] = []
     for operand in (*node.args, *node.kwargs.values()):
-        for value in _listed(operand):
-            found += [value] if isinstance(value, Node) else []
-    return found
+        for value in _as_list(operand):
+            tensors += [value] if isinstance(value, Node) else []
+    return tensors
 
 
 def _read_step(node: Node, reads: list[str], layers: Mapping[str, LayerUse], walk: Walk) -> Step:
@@ -96,7 +96,7 @@ def _read_step(node: Node, reads: list[str], layers: Mapping[str, LayerUse], wal
     kind = layers[node.name].shape.op if node.name in layers else family.kind
     if kind == kinds.POOL:
         return Step(node.name, kind, tuple(reads), node.name, window=_pool_window(node, family, sizes))
-    if kind == kinds.CONCAT and len(_listed(arg(node, 0))) < 2:
+    if kind == kinds.CONCAT and len(_as_list(arg(node, 0))) < 2:
         kind = kinds.FREE
     if kind in (kinds.ADD, kinds.MUL) and len(reads) < 2:  # the other is a constant
         kind = kinds.SCALE
@@ -107,7 +107,7 @@ def _read_step(node: Node, reads: list[str], layers: Mapping[str, LayerUse], wal
     return Step(node.name, kind, tuple(reads), node.name, _axes(node, kind, sizes))
 
 
-def _listed(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
@@ -117,19 +117,19 @@ def _axes(node: Node, kind: str, sizes: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(swapped_axes(node, rank))
     if kind != kinds.REDUCE:
         return ()
-    axes = axes_given(node)
+    axes = axes_argument(node)
     if not isinstance(axes, (int, list, tuple)) or isinstance(axes, bool) or axes == []:
         return tuple(range(rank))
-    return tuple(int(axis) % rank for axis in _listed(axes))
+    return tuple(int(axis) % rank for axis in _as_list(axes))
 
 
 def _pool_window(node: Node, family: OperatorFamily, sizes: tuple[int, ...]) -> Window:
     """The window of a pool; that of an adaptive one is what its sizes leave it, as exporters write it."""
     rank, places = family.window_rank, family.places
     value = node.meta["val"]
-    made = sizes_of(value[0] if isinstance(value, (list, tuple)) else value)
+    out_sizes = sizes_of(value[0] if isinstance(value, (list, tuple)) else value)
     if "kernel" not in places:
-        pairs = list(zip(sizes[-rank:], made[-rank:], strict=True))
+        pairs = list(zip(sizes[-rank:], out_sizes[-rank:], strict=True))
         stride = tuple(max(1, size // out) for size, out in pairs)
         kernel = tuple(max(1, size - (out - 1) * step) for (size, out), step in zip(pairs, stride, strict=True))
         return Window(kernel, stride)

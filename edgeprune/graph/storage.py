@@ -89,11 +89,11 @@ def model_sha256(program: GraphModule) -> str:
     digest = hashlib.sha256()
     tensors = [node for node in program.graph.nodes if isinstance(node.meta.get("val"), (Tensor, list, tuple))]
     places = {node: str(node.target) for node in tensors if node.op == "get_attr"}
-    order = {node: f"%{place}" for place, node in enumerate(one for one in tensors if one.op != "get_attr")}
+    order = {node: f"%{place}" for place, node in enumerate(tensor for tensor in tensors if tensor.op != "get_attr")}
     order |= dict.fromkeys(program.graph.find_nodes(op="output"), "output")
     places |= order
     for node, place in order.items():
-        operands = [_written(one, places) for one in (*node.args, *sorted(node.kwargs.items()))]
+        operands = [_operand_text(operand, places) for operand in (*node.args, *sorted(node.kwargs.items()))]
         digest.update(f"{place} {operator_of(node)} {operands}\n".encode())
     for name in sorted({str(node.target) for node in tensors if node.op == "get_attr" and node.users}):
         value = _tensor(program, name)
@@ -111,12 +111,12 @@ def _tensor(program: GraphModule, name: str) -> Tensor:
     return owner
 
 
-def _written(value: Any, places: dict[Node, str]) -> str:
+def _operand_text(value: Any, places: dict[Node, str]) -> str:
     """An argument in a form that does not depend on the names of nodes; open sizes are all alike."""
     if isinstance(value, Node):
         return places.get(value, "open size")
     if isinstance(value, (list, tuple)):
-        return f"[{', '.join(_written(one, places) for one in value)}]"
+        return f"[{', '.join(_operand_text(element, places) for element in value)}]"
     return str(value)
 
 
@@ -125,10 +125,10 @@ def _checked_entries(source: io.BytesIO, path: Path) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(source) as archive:
             infos = archive.infolist()
-            names = {one.filename for one in infos}
-            if any(one.compress_type != zipfile.ZIP_STORED for one in infos) or len(names) != len(infos):
+            names = {info.filename for info in infos}
+            if any(info.compress_type != zipfile.ZIP_STORED for info in infos) or len(names) != len(infos):
                 raise GraphError(f"{path}: compressed or repeated entries; save it again with torch.export.save")
-            entries = {one.filename.partition("/")[2]: archive.read(one) for one in infos if not one.is_dir()}
+            entries = {info.filename.partition("/")[2]: archive.read(info) for info in infos if not info.is_dir()}
     except zipfile.BadZipFile as exc:
         raise GraphError(f"{path}: a damaged archive: {exc}") from exc
     for name, data in entries.items():
@@ -137,7 +137,7 @@ def _checked_entries(source: io.BytesIO, path: Path) -> dict[str, bytes]:
         elif not PLAIN.fullmatch(name):
             raise GraphError(f"{path}: {_refusal(name)}")
         elif name.endswith(".json"):
-            _check_json(_parsed(data, name, path), name, path)
+            _check_json(_parse_json(data, name, path), name, path)
     return entries
 
 
@@ -156,7 +156,7 @@ def _what_it_is(data: bytes) -> str:
     return "not a .pt2 archive; save the model with torch.export.save or edgeprune"
 
 
-def _parsed(data: bytes, name: str, path: Path) -> Any:
+def _parse_json(data: bytes, name: str, path: Path) -> Any:
     try:
         return json.loads(data)
     except ValueError as exc:
@@ -180,19 +180,19 @@ def _is_harmless(target: str) -> bool:
 
 def _is_arithmetic(expression: str) -> bool:
     names = re.findall(r"[A-Za-z_]\w*", expression)
-    return EXPRESSION.fullmatch(expression) is not None and all(SYMPY_NAMES.fullmatch(one) for one in names)
+    return EXPRESSION.fullmatch(expression) is not None and all(SYMPY_NAMES.fullmatch(name) for name in names)
 
 
 def _pairs(document: Any) -> Iterator[tuple[str, Any]]:
     """Every key and value, at any depth."""
     todo = [document]
     while todo:
-        one = todo.pop()
-        if isinstance(one, dict):
-            yield from one.items()
-            todo += one.values()
-        elif isinstance(one, list):
-            todo += one
+        part = todo.pop()
+        if isinstance(part, dict):
+            yield from part.items()
+            todo += part.values()
+        elif isinstance(part, list):
+            todo += part
 
 
 def _archive(entries: dict[str, bytes]) -> bytes:

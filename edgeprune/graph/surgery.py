@@ -35,7 +35,7 @@ def apply_plan(program: GraphModule, analysis: Analysis, keep: Mapping[str, Sequ
     """
     check_keep(analysis, keep)
     cut = Cut(analysis, alive_mask(analysis, keep), program)
-    pruned = cut.program = copy_program(program, _sliced(named_tensors(program), cut))
+    pruned = cut.program = copy_program(program, _replacements(named_tensors(program), cut))
     for node in list(pruned.graph.nodes):
         rewrite_(node, cut)
     cut_branches_(pruned, branches_cut(analysis, keep))
@@ -51,11 +51,11 @@ def check_keep(analysis: Analysis, keep: Mapping[str, Sequence[int]]) -> None:
         PlanError: says which group, what is wrong with it, and the nearest name to an unknown one.
     """
     groups = {group.name: group for group in analysis.groups}
-    for name, kept in keep.items():
+    for name, channels in keep.items():
         if name not in groups:
             near = difflib.get_close_matches(name, groups, 1)
             raise PlanError(f"no group {name!r} in this model" + (f"; did you mean {near[0]!r}?" if near else ""))
-        group, indices = groups[name], list(kept)
+        group, indices = groups[name], list(channels)
         if group.frozen and len(indices) < group.size:
             raise PlanError(f"group {name!r} has to stay whole: {group.frozen}")
         if group.is_branch and not indices:
@@ -75,27 +75,27 @@ def branches_cut(analysis: Analysis, keep: Mapping[str, Sequence[int]]) -> list[
 
 def slice_tensor(value: Tensor, masks: Sequence[Mask | None]) -> Tensor:
     """The slices of `value` that stay, along every dimension that has a mask; never a view."""
-    kept = value.detach()
+    slices = value.detach()
     for dim, mask in enumerate(masks):
         if mask is not None:
-            kept = kept.index_select(dim, torch.from_numpy(mask.nonzero()[0]).to(kept.device))
-    return kept if kept is not value and kept.data_ptr() != value.data_ptr() else kept.clone()
+            slices = slices.index_select(dim, torch.from_numpy(mask.nonzero()[0]).to(slices.device))
+    return slices if slices is not value and slices.data_ptr() != value.data_ptr() else slices.clone()
 
 
 def sliced_tensors(
     values: Mapping[str, Tensor], analysis: Analysis, keep: Mapping[str, Sequence[int]]
 ) -> dict[int, object]:
     """What a deep copy is to put in the place of each named parameter or buffer, by identity."""
-    return _sliced(values, Cut(analysis, alive_mask(analysis, keep), GraphModule({}, Graph())))
+    return _replacements(values, Cut(analysis, alive_mask(analysis, keep), GraphModule({}, Graph())))
 
 
-def _sliced(values: Mapping[str, Tensor], cut: Cut) -> dict[int, object]:
-    replaced: dict[int, object] = {}
+def _replacements(values: Mapping[str, Tensor], cut: Cut) -> dict[int, object]:
+    replacements: dict[int, object] = {}
     for name, value in values.items():
-        kept = slice_tensor(value, _masks(name, value, cut))
+        slices = slice_tensor(value, _masks(name, value, cut))
         is_parameter = isinstance(value, nn.Parameter)
-        replaced[id(value)] = nn.Parameter(kept, requires_grad=value.requires_grad) if is_parameter else kept
-    return replaced
+        replacements[id(value)] = nn.Parameter(slices, requires_grad=value.requires_grad) if is_parameter else slices
+    return replacements
 
 
 def _masks(name: str, value: Tensor, cut: Cut) -> list[Mask | None]:
@@ -118,17 +118,17 @@ def apply_to_optimizer_(
     """
     cut, state = Cut(analysis, alive_mask(analysis, keep), pruned), dict(optimizer.state)
     names = {id(value): name for name, value in program.named_parameters()}
-    left = dict(pruned.named_parameters())
+    parameters = dict(pruned.named_parameters())
     optimizer.state.clear()
     for group in optimizer.param_groups:
         if any(id(value) not in names for value in group["params"]):
             raise PlanError("the optimizer has parameters that this program has not; make it for the program's own")
-        trained = {names[id(value)]: value for value in group["params"] if names[id(value)] in left}
-        group["params"] = [left[name] for name in trained]
+        trained = {names[id(value)]: value for value in group["params"] if names[id(value)] in parameters}
+        group["params"] = [parameters[name] for name in trained]
         for name, value in trained.items():
-            optimizer.state[left[name]] = {
-                key: slice_tensor(one, _masks(name, value, cut)) if _has_shape(one, value) else one
-                for key, one in state.get(value, {}).items()
+            optimizer.state[parameters[name]] = {
+                key: slice_tensor(entry, _masks(name, value, cut)) if _has_shape(entry, value) else entry
+                for key, entry in state.get(value, {}).items()
             }
 
 
@@ -144,7 +144,7 @@ def rewrite_(node: Node, cut: Cut) -> None:
     try:
         if rewrite is not None:
             rewrite(node, cut)
-        node.meta["val"] = _shrunk(node.meta.get("val"), cut.analysis.values.get(node.name), cut)
+        node.meta["val"] = _shrink(node.meta.get("val"), cut.analysis.values.get(node.name), cut)
     except GraphError:
         raise
     except Exception as exc:
@@ -154,10 +154,10 @@ def rewrite_(node: Node, cut: Cut) -> None:
         ) from exc
 
 
-def _shrunk(traced: object, value: Value, cut: Cut) -> object:
+def _shrink(traced: object, value: Value, cut: Cut) -> object:
     """A traced tensor with the sizes that are left of it."""
     if isinstance(traced, (list, tuple)) and isinstance(value, list):
-        return [_shrunk(one, dims, cut) for one, dims in zip(traced, value, strict=True)]
+        return [_shrink(tensor, dims, cut) for tensor, dims in zip(traced, value, strict=True)]
     if not isinstance(traced, Tensor) or not isinstance(value, tuple):
         return traced
     masks = [cut.mask(dim) for dim in value]

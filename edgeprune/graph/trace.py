@@ -88,11 +88,11 @@ def make_switchable(program: GraphModule) -> GraphModule:
     return switchable
 
 
-def copy_program(program: GraphModule, replaced: dict[int, object] | None = None) -> GraphModule:
-    """A copy that shares no tensor; `replaced` maps the identity of a tensor to what the copy has in its place."""
+def copy_program(program: GraphModule, replacements: dict[int, object] | None = None) -> GraphModule:
+    """A copy that shares no tensor; `replacements` maps the identity of a tensor to what the copy has in its place."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch copies its own tree specs in a way that it deprecates
-        return copy.deepcopy(program, replaced or {})
+        return copy.deepcopy(program, replacements or {})
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -124,7 +124,7 @@ def make_functional_(program: GraphModule) -> None:
         if plain is None or written is None or _is_seen_elsewhere(written, node):
             continue
         node.target = plain
-        for user in [one for one in written.users if node < one]:
+        for user in [reader for reader in written.users if node < reader]:
             user.replace_input_with(written, node)
         changed = True
     if changed:
@@ -161,14 +161,14 @@ def _is_seen_elsewhere(written: Node, writer: Node) -> bool:
         root = root.args[0]
     if root.op != "call_function":
         return True
-    views, seen = [root], {root}
+    views, visited = [root], {root}
     while views:
-        here = views.pop()
-        if here is not written and any(writer < user for user in here.users):
+        view = views.pop()
+        if view is not written and any(writer < user for user in view.users):
             return True
-        found = {user for user in here.users if find_operator(user).may_view and user < writer} - seen
-        seen |= found
-        views += found
+        fresh = {user for user in view.users if find_operator(user).may_view and user < writer} - visited
+        visited |= fresh
+        views += fresh
     return False
 
 
@@ -183,8 +183,10 @@ def find_written(program: GraphModule) -> set[Node]:
         while waiting:
             node = waiting.pop()
             shared.add(node)
-            same = [one for one in node.users if find_operator(one).may_view or (_writes(one) and one.args[0] is node)]
-            waiting += [one for one in same if one not in shared]
+            sharers = [
+                user for user in node.users if find_operator(user).may_view or (_writes(user) and user.args[0] is node)
+            ]
+            waiting += [user for user in sharers if user not in shared]
     return shared
 
 

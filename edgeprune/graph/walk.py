@@ -79,12 +79,12 @@ class Walk:
     def batch(self) -> int:
         """How many inputs the sizes are for: the first size of the first input."""
         sizes = [sizes_of(node.meta["val"]) for node in self.program.graph.find_nodes(op="placeholder")]
-        return next((one[0] for one in sizes if one), 1)
+        return next((shape[0] for shape in sizes if shape), 1)
 
     def dims(self, value: object) -> Dims:
         """The labels of a tensor operand; a number has none."""
-        found = self.values.get(value) if isinstance(value, Node) else None
-        return found if isinstance(found, tuple) else ()
+        labels = self.values.get(value) if isinstance(value, Node) else None
+        return labels if isinstance(labels, tuple) else ()
 
     def sizes(self, value: object) -> tuple[int, ...]:
         """The sizes of a tensor operand; an open batch counts as in the example."""
@@ -146,7 +146,7 @@ def untracked(node: Node) -> Value:
     if isinstance(value, Tensor):
         return (None,) * value.dim()
     if isinstance(value, (list, tuple)):
-        return [(None,) * one.dim() if isinstance(one, Tensor) else () for one in value]
+        return [(None,) * tensor.dim() if isinstance(tensor, Tensor) else () for tensor in value]
     return None
 
 

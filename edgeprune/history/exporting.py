@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, astuple
 from io import BytesIO, StringIO
@@ -30,10 +31,9 @@ def render_parquet(rows: Sequence[HistoryRow]) -> bytes:
         UsageError: pyarrow is not installed.
     """
     try:
-        import pyarrow
-        from pyarrow import parquet
+        pyarrow, parquet = (importlib.import_module(name) for name in ("pyarrow", "pyarrow.parquet"))
     except ImportError as exc:
-        raise UsageError("a Parquet file needs pyarrow: `pip install 'edgeprune[parquet]'`; or export a .csv") from exc
+        raise UsageError("a Parquet file needs pyarrow: `pip install pyarrow`; or export a .csv") from exc
     types = {"str": pyarrow.string(), "int": pyarrow.int64(), "float": pyarrow.float64(), "bool": pyarrow.bool_()}
     schema = pyarrow.schema([(name, types[KINDS[name]]) for name in COLUMNS])
     file = BytesIO()

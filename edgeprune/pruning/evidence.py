@@ -48,7 +48,7 @@ class Evidence:
     loss: Loss
 
     @cached_property
-    def named(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Tensor]:
         """Parameters and buffers by qualified name."""
         return dict(self.program.named_parameters(remove_duplicate=False)) | dict(
             self.program.named_buffers(remove_duplicate=False)
@@ -57,7 +57,7 @@ class Evidence:
     @cached_property
     def squared_gradients(self) -> dict[str, Tensor]:
         """Mean square, over small batches, of the gradient of a batch's loss by each parameter."""
-        parameters = {name: value for name, value in self.named.items() if isinstance(value, nn.Parameter)}
+        parameters = {name: value for name, value in self.tensors.items() if isinstance(value, nn.Parameter)}
         total = {name: torch.zeros_like(value) for name, value in parameters.items()}
         pieces = [
             pair
@@ -65,9 +65,9 @@ class Evidence:
             for pair in zip(torch.split(inputs, SMALL_BATCH), torch.split(targets, SMALL_BATCH), strict=True)
         ]
         for inputs, targets in pieces:
-            loss = checked(self.loss(self.program(inputs), targets), self.program, inputs)
-            found = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
-            for name, gradient in zip(parameters, found, strict=True):
+            loss = finite_loss(self.loss(self.program(inputs), targets), self.program, inputs)
+            gradients = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
+            for name, gradient in zip(parameters, gradients, strict=True):
                 total[name] += gradient.square() / len(pieces)
         return total
 
@@ -75,26 +75,26 @@ class Evidence:
     def gates(self) -> dict[str, Tensor]:
         """For each group, the derivative of each input's loss by a factor on each channel, `[inputs, channels]`."""
         sources = {group.name: producers(self, group) for group in self.analysis.channel_groups}
-        found: dict[str, list[Tensor]] = {name: [] for name in sources}
+        gates: dict[str, list[Tensor]] = {name: [] for name in sources}
         for inputs, targets in self.batches:
             values = self._differentiable(inputs, {node for nodes in sources.values() for node in nodes})
             output = values.pop("output")
-            loss = checked(self.loss(output, targets), self.program, inputs) * len(inputs)
-            found_here = torch.autograd.grad(loss, list(values.values()), materialize_grads=True)
-            gradients = dict(zip(values, found_here, strict=True))
+            loss = finite_loss(self.loss(output, targets), self.program, inputs) * len(inputs)
+            derivatives = torch.autograd.grad(loss, list(values.values()), materialize_grads=True)
+            gradients = dict(zip(values, derivatives, strict=True))
             for name, nodes in sources.items():
                 parts = [self._by_channel(name, node, values[node.name] * gradients[node.name], 0) for node in nodes]
-                found[name].append(torch.stack(parts).sum(0) if parts else torch.zeros(len(inputs), 0))
-        return {name: torch.cat(parts).detach() for name, parts in found.items()}
+                gates[name].append(torch.stack(parts).sum(0) if parts else torch.zeros(len(inputs), 0))
+        return {name: torch.cat(parts).detach() for name, parts in gates.items()}
 
     @cached_property
     def activations(self) -> dict[str, Activation]:
         """Figures of each group's channels where layers read them."""
         sources = {group.name: readers(self, group) for group in self.analysis.channel_groups}
         sums: dict[str, Tensor] = {}
-        wanted = {node for nodes in sources.values() for node in nodes}
+        read_nodes = {node for nodes in sources.values() for node in nodes}
         for inputs, _ in self.batches:
-            values = record(self.program, inputs, wanted)
+            values = record(self.program, inputs, read_nodes)
             for name, nodes in sources.items():
                 for node in nodes:
                     kinds = (values[node].abs(), (values[node] == 0).float(), torch.ones_like(values[node]))
@@ -114,9 +114,9 @@ class Evidence:
             if nodes
         }
 
-    def _differentiable(self, inputs: Tensor, wanted: Iterable[Node]) -> dict[str, Tensor]:
+    def _differentiable(self, inputs: Tensor, sources: Iterable[Node]) -> dict[str, Tensor]:
         """The values of nodes, and the output, with their history."""
-        nodes = set(wanted)
+        nodes = set(sources)
         recorder = _Recorder(self.program, nodes)
         output = recorder.run(inputs)
         return {node.name: recorder.values[node] for node in nodes} | {"output": output}
@@ -145,21 +145,21 @@ class Evidence:
 class _Recorder(Interpreter):
     """Runs a graph and keeps the values of some nodes."""
 
-    def __init__(self, program: GraphModule, wanted: Iterable[Node]) -> None:
+    def __init__(self, program: GraphModule, nodes: Iterable[Node]) -> None:
         super().__init__(program)
-        self.wanted = set(wanted)
+        self.nodes = set(nodes)
         self.values: dict[Node, Tensor] = {}
 
     def run_node(self, n: Node) -> Any:
         value = super().run_node(n)
-        if n in self.wanted:
+        if n in self.nodes:
             self.values[n] = value
         return value
 
 
-def record(program: GraphModule, inputs: Tensor, wanted: Iterable[Node]) -> Mapping[Node, Tensor]:
+def record(program: GraphModule, inputs: Tensor, nodes: Iterable[Node]) -> Mapping[Node, Tensor]:
     """The values of some nodes on a batch, without history."""
-    recorder = _Recorder(program, wanted)
+    recorder = _Recorder(program, nodes)
     with torch.no_grad():
         recorder.run(inputs)
     return recorder.values
@@ -170,23 +170,23 @@ def producers(evidence: Evidence, group: ChannelGroup) -> list[Node]:
 
     A layer that only passes on what the group already is (a depthwise convolution) is none.
     """
-    made = {member.tensor for member in group.members if member.role == "out"}
-    found = []
+    out_tensors = {member.tensor for member in group.members if member.role == "out"}
+    nodes = []
     for node in layer_nodes(evidence.program):
         source = node.args[0]
-        if weight_of(node) in made and isinstance(source, Node) and not _carries(evidence, group.name, source):
+        if weight_of(node) in out_tensors and isinstance(source, Node) and not _carries(evidence, group.name, source):
             users = list(node.users)
-            normed = len(users) == 1 and find_operator(users[0]).is_batch_norm
-            found.append(users[0] if normed else node)
-    return found
+            has_norm = len(users) == 1 and find_operator(users[0]).is_batch_norm
+            nodes.append(users[0] if has_norm else node)
+    return nodes
 
 
 def readers(evidence: Evidence, group: ChannelGroup) -> list[Node]:
     """The nodes whose values layers read the group's channels from, each once."""
-    read = {member.tensor for member in group.members if member.role == "in"}
-    sources = [node.args[0] for node in layer_nodes(evidence.program) if weight_of(node) in read]
-    kept = [node for node in sources if isinstance(node, Node) and _carries(evidence, group.name, node)]
-    return list(dict.fromkeys(kept))
+    in_tensors = {member.tensor for member in group.members if member.role == "in"}
+    sources = [node.args[0] for node in layer_nodes(evidence.program) if weight_of(node) in in_tensors]
+    nodes = [node for node in sources if isinstance(node, Node) and _carries(evidence, group.name, node)]
+    return list(dict.fromkeys(nodes))
 
 
 def layer_nodes(program: GraphModule) -> list[Node]:
@@ -207,13 +207,13 @@ def place_of(evidence: Evidence, group: str, node: Node) -> tuple[int, NDArray[n
             atoms = evidence.analysis.atoms[group]
             channel = np.full(evidence.analysis.solution.count + 1, -1, np.int64)
             channel[atoms] = np.arange(len(atoms))
-            found = channel[evidence.analysis.solution.atoms[labels]].max(axis=1)
-            if bool((found >= 0).any()):
-                return dim, found
+            channels = channel[evidence.analysis.solution.atoms[labels]].max(axis=1)
+            if bool((channels >= 0).any()):
+                return dim, channels
     raise PlanError(f"group {group!r} does not run through the value {node.name!r}")
 
 
-def checked(loss: Tensor, program: GraphModule, inputs: Tensor) -> Tensor:
+def finite_loss(loss: Tensor, program: GraphModule, inputs: Tensor) -> Tensor:
     """The loss of a program on a batch of calibration inputs, if it is finite.
 
     Raises:

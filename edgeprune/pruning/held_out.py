@@ -70,7 +70,7 @@ class HeldOut:
         return Standing(quality, losses / self.inputs)
 
     @property
-    def label(self) -> str:
+    def description(self) -> str:
         """For people: how many inputs of what."""
         return f"{self.inputs} inputs of {self.source}"
 

@@ -68,7 +68,7 @@ def score_batchnorm(evidence: Evidence, group: ChannelGroup) -> Scores:
     names = [member.tensor for member in group.members if member.tensor in scales]
     if not names:
         raise PlanError(f"group {group.name!r} has no batch norm with a scale; choose another importance, such as l2")
-    return sum((_by_channel(evidence, group, name, 0, evidence.named[name].abs()) for name in names), _zeros(group))
+    return sum((_by_channel(evidence, group, name, 0, evidence.tensors[name].abs()) for name in names), _zeros(group))
 
 
 def score_taylor(evidence: Evidence, group: ChannelGroup) -> Scores:
@@ -106,7 +106,7 @@ def score_fpgm(evidence: Evidence, group: ChannelGroup) -> Scores:
         channels = torch.from_numpy(evidence.analysis.channels(group.name, tensor, dim))
         order = torch.argsort(channels, stable=True)
         order = order[channels[order] >= 0]
-        rows = evidence.named[tensor].detach().double().movedim(dim, 0)[order].reshape(group.size, -1)
+        rows = evidence.tensors[tensor].detach().double().movedim(dim, 0)[order].reshape(group.size, -1)
         total += torch.cdist(rows, rows).square().numpy()
     return np.asarray(np.sqrt(total).sum(axis=1))
 
@@ -174,7 +174,7 @@ def _makers(group: ChannelGroup) -> list[tuple[str, int]]:
 def _sum_of_makers(evidence: Evidence, group: ChannelGroup, figure: Callable[[str, Tensor], Tensor]) -> Scores:
     total = _zeros(group)
     for tensor, dim in _makers(group):
-        total += _by_channel(evidence, group, tensor, dim, figure(tensor, evidence.named[tensor].detach()))
+        total += _by_channel(evidence, group, tensor, dim, figure(tensor, evidence.tensors[tensor].detach()))
     return total
 
 
@@ -191,10 +191,10 @@ def _zeros(group: ChannelGroup) -> Scores:
 
 
 def _gates(evidence: Evidence, group: ChannelGroup) -> Tensor:
-    found = evidence.gates[group.name]
-    if found.shape[1] == 0:
+    gates = evidence.gates[group.name]
+    if gates.shape[1] == 0:
         raise PlanError(_nothing(group, "makes"))
-    return found
+    return gates
 
 
 def _activation(evidence: Evidence, group: ChannelGroup) -> Activation:

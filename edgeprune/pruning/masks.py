@@ -9,7 +9,7 @@ the zeros that make up no channel.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,23 +17,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.fx import GraphModule, Interpreter, Node
+from torch.fx import GraphModule, Node
 
 from edgeprune.graph.groups import Analysis
 from edgeprune.graph.labels import Dim
-from edgeprune.graph.nodes import arg, sizes_of
+from edgeprune.graph.nodes import arg
 from edgeprune.graph.operators.table import find_operator
 from edgeprune.graph.surgery import apply_plan
 from edgeprune.graph.walk import Dims, Value
+from edgeprune.pruning.constant_biases import add_constant_
+from edgeprune.pruning.constants import Constants, one_value
 from edgeprune.pruning.evidence import weight_of
 from edgeprune.pruning.fold import fold_weights
 
 Mask = NDArray[np.bool_]
-
 LEAST_CARRIER = 0.01
 """How small a constant may be, relative to those that it stands for."""
-ROUNDING = 16
-"""In units of the last place: how far values may lie apart to count as one."""
 
 
 def make_permanent(model: nn.Module) -> nn.Module:
@@ -97,7 +96,7 @@ class _Search:
     def __init__(self, program: GraphModule, analysis: Analysis) -> None:
         self.program, self.analysis, self.atoms = program, analysis, analysis.solution.atoms
         self.times = Counter(weight_of(node) for node in program.graph.nodes if find_operator(node).is_layer)
-        self.values = _Constants(program).find()
+        self.values = Constants(program).find()
         self.readings: dict[Node, _Reading | None] = {}
         self.dead = np.zeros(analysis.solution.count + 1, np.bool_)
         if not any(_writes(node) for node in program.graph.nodes):
@@ -120,7 +119,7 @@ class _Search:
             return
         carrier = self._carrier(reading) if reading.at_border else None
         if carrier is None:
-            _add_constant_(node, pruned, parts.sum(1))
+            add_constant_(node, pruned, parts.sum(1))
             return
         weight = pruned.get_parameter(weight_of(node))
         column = weight.detach().select(
@@ -216,7 +215,7 @@ class _Search:
         at_border = transposed or padding not in (0, "valid", [0] * axes, [0])
         is_shared = self.times[weight_of(node)] > 1
         blocks = blocks.transpose(1, 2) if transposed else blocks
-        return _Reading(axis, channels, outputs, blocks, _one_value(value, axis), at_border, is_shared, transposed)
+        return _Reading(axis, channels, outputs, blocks, one_value(value, axis), at_border, is_shared, transposed)
 
     def _dims(self, node: Node) -> Dims:
         value = self.analysis.values.get(node.name)
@@ -236,122 +235,5 @@ def _writes(node: Node) -> bool:
     return bool(schema is not None and schema.is_mutable)
 
 
-def _one_value(value: Tensor, axis: int) -> Tensor:
-    """The value of each slice along an axis, NaN where it has several."""
-    rows = value.movedim(axis, 0).flatten(1)
-    first = rows[:, :1]
-    near = ((rows - first).abs() <= ROUNDING * torch.finfo(value.dtype).eps * first.abs()).all(1)
-    return torch.where(near, first[:, 0], torch.nan)
-
-
 def _each(value: Value) -> Sequence[Dims]:
     return [] if value is None else value if isinstance(value, list) else [value]
-
-
-class _Constants(Interpreter):
-    """Runs a graph on inputs of which nothing is known, NaN: what comes out as a number is the same for all inputs."""
-
-    def __init__(self, program: GraphModule) -> None:
-        super().__init__(program, garbage_collect_values=False)
-        self.unknown: set[Node] = set()
-        """Whole numbers and truth values that hang on the input."""
-
-    def find(self) -> Mapping[Node, Any]:
-        """The value of every node at the batch that the program was traced with."""
-        inputs = []
-        for node in self.graph.find_nodes(op="placeholder"):
-            traced = node.meta["val"]
-            inputs.append(self._blank(node, traced))
-        with torch.no_grad():
-            self.run(*inputs)
-        return self.env
-
-    def run_node(self, n: Node) -> Any:
-        """Run one node, or give up on it where it could turn NaN into a number."""
-        family = find_operator(n)
-        if n.op != "call_function" or n.meta.get("val") is None or family.is_size:
-            return super().run_node(n)
-        if any(source in self.unknown for source in n.all_input_nodes):
-            return self._blank(n, n.meta["val"])
-        args, kwargs = self.fetch_args_kwargs_from_env(n)
-        if family.is_layer:
-            return _layer(n.target, args, kwargs)
-        trusted = family.acts_per_channel or family.reduces_per_channel
-        is_random = torch.Tag.nondeterministic_seeded in getattr(n.target, "tags", ())
-        if not trusted and (is_random or any(_has_nan(self.env[one]) for one in n.all_input_nodes)):
-            return self._blank(n, n.meta["val"])
-        result = n.target(*args, **kwargs)  # type: ignore[operator]
-        if not _is_floating(result) and _has_nan(args):
-            return self._blank(n, n.meta["val"])
-        if family.is_zero_absorbing and _is_floating(result):
-            return torch.where((torch.as_tensor(args[0]) == 0) | (torch.as_tensor(args[1]) == 0), 0.0, result)
-        if family.is_batch_norm and args[1] is not None and args[2] is not None:
-            shape = (1, -1) + (1,) * (result.dim() - 2)
-            return torch.where(args[1].reshape(shape) == 0, args[2].reshape(shape), result)
-        return result
-
-    def _blank(self, node: Node, traced: Any) -> Any:
-        """What stands for a tensor that hangs on the input: NaN, or zeros that are noted as unknown."""
-        if isinstance(traced, (list, tuple)):
-            return [self._blank(node, one) for one in traced]
-        if not isinstance(traced, Tensor):
-            return traced
-        if traced.is_floating_point():
-            return torch.full(sizes_of(traced), torch.nan, dtype=traced.dtype)
-        self.unknown.add(node)
-        return torch.zeros(sizes_of(traced), dtype=traced.dtype)
-
-
-def _is_floating(value: Any) -> bool:
-    first = value[0] if isinstance(value, (list, tuple)) else value
-    return isinstance(first, Tensor) and first.is_floating_point()
-
-
-def _has_nan(value: Any) -> bool:
-    if isinstance(value, (list, tuple)):
-        return any(_has_nan(one) for one in value)
-    return isinstance(value, Tensor) and bool(value.isnan().any())
-
-
-def _layer(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-    """A convolution or linear layer in which unknown inputs with zero weights have no effect."""
-    inputs, weight, *rest = args
-    unknown = inputs.isnan()
-    result: Tensor = function(torch.where(unknown, 0.0, inputs), weight, *rest, **kwargs)
-    without_bias = [None, *rest[1:]] if rest else []
-    reached = function(unknown.to(weight.dtype), (weight != 0).to(weight.dtype), *without_bias, **kwargs)
-    return result.masked_fill(reached > 0.5, torch.nan)
-
-
-def _add_constant_(node: Node, pruned: GraphModule, change: Tensor) -> None:
-    """Add a constant to each output of a layer: to its bias, its batch norm's mean, or as a new bias."""
-    bias, user = arg(node, 2, "bias"), next(iter(node.users))
-    mean = user.args[3] if len(node.users) == 1 and find_operator(user).is_batch_norm else None
-    with torch.no_grad():
-        if bias is not None and _reads_alone(bias, pruned):
-            pruned.get_parameter(str(bias.target)).add_(change)
-        elif bias is None and isinstance(mean, Node) and _reads_alone(mean, pruned):
-            pruned.get_buffer(str(mean.target)).sub_(change)
-        else:
-            _new_bias_(node, pruned, change)
-
-
-def _reads_alone(tensor: Node, pruned: GraphModule) -> bool:
-    """Whether a parameter or buffer has a single use."""
-    same = [one for one in pruned.graph.find_nodes(op="get_attr") if one.target == tensor.target]
-    return tensor.op == "get_attr" and sum(len(one.users) for one in same) == 1
-
-
-def _new_bias_(node: Node, pruned: GraphModule, change: Tensor) -> None:
-    """A bias of the layer's own, as a parameter beside its weight."""
-    weight, old = arg(node, 1), arg(node, 2, "bias")
-    if old is not None:
-        change = change + pruned.get_parameter(str(old.target)).detach()
-    owner, _, _ = str(weight.target).rpartition(".")
-    module = pruned.get_submodule(owner)
-    name = f"bias_of_{node.name}" if getattr(module, "bias", None) is not None else "bias"
-    module.register_parameter(name, nn.Parameter(change))
-    with pruned.graph.inserting_before(node):
-        bias = pruned.graph.get_attr(f"{owner}.{name}" if owner else name)
-    bias.meta["val"] = weight.meta["val"].new_empty([len(change)])
-    node.args = (*node.args[:2], bias, *node.args[3:])

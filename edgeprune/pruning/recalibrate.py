@@ -13,7 +13,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from edgeprune.errors import EdgepruneError
 from edgeprune.graph.operators.table import find_operator
 from edgeprune.graph.trace import copy_program
-from edgeprune.pruning.evidence import Batch, Loss, checked
+from edgeprune.pruning.evidence import Batch, Loss, finite_loss
 from edgeprune.pruning.finite import check_tensors
 
 LEAST = 2
@@ -57,8 +57,8 @@ def mean_loss(program: GraphModule, batches: Iterable[Batch], loss: Loss) -> flo
     total, count = 0.0, 0
     with torch.inference_mode():
         for inputs, targets in batches:
-            found = loss(program(channels_last(inputs)), targets)
-            total += float(checked(found, program, inputs)) * len(inputs)
+            batch_loss = loss(program(channels_last(inputs)), targets)
+            total += float(finite_loss(batch_loss, program, inputs)) * len(inputs)
             count += len(inputs)
     return total / count
 
@@ -77,7 +77,7 @@ def recalibrate_if_better(program: GraphModule, batches: Sequence[Batch], loss: 
     if not large:
         return program, False
     first, second = (
-        [(one.tensor_split(2)[half], other.tensor_split(2)[half]) for one, other in large] for half in (0, 1)
+        [(inputs.tensor_split(2)[half], targets.tensor_split(2)[half]) for inputs, targets in large] for half in (0, 1)
     )
     trial = copy_program(program)
     recalibrate_(trial, first)
@@ -97,14 +97,14 @@ def evaluate(
     Raises:
         EdgepruneError: a batch has no targets.
     """
-    outputs, wanted = [], []
+    outputs, expected = [], []
     with torch.inference_mode():
         for inputs, targets in data:
             if targets is None:
                 raise EdgepruneError("evaluation needs batches of (inputs, targets); these are inputs only")
             outputs.append(program(channels_last(inputs)).float().numpy())
-            wanted.append(targets.numpy())
-    return float(metric(np.concatenate(outputs), np.concatenate(wanted)))
+            expected.append(targets.numpy())
+    return float(metric(np.concatenate(outputs), np.concatenate(expected)))
 
 
 def channels_last(inputs: Tensor) -> Tensor:

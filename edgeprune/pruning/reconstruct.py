@@ -47,28 +47,28 @@ def reconstruct_(
     Raises:
         EdgepruneError: activations are not finite.
     """
-    before = {weight_of(node): node for node in layer_nodes(original)}
+    original_nodes = {weight_of(node): node for node in layer_nodes(original)}
     alive = alive_mask(analysis, keep)
     changed = _downstream(original, {branch.add for branch in branches_cut(analysis, keep)})
     fitted = []
     for node in list(layer_nodes(pruned)):
         name = weight_of(node)
         labels = analysis.tensors[name][0] if name in analysis.tensors else None
-        kept = None if labels is None else torch.from_numpy(alive[analysis.solution.atoms[labels]].all(axis=1))
+        mask = None if labels is None else torch.from_numpy(alive[analysis.solution.atoms[labels]].all(axis=1))
         narrower = pruned.get_parameter(name).shape[1] < original.get_parameter(name).shape[1]
-        if (narrower or before[name].name in changed) and _is_fit_for(node, pruned):
-            _fit_(node, pruned, _targets(before[name], original, kept, batches), batches)
+        if (narrower or original_nodes[name].name in changed) and _is_fit_for(node, pruned):
+            _fit_(node, pruned, _targets(original_nodes[name], original, mask, batches), batches)
             fitted.append(name)
     return tuple(fitted)
 
 
 def _downstream(program: GraphModule, sources: set[str]) -> set[str]:
     """Nodes that depend on one of `sources`."""
-    found = set(sources)
+    names = set(sources)
     for node in program.graph.nodes:
-        if any(source.name in found for source in node.all_input_nodes):
-            found.add(node.name)
-    return found
+        if any(source.name in names for source in node.all_input_nodes):
+            names.add(node.name)
+    return names
 
 
 def _is_fit_for(node: Node, pruned: GraphModule) -> bool:
@@ -85,12 +85,12 @@ def _argument(node: Node, place: int, default: Any) -> Any:
     return node.args[place] if len(node.args) > place else default
 
 
-def _targets(node: Node, original: GraphModule, kept: Tensor | None, batches: Sequence[Batch]) -> Iterator[Tensor]:
+def _targets(node: Node, original: GraphModule, mask: Tensor | None, batches: Sequence[Batch]) -> Iterator[Tensor]:
     """What the layer gave in the original, at the outputs that are left, with channels last."""
     for inputs, _ in batches:
         value = record(original, inputs, [node])[node]
         value = value.movedim(1, -1) if find_operator(node).window_rank else value
-        yield value if kept is None else value[..., kept]
+        yield value if mask is None else value[..., mask]
 
 
 def _fit_(node: Node, pruned: GraphModule, targets: Iterator[Tensor], batches: Sequence[Batch]) -> None:
@@ -102,13 +102,13 @@ def _fit_(node: Node, pruned: GraphModule, targets: Iterator[Tensor], batches: S
     source = node.args[0]
     if not isinstance(source, Node):
         return
-    for (inputs, _), wanted in zip(batches, targets, strict=True):
+    for (inputs, _), target in zip(batches, targets, strict=True):
         values = record(pruned, inputs, [source, node])
-        found = values[node].movedim(1, -1) if find_operator(node).window_rank else values[node]
-        places = _places(found, generator)
+        outputs = values[node].movedim(1, -1) if find_operator(node).window_rank else values[node]
+        places = _places(outputs, generator)
         rows = torch.nn.functional.pad(_patches(node, values[source], weight)[places].flatten(1), (0, 1), value=1.0)
         gram += rows.double().T @ rows.double()
-        right += rows.double().T @ (wanted - found)[places].double()
+        right += rows.double().T @ (target - outputs)[places].double()
     constant = bias if bias is not None else _norm_mean(node, pruned)
     change = _solve(gram, right, centred=constant is not None)
     if not bool(change.isfinite().all()):
@@ -159,7 +159,7 @@ def _patches(node: Node, source: Tensor, weight: Tensor) -> Tensor:
     if axes == 0:
         return source
     stride, padding, dilation = (_spread(_argument(node, 3 + i, d), axes) for i, d in enumerate((1, 0, 1)))
-    padded = torch.nn.functional.pad(source, [amount for one in reversed(padding) for amount in (one, one)])
+    padded = torch.nn.functional.pad(source, [amount for width in reversed(padding) for amount in (width, width)])
     for axis, kernel in enumerate(weight.shape[2:]):
         reach = (kernel - 1) * dilation[axis] + 1
         padded = padded.unfold(2 + axis, reach, stride[axis])[..., :: dilation[axis]]

@@ -57,18 +57,18 @@ class Mode:
 
 @dataclass(frozen=True)
 class Course:
-    """What a training has beside its recipe's settings: where it is saved after each epoch, a twin that it runs in
-    place of the net (:func:`recover`), and the data that its states are judged by.
+    """What a training has beside its recipe's settings: where it is saved after each epoch, a copy that rounds and runs
+    in place of the net (:func:`recover`), and the data that its states are judged by.
     """
 
     checkpoint: Path | None = None
-    make_twin: Callable[[GraphModule], GraphModule] | None = None
+    make_rounding_copy: Callable[[GraphModule], GraphModule] | None = None
     held_out: HeldOut | None = None
 
     @property
     def name(self) -> str:
         """What the training is called."""
-        return "quantization-aware" if self.make_twin else "recover"
+        return "quantization-aware" if self.make_rounding_copy else "recover"
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Recovered:
 
 @dataclass
 class _Training:
-    """A training under way: everything that an epoch reads and moves on; `runs` is the program or its twin.
+    """A training under way: everything that an epoch reads and moves on; `runs` is the program or its rounding copy.
 
     `best` is the state of the program that is chosen so far, where states are judged.
     """
@@ -102,7 +102,7 @@ class _Training:
 
     @property
     def rounds(self) -> bool:
-        """Whether a twin runs, with norms as they are."""
+        """Whether a copy that rounds runs, with norms as they are."""
         return self.runs is not self.program
 
     def judge_(self) -> None:
@@ -122,9 +122,9 @@ def recover(
     SGD with Nesterov momentum, a short warm-up and one cosine to zero (Loshchilov and Hutter, 2017), the gradient's
     norm clipped, no weight decay on norms and biases, and distillation (Hinton et al., 2015): `teacher` (in eval mode)
     answers for the same augmented inputs. The number format and memory layout of a step are those that prove fastest
-    here. With `make_twin`, training runs a twin that shares the program's tensors and rounds them, in float32, norms as
-    they are; how far its answers are from the program's own is part of the loss, so that the program learns to mind the
-    rounding less (after Alizadeh et al., "Gradient l1 regularization for quantization robustness", 2020).
+    here. With `make_rounding_copy`, training runs a copy that shares the program's tensors and rounds them, in float32,
+    norms as they are; how far its answers are from the program's own is part of the loss, so that the program learns to
+    mind the rounding less (after Alizadeh et al., "Gradient l1 regularization for quantization robustness", 2020).
     A training that finds its own checkpoint goes on from there, and gives the same net as one that was never
     interrupted.
 
@@ -138,8 +138,8 @@ def recover(
     training = _begin(student, teacher, recipe, course)
     identity = _identity(student, settings)
     if not (course.checkpoint and _resume_(training, course.checkpoint, identity)):
-        chosen = choose_mode(student, recipe)
-        training.mode = replace(chosen, bfloat16=chosen.bfloat16 and not training.rounds)
+        mode = choose_mode(student, recipe)
+        training.mode = replace(mode, bfloat16=mode.bfloat16 and not training.rounds)
         training.judge_()
     set_training_(training.runs, not training.rounds)
     started, first = time.monotonic(), training.epoch
@@ -148,8 +148,10 @@ def recover(
         training.judge_()
         if course.checkpoint:
             _save(training, course.checkpoint, identity)
-        left = (time.monotonic() - started) / (training.epoch - first) * (settings.epochs - training.epoch)
-        progress(f"{course.name}: epoch {training.epoch} of {settings.epochs}, loss {loss:.3f}, {_words(left)} left")
+        remaining_s = (time.monotonic() - started) / (training.epoch - first) * (settings.epochs - training.epoch)
+        progress(
+            f"{course.name}: epoch {training.epoch} of {settings.epochs}, loss {loss:.3f}, {_words(remaining_s)} left"
+        )
     set_training_(training.runs, False)
     if training.choice is None:
         return Recovered(student, kept=settings.epochs)
@@ -158,27 +160,27 @@ def recover(
 
 
 def _begin(student: GraphModule, teacher: nn.Module | None, recipe: Recipe, course: Course) -> _Training:
-    twin = course.make_twin(student) if course.make_twin else student
+    runs = course.make_rounding_copy(student) if course.make_rounding_copy else student
     choice = Choice(course.held_out) if course.held_out else None
-    return _Training(student, teacher, recipe, make_optimizer(student, recipe.finetune), twin, choice)
+    return _Training(student, teacher, recipe, make_optimizer(student, recipe.finetune), runs, choice)
 
 
-def training_loss(recipe: Recipe, outputs: Tensor, targets: Tensor, taught: Tensor | None) -> Tensor:
+def training_loss(recipe: Recipe, outputs: Tensor, targets: Tensor, answers: Tensor | None) -> Tensor:
     """The recipe's loss mixed with the distance to the teacher's outputs.
 
     The distance is the divergence of softened class probabilities where the loss is the default one (Hinton et al.,
     2015, times the squared temperature), else the mean squared difference.
     """
     task = recipe.loss(outputs, targets)
-    if taught is None:
+    if answers is None:
         return task
     if recipe.classifies:
         warm = recipe.finetune.temperature
-        soft, wanted = (outputs / warm).log_softmax(1), (taught / warm).log_softmax(1)
-        distance = nn.functional.kl_div(soft, wanted, reduction="sum", log_target=True) * warm**2
+        soft_outputs, soft_answers = (outputs / warm).log_softmax(1), (answers / warm).log_softmax(1)
+        distance = nn.functional.kl_div(soft_outputs, soft_answers, reduction="sum", log_target=True) * warm**2
         distance = distance * outputs.shape[1] / outputs.numel()
     else:
-        distance = nn.functional.mse_loss(outputs, taught)
+        distance = nn.functional.mse_loss(outputs, answers)
     weight = recipe.finetune.distillation
     return (1 - weight) * task + weight * distance
 
@@ -257,11 +259,11 @@ def _remedy(recipe: Recipe) -> str:
 
 def _step_(training: _Training, inputs: Tensor, targets: Tensor) -> float:
     outputs = training.mode.run(training.runs, inputs)
-    taught = _taught(training, inputs)
-    loss = training_loss(training.recipe, outputs, targets, taught)
+    answers = _answers(training, inputs)
+    loss = training_loss(training.recipe, outputs, targets, answers)
     if training.rounds:
         plain = training.mode.run(training.program, inputs)
-        noise = noise_share(outputs, plain, taught)
+        noise = noise_share(outputs, plain, answers)
         loss = loss + loss.detach().abs() * NOISE_WEIGHT * noise / (noise + NOISE_KNEE)
     value = float(loss.detach())
     if not math.isfinite(value):
@@ -276,13 +278,13 @@ def _step_(training: _Training, inputs: Tensor, targets: Tensor) -> float:
     return value
 
 
-def noise_share(rounded: Tensor, plain: Tensor, taught: Tensor | None) -> Tensor:
+def noise_share(rounded: Tensor, plain: Tensor, answers: Tensor | None) -> Tensor:
     """Power of what rounding changes, as a share of the teacher's outputs: those cannot grow to make it look small."""
-    power = (plain.detach() if taught is None else taught).square().sum()
+    power = (plain.detach() if answers is None else answers).square().sum()
     return (rounded - plain).square().sum() / power.clamp(min=torch.finfo(torch.float32).tiny)
 
 
-def _taught(training: _Training, inputs: Tensor) -> Tensor | None:
+def _answers(training: _Training, inputs: Tensor) -> Tensor | None:
     if training.teacher is None or training.recipe.finetune.distillation == 0:
         return None
     with torch.no_grad():
@@ -322,7 +324,7 @@ def _save(training: _Training, checkpoint: Path, identity: str) -> None:
             tensors[f"momentum.{name}"] = momentum.clone()
     tensors |= {f"best.{name}": value for name, value in training.best.items()}
     choice = training.choice
-    judged = {"standings": [asdict(one) for one in choice.standings], "kept": choice.kept} if choice else None
+    judged = {"standings": [asdict(standing) for standing in choice.standings], "kept": choice.kept} if choice else None
     about = {"identity": identity, "epoch": training.epoch, "mode": asdict(training.mode), "judged": judged}
     partial = checkpoint.with_name(f".{checkpoint.name}.partial")
     try:
@@ -354,7 +356,9 @@ def _resume_(training: _Training, checkpoint: Path, identity: str) -> bool:
     if training.choice is not None:
         training.choice.standings = [Standing(**row) for row in about["judged"]["standings"]]
         training.choice.kept = int(about["judged"]["kept"])
-        training.best = {name.removeprefix("best."): one for name, one in tensors.items() if name.startswith("best.")}
+        training.best = {
+            name.removeprefix("best."): value for name, value in tensors.items() if name.startswith("best.")
+        }
     return True
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from edgeprune.disk import describe_os_error
 from edgeprune.errors import RecipeError
+from edgeprune.extras import comes_with
 from edgeprune.recipes.pickled_arrays import read_pickled_arrays
 from edgeprune.shipped import cache_dir
 
@@ -78,12 +79,11 @@ def load_digits() -> dict[str, Tensor]:
     A fixed random quarter is held out. Values are centred and scaled to about [-1, 1].
 
     Raises:
-        RecipeError: scikit-learn is missing.
+        MissingExtra: scikit-learn is not installed.
     """
-    try:
+    with comes_with("recipes"):
         from sklearn import datasets
-    except ImportError as exc:
-        raise RecipeError("digits: scikit-learn is needed; run `pip install edgeprune[recipes]`") from exc
+
     digits = datasets.load_digits()
     images = torch.from_numpy(digits.images).float()[:, None] / 8 - 1
     images = torch.nn.functional.interpolate(images, size=(32, 32), mode="bilinear")
@@ -198,7 +198,8 @@ def _convert_cifar10(package: Path, stored: Path) -> None:
 
 
 def _read_sheet(path: Path) -> np.ndarray:
-    from PIL import Image
+    with comes_with("recipes"):
+        from PIL import Image
 
     Image.MAX_IMAGE_PIXELS = None
     pixels = np.asarray(Image.open(path).convert("RGB"))

@@ -21,13 +21,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgeprune.errors import RecipeError
-from edgeprune.recipes.onnx_literals import Runner, lower, register_converters
+from edgeprune.extras import comes_with
+from edgeprune.recipes.onnx_literals.lowering import Runner, lower
+from edgeprune.recipes.onnx_literals.operators import register_converters
 
 Array = NDArray[Any]
 TOLERANCE, LEAST_SCALE = 1e-3, 1e-2
 """Largest difference from ONNX Runtime, relative to the largest output (float32 through some hundred layers), and what
 counts as the largest where all are tiny: ONNX Runtime's sigmoid is exact to 1e-7, not relative to its own value."""
-INSTALL = "reading it takes onnx2torch: `pip install --no-deps onnx2torch` (its dependency torchvision is not used)"
 WEIGHTS_MISSING = "should be stored in"
 """What onnx says of weights that lie in another file, which is not there."""
 SEED = 0
@@ -58,7 +59,8 @@ def load_onnx(path: str | Path, sizes: Sequence[int] = ()) -> nn.Module:
 
     Raises:
         RecipeError: not an ONNX network of one input, sizes missing or wrong, an operator that cannot be converted,
-            onnx2torch is not installed, or the module computes something else than ONNX Runtime.
+            or the module computes something else than ONNX Runtime.
+        MissingExtra: onnx2torch is not installed.
     """
     try:
         return _load(path, tuple(sizes))
@@ -172,11 +174,9 @@ def _check_outputs(module: nn.Module, net_input: _Input, run: Callable[[Array], 
 
 
 def _converter() -> Callable[[Any], nn.Module]:
-    try:
-        with _torchvision_aside():
-            from onnx2torch import convert
-    except ImportError as exc:
-        raise RecipeError(INSTALL) from exc
+    with comes_with("onnx-input"), _torchvision_aside():
+        from onnx2torch import convert
+
     register_converters()
     return convert  # type: ignore[no-any-return]
 

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
 from edgeprune.core.latency.staircase import Line, Staircase
+from edgeprune.extras import comes_with
+
+with comes_with("report"):
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 MOST_LINES = 4
 COLUMNS, WIDTH, HEIGHT = 2, 5.0, 3.2

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import nan
 
-from matplotlib.axes import Axes
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
-from matplotlib.figure import Figure
-
 from edgeprune.core.measuring.trend import Change, Point, Trend
+from edgeprune.extras import comes_with
+
+with comes_with("report"):
+    from matplotlib.axes import Axes
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
+    from matplotlib.figure import Figure
 
 WIDTH, HEIGHT = 9.0, 2.8
 """A panel's size in inches."""

@@ -72,15 +72,15 @@ def build(job: Job, program: GraphModule, files: Files) -> tuple[Artifact, ...]:
     Raises:
         ExportError: it cannot be made in the target's format; another format that cannot be made is left out.
     """
-    made = list[Artifact]()
+    artifacts = list[Artifact]()
     for file_format in files.formats:
         try:
-            made += build_format(job, program, files, file_format)
+            artifacts += build_format(job, program, files, file_format)
         except ExportError as exc:
             if file_format == job.planned.format:
                 raise
             job.detail(f"no {file_format} files of this net: {exc}")
-    return tuple(made)
+    return tuple(artifacts)
 
 
 def build_format(job: Job, program: GraphModule, files: Files, file_format: str) -> tuple[Artifact, ...]:
@@ -94,7 +94,7 @@ def build_format(job: Job, program: GraphModule, files: Files, file_format: str)
         directory=files.directory,
         role=files.role,
         formats=(file_format,),
-        precisions=tuple(one for one in files.precisions if one in FORMATS[file_format].precisions),
+        precisions=tuple(precision for precision in files.precisions if precision in FORMATS[file_format].precisions),
         calibration=_inputs_only(job.recipe.calibration_data()),
         int8_scheme=job.target.int8_scheme,
         processor=Processor(facts.machine, facts.cpu_flags),
@@ -104,23 +104,23 @@ def build_format(job: Job, program: GraphModule, files: Files, file_format: str)
         wishes=files.wishes,
         has_float=files.has_float,
     )
-    made = build_artifacts(program, job.recipe.example_input(), request)
+    artifacts = build_artifacts(program, job.recipe.example_input(), request)
     if files.directory == job.run.directory:
-        for one in made:
-            job.run.product(one.path)
-    return made
+        for artifact in artifacts:
+            job.run.product(artifact.path)
+    return artifacts
 
 
 def _origin(job: Job, role: str) -> dict[str, str]:
     """What a file says of where it came from; of the plan only where it was pruned by the final one."""
-    found = {"recipe": job.recipe.name, "model_sha256": job.read(Traced).model_sha256}
+    origin = {"recipe": job.recipe.name, "model_sha256": job.read(Traced).model_sha256}
     if job.recipe.labels:
-        found["labels"] = json.dumps(job.recipe.labels)
+        origin["labels"] = json.dumps(job.recipe.labels)
     if job.recipe.preprocessing:
-        found["preprocessing"] = job.recipe.preprocessing
+        origin["preprocessing"] = job.recipe.preprocessing
     if role == "pruned" and job.run.finished("prune"):
-        found["plan_sha256"] = sha256_of(job.run.file("plan.json"))
-    return found
+        origin["plan_sha256"] = sha256_of(job.run.file("plan.json"))
+    return origin
 
 
 def build_variant(job: Job, name: str, program: GraphModule) -> Path:
@@ -146,9 +146,9 @@ def export(job: Job) -> Exported:
         ParityError: a file that is needed computes something else than the net; names the layer.
     """
     net, program, checked = read_net(job), load_model(job.run.file("recovered.pt2")), Checked()
-    originals, made = read_originals(job), _build_all(job, program)
-    for one in originals:
-        job.run.file(one.path)
+    originals, pruned = read_originals(job), _build_all(job, program)
+    for artifact in originals:
+        job.run.file(artifact.path)
     inputs, targets = evaluation_rows(job, PARITY_ROWS)
     nets = Nets(
         programs={"original": net.program, "pruned": program},
@@ -159,28 +159,32 @@ def export(job: Job) -> Exported:
         judge=judge_rows(job, targets),
     )
     check_artifacts_(checked, nets, originals)
-    check_artifacts_(checked, nets, made)
+    check_artifacts_(checked, nets, pruned)
     is_accurate = make_judge(job)
-    held = FORMATS[job.planned.format].precisions
-    always = wants_mixed(job.target.precision, _is_int8_right(job, checked, is_accurate)) if MIXED in held else None
+    precisions = FORMATS[job.planned.format].precisions
+    always = (
+        wants_mixed(job.target.precision, _is_int8_right(job, checked, is_accurate)) if MIXED in precisions else None
+    )
     if always is not None:
         wishes = Wishes(
             accurate=partial(_is_right, job, is_accurate),
-            ask=partial(price_net, job, {one: _place(job, one) for one in PRICED}),
+            ask=partial(price_net, job, {precision: _place(job, precision) for precision in PRICED}),
             always=always,
-            **_sizes_allowed(job, made),
+            **_sizes_allowed(job, pruned),
         )
         for mixed in _build_mixed(job, program, wishes):
-            floats = [one for one in made if (one.format, one.precision) == (mixed.format, "fp32")]
+            floats = [
+                artifact for artifact in pruned if (artifact.format, artifact.precision) == (mixed.format, "fp32")
+            ]
             check_artifacts_(checked, nets, [*floats, mixed])
-            made = (*made, mixed)
+            pruned = (*pruned, mixed)
     for link in checked.links:
         job.detail(f"{link.describe()}")
     for name, reason in checked.refused.items():
         job.detail(f"{name} is refused: {reason}")
     return Exported(
-        artifacts=(*originals, *made),
-        costs=_count(net, program, (*originals, *made)),
+        artifacts=(*originals, *pruned),
+        costs=_count(net, program, (*originals, *pruned)),
         parity=tuple(parity_row(link) for link in checked.links),
         refused=checked.refused,
     )
@@ -196,25 +200,30 @@ def wants_mixed(precision: str, is_int8_right: bool) -> bool | None:
 def _count(net: Net, program: GraphModule, artifacts: Iterable[Artifact]) -> dict[str, Costs]:
     """What the net in each file costs, by the file's name: counted on the nets as they are, not on what was planned."""
     nets = {"original": (net.program, net.analysis), "pruned": (program, find_groups(program))}
-    costs = {one.name: count_net(*nets[one.role], one.precision) for one in artifacts}
-    read = {one.name: one.activation_bytes for one in artifacts if one.activation_bytes is not None}
+    costs = {artifact.name: count_net(*nets[artifact.role], artifact.precision) for artifact in artifacts}
+    activation_bytes = {
+        artifact.name: artifact.activation_bytes for artifact in artifacts if artifact.activation_bytes is not None
+    }
     return {
-        name: replace(found, activation_bytes=read.get(name, found.activation_bytes)) for name, found in costs.items()
+        name: replace(cost, activation_bytes=activation_bytes.get(name, cost.activation_bytes))
+        for name, cost in costs.items()
     }
 
 
-def _sizes_allowed(job: Job, made: Iterable[Artifact]) -> dict[str, float]:
+def _sizes_allowed(job: Job, artifacts: Iterable[Artifact]) -> dict[str, float]:
     """What a mixed file may take beside the int8 file that was made: what is left of the budget."""
     budget = job.target.budget
-    in_int8 = next(one for one in made if (one.format, one.precision) == (job.planned.format, "int8"))
+    in_int8 = next(
+        artifact for artifact in artifacts if (artifact.format, artifact.precision) == (job.planned.format, "int8")
+    )
     room = inf if budget.file_bytes is None else budget.file_bytes - in_int8.bytes - STATED_BYTES
     return {"room_bytes": room, "most_activation_bytes": budget.activation_bytes or inf}
 
 
 def _build_all(job: Job, program: GraphModule) -> tuple[Artifact, ...]:
     """The pruned net in every format and precision that is measured, but mixed."""
-    asked = (*DEPLOYED, job.planned.fitted_precision)
-    files = Files(job.run.directory, "pruned", job.formats, tuple(dict.fromkeys(asked)), tuned=True)
+    precisions = (*DEPLOYED, job.planned.fitted_precision)
+    files = Files(job.run.directory, "pruned", job.formats, tuple(dict.fromkeys(precisions)), tuned=True)
     return build(job, program, files)
 
 
@@ -272,8 +281,8 @@ def make_judge(job: Job) -> Callable[[Path], bool]:
 
     @cache
     def original() -> float:
-        found = next(one for one in read_originals(job) if one.format == job.planned.format)
-        return measure_quality(job.run.file(found.path))
+        artifact = next(artifact for artifact in read_originals(job) if artifact.format == job.planned.format)
+        return measure_quality(job.run.file(artifact.path))
 
     return lambda path: is_within(limits, measure_quality(path), original())
 
@@ -290,9 +299,9 @@ def _find_judge(job: Job) -> tuple[Callable[[Path, np.ndarray], np.ndarray], int
 def evaluation_rows(job: Job, most: int | None) -> tuple[np.ndarray, np.ndarray]:
     """The first `most` evaluation inputs `[N, ...]` and targets, or all."""
     inputs, targets, count = [], [], 0
-    for batch, wanted in job.recipe.eval_data():
+    for batch, batch_targets in job.recipe.eval_data():
         inputs.append(np.asarray(batch))
-        targets.append(np.asarray(wanted))
+        targets.append(np.asarray(batch_targets))
         count += len(batch)
         if most is not None and count >= most:
             break

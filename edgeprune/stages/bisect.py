@@ -62,12 +62,12 @@ def bisect(job: Job, name: str) -> tuple[Finding, ...]:
 
 def find_files(directory: Path) -> dict[Key, Path]:
     """The exported files of a run, fp32 first: also those of an export that stopped at a broken link."""
-    found = {}
+    files = {}
     for path in sorted((directory / FOLDER).glob("*.*.*"), key=lambda path: ".fp32." not in path.name):
         role, precision, file_format = path.name.split(".", 2)
         if role in PROGRAMS and precision in TOLERANCES:
-            found[role, file_format, precision] = path
-    return found
+            files[role, file_format, precision] = path
+    return files
 
 
 def _recorded_hashes(job: Job) -> dict[str, str]:

@@ -21,8 +21,8 @@ def break_down_net(job: Job) -> tuple[list[LayerTime], float]:
         RunError: the net was not profiled yet.
     """
     if not RUNTIMES[job.planned.runtime].tells_nodes:
-        others = " or ".join(name for name, one in RUNTIMES.items() if one.tells_nodes)
-        raise TargetError(f"target {job.target.name}: {job.planned.runtime} runs a net as one node; use {others}")
+        runtimes = " or ".join(name for name, runtime in RUNTIMES.items() if runtime.tells_nodes)
+        raise TargetError(f"target {job.target.name}: {job.planned.runtime} runs a net as one node; use {runtimes}")
     path = job.run.file(unpruned_file(job))
     times = measure_beside_original(job, read_originals(job), {"net": path})
     model = ModelFile.of(path, job.planned.runtime)

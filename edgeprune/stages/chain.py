@@ -42,7 +42,7 @@ class Checked:
 
     def add_(self, link: Parity) -> None:
         """Add a link, unless it is there already: files of two precisions are made from the same fp32 file."""
-        if all(one.link != link.link for one in self.links):
+        if all(earlier.link != link.link for earlier in self.links):
             self.links.append(link)
 
 
@@ -52,14 +52,14 @@ def check_artifacts_(checked: Checked, nets: Nets, artifacts: Sequence[Artifact]
     Raises:
         EdgepruneError: a file that is needed is broken, or does not run.
     """
-    files = {one.name: one for one in artifacts}
-    for artifact, found in compare_each(
+    files = {artifact.name: artifact for artifact in artifacts}
+    for artifact, outcome in compare_each(
         nets.programs[artifacts[0].role], artifacts, nets.directory, nets.inputs, nets.same_processor, nets.judge
     ):
         try:
-            if isinstance(found, EdgepruneError):
-                raise found
-            for link in found:
+            if isinstance(outcome, EdgepruneError):
+                raise outcome
+            for link in outcome:
                 checked.add_(link)
                 check_link(link, artifacts, nets.directory, nets.inputs, nets.programs)
             if (source := name_artifact(artifact.role, artifact.format, "fp32")) in checked.refused and source in files:
@@ -85,7 +85,9 @@ def check_link(
     try:
         check_parity(link)
     except ParityError as exc:
-        files = {(one.role, one.format, one.precision): directory / one.path for one in artifacts}
+        files = {
+            (artifact.role, artifact.format, artifact.precision): directory / artifact.path for artifact in artifacts
+        }
         for key in files:
             bisector = find_bisectors(key, files, programs.__getitem__).get(link.link)
             if bisector is not None:

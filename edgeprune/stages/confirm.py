@@ -27,36 +27,36 @@ def confirm(job: Job) -> Confirmed:
     """
     candidates = find_candidates(job, read_figures(job))
     result = candidates.chosen
-    first = {one.artifact.name: one for one in (candidates.baseline, result)}
-    models = [model_file(job, one.artifact) for one in first.values()]
+    first = {figures.artifact.name: figures for figures in (candidates.baseline, result)}
+    models = [model_file(job, figures.artifact) for figures in first.values()]
     again, sessions = dict[str, Figures](), 0
     while sessions < SESSIONS and (not again or _is_open(replace(candidates, again=again), result)):
         job.detail(f"measuring {result.artifact.path} again, beside {candidates.baseline.artifact.path}")
-        measured = job.board.time(models, job.target.threads, job.target.protocol, job.detail)
-        pooled = {name: _pool(job, again.get(name), measured[name]) for name in first}
-        again = {name: _replace_times(one, pooled[name]) for name, one in first.items()}
+        measurements = job.board.time(models, job.target.threads, job.target.protocol, job.detail)
+        pooled = {name: _pool(job, again.get(name), measurements[name]) for name in first}
+        again = {name: _replace_times(figures, pooled[name]) for name, figures in first.items()}
         sessions += 1
-    write_json(job.run.product(CONFIRMED), {name: one.measurement.to_dict() for name, one in again.items()})
-    for name, one in again.items():
-        job.detail(f"{name}: p50 {one.latency.p50_ms:.4g} ms, {first[name].latency.p50_ms:.4g} ms before")
+    write_json(job.run.product(CONFIRMED), {name: figures.measurement.to_dict() for name, figures in again.items()})
+    for name, figures in again.items():
+        job.detail(f"{name}: p50 {figures.latency.p50_ms:.4g} ms, {first[name].latency.p50_ms:.4g} ms before")
     return Confirmed(artifact=result.artifact.name, sessions=sessions)
 
 
-def _pool(job: Job, before: Figures | None, measured: Measurement) -> Measurement:
+def _pool(job: Job, before: Figures | None, measurement: Measurement) -> Measurement:
     if before is None:
-        return measured
-    pooled = pool_measurements(before.measurement, measured)
+        return measurement
+    pooled = pool_measurements(before.measurement, measurement)
     return replace(pooled, problems=find_problems(pooled, job.target.protocol))
 
 
-def _replace_times(figures: Figures, measured: Measurement) -> Figures:
+def _replace_times(figures: Figures, measurement: Measurement) -> Figures:
     """The figures with the times of another measurement; energy was measured in a run of its own."""
     before = figures.measurement
-    return replace(figures, measurement=replace(measured, energy=before.energy, power=before.power))
+    return replace(figures, measurement=replace(measurement, energy=before.energy, power=before.power))
 
 
 def _is_open(candidates: Candidates, result: Figures) -> bool:
     """Whether more measuring may decide what is not decided yet: valid runs, and an interval that holds its limit."""
-    if not all(one.measurement.valid for one in candidates.find_last(result)):
+    if not all(figures.measurement.valid for figures in candidates.find_last(result)):
         return False
-    return any(one.outcome == INCONCLUSIVE and one.value is not None for one in candidates.judge(result))
+    return any(gate.outcome == INCONCLUSIVE and gate.value is not None for gate in candidates.judge(result))

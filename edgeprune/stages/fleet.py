@@ -62,31 +62,31 @@ def measure_fleet(job: Job, fleet: Fleet) -> dict[str, Any]:
         TargetError: a gate on energy and a board without a power meter.
     """
     candidates, gates = find_candidates(job, read_figures(job)), job.gates
-    chosen = {"baseline": candidates.baseline, "result": candidates.chosen}
-    answers = _ask(job, fleet, chosen, {gate.metric for gate in gates})
+    files = {"baseline": candidates.baseline, "result": candidates.chosen}
+    answers = _ask(job, fleet, files, {gate.metric for gate in gates})
     confidence = job.target.budget.gate_confidence
-    results = {one.host: _judge(gates, one, confidence) for one in answers}
+    results = {answer.host: _judge(gates, answer, confidence) for answer in answers}
     deciding = [choose_deciding(gate, _column(results, i), fleet.percentile) for i, gate in enumerate(gates)]
     document = {
         "version": VERSION,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "target": job.target.name,
-        "artifact": chosen["result"].artifact.name,
+        "artifact": files["result"].artifact.name,
         "metric": job.metric.to_dict(),
         "percentile": fleet.percentile,
         "verdict": decide([result for _, result in deciding]),
         "gates": [{"host": host, **result.to_dict()} for host, result in deciding],
-        "boards": [_describe(one, results[one.host]) for one in answers],
-        "unlike": [one.describe() for one in find_unlike(_latencies(answers))],
+        "boards": [_describe(answer, results[answer.host]) for answer in answers],
+        "unlike": [outlier.describe() for outlier in find_unlike(_latencies(answers))],
     }
     write_json(job.run.path("fleet.json"), document)
     return document
 
 
-def _ask(job: Job, fleet: Fleet, chosen: Mapping[str, Figures], metrics: set[str]) -> list[Answer[Measured]]:
+def _ask(job: Job, fleet: Fleet, files: Mapping[str, Figures], metrics: set[str]) -> list[Answer[Measured]]:
     """What every board says of the two files, in the order in which they were named."""
     target = job.target
-    models = [_model_file(job, name, one) for name, one in chosen.items()]
+    models = [_model_file(job, name, figures) for name, figures in files.items()]
     rows = evaluation_rows(job, REMOTE_ROWS) if metrics & QUALITY_METRICS else None
 
     def work(host: str) -> Measured:
@@ -96,20 +96,21 @@ def _ask(job: Job, fleet: Fleet, chosen: Mapping[str, Figures], metrics: set[str
         with open_board(target, host, say, job.session) as board:
             require(board, "time", *["energy"] * (ENERGY in metrics), *["run"] * bool(rows))
             board.check_power(target)
-            found = board.time(models, target.threads, target.protocol, say)
+            measurements = board.time(models, target.threads, target.protocol, say)
             if ENERGY in metrics:
-                found = add_energy(found, board.energy(models, target, say))
+                measurements = add_energy(measurements, board.energy(models, target, say))
             quality = _evaluate(job, board, models, rows, say) if rows else {}
-            there = {
-                name: replace(one, measurement=found[name], quality=quality.get(name)) for name, one in chosen.items()
+            pair = {
+                name: replace(figures, measurement=measurements[name], quality=quality.get(name))
+                for name, figures in files.items()
             }
-            return Measured(board.facts, **there)
+            return Measured(board.facts, **pair)
 
     answers = {}
     for answer in ask_boards(fleet.hosts, work, fleet.at_once):
         answers[answer.host] = answer
         job.detail(f"{answer.host}: {_say(answer)}")
-    samples = {host: _samples(one.value) for host, one in answers.items() if one.value is not None}
+    samples = {host: _samples(answer.value) for host, answer in answers.items() if answer.value is not None}
     write_json(job.run.path("fleet.samples.json"), samples)
     return [answers[host] for host in fleet.hosts]
 
@@ -124,8 +125,8 @@ def _evaluate(
 ) -> dict[str, float]:
     """The recipe's metric of files on a board, by name."""
     inputs, targets = rows
-    outputs = {one.name: board.run(one, fit_inputs(one.path, inputs), say) for one in models}
-    return {name: float(job.recipe.metric(found, targets)) for name, found in outputs.items()}
+    outputs = {model.name: board.run(model, fit_inputs(model.path, inputs), say) for model in models}
+    return {name: float(job.recipe.metric(output, targets)) for name, output in outputs.items()}
 
 
 def _say(answer: Answer[Measured]) -> str:
@@ -150,10 +151,10 @@ def _column(results: dict[str, tuple[GateResult, ...]], index: int) -> dict[str,
 
 def _latencies(answers: Sequence[Answer[Measured]]) -> list[BoardLatency]:
     """Boards whose run is valid."""
-    found = [(one.host, one.value.facts, one.value.result) for one in answers if one.value is not None]
+    runs = [(answer.host, answer.value.facts, answer.value.result) for answer in answers if answer.value is not None]
     return [
         BoardLatency(host, facts.fingerprint, figures.latency, describe_state(figures.measurement.conditions))
-        for host, facts, figures in found
+        for host, facts, figures in runs
         if figures.measurement.valid
     ]
 
@@ -162,7 +163,7 @@ def _describe(answer: Answer[Measured], gates: Sequence[GateResult]) -> dict[str
     row: dict[str, Any] = {
         "host": answer.host,
         "error": str(answer.error or ""),
-        "gates": [one.to_dict() for one in gates],
+        "gates": [gate.to_dict() for gate in gates],
     }
     if answer.value is None:
         return row

@@ -71,9 +71,9 @@ class Job:
         target = load_target(request["target"])
         changes = {name: request[name] for name in ("runtime", "precision", "threads") if request[name] is not None}
         target = replace(target, **changes)
-        asked = {name: request[name] for name in ("latency_ms", "speedup") if request[name] is not None}
-        if asked:
-            target = replace(target, budget=replace(target.budget, **{"latency_ms": None, "speedup": None, **asked}))
+        limits = {name: request[name] for name in ("latency_ms", "speedup") if request[name] is not None}
+        if limits:
+            target = replace(target, budget=replace(target.budget, **{"latency_ms": None, "speedup": None, **limits}))
         if request.get("confidence") is not None:
             target = replace(target, budget=replace(target.budget, confidence=request["confidence"]))
         if self._gates_file is not None:
@@ -82,8 +82,8 @@ class Job:
 
     @property
     def _gates_file(self) -> Path | None:
-        asked = self.run.request["gates"]
-        return self.other_gates or (Path(asked) if asked is not None else None)
+        file = self.run.request["gates"]
+        return self.other_gates or (Path(file) if file is not None else None)
 
     @property
     def gates_source(self) -> str:
@@ -164,7 +164,7 @@ class Job:
     @cached_property
     def formats(self) -> tuple[str, ...]:
         """File formats that can be made here."""
-        return tuple(name for name, one in FORMATS.items() if importlib.util.find_spec(one.made_by))
+        return tuple(name for name, file_format in FORMATS.items() if importlib.util.find_spec(file_format.made_by))
 
     @property
     def estimated(self) -> bool:

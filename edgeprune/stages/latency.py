@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -36,11 +36,10 @@ from edgeprune.core.planning.reach import Reach, check_reach
 from edgeprune.core.releasing.shipping import choose_planned
 from edgeprune.core.target import AUTO
 from edgeprune.device.board import ModelFile
-from edgeprune.errors import ExportError
+from edgeprune.errors import ExportError, MissingExtra
 from edgeprune.graph.costs import list_shapes
 from edgeprune.graph.surgery import apply_plan
 from edgeprune.pruning.importance import keep_best_by_group
-from edgeprune.report.pictures import draw_front, render_png
 from edgeprune.run import hash_file, write_atomic, write_json
 from edgeprune.shipped import list_profiles, load_profiles
 from edgeprune.stages.artifacts import Files, build, build_format, build_variant
@@ -66,7 +65,7 @@ def profile(job: Job) -> Profiled:
     if job.estimated:
         return _estimate(job, net)
     profiled, is_recalled = remember(
-        job, Profiled, _profile_reads(job, net), lambda: _measure_profile(job, net), _is_quiet(job)
+        job, Profiled, _profile_reads(job, net), lambda: _measure_profile(job, net), _is_undisturbed
     )
     if not is_recalled:
         return profiled
@@ -96,9 +95,9 @@ def _profile_reads(job: Job, net: Net) -> dict[str, Any]:
     }
 
 
-def _is_quiet(job: Job) -> Callable[[Profiled], bool]:
-    """What tells whether a profile was measured on a board of its own, so that other runs may rest on it."""
-    return lambda profiled: not profiled.problems and not job.allows_busy
+def _is_undisturbed(profiled: Profiled) -> bool:
+    """Whether nothing else worked on the board meanwhile, so that other runs may rest on it."""
+    return not profiled.problems
 
 
 def _measure_profile(job: Job, net: Net) -> Profiled:
@@ -113,32 +112,32 @@ def _measure_profile(job: Job, net: Net) -> Profiled:
         f"variant{i}": build_variant(job, f"variant{i}", cut_net(net, widths)) for i, widths in enumerate(variants)
     }
     begun = time.monotonic()
-    measured = measure_beside_original(job, originals, files)
+    times = measure_beside_original(job, originals, files)
     nets_s = time.monotonic() - begun
-    settled = measured.latency_ms
+    latency_ms = times.latency_ms
     nets = [
-        describe_net(table, net.layers, widths, settled[name]) for name, widths in zip(files, variants, strict=True)
+        describe_net(table, net.layers, widths, latency_ms[name]) for name, widths in zip(files, variants, strict=True)
     ]
-    correction = fit_correction(nets, measured.twin_gap)
+    correction = fit_correction(nets, times.twin_gap)
     whole = count_costs(net.analysis.layers, variants[0], job.planned.fitted_precision)
     write_atomic(job.run.product("latency_table.json"), render_table(table))
     job.run.product(unpruned_file(job))
     if job.chosen:
         job.run.product(CHOSEN)
-    baseline_ms = settled["baseline"]
+    baseline_ms = latency_ms["baseline"]
     job.detail(
         f"unpruned fp32 {baseline_ms:.4g} ms; {len(table.points)} layer shapes; whole nets predicted "
         f"with a mean error of {correction.error or 0:.1%} (leave one out); the same net twice: "
-        f"{measured.twin_gap:.1%} apart"
+        f"{times.twin_gap:.1%} apart"
     )
     return Profiled(
         device=job.board.facts,
         baseline_ms=baseline_ms,
-        twin_gap=measured.twin_gap,
-        problems=tuple(measured.problems),
+        twin_gap=times.twin_gap,
+        problems=tuple(times.problems),
         correction=correction,
         baseline_predicted_ms=_predict_full(job, net, table, correction),
-        power_w=learn_power(job, files, settled),
+        power_w=learn_power(job, files, latency_ms),
         seconds={"layers": layers_s, "nets": nets_s},
         overhead_bytes=max(0, files["variant0"].stat().st_size - whole.weight_bytes)
         + stated_bytes(net.analysis.layers, job.planned.fitted_precision),
@@ -165,21 +164,21 @@ def _choose_plan(job: Job, net: Net) -> None:
         for runtime, artifacts in _build_open(job, net, precisions).items()
         for artifact in artifacts
     }
-    nets = [ModelFile.of(path, runtime, f"{runtime} {held}") for (runtime, held), path in files.items()]
-    settled = dict(time_nets(job, nets).latency_ms)
-    latency_ms = {key: settled[" ".join(key)] for key in files}
+    nets = [ModelFile.of(path, runtime, f"{runtime} {precision}") for (runtime, precision), path in files.items()]
+    ms_by_name = dict(time_nets(job, nets).latency_ms)
+    latency_ms = {key: ms_by_name[" ".join(key)] for key in files}
     runtime, precision = choose_planned(latency_ms, precisions)
     baseline, _ = choose_planned(latency_ms, ("fp32",))
-    asked = precision if target.precision == AUTO else target.precision
-    chosen = {"runtime": runtime, "precision": asked, "baseline": baseline, "latency_ms": settled}
-    write_json(job.run.product(CHOSEN), chosen)
-    told = ", ".join(f"{name} {taken:.4g} ms" for name, taken in settled.items())
-    job.detail(f"unpruned: {told}; planning for {runtime} {asked}")
+    planned_precision = precision if target.precision == AUTO else target.precision
+    document = {"runtime": runtime, "precision": planned_precision, "baseline": baseline, "latency_ms": ms_by_name}
+    write_json(job.run.product(CHOSEN), document)
+    figures = ", ".join(f"{name} {ms:.4g} ms" for name, ms in ms_by_name.items())
+    job.detail(f"unpruned: {figures}; planning for {runtime} {planned_precision}")
 
 
 def _build_open(job: Job, net: Net, precisions: Sequence[str]) -> dict[str, tuple[Artifact, ...]]:
     """The unpruned net in fp32 and in some precisions, by each open runtime that the board has."""
-    built, problems = dict[str, tuple[Artifact, ...]](), list[str]()
+    artifacts, problems = dict[str, tuple[Artifact, ...]](), list[str]()
     for runtime in job.target.runtimes:
         file_format = RUNTIMES[runtime].format
         if len(job.target.runtimes) > 1 and (file_format not in job.formats or not job.board.runtime_version(runtime)):
@@ -187,15 +186,15 @@ def _build_open(job: Job, net: Net, precisions: Sequence[str]) -> dict[str, tupl
             continue
         files = Files(job.run.directory, "original", (file_format,), tuple(dict.fromkeys(("fp32", *precisions))))
         try:
-            same = find_runtime(file_format, built)
-            built[runtime] = built[same] if same else build_format(job, net.program, files, file_format)
+            same = find_runtime(file_format, artifacts)
+            artifacts[runtime] = artifacts[same] if same else build_format(job, net.program, files, file_format)
         except ExportError as exc:
             problems.append(f"{runtime}: {exc}")
-    if not built:
+    if not artifacts:
         raise ExportError(f"target {job.target.name}: no runtime can run this net: {'; '.join(problems)}")
     for problem in problems:
         job.detail(problem)
-    return built
+    return artifacts
 
 
 def _estimate(job: Job, net: Net) -> Profiled:
@@ -253,7 +252,7 @@ def unpruned_file(job: Job) -> str:
 
 def measure_beside_original(job: Job, originals: Sequence[Artifact], files: Mapping[str, Path]) -> NetTimes:
     """Latency of nets that take turns with the unpruned fp32 one, which is called "baseline"."""
-    baseline = next(one for one in originals if one.format == job.baseline_format)
+    baseline = next(artifact for artifact in originals if artifact.format == job.baseline_format)
     unpruned = ModelFile.of(job.run.file(baseline.path), job.baseline_runtime, "baseline")
     return time_nets(job, [unpruned, *(ModelFile.of(path, job.planned.runtime, name) for name, path in files.items())])
 
@@ -307,11 +306,11 @@ def plan(job: Job) -> Planned:
     problem = read_problem(job, net)
     limit = budget_ms(job, job.read(Profiled).baseline_ms)
     choice = choose_widths(problem, first_aim(job) * limit)
-    made = _make_plan(job, net, problem, choice)
-    write_atomic(job.run.product("plan.first.json"), made.to_json())
+    pruning_plan = _make_plan(job, net, problem, choice)
+    write_atomic(job.run.product("plan.first.json"), pruning_plan.to_json())
     _draw_front(job, problem, choice)
     job.detail(f"predicted {choice.latency_ms:.4g} ms for a budget of {limit:.4g} ms, gap {choice.gap:.2%}")
-    return Planned(plan=made)
+    return Planned(plan=pruning_plan)
 
 
 def first_aim(job: Job) -> float:
@@ -331,10 +330,17 @@ def first_aim(job: Job) -> float:
 def _draw_front(job: Job, problem: Problem, choice: Choice) -> None:
     """Write the best loss rises at other budgets, as `front.json` and a picture."""
     origin = "estimated" if job.estimated else "predicted from measured layers"
-    front = [{"latency_ms": one.latency_ms, "loss_increase": one.loss_increase} for one in trace_front(problem, FRONT)]
+    front = [
+        {"latency_ms": point.latency_ms, "loss_increase": point.loss_increase} for point in trace_front(problem, FRONT)
+    ]
     chosen = {"latency_ms": choice.latency_ms, "loss_increase": choice.loss_increase}
     document = {"origin": origin, "front": front, "chosen": chosen}
     write_json(job.run.product("front.json"), document)
+    try:
+        from edgeprune.report.pictures import draw_front, render_png
+    except MissingExtra as exc:
+        job.detail(f"no picture of it: {exc}")
+        return
     picture = draw_front(document, f"{job.recipe.name} on {job.target.name}")
     write_atomic(job.run.path("front.png"), render_png(picture))
 
@@ -347,10 +353,10 @@ def _make_plan(job: Job, net: Net, problem: Problem, choice: Choice) -> PruningP
     is_cut = any(width < groups[group].size for group, width in choice.widths.items())
     for group, keep in keep_best_by_group(scores, choice.widths).items():
         kind, size, width = groups[group].kind, groups[group].size, choice.widths[group]
-        saved = predict_ms(problem, {**choice.widths, group: size}) - choice.latency_ms
-        kept = "cut to its shortcut" if groups[group].is_branch else f"highest {scored.importance} scores kept"
+        saved_ms = predict_ms(problem, {**choice.widths, group: size}) - choice.latency_ms
+        basis = "cut to its shortcut" if groups[group].is_branch else f"highest {scored.importance} scores kept"
         offered, is_fixed = net.widths[group], group in problem.limits.fixed
-        saving = f"saves {saved:.3g} ms; {kept}" if is_cut else ""
+        saving = f"saves {saved_ms:.3g} ms; {basis}" if is_cut else ""
         reason = explain_width(groups[group], width, offered, is_fixed, saving)
         reason = f"gone with {gone[group]}" if group in gone else reason
         entries.append(GroupPlan(group, size, keep, problem.loss[group][width], reason, kind, gone.get(group, "")))
@@ -381,9 +387,9 @@ def fit(job: Job) -> Fitted:
     Latency does not depend on the weights, so a net that misses its budget is found before it is trained.
     """
     if job.estimated:
-        made = job.read(Planned).plan
-        write_atomic(job.run.product("plan.json"), made.to_json())
-        return Fitted(plan=made, origin=ESTIMATED)
+        pruning_plan = job.read(Planned).plan
+        write_atomic(job.run.product("plan.json"), pruning_plan.to_json())
+        return Fitted(plan=pruning_plan, origin=ESTIMATED)
     net, profiled = read_net(job), job.read(Profiled)
     problem = read_problem(job, net)
     nets = [variant.net for variant in profiled.variants]
@@ -392,10 +398,12 @@ def fit(job: Job) -> Fitted:
         problem, nets, Goal(limit, first_aim(job)), lambda choice: _measure_try(job, net, choice, next(names))
     )
     best = choose_fitting(trials)
-    made = _make_plan(job, net, problem, best.choice)
-    chosen = replace(made, notes=(*made.notes, f"measured {best.share:.1%} of the budget before training"))
-    write_atomic(job.run.product("plan.json"), chosen.to_json())
-    return Fitted(plan=chosen, tries=tuple(_describe_try(trial) for trial in trials))
+    pruning_plan = _make_plan(job, net, problem, best.choice)
+    final_plan = replace(
+        pruning_plan, notes=(*pruning_plan.notes, f"measured {best.share:.1%} of the budget before training")
+    )
+    write_atomic(job.run.product("plan.json"), final_plan.to_json())
+    return Fitted(plan=final_plan, tries=tuple(_describe_try(trial) for trial in trials))
 
 
 def _describe_try(trial: Trial) -> Try:
@@ -406,7 +414,7 @@ def _measure_try(job: Job, net: Net, choice: Choice, name: str) -> float:
     """Latency in ms of a cut net, as it would have been when the net was profiled."""
     limit = budget_ms(job, job.read(Profiled).baseline_ms)
     path = build_variant(job, name, cut_net(net, choice.widths))
-    settled = measure_beside_original(job, read_originals(job), {name: path}).latency_ms
-    share = settled[name] / budget_ms(job, settled["baseline"])
-    job.detail(f"measured {settled[name]:.4g} ms untrained, {share:.1%} of the budget{say_next(share)}")
+    latency_ms = measure_beside_original(job, read_originals(job), {name: path}).latency_ms
+    share = latency_ms[name] / budget_ms(job, latency_ms["baseline"])
+    job.detail(f"measured {latency_ms[name]:.4g} ms untrained, {share:.1%} of the budget{say_next(share)}")
     return share * limit

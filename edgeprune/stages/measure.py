@@ -31,29 +31,38 @@ def measure(job: Job) -> Measured:
         ParityError: the file that is to ship, or the baseline, computes something else on the device than here.
     """
     refused = read_refused(job)
-    artifacts = [one for one in read_artifacts(job) if job.runtime_of(one.format) and one.name not in refused]
-    models = {one.name: model_file(job, one) for one in artifacts}
-    precisions = {one.name: one.precision for one in artifacts}
+    artifacts = [
+        artifact for artifact in read_artifacts(job) if job.runtime_of(artifact.format) and artifact.name not in refused
+    ]
+    models = {artifact.name: model_file(job, artifact) for artifact in artifacts}
+    precisions = {artifact.name: artifact.precision for artifact in artifacts}
     remote = job.board.is_remote
     elsewhere = remote or bool(job.target.python)
     inputs, targets = evaluation_rows(job, REMOTE_ROWS if remote else None)
-    measured = job.board.time(list(models.values()), job.target.threads, job.target.protocol, job.detail)
-    looping = [models[one.name] for one in artifacts if is_open(job, one) or one.name == baseline_name(job)]
+    measurements = job.board.time(list(models.values()), job.target.threads, job.target.protocol, job.detail)
+    looping = [
+        models[artifact.name] for artifact in artifacts if is_open(job, artifact) or artifact.name == baseline_name(job)
+    ]
     if "energy" not in job.board.lacks:
-        measured = add_energy(measured, job.board.energy(looping, job.target, job.detail))
-    write_json(job.run.product("measurements.json"), {name: one.to_dict() for name, one in measured.items()})
+        measurements = add_energy(measurements, job.board.energy(looping, job.target, job.detail))
+    write_json(
+        job.run.product("measurements.json"),
+        {name: measurement.to_dict() for name, measurement in measurements.items()},
+    )
     metric, quality, links = job.recipe.metric, dict[str, float | None](), dict[str, Parity]()
     for name, model in models.items():
         outputs = job.board.run(model, fit_inputs(model.path, inputs), job.detail)
         figure = float(metric(outputs, targets))
         quality[name] = figure if math.isfinite(figure) else None
-        p50_ms = measured[name].latency.p50_ms
+        p50_ms = measurements[name].latency.p50_ms
         job.detail(f"{name}: {metric.name} {metric.describe(figure)}, p50 {p50_ms:.4g} ms")
         if elsewhere:
             judge = judge_rows(job, targets[:PARITY_ROWS])
             links[name] = _device_link(model, precisions[name], inputs[:PARITY_ROWS], outputs[:PARITY_ROWS], judge)
     broken = find_broken(links, find_needed(job))
-    skipped = sorted(str(find_runtime(one)) for one in job.formats if job.runtime_of(one) is None)
+    skipped = sorted(
+        str(find_runtime(file_format)) for file_format in job.formats if job.runtime_of(file_format) is None
+    )
     return Measured(
         quality=quality,
         samples=len(inputs),

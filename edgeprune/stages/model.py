@@ -60,7 +60,7 @@ ROUNDED = ("int8", "dynamic-int8", "int16x8", MIXED, AUTO)
 def trace(job: Job) -> Traced:
     """Build the model, check it, trace it, find its channel groups."""
     recipe = job.recipe
-    looked = check_recipe(recipe)
+    recipe_notes = check_recipe(recipe)
     program, notes = trace_recipe(recipe)
     save_model(program, job.run.product("original.pt2"), recipe.example_input())
     net = read_net(job)
@@ -90,7 +90,7 @@ def trace(job: Job) -> Traced:
         quality=quality,
         prunable=tuple(prunable),
         branches=tuple(branches),
-        notes=(*notes, *looked, *analysis.notes),
+        notes=(*notes, *recipe_notes, *analysis.notes),
     )
 
 
@@ -113,8 +113,8 @@ def trace_recipe(recipe: Recipe) -> tuple[GraphModule, tuple[str, ...]]:
     check_graph(program, recipe.model(), inputs, str(recipe.source), narrow)
     notes = [*recipe.model_notes(), *([describe_precision(narrow)] if narrow else [])]
     if folded:
-        shown = ", ".join(folded[:4]) + (f" and {len(folded) - 4} more" if len(folded) > 4 else "")
-        notes.append(f"masks and norms of weights were multiplied out: {shown}; training moves the plain weights")
+        names = ", ".join(folded[:4]) + (f" and {len(folded) - 4} more" if len(folded) > 4 else "")
+        notes.append(f"masks and norms of weights were multiplied out: {names}; training moves the plain weights")
     return program, tuple(notes)
 
 
@@ -125,12 +125,12 @@ def look_at_recipe(recipe: Recipe) -> tuple[Analysis, tuple[str, ...]]:
         RecipeError: the recipe does not hold together, or its `widths` do not fit the net.
         GraphError: the net cannot be traced, or not be cut.
     """
-    looked = check_recipe(recipe)
-    program, changed = trace_recipe(recipe)
+    recipe_notes = check_recipe(recipe)
+    program, model_notes = trace_recipe(recipe)
     analysis = find_groups(program)
     require_groups(analysis, recipe)
     find_width_rules(recipe, analysis)
-    return analysis, (*changed, *looked, *analysis.notes)
+    return analysis, (*model_notes, *recipe_notes, *analysis.notes)
 
 
 def require_groups(analysis: Analysis, recipe: Recipe) -> None:
@@ -156,9 +156,9 @@ def list_groups(analysis: Analysis) -> list[tuple[str, str, str]]:
 def _check_output(program: GraphModule, recipe: Recipe) -> None:
     """Require a row for each input, of fixed sizes, whatever the values of the inputs."""
     (output,) = program.graph.find_nodes(op="output")
-    (given,) = program.graph.find_nodes(op="placeholder")
+    (placeholder,) = program.graph.find_nodes(op="placeholder")
     rows, *sizes = output.all_input_nodes[0].meta["val"].shape
-    if str(rows) != str(given.meta["val"].shape[0]) or not all(isinstance(size, int) for size in sizes):
+    if str(rows) != str(placeholder.meta["val"].shape[0]) or not all(isinstance(size, int) for size in sizes):
         raise GraphError(
             f"{recipe.source}: model(): its output is [{', '.join(map(str, (rows, *sizes)))}]: its size hangs on the "
             "values of the inputs, and a file has fixed sizes; give a row for each input, and select none"
@@ -175,14 +175,14 @@ def check_graph(
     """
     try:
         with torch.no_grad():
-            wanted, found = model(inputs).double(), program(inputs).double()
+            expected, outputs = model(inputs).double(), program(inputs).double()
     except RuntimeError as exc:
         raise GraphError(
             f"{source}: model(): its graph does not run on {len(inputs)} inputs ({describe_error(exc)}): the forward "
             "decides by the number of inputs; write it without that"
         ) from exc
     tolerance = max([FAITHFUL, *(ROUNDINGS * torch.finfo(kind).eps for kind in narrow)])
-    error = float((wanted - found).norm() / wanted.norm().clamp(min=1e-30))
+    error = float((expected - outputs).norm() / expected.norm().clamp(min=1e-30))
     if not error <= tolerance:
         raise GraphError(
             f"{source}: model(): its graph differs from it by {error:.2g} of the outputs of {len(inputs)} inputs: the "
@@ -268,9 +268,9 @@ def recover_accuracy(job: Job) -> Recovery:
     program, steps = refit(job, net, load_model(job.run.file("pruned.pt2")), held_out, fitted)
     before = evaluate(program, recipe.eval_data(), recipe.metric)
     course = Course(job.run.path("recover.safetensors"), held_out=held_out)
-    done = recover(program, net.program, recipe, job.detail, course)
-    steps.append(describe_step("fine-tuning", done))
-    program, aware = train_for_int8(job, net, done.program, held_out)
+    recovered = recover(program, net.program, recipe, job.detail, course)
+    steps.append(describe_step("fine-tuning", recovered))
+    program, aware = train_for_int8(job, net, recovered.program, held_out)
     steps += aware
     batches = label_batches(net.program, recipe.calibration_data(), STATISTICS_INPUTS)
     program, recalibrated = recalibrate_if_better(program, batches, recipe.loss)
@@ -304,8 +304,8 @@ def refit(
     choice, trial = Choice(held_out), copy_program(program)
     choice.offer_(held_out.judge(program))
     reconstruct_(trial, net.program, net.analysis, read_plan(job).keep, fitted)
-    kept = trial if choice.offer_(held_out.judge(trial)) else program
-    return kept, [describe_step("re-fitting", Recovered(kept, tuple(choice.standings), choice.kept))]
+    best = trial if choice.offer_(held_out.judge(trial)) else program
+    return best, [describe_step("re-fitting", Recovered(best, tuple(choice.standings), choice.kept))]
 
 
 def train_for_int8(
@@ -315,23 +315,24 @@ def train_for_int8(
     if job.recipe.finetune.quantization_aware_epochs == 0 or job.target.precision not in ROUNDED:
         return program, []
     checkpoint = job.run.path("quantization_aware.safetensors")
-    done = train_quantization_aware(program, net.program, job.recipe, held_out, job.detail, checkpoint)
-    return done.program, [describe_step("quantization-aware training, rounded to int8", done)]
+    recovered = train_quantization_aware(program, net.program, job.recipe, held_out, job.detail, checkpoint)
+    return recovered.program, [describe_step("quantization-aware training, rounded to int8", recovered)]
 
 
-def describe_step(name: str, done: Recovered) -> TrainingStep:
+def describe_step(name: str, recovered: Recovered) -> TrainingStep:
     """Which of a step's states was kept, as the run keeps it: 0 is the one before, then one for each epoch."""
-    rows = tuple(standing.to_dict() for standing in done.standings)
-    return TrainingStep(step=name, kept=done.kept, states=max(0, len(rows) - 1), standings=rows)
+    rows = tuple(standing.to_dict() for standing in recovered.standings)
+    return TrainingStep(step=name, kept=recovered.kept, states=max(0, len(rows) - 1), standings=rows)
 
 
 def say_step(step: TrainingStep, held_out: HeldOut) -> str:
     """For people: which state of a step ships, and how it does beside the one before."""
     if not step.standings:
         return f"{step.step}: none, as the recipe asks for no epochs"
-    kept, last = step.kept, step.states
-    which = "the net as it was before" if not kept else "its result" if last == 1 else f"epoch {kept} of {last}"
+    index, last = step.kept, step.states
+    state = "the net as it was before" if not index else "its result" if last == 1 else f"epoch {index} of {last}"
     figures = "; ".join(
-        f"{name} {held_out.say(step.standings[number])}" for name, number in {"before": 0, "then": kept or last}.items()
+        f"{name} {held_out.say(step.standings[number])}"
+        for name, number in {"before": 0, "then": index or last}.items()
     )
-    return f"{step.step}: {which} is kept ({figures}, on {held_out.label})"
+    return f"{step.step}: {state} is kept ({figures}, on {held_out.description})"

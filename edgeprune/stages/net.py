@@ -79,9 +79,9 @@ def find_limits(job: Job, net: Net) -> Limits:
     Raises:
         InfeasibleBudget: not even a net without weights is within them.
     """
-    others = count_other_parameters(net.program, net.analysis)
+    other_parameters = count_other_parameters(net.program, net.analysis)
     overhead = job.read(Profiled).overhead_bytes
-    limits = read_limits(job.target.budget, job.planned.fitted_precision, overhead, others)
+    limits = read_limits(job.target.budget, job.planned.fitted_precision, overhead, other_parameters)
     fixed = {group: rule.fixed for group, rule in net.rules.items() if rule.fixed is not None}
     return replace(limits, fixed=fixed)
 
@@ -92,25 +92,25 @@ def find_width_rules(recipe: Recipe, analysis: Analysis) -> dict[str, WidthRule]
     Raises:
         RecipeError: a rule for what is no layer or group that may be cut, or a width that a group cannot have.
     """
-    found: dict[str, WidthRule] = {}
+    rules: dict[str, WidthRule] = {}
     free = {group.name: group for group in analysis.groups if not group.frozen}
     for name, rule in recipe.widths.items():
         groups = groups_of(analysis, name)
         if not groups:
             why = next((group.frozen for group in analysis.groups if group.name == name), "")
             layers = [layer.name for layer in analysis.layers if groups_of(analysis, layer.name)]
-            known = list(dict.fromkeys([*free, *layers]))
+            names = list(dict.fromkeys([*free, *layers]))
             raise RecipeError(
                 f"{recipe.source}: widths: no layer {name!r} that may be cut"
-                + (f": {why}" if why else f"{suggest(name, known)}; `edgeprune recipes check` lists them")
+                + (f": {why}" if why else f"{suggest(name, names)}; `edgeprune recipes check` lists them")
             )
         if rule is not None:  # a number of channels says nothing of a branch that the layer is in
             groups = [group for group in groups if group == name or not free[group].is_branch]
-        found |= {group: rule or WidthRule(fixed=free[group].size) for group in groups}
+        rules |= {group: rule or WidthRule(fixed=free[group].size) for group in groups}
         for group in groups:
-            fixed = found[group].fixed
+            fixed = rules[group].fixed
             if fixed is not None and (nearest := find_nearest_width(free[group], fixed)) != fixed:
                 raise RecipeError(
                     f"{recipe.source}: widths: {name}: cannot have {fixed} channels; the nearest width is {nearest}"
                 )
-    return found
+    return rules

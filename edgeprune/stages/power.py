@@ -26,10 +26,10 @@ def learn_power(job: Job, files: Mapping[str, Path], latency_ms: Mapping[str, fl
     names = [names[0], names[len(names) // 2], names[-1]]
     models = [ModelFile.of(files[name], job.planned.runtime, name) for name in names]
     require(job.board, "energy")
-    found = job.board.energy(models, job.target, job.detail)
-    powers = [one.energy_mj / latency_ms[name] for name, one in found.items() if one.energy_mj is not None]
+    energies = job.board.energy(models, job.target, job.detail)
+    powers = [energy.energy_mj / latency_ms[name] for name, energy in energies.items() if energy.energy_mj is not None]
     if len(powers) < len(models):
-        reason = next((one.reason for one in found.values() if one.reason), "the meter told nothing")
+        reason = next((energy.reason for energy in energies.values() if energy.reason), "the meter told nothing")
         raise DeviceError(f"{job.board.facts.host}: a budget of energy_mj, but no energy: {reason}")
     job.detail(f"running nets draw {min(powers):.3g} to {max(powers):.3g} W above idle")
     return max(powers)

@@ -31,15 +31,15 @@ def price_net(job: Job, files: Mapping[str, Path], shapes: NetShapes) -> Prices 
         DeviceError: the device cannot be reached or does not run them.
     """
     single = shapes_alone(shapes.layers, shapes.joins)
-    wanted = {precision: single | set(shapes.joins) for precision in PRECISIONS}
+    probes = {precision: single | set(shapes.joins) for precision in PRECISIONS}
     try:
-        times = _measure(job, wanted | {key: set(shapes.joins) for key in CONVERSIONS})
+        times = _measure(job, probes | {key: set(shapes.joins) for key in CONVERSIONS})
     except ExportError as exc:
         job.detail(f"layers cannot be priced: {exc}")
         return None
     whole_ms = _measure_whole(job, files)
-    layers = tuple((_layer_ms(times, one, "fp32"), _layer_ms(times, one, "int8")) for one in shapes.layers)
-    joins = tuple(_price_join(times, one) for one in shapes.joins)
+    layers = tuple((_layer_ms(times, shape, "fp32"), _layer_ms(times, shape, "int8")) for shape in shapes.layers)
+    joins = tuple(_price_join(times, shape) for shape in shapes.joins)
     budget_ms = job.read(Fitted).plan.budget_ms
     assert budget_ms is not None, "a plan of the line has a budget of latency"
     prices = Prices(layers, joins, whole_ms, budget_ms)
@@ -47,18 +47,21 @@ def price_net(job: Job, files: Mapping[str, Path], shapes: NetShapes) -> Prices 
     return prices
 
 
-def _measure(job: Job, wanted: Mapping[str, set[LayerShape]]) -> Times:
+def _measure(job: Job, probes: Mapping[str, set[LayerShape]]) -> Times:
     """What models of one layer or two take, less what a call takes."""
     folder = job.run.path("probes")
     files = {
         (shape, precision): path
-        for precision, shapes in wanted.items()
+        for precision, shapes in probes.items()
         for shape, path in write_probes(shapes, job.planned.format, precision, folder).items()
     }
     job.detail(f"measuring {len(files)} layers and conversions in float and int8")
-    references = [(shape, PRECISIONS[0]) for shape in choose_references(wanted[PRECISIONS[0]])]
+    references = [(shape, PRECISIONS[0]) for shape in choose_references(probes[PRECISIONS[0]])]
     latency_ms = {key: steady.latency_ms for key, steady in time_probes(job, files, PROBES, references).items()}
-    return {(shape, held): ms - latency_ms[EMPTY, held.rpartition("-")[2]] for (shape, held), ms in latency_ms.items()}
+    return {
+        (shape, precision): ms - latency_ms[EMPTY, precision.rpartition("-")[2]]
+        for (shape, precision), ms in latency_ms.items()
+    }
 
 
 def _layer_ms(times: Times, shape: LayerShape, precision: str) -> float:
@@ -86,8 +89,8 @@ def _measure_whole(job: Job, files: Mapping[str, Path]) -> tuple[float, float]:
 def _save(job: Job, shapes: NetShapes, prices: Prices) -> None:
     """Write the prices into the run directory, for people."""
 
-    def rows(found: Sequence[LayerShape], costs: Sequence[object]) -> list[dict[str, object]]:
-        return [{"shape": one.describe(), "ms": cost} for one, cost in zip(found, costs, strict=True)]
+    def rows(layers: Sequence[LayerShape], costs: Sequence[object]) -> list[dict[str, object]]:
+        return [{"shape": layer.describe(), "ms": cost} for layer, cost in zip(layers, costs, strict=True)]
 
     document = {
         "layers_float_int8": rows(shapes.layers, prices.layers),

@@ -44,8 +44,8 @@ def baseline_name(job: Job) -> str:
 
 def find_needed(job: Job) -> tuple[str, ...]:
     """Names of the files without which a run makes no sense: the baseline, and what is asked for."""
-    asked = "fp32" if job.target.precision == AUTO else job.target.precision
-    return baseline_name(job), name_artifact("pruned", job.planned.format, asked)
+    precision = "fp32" if job.target.precision == AUTO else job.target.precision
+    return baseline_name(job), name_artifact("pruned", job.planned.format, precision)
 
 
 def is_open(job: Job, artifact: Artifact) -> bool:
@@ -58,8 +58,8 @@ def is_open(job: Job, artifact: Artifact) -> bool:
 def find_candidates(job: Job, figures: Mapping[str, Figures]) -> Candidates:
     """Of all that was measured, the pruned net's files that compute what the net computes."""
     broken = job.read(Measured).broken
-    files = [one for one in figures.values() if one.artifact.role == "pruned" and one.artifact.name not in broken]
-    choice = {one.artifact.name for one in files if is_open(job, one.artifact)}
+    files = [file for file in figures.values() if file.artifact.role == "pruned" and file.artifact.name not in broken]
+    choice = {file.artifact.name for file in files if is_open(job, file.artifact)}
     return Candidates(
         files=tuple(files),
         baseline=figures[baseline_name(job)],
@@ -85,7 +85,7 @@ def read_measurements(job: Job) -> dict[str, Measurement]:
 
 def read_figures(job: Job) -> dict[str, Figures]:
     """Everything measured, by artifact name."""
-    result, exported, measured, metric = job.read(Measured), job.read(Exported), read_measurements(job), job.metric
+    result, exported, measurements, metric = job.read(Measured), job.read(Exported), read_measurements(job), job.metric
     fitted = name_artifact("pruned", job.planned.format, job.planned.fitted_precision)
     original = name_artifact("original", job.planned.format, "fp32")
     predicted = {
@@ -93,17 +93,17 @@ def read_figures(job: Job) -> dict[str, Figures]:
         fitted: job.read(Fitted).plan.predicted_ms,
     }
     return {
-        one.name: Figures(
-            artifact=one,
-            measurement=measured[one.name],
-            quality=_read_quality(result.quality[one.name]),
+        artifact.name: Figures(
+            artifact=artifact,
+            measurement=measurements[artifact.name],
+            quality=_read_quality(result.quality[artifact.name]),
             samples=result.samples,
-            costs=exported.costs[one.name],
-            predicted_ms=predicted.get(one.name, one.predicted_ms),
+            costs=exported.costs[artifact.name],
+            predicted_ms=predicted.get(artifact.name, artifact.predicted_ms),
             metric=metric,
         )
-        for one in exported.artifacts
-        if one.name in measured
+        for artifact in exported.artifacts
+        if artifact.name in measurements
     }
 
 

@@ -242,8 +242,8 @@ def from_document(kind: type[R], document: Any, run: Run) -> R:
     """
     version = document.get("version") if isinstance(document, dict) else None
     if version != kind.version:
-        wanted = f"this edgeprune reads version {kind.version}"
-        raise RunError(f"{_place(run, kind)}: version {version}; {wanted}; {_remedy(run, kind)}")
+        expected = f"this edgeprune reads version {kind.version}"
+        raise RunError(f"{_place(run, kind)}: version {version}; {expected}; {_remedy(run, kind)}")
     try:
         return msgspec.convert(document, kind, str_keys=True)
     except msgspec.ValidationError as exc:

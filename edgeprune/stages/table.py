@@ -83,26 +83,26 @@ def _measure_table(job: Job, net: Net, key: TableKey) -> LatencyTable:
 
     It is stored after every step, so that an interrupted profile goes on where it was.
     """
-    stored = _stored_path(key)
-    table = parse_table(stored.read_text(), str(stored)) if stored.exists() else LatencyTable(key, ())
-    every, surprises = probe_shapes(net.layers, net.widths), Surprises()
+    path = _stored_path(key)
+    table = parse_table(path.read_text(), str(path)) if path.exists() else LatencyTable(key, ())
+    shapes, surprises = probe_shapes(net.layers, net.widths), Surprises()
     missing = sorted(probe_shapes(net.layers, net.widths, FIRST_PROBES) - table.shapes)
-    if known := len(every & table.shapes):
-        job.detail(f"{known} of {len(every)} layer shapes are known from earlier runs, kept in {stored.parent}")
+    if known := len(shapes & table.shapes):
+        job.detail(f"{known} of {len(shapes)} layer shapes are known from earlier runs, kept in {path.parent}")
     end = time.monotonic() + 60 * (job.run.request.get("minutes") or MINUTES)
     while True:
         if missing:
-            job.detail(f"measuring {len(missing)} layer shapes, {len(every - table.shapes)} are open")
+            job.detail(f"measuring {len(missing)} layer shapes, {len(shapes - table.shapes)} are open")
             points = _probe(job, missing, end - time.monotonic())
             note_surprises(surprises, table, points)
             table = merge_tables(table, LatencyTable(key, points))
-            write_atomic(stored, render_table(table))
+            write_atomic(path, render_table(table))
         error = predict_uncertainty(table, net.layers, net.widths, surprises)
-        missing = find_uncertain(table, every, surprises, MORE_PROBES)
+        missing = find_uncertain(table, shapes, surprises, MORE_PROBES)
         if error <= TOLERANCE or not missing or time.monotonic() > end:
             break
     job.detail(
-        f"{len(every & table.shapes)} of {len(every)} layer shapes measured; those between may miss by {error:.1%}"
+        f"{len(shapes & table.shapes)} of {len(shapes)} layer shapes measured; those between may miss by {error:.1%}"
     )
     return table
 
@@ -124,13 +124,13 @@ def _point(shape: LayerShape, steady: SteadyLatency, empty_ms: float) -> Latency
     """What is told of a probe: its latency, and how far its windows lie apart, both without the call."""
     low, high = (float(value) for value in np.percentile(steady.windows_ms, [10, 90]))
     latency_ms, low_ms, high_ms = (max(value - empty_ms, LEAST_MS) for value in (steady.latency_ms, low, high))
-    kept = tuple(round(window_ms, 6) for window_ms in steady.windows_ms)
-    return LatencyPoint(shape, latency_ms, min(low_ms, latency_ms), max(high_ms, latency_ms), kept)
+    windows_ms = tuple(round(window_ms, 6) for window_ms in steady.windows_ms)
+    return LatencyPoint(shape, latency_ms, min(low_ms, latency_ms), max(high_ms, latency_ms), windows_ms)
 
 
-def _join_point(both: LatencyPoint, alone: Mapping[LayerShape, LatencyPoint]) -> LatencyPoint:
+def _join_point(pair: LatencyPoint, alone: Mapping[LayerShape, LatencyPoint]) -> LatencyPoint:
     """What two layers cost together, less what each costs alone."""
-    first, second = (alone[end] for end in join_ends(both.shape))
-    difference = both.latency_ms - first.latency_ms - second.latency_ms
-    spread = hypot(*((point.high_ms - point.low_ms) / 2 for point in (both, first, second)))
-    return LatencyPoint(both.shape, difference, difference - spread, difference + spread, both.windows_ms)
+    first, second = (alone[end] for end in join_ends(pair.shape))
+    difference = pair.latency_ms - first.latency_ms - second.latency_ms
+    spread = hypot(*((point.high_ms - point.low_ms) / 2 for point in (pair, first, second)))
+    return LatencyPoint(pair.shape, difference, difference - spread, difference + spread, pair.windows_ms)

@@ -57,9 +57,9 @@ def time_nets(job: Job, nets: Sequence[ModelFile]) -> NetTimes:
     problems: tuple[str, ...] = ()
     protocol = _shorten(job.target.protocol)
     for number in range(SESSIONS):
-        measured = job.board.time(models, job.target.threads, protocol, job.detail)
-        windows = {name: windows[name] + _number(measured[name], number) for name in windows}
-        problems += tuple(find_neighbours(measured[TWIN].conditions))
+        measurements = job.board.time(models, job.target.threads, protocol, job.detail)
+        windows = {name: windows[name] + _number(measurements[name], number) for name in windows}
+        problems += tuple(find_neighbours(measurements[TWIN].conditions))
         steady = fit_common_speed(windows)
         gap = abs(steady[TWIN].latency_ms / steady[nets[0].name].latency_ms - 1)
         if gap <= TWIN_TOLERANCE:
@@ -93,8 +93,8 @@ def time_probes(
         DeviceError: the device cannot be reached or does not run them.
     """
     models = {key: ModelFile.of(path, job.planned.runtime) for key, path in files.items()}
-    named = replace(settings, references=tuple({models[key].name for key in references}))
-    windows = job.board.time_probes(list(models.values()), job.target.threads, named, job.detail)
+    with_references = replace(settings, references=tuple({models[key].name for key in references}))
+    windows = job.board.time_probes(list(models.values()), job.target.threads, with_references, job.detail)
     steady = fit_common_speed(windows)
     return {key: steady[model.name] for key, model in models.items()}
 

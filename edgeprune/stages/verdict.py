@@ -46,8 +46,8 @@ def gate(job: Job) -> Judged:
 
 
 def _check_files(job: Job, *figures: Figures) -> None:
-    for one in figures:
-        job.run.file(one.artifact.path)
+    for file in figures:
+        job.run.file(file.artifact.path)
 
 
 def report(job: Job) -> Reported:
@@ -98,7 +98,7 @@ def build_report(job: Job, figures: Mapping[str, Figures], candidates: Candidate
             "latency_ms": fitted.plan.predicted_ms,
             "origin": "measured layers, corrected by measured whole nets",
             "correction": asdict(profiled.correction),
-            "tries": [asdict(one) for one in fitted.tries],
+            "tries": [asdict(attempt) for attempt in fitted.tries],
         },
         "speedup": speedup[0],
         "speedup_interval": list(speedup[1:]),
@@ -190,4 +190,4 @@ def _busy_notes(job: Job, candidates: Candidates) -> list[str]:
 
 
 def _problems(*figures: Figures) -> list[str]:
-    return [f"{one.artifact.path}: invalid run: {text}" for one in figures for text in one.measurement.problems]
+    return [f"{file.artifact.path}: invalid run: {text}" for file in figures for text in file.measurement.problems]

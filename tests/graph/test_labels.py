@@ -52,6 +52,14 @@ def test_merge_then_split_gives_the_same_dimensions_back() -> None:
     assert [one.tolist() for one in back if one is not None] == [one.tolist() for one in dims if one is not None]
 
 
+def test_a_single_slice_that_is_merged_in_decides_over_all() -> None:
+    labels = Labels()
+    picked, dim = fresh(labels, 3), fresh(labels, 4)
+    merged = labels.merge((picked[:1], dim), (1, 4))
+    assert merged is not None
+    assert atoms_of(labels, merged) == [atoms_of(labels, picked)[0] | atom for atom in atoms_of(labels, dim)]
+
+
 def test_a_split_dimension_is_the_product_of_its_parts() -> None:
     labels = Labels()
     whole = fresh(labels, 6)
@@ -224,11 +232,12 @@ def test_every_bound_slice_has_one_set_of_unbound_atoms(
     for left, right in pairs:
         labels.tie(whole[left : left + 1], whole[right : right + 1], "")
     solution = solve(labels)
+    frozen = solution.frozen.keys()
     for sizes, (outer, inner) in zip(splits, made, strict=True):
         assert outer is not None
         assert inner is not None
-        parts = [a | b for a in atoms_of(labels, outer) for b in atoms_of(labels, inner)]
-        assert atoms_of(labels, whole) == parts, sizes
+        rows = [[{*row} - {NONE} - frozen for row in solution.atoms[dim].tolist()] for dim in (outer, inner, whole)]
+        assert rows[2] == [a | b for a in rows[0] for b in rows[1]], sizes
     for left, right in pairs:
         assert set(solution.atoms[whole[left]]) == set(solution.atoms[whole[right]])
 

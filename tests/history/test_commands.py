@@ -74,7 +74,7 @@ def test_parquet_without_pyarrow_says_what_to_install(
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     code, _, said = call("history", "export", tmp_path / "out.parquet")
     assert code == 2
-    assert "a Parquet file needs pyarrow: `pip install 'edgeprune[parquet]'`" in said
+    assert "a Parquet file needs pyarrow: `pip install pyarrow`" in said
     assert not (tmp_path / "out.parquet").exists()
 
 

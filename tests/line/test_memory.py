@@ -18,7 +18,7 @@ from edgeprune.stages.results import Fitted, Profiled, Scored, Traced
 @pytest.mark.slow
 def test_another_run_measures_and_scores_nothing_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGEPRUNE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(latency, "_is_quiet", lambda job: lambda profiled: True)  # other tests run beside this one
+    monkeypatch.setattr(latency, "_is_undisturbed", lambda profiled: True)  # other tests run beside this one
     ep.deploy(tmp_path / "first", lambda text: None, **REQUEST, latency_ms=1e6)
     said: list[str] = []
     request = {**dict.fromkeys(OPTIONS), **REQUEST, "speedup": 1.2}

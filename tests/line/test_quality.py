@@ -106,6 +106,7 @@ def test_an_f1_that_collapses_fails_and_is_called_by_its_name(f1: tuple[Path, st
     assert case.find("failure") is not None
 
 
+@pytest.mark.slow
 def test_an_rmse_that_collapses_fails_in_its_unit(rmse: tuple[Path, str]) -> None:
     directory, printed = rmse
     report = read_json(directory / "report.json")
@@ -135,6 +136,7 @@ def test_every_limit_of_the_budget_is_gated_by_what_was_made(f1: tuple[Path, str
 # what the board decides
 
 
+@pytest.mark.slow
 def test_the_fastest_of_all_that_the_board_runs_ships(rmse: tuple[Path, str], call: Call, tmp_path: Path) -> None:
     directory = Path(shutil.copytree(rmse[0], tmp_path / "run"))
     code, printed, _ = call("gate", "--run", directory, "--gates", loose(tmp_path))
@@ -152,6 +154,7 @@ def test_the_fastest_of_all_that_the_board_runs_ships(rmse: tuple[Path, str], ca
     assert (code, report["judged_by"]) == (0 if report["verdict"] == "pass" else 4, str(tmp_path / "loose.toml"))
 
 
+@pytest.mark.slow
 def test_what_is_planned_for_is_chosen_by_the_unpruned_net(rmse: tuple[Path, str]) -> None:
     chosen = read_json(rmse[0] / "chosen.json")
     latency_ms = {tuple(name.split()): ms for name, ms in chosen["latency_ms"].items()}
@@ -287,6 +290,7 @@ def test_a_release_is_not_offered_of_a_run_whose_file_was_changed(run: Path, cal
     assert (code, "pruned.fp32.onnx: is not what it was" in error) == (1, True)
 
 
+@pytest.mark.slow
 def test_a_file_that_is_gone_is_made_anew_from_its_stage(run: Path, call: Call) -> None:
     report = read_json(run / "report.json")
     shipped = run / report["result"]["artifact"]

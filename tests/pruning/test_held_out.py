@@ -87,7 +87,7 @@ def test_validation_data_judge_and_all_calibration_inputs_are_fitted_to(program:
     validation: list[Batch] = [stripes(30, 5), stripes(10, 6)]
     recipe = recipe_with([stripes(64, 1)], validation_data=lambda: Data("validation_data()", "here", validation))
     held_out, fitted = hold_out(recipe, program)
-    assert held_out.label == "40 inputs of validation_data()"
+    assert held_out.description == "40 inputs of validation_data()"
     assert torch.equal(torch.cat([inputs for inputs, _ in held_out.batches]), torch.cat([one for one, _ in validation]))
     assert torch.equal(torch.cat([inputs for inputs, _ in fitted]), stripes(64, 1)[0])
 
@@ -95,7 +95,7 @@ def test_validation_data_judge_and_all_calibration_inputs_are_fitted_to(program:
 def test_without_them_every_fourth_calibration_input_judges_and_no_other(program: GraphModule) -> None:
     inputs, targets = stripes(40, 1)
     held_out, fitted = hold_out(recipe_with([(inputs[:24], targets[:24]), (inputs[24:], targets[24:])]), program)
-    assert held_out.label == "10 inputs of calibration_data()"
+    assert held_out.description == "10 inputs of calibration_data()"
     assert torch.equal(torch.cat([one for one, _ in held_out.batches]), inputs[3::4])
     assert torch.equal(torch.cat([one for _, one in held_out.batches]), targets[3::4])
     assert torch.equal(torch.cat([one for one, _ in fitted]), inputs[torch.arange(40) % 4 != 3])

@@ -17,7 +17,7 @@ def evidence() -> Evidence:
 
 
 def weight(evidence: Evidence, name: str) -> np.ndarray:
-    return evidence.named[name].detach().double().numpy()
+    return evidence.tensors[name].detach().double().numpy()
 
 
 @pytest.mark.parametrize("method", sorted(IMPORTANCE.keys() - {"batchnorm"}))
@@ -68,7 +68,7 @@ def test_batchnorm_takes_the_scales() -> None:
 
 def test_taylor_squares_the_gradients_of_small_batches(evidence: Evidence) -> None:
     inputs, targets = (torch.cat([batch[part] for batch in evidence.batches]) for part in (0, 1))
-    parameter, squares = evidence.named["inner.weight"], []
+    parameter, squares = evidence.tensors["inner.weight"], []
     for start in range(0, 48, 16):
         piece = slice(start, start + 16)
         loss = nn.functional.cross_entropy(evidence.program(inputs[piece]), targets[piece])

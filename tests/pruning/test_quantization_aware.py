@@ -221,7 +221,7 @@ def test_a_net_learns_to_mind_the_rounding_less() -> None:
         return measure_sqnr_db(*(net(inputs).detach().numpy() for net in (one, fake_quantize(one))))
 
     assert (
-        keep_db(recover(program, program, recipe, silent, Course(make_twin=fake_quantize)).program)
+        keep_db(recover(program, program, recipe, silent, Course(make_rounding_copy=fake_quantize)).program)
         > keep_db(program) + 5
     )
 

@@ -59,7 +59,7 @@ def test_sensitivity_tells_a_dead_channel_from_a_live_one() -> None:
     recalibrate_(judge, made.batches[:1])
     answers = tuple((inputs, judge(inputs).detach()) for inputs, _ in made.batches)
     evidence = Evidence(made.program, made.analysis, answers, nn.functional.mse_loss)
-    before = {name: value.clone() for name, value in evidence.named.items()}
+    before = {name: value.clone() for name, value in evidence.tensors.items()}
     scores = score_channels("fisher", made)
     lines: list[str] = []
     rises = measure_sensitivity(evidence, scores, {"inner": (1, 3, 6), "stem": (4, 8)}, lambda _: False, lines.append)
@@ -67,13 +67,13 @@ def test_sensitivity_tells_a_dead_channel_from_a_live_one() -> None:
     assert rises["inner"][3] < 1e-6 < rises["stem"][4]
     assert rises["inner"][1] >= rises["inner"][3]
     assert len(lines) == 2
-    for name, value in evidence.named.items():
+    for name, value in evidence.tensors.items():
         assert torch.equal(value, before[name])
 
 
 def test_a_lesson_lets_a_cut_net_learn_back_and_leaves_the_original_alone() -> None:
     evidence = tiny_evidence()
-    before = {name: value.clone() for name, value in evidence.named.items()}
+    before = {name: value.clone() for name, value in evidence.tensors.items()}
     lesson = prepare_lesson(evidence.program, tiny_recipe(Finetune(learning_rate=0.05)), nets=1)
     assert lesson.steps == len(lesson.exercises) == 48  # six batches of data, taken again and again
     widths = {"inner": (1, 6), "inner:branch": (0, 1)}
@@ -85,7 +85,7 @@ def test_a_lesson_lets_a_cut_net_learn_back_and_leaves_the_original_alone() -> N
     lesson.give_(cut)
     assert mean_loss(cut, evidence.batches, evidence.loss) < untrained
     assert taught["inner:branch"][1] == raw["inner:branch"][1] == 0.0
-    assert all(torch.equal(value, before[name]) for name, value in evidence.named.items())
+    assert all(torch.equal(value, before[name]) for name, value in evidence.tensors.items())
 
 
 def test_a_lesson_that_does_harm_is_not_counted() -> None:

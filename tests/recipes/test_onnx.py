@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx.numpy_helper import from_array
 from torch import nn
 
-from edgeprune.errors import RecipeError
+from edgeprune.errors import MissingExtra, RecipeError
 from edgeprune.graph.groups import find_groups
 from edgeprune.graph.proof import check_surgery
 from edgeprune.graph.surgery import apply_plan
@@ -225,5 +225,5 @@ def test_onnx2torch_is_asked_for_and_torchvision_is_not(tmp_path: Path, monkeypa
     load_onnx(path)
     assert "torchvision" not in sys.modules
     monkeypatch.setitem(sys.modules, "onnx2torch", None)
-    with pytest.raises(RecipeError, match="pip install --no-deps onnx2torch"):
+    with pytest.raises(MissingExtra, match=r"pip install 'edgeprune\[onnx-input\]'"):
         load_onnx(path)

@@ -14,5 +14,5 @@ def run_command(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int
         code = 0
     except SystemExit as ended:
         code = int(ended.code or 0)
-    said = capsys.readouterr()
-    return code, said.out, said.err
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err

@@ -68,14 +68,14 @@ class Echo:
 
     name, host, host_key = "ssh", "board", "SHA256:x"
 
-    def __init__(self, answers: dict[str, list[str]], said: str = "", content: bytes = b"") -> None:
-        self.answers, self.said, self.content = answers, said, content
+    def __init__(self, answers: dict[str, list[str]], output: str = "", content: bytes = b"") -> None:
+        self.answers, self.output, self.content = answers, output, content
 
     def run(
         self, command: Sequence[str], *, stdin: bytes = b"", timeout_s: float, on_line: Callable[[str], None] = ignore
     ) -> Completed:
         if not command[-1].endswith(".pyz"):
-            return Completed(0, self.said.encode(errors="replace"), "")
+            return Completed(0, self.output.encode(errors="replace"), "")
         for line in self.answers[json.loads(stdin)["command"]]:
             on_line(line)
         return Completed(0, b"", "")

@@ -78,7 +78,10 @@ def resnet18() -> Net:
 
 def distort(profile: EstimatedProfile, factors: Mapping[str, float]) -> EstimatedProfile:
     """The profile with some of its parameters multiplied."""
-    moved = {name: Parameter(one.value * factors.get(name, 1), one.spread) for name, one in profile.parameters.items()}
+    moved = {
+        name: Parameter(parameter.value * factors.get(name, 1), parameter.spread)
+        for name, parameter in profile.parameters.items()
+    }
     return replace(profile, parameters=moved)
 
 

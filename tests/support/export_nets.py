@@ -89,12 +89,12 @@ def traced(net: nn.Module, example: Tensor) -> nn.Module:
 def seeded(net: type[nn.Module]) -> nn.Module:
     """The net with weights, and batch-norm statistics, from a fixed seed."""
     torch.manual_seed(0)
-    made = net()
-    for layer in made.modules():
+    model = net()
+    for layer in model.modules():
         if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
             nn.init.uniform_(layer.running_mean, -0.1, 0.1)
             nn.init.uniform_(layer.running_var, 0.05, 0.2)
-    return made
+    return model
 
 
 def normal(count: int, *shape: int, seed: int = 0) -> np.ndarray:

@@ -26,7 +26,7 @@ def changed(draw: st.DrawFn, value: Any) -> Any:
         key = draw(st.sampled_from(sorted(value)))
         if draw(st.integers(0, 5)):
             return {**value, key: draw(changed(value[key]))}
-        return {name: one for name, one in value.items() if name != key}
+        return {name: member for name, member in value.items() if name != key}
     if isinstance(value, list) and value and draw(st.integers(0, 4)):
         at = draw(st.integers(0, len(value) - 1))
         return [*value[:at], draw(changed(value[at])), *value[at + 1 :]]

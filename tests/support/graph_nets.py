@@ -72,7 +72,7 @@ def by_einsum(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def by_folded_heads(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Heads folded into the batch, as torch's own multi-head attention does."""
     batch, heads, tokens, width = q.shape
-    q, k, v = (one.reshape(batch * heads, tokens, width) for one in (q, k, v))
+    q, k, v = (tensor.reshape(batch * heads, tokens, width) for tensor in (q, k, v))
     return torch.bmm(torch.bmm(q, k.transpose(1, 2)).softmax(-1), v).reshape(batch, heads, tokens, width)
 
 
@@ -173,9 +173,9 @@ def attention_case(name: str, product: Callable[[Tensor, Tensor, Tensor], Tensor
 
 def image(name: str, function: Callable[[Net, Tensor], Tensor], free: Mapping[str, int], **layers: object) -> Case:
     """A case on 3 x 8 x 8 images; layers are constructors."""
-    made = {key: value for key, value in layers.items() if key != "frozen"}
+    makers = {key: value for key, value in layers.items() if key != "frozen"}
     frozen = layers.get("frozen", {})
-    return Case(name, lambda: Net(function, **{key: make() for key, make in made.items()}), (3, 8, 8), free, frozen)  # type: ignore[operator, arg-type]
+    return Case(name, lambda: Net(function, **{key: make() for key, make in makers.items()}), (3, 8, 8), free, frozen)  # type: ignore[operator, arg-type]
 
 
 def simple(function: Callable[[Net, Tensor], Tensor]) -> Callable[[Net, Tensor], Tensor]:

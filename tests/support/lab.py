@@ -96,8 +96,8 @@ class Lab:
         with open_agent(TARGET.name, "board", "") as agent, hold_lease(agent, "release push", ignore):
             push_release(agent, self.release, self.content)
         with open_device(TARGET, "board") as device:
-            (one,) = measure_models(device, [self.model], 1, QUICK, self._progress).values()
-        assert len(one.samples_ms) >= QUICK.min_samples
+            (measurement,) = measure_models(device, [self.model], 1, QUICK, self._progress).values()
+        assert len(measurement.samples_ms) >= QUICK.min_samples
         assert (self.board.folder / self.release.id).is_dir()
 
     def attempt(self) -> tuple[str, float]:
@@ -130,8 +130,8 @@ class Lab:
         for path in (self.workspace / "models").glob("*.onnx"):
             assert ModelFile.of(path, "onnxruntime").sha256 == path.stem
         end = time.monotonic() + self.limit_s
-        while left := [path for path in self.workspace.rglob("*.partial") if path.parent != self.board.folder]:
-            assert time.monotonic() < end, left
+        while partials := [path for path in self.workspace.rglob("*.partial") if path.parent != self.board.folder]:
+            assert time.monotonic() < end, partials
             time.sleep(0.1)
 
 
@@ -139,23 +139,23 @@ def prepare(server: LabServer, folder: Path) -> Lab:
     """The lab, with a release in use and the work done once."""
     first, model = read_run(folder / "a")
     second, content = read_run(folder / "b", UPLOADED)
-    made = Lab(server, first.id, second, content, make_model(folder, "onnxruntime", UPLOADED))
-    install(made.board.folder, first, model)
+    lab = Lab(server, first.id, second, content, make_model(folder, "onnxruntime", UPLOADED))
+    install(lab.board.folder, first, model)
     run_command, slowest = SshTransport.run, [0.0]
 
     def time_command(*words: Any, **more: Any) -> Completed:
         begun = time.monotonic()
-        done = run_command(*words, **more)
+        completed = run_command(*words, **more)
         slowest.append(time.monotonic() - begun)
-        return done
+        return completed
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SshTransport, "run", time_command)
         begun = time.monotonic()
-        made.work()
-        made.work_s = time.monotonic() - begun
-    made.silence_s = min(MOST_SILENCE_S, max(LEAST_SILENCE_S, SLACK * max(slowest)))
-    return made
+        lab.work()
+        lab.work_s = time.monotonic() - begun
+    lab.silence_s = min(MOST_SILENCE_S, max(LEAST_SILENCE_S, SLACK * max(slowest)))
+    return lab
 
 
 class Scissors:

@@ -30,10 +30,10 @@ def deploy(run: Path, cache: Path, *options: object, host: str = "local", **chan
     arguments = command(
         "deploy", "--target", QUICK, "--host", host, "--recipe", TINY, "--allow-busy", "--run", run, *options
     )
-    done = subprocess.run(
+    completed = subprocess.run(
         arguments, capture_output=True, text=True, env=environment(cache, **changes), timeout=600, check=False
     )
-    assert done.returncode in VERDICTS, done.stderr
+    assert completed.returncode in VERDICTS, completed.stderr
     report = json.loads((run / "report.json").read_text())
-    assert report["verdict"] == VERDICTS[done.returncode]
-    return report, done.stdout
+    assert report["verdict"] == VERDICTS[completed.returncode]
+    return report, completed.stdout

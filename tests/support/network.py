@@ -65,10 +65,10 @@ def why_no_network() -> str:
     """Why no namespace can be made here; empty where one can."""
     if os.geteuid() != 0:
         return "needs root, for a network of its own"
-    done = subprocess.run(["ip", "netns", "add", "edgeprune-try"], capture_output=True, text=True, check=False)
-    if done.returncode == 0:
+    completed = subprocess.run(["ip", "netns", "add", "edgeprune-try"], capture_output=True, text=True, check=False)
+    if completed.returncode == 0:
         run("ip", "netns", "del", "edgeprune-try")
-    return "" if done.returncode == 0 else f"no network namespaces here: {done.stderr.strip()}"
+    return "" if completed.returncode == 0 else f"no network namespaces here: {completed.stderr.strip()}"
 
 
 @contextmanager

@@ -18,8 +18,8 @@ def compare_artifacts(
 ) -> tuple[Parity, ...]:
     """The links of `compare_each`; the first error is raised."""
     links: list[Parity] = []
-    for _, found in compare_each(program, artifacts, directory, inputs, same_processor):
-        if isinstance(found, EdgepruneError):
-            raise found
-        links += found
+    for _, outcome in compare_each(program, artifacts, directory, inputs, same_processor):
+        if isinstance(outcome, EdgepruneError):
+            raise outcome
+        links += outcome
     return tuple(links)

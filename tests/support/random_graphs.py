@@ -54,7 +54,7 @@ class Builder:
 
     def call(self, target: Callable[..., Any], *args: Any, **kwargs: Any) -> Node:
         node = self.graph.call_function(target, args, kwargs)
-        values = torch.fx.node.map_arg((args, kwargs), lambda one: one.meta["val"])
+        values = torch.fx.node.map_arg((args, kwargs), lambda argument: argument.meta["val"])
         with torch.no_grad():
             node.meta["val"] = target(*values[0], **values[1])
         return node
@@ -88,7 +88,7 @@ def channels(x: Node) -> int:
 
 
 def divisor(random: Random, width: int) -> int:
-    return random.choice([one for one in range(1, width + 1) if width % one == 0])
+    return random.choice([number for number in range(1, width + 1) if width % number == 0])
 
 
 def convolve(build: Builder, x: Node) -> Node:
@@ -221,12 +221,12 @@ STEPS = (
 def random_graph(random: Random, steps: int) -> GraphModule:
     """A net of `steps` random operator patterns on 2 x 3 x 4 x 4 images, with a linear head."""
     build = Builder(random)
-    seen = [build.conv(build.input(2, 3, SIDE, SIDE), random.randint(2, 10), 3)]
+    nodes = [build.conv(build.input(2, 3, SIDE, SIDE), random.randint(2, 10), 3)]
     for _ in range(steps):
-        x = random.choice(STEPS)(build, random.choice(seen[-2:]))
-        seen.append(build.conv(x, 8) if channels(x) > 24 else x)
-    feature = build.call(aten.cat.default, [build.call(aten.mean.dim, one, [2, 3]) for one in seen[-2:]], 1)
-    flat = build.call(aten.flatten.using_ints, seen[-1], 1)
+        x = random.choice(STEPS)(build, random.choice(nodes[-2:]))
+        nodes.append(build.conv(x, 8) if channels(x) > 24 else x)
+    feature = build.call(aten.cat.default, [build.call(aten.mean.dim, node, [2, 3]) for node in nodes[-2:]], 1)
+    flat = build.call(aten.flatten.using_ints, nodes[-1], 1)
     build.graph.output((build.linear(feature, 3), build.linear(flat, 2)))
     return GraphModule(build.root, build.graph)
 

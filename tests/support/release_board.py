@@ -42,9 +42,9 @@ class Board:
 
     def active(self) -> str:
         """The active release, which runs."""
-        done = self.run("--check")
-        assert done.returncode == 0, done.stderr
-        return str(json.loads(done.stdout)["release"])
+        completed = self.run("--check")
+        assert completed.returncode == 0, completed.stderr
+        return str(json.loads(completed.stdout)["release"])
 
     def half_written(self) -> list[str]:
         """What is under a release's name and not what that says."""
@@ -77,8 +77,8 @@ def write_run(folder: Path, report: dict[str, Any], row: dict[str, Any], model: 
     """Record a run that reports so, of an artifact described so; `model` is its file, if not as described."""
     (folder / "report.json").write_text(json.dumps(report))
     stages = {"export": {"artifacts": [row]}, "report": {"verdict": report["verdict"]}}
-    made = {"export": [model or row["path"]], "report": ["report.json"]}
-    return record_run(folder, {"target": "local", "host": None}, stages, made)
+    files = {"export": [model or row["path"]], "report": ["report.json"]}
+    return record_run(folder, {"target": "local", "host": None}, stages, files)
 
 
 def read_run(folder: Path, shape: LayerShape = CONV, **changes: Any) -> tuple[Release, bytes]:
@@ -89,7 +89,7 @@ def install(folder: Path, release: Release, model: bytes) -> None:
     """Let a release be active, by the agent's own functions and without a link."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     request = {"id": release.id, **asdict(release)}
-    if not (told := board_side.prepare(folder, request))["there"]:
-        Path(told["part"]).write_bytes(model)
+    if not (answer := board_side.prepare(folder, request))["there"]:
+        Path(answer["part"]).write_bytes(model)
         board_side.finish(folder, request)
     board_side.activate(folder, request)

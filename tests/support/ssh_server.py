@@ -78,10 +78,10 @@ class SshServer:
     @property
     def fingerprint(self) -> str:
         """The SHA256 fingerprint of the host key, as ssh-keygen says it."""
-        shown = subprocess.run(
+        completed = subprocess.run(
             ["ssh-keygen", "-lf", self.folder / "host_key.pub"], check=True, capture_output=True, text=True
         )
-        return shown.stdout.split()[1]
+        return completed.stdout.split()[1]
 
     def make_key(self, path: Path) -> None:
         for old in (path, path.with_suffix(".pub")):
@@ -218,5 +218,5 @@ def _descendants(pid: int) -> list[int]:
         with suppress(OSError):
             parent = int(stat.read_text().rpartition(")")[2].split()[1])
             children.setdefault(parent, []).append(int(stat.parent.name))
-    found = children.get(pid, [])
-    return [*found, *(lower for one in found for lower in _descendants(one))]
+    direct = children.get(pid, [])
+    return [*direct, *(lower for child in direct for lower in _descendants(child))]

@@ -10,7 +10,7 @@ multiply-accumulates are sums over the same weights; a combination that needs to
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -34,6 +34,8 @@ RELATIVE_GAP = 1e-3
 TIE = 1e-6
 """Weight of width in the objective, as a share of the largest loss: ties go to the wider layer."""
 SECONDS = 60.0
+INFEASIBLE = 2
+"""The status with which `milp` says that no values meet the constraints."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,11 @@ class Problem:
         """
         return allowed_widths(self.loss, self.limits)
 
+    @cached_property
+    def largest_loss(self) -> float:
+        """The largest predicted rise of the loss on offer, 1 where none rises."""
+        return max((max(losses.values()) for losses in self.loss.values()), default=0.0) or 1.0
+
     def price(self, shape: LayerShape) -> Price:
         """What a layer adds to the net's latency, and to what it moves."""
         latency_ms = 0.0 if self.table is None else self.table.price_ms(shape, self.correction)
@@ -97,15 +104,15 @@ def choose_widths(problem: Problem, budget_ms: float, forbidden: Iterable[Mappin
     program = _build_program(problem)
     for widths in forbidden:
         program.forbid(widths)
-    found = _solve(problem, program, budget_ms)
-    if found is None:
+    choice = _solve(problem, program, budget_ms)
+    if choice is None:
         fastest = find_fastest(problem)
         beside = " within " + _list_limits(problem.limits) if problem.limits.given else ""
         raise InfeasibleBudget(
             f"no widths meet {budget_ms:.4g} ms: the narrowest choice{beside} is predicted at "
             f"{fastest.latency_ms:.4g} ms; raise --latency-ms (or lower --speedup), or allow narrower widths"
         )
-    return found
+    return choice
 
 
 def _list_limits(limits: Limits) -> str:
@@ -144,10 +151,11 @@ def trace_front(problem: Problem, count: int) -> list[Choice]:
     fastest = find_fastest(problem)
     budgets = np.linspace(whole, fastest.latency_ms, count)[:-1]
     program = _build_program(problem)
-    found = [_solve(problem, program, float(budget)) for budget in budgets]
-    front = [choice for choice in found if choice is not None]
+    solved = [_solve(problem, program, float(budget)) for budget in budgets]
+    front = [choice for choice in solved if choice is not None]
     last = _solve(problem, program, fastest.latency_ms * (1 + RELATIVE_GAP)) or fastest
-    return list({tuple(choice.widths.items()): choice for choice in (*front, last)}.values())
+    by_widths = {tuple(choice.widths.items()): choice for choice in (*front, last)}
+    return list(by_widths.values())
 
 
 def find_fastest(problem: Problem) -> Choice:
@@ -157,8 +165,10 @@ def find_fastest(problem: Problem) -> Choice:
         InfeasibleBudget: proven that no widths meet the limits; names the first that none meet and its best figure.
     """
     program = _build_program(problem)
-    found = _minimise(problem, program, program.latency, np.inf)
-    return found or _refuse(problem)
+    fastest = _minimise(problem, program, program.latency, np.inf)
+    if fastest is None:
+        _refuse(problem)
+    return fastest
 
 
 def _refuse(problem: Problem) -> NoReturn:
@@ -214,46 +224,56 @@ class _Program:
         self._binary.append(binary)
         return len(self._loss) - 1
 
-    def require(self, row: dict[int, float], low: float, high: float) -> None:
+    def require_equal(self, row: dict[int, float], side: float) -> None:
+        """The sum of the row's variables, each times its factor, is `side`."""
         self._rows.append(row)
-        self._sides.append((low, high))
+        self._sides.append((side, side))
+
+    def require_at_most(self, row: dict[int, float], side: float) -> None:
+        """The sum of the row's variables, each times its factor, does not exceed `side`."""
+        self._rows.append(row)
+        self._sides.append((-np.inf, side))
 
     def charge_beyond(self, correction: Correction, whole_megavalues: float) -> None:
         """Charge for what a net moves beyond the caches: a variable, the share of what the whole net moves there."""
         most = whole_megavalues - correction.cached_megavalues
-        if correction.per_megavalue_ms > 0 and most > 0:
+        is_charged = correction.per_megavalue_ms > 0 and most > 0
+        if is_charged:
             moved = {index: value for index, value in enumerate(self._sums[MEGAVALUES]) if value}
             share = self.variable(price=Price(correction.per_megavalue_ms * most))
-            self.require({**moved, share: -most}, -np.inf, correction.cached_megavalues)
+            self.require_at_most({**moved, share: -most}, correction.cached_megavalues)
 
     def forbid(self, widths: Mapping[str, int]) -> None:
         """Rule out one choice."""
-        self.require({self.widths[item]: 1.0 for item in widths.items()}, -np.inf, len(widths) - 1)
+        self.require_at_most({self.widths[item]: 1.0 for item in widths.items()}, len(widths) - 1)
 
     def minimise(self, cost: np.ndarray, caps: Mapping[str, float]) -> tuple[np.ndarray, float] | None:
         """Solve with each sum at most its cap, those without a sum left out; None when proven infeasible."""
+        if any(limit <= 0 for limit in caps.values()):
+            return None
         low, high = np.array(self._sides, dtype=float).T
-        constraints = [LinearConstraint(self._matrix(), low, high)]
-        for name, limit in caps.items():
-            if limit <= 0:
-                return None
-            if name in self._sums and np.isfinite(limit):
-                row = csr_array(np.array(self._sums[name])[None, :] / limit)
-                constraints.append(LinearConstraint(row, -np.inf, 1.0))
-        found = milp(
+        solution = milp(
             cost / (np.abs(cost).max() or 1.0),
-            constraints=constraints,
+            constraints=[LinearConstraint(self._matrix(), low, high), *self._cap(caps)],
             integrality=np.array(self._binary, dtype=int),
             bounds=Bounds(0, 1),
             options={"mip_rel_gap": RELATIVE_GAP, "time_limit": SECONDS},
         )
-        if found.status == 2:
+        if solution.status == INFEASIBLE:
             return None
-        if found.x is None:
+        if solution.x is None:
             raise PlanError(
-                f"the planner gave up after {SECONDS:g} s: {found.message}; use fewer widths (a larger step)"
+                f"the planner gave up after {SECONDS:g} s: {solution.message}; use fewer widths (a larger step)"
             )
-        return found.x, float(found.mip_gap or 0.0)
+        return solution.x, float(solution.mip_gap or 0.0)
+
+    def _cap(self, caps: Mapping[str, float]) -> Iterator[LinearConstraint]:
+        """Each sum at most its cap, both as shares of the cap, so that all rows have numbers of one magnitude."""
+        for name, limit in caps.items():
+            has_sum, is_finite = name in self._sums, np.isfinite(limit)
+            if has_sum and is_finite:
+                row = csr_array(np.array(self._sums[name])[None, :] / limit)
+                yield LinearConstraint(row, -np.inf, 1.0)
 
     def _matrix(self) -> csr_array:
         entries = [(row, column, value) for row, terms in enumerate(self._rows) for column, value in terms.items()]
@@ -266,18 +286,23 @@ class _Program:
 
 def _build_program(problem: Problem) -> _Program:
     program = _Program()
-    largest = max((max(costs.values()) for costs in problem.loss.values()), default=0.0) or 1.0
-    for group, widths in problem.widths.items():
-        for width in widths:
-            tie = TIE * largest * (1 - width / max(problem.loss[group]))
-            program.widths[group, width] = program.variable(problem.loss[group][width] + tie, binary=True)
-        program.require({program.widths[group, width]: 1.0 for width in widths}, 1, 1)
+    for group in problem.widths:
+        _add_group(program, problem, group)
     fixed = {group: widths[0] for group, widths in problem.widths.items() if len(widths) == 1}
     for layer in problem.layers:
         _add_layer(program, problem, layer.bind(fixed))
     widest = {group: widths[-1] for group, widths in problem.widths.items()}
     program.charge_beyond(problem.correction, sum(layer.at(widest).megavalues for layer in problem.layers))
     return program
+
+
+def _add_group(program: _Program, problem: Problem, group: str) -> None:
+    """A binary for each width of a group, exactly one of them chosen."""
+    widths, loss = problem.widths[group], problem.loss[group]
+    for width in widths:
+        tie = TIE * problem.largest_loss * (1 - width / max(loss))
+        program.widths[group, width] = program.variable(loss[width] + tie, binary=True)
+    program.require_equal({program.widths[group, width]: 1.0 for width in widths}, 1)
 
 
 def _add_layer(program: _Program, problem: Problem, layer: Layer) -> None:
@@ -293,9 +318,8 @@ def _add_layer(program: _Program, problem: Problem, layer: Layer) -> None:
 def _weigh(program: _Program, problem: Problem, layer: Layer, shape: LayerShape) -> int | None:
     """A weight for the layer at a shape; None where it would need too much memory."""
     costs, most = count_layer(layer, shape, problem.limits.precision), problem.limits.activation_bytes
-    if most is not None and costs.activation_bytes > most:
-        return None
-    return program.variable(price=problem.price(shape), costs=costs)
+    needs_too_much = most is not None and costs.activation_bytes > most
+    return None if needs_too_much else program.variable(price=problem.price(shape), costs=costs)
 
 
 def _add_joint(program: _Program, problem: Problem, layer: Layer) -> None:
@@ -313,37 +337,65 @@ def _add_joint(program: _Program, problem: Problem, layer: Layer) -> None:
         for item in chosen.items():
             marginals[program.widths[item]][weight] = 1.0
     if not groups:
-        program.require(weights, 1, 1)
+        program.require_equal(weights, 1)
     for binary, own in marginals.items():
-        program.require({**own, binary: -1.0}, 0, 0)
+        program.require_equal({**own, binary: -1.0}, 0)
 
 
 def _add_piecewise(program: _Program, problem: Problem, layer: Layer) -> None:
-    """Latency over the total input channels, for each width of the one group on the output side."""
-    sides = layer.sides
-    linear = all(len(names) == 1 for _, names in layer.cin.terms)
-    if len(sides) > 1 or not linear or sides & layer.cin.groups:
+    """Latency over the total input channels, for each width of the one group on the output side.
+
+    One segment between two knots is chosen. Only the knots that it touches have weight, and the weighted mean of these
+    knots is the total.
+    """
+    _check_piecewise(layer)
+    knots = input_knots(layer, problem.widths)
+    segments = [program.variable(binary=True) for _ in pairwise(knots)]
+    program.require_equal(dict.fromkeys(segments, 1.0), 1)
+    by_output = [_add_knots(program, problem, layer, output) for output in output_choices(layer, problem.widths)]
+    by_knot = list(zip(*by_output, strict=True))
+    for place, weights in enumerate(by_knot):
+        touching = segments[max(place - 1, 0) : place + 1]
+        program.require_at_most({**dict.fromkeys(weights, 1.0), **dict.fromkeys(touching, -1.0)}, 0)
+    total = {weight: float(knot) for knot, weights in zip(knots, by_knot, strict=True) for weight in weights}
+    inputs = _sum_inputs(program, problem, layer)
+    program.require_equal({**total, **{binary: -width for binary, width in inputs.items()}}, layer.cin.constant)
+    _limit_activations(program, problem, layer)
+
+
+def _check_piecewise(layer: Layer) -> None:
+    """Reject a layer whose input is no sum of widths, or whose output hangs on several groups or on its input's."""
+    input_is_sum = all(len(groups) == 1 for _, groups in layer.cin.terms)
+    sides_are_apart = not layer.sides & layer.cin.groups
+    if len(layer.sides) > 1 or not input_is_sum or not sides_are_apart:
         raise PlanError(
             f"layer {layer.name!r} depends on too many groups at once: {', '.join(sorted(layer.depends_on))}"
         )
-    knots = input_knots(layer, problem.widths)
-    segments = [program.variable(binary=True) for _ in pairwise(knots)]
-    program.require(dict.fromkeys(segments, 1.0), 1, 1)
-    total = {
-        program.widths[group, width]: -float(factor * width)
+
+
+def _add_knots(program: _Program, problem: Problem, layer: Layer, output: Mapping[str, int]) -> list[int]:
+    """One weight for each knot; they sum to one where this output width is the chosen one, else to zero.
+
+    A layer whose output no group decides over has but one output width, which is always the chosen one.
+    """
+    shapes = [shape_at_knot(layer, knot, output) for knot in input_knots(layer, problem.widths)]
+    counted = [(shape, count_layer(layer, shape, problem.limits.precision)) for shape in shapes]
+    weights = [program.variable(price=problem.price(shape), costs=costs) for shape, costs in counted]
+    total = dict.fromkeys(weights, 1.0)
+    if output:
+        program.require_equal({**total, **{program.widths[item]: -1.0 for item in output.items()}}, 0)
+    else:
+        program.require_equal(total, 1)
+    return weights
+
+
+def _sum_inputs(program: _Program, problem: Problem, layer: Layer) -> dict[int, float]:
+    """What each width of each group adds to the layer's input channels, by binary."""
+    return {
+        program.widths[group, width]: float(factor * width)
         for factor, (group,) in layer.cin.terms
         for width in problem.widths[group]
     }
-    by_knot: list[dict[int, float]] = [{} for _ in knots]
-    for output in output_choices(layer, problem.widths):
-        for weight, knot, weights in zip(_add_knots(program, problem, layer, output), knots, by_knot, strict=True):
-            total[weight] = float(knot)
-            weights[weight] = 1.0
-    for index, weights in enumerate(by_knot):
-        beside = [segments[near] for near in (index - 1, index) if 0 <= near < len(segments)]
-        program.require({**weights, **dict.fromkeys(beside, -1.0)}, -np.inf, 0)
-    program.require(total, layer.cin.constant, layer.cin.constant)
-    _limit_activations(program, problem, layer)
 
 
 def _limit_activations(program: _Program, problem: Problem, layer: Layer) -> None:
@@ -351,27 +403,14 @@ def _limit_activations(program: _Program, problem: Problem, layer: Layer) -> Non
     most = problem.limits.activation_bytes
     if most is None:
         return
-    shape, each = layer.shape, SIZES[problem.limits.precision].activation
-    bytes_in, bytes_out = each * prod(shape.size), each * prod(shape.output_size)
-    row = {
-        program.widths[group, width]: float(factor * width * bytes_in)
-        for factor, (group,) in layer.cin.terms
-        for width in problem.widths[group]
-    }
-    room = most - layer.cin.constant * bytes_in
+    shape, value_bytes = layer.shape, SIZES[problem.limits.precision].activation
+    input_bytes, output_bytes = value_bytes * prod(shape.size), value_bytes * prod(shape.output_size)
+    row = {binary: width * input_bytes for binary, width in _sum_inputs(program, problem, layer).items()}
+    always = layer.cin.constant * input_bytes
     for output in output_choices(layer, problem.widths):
-        made = layer.cout.at(output) * bytes_out
-        row |= {program.widths[item]: float(made) for item in output.items()}
-        room -= 0 if output else made
-    program.require({index: value / most for index, value in row.items()}, -np.inf, room / most)
-
-
-def _add_knots(program: _Program, problem: Problem, layer: Layer, output: Mapping[str, int]) -> list[int]:
-    """One weight for each knot; they sum to one where this output width is the chosen one."""
-    shapes = [shape_at_knot(layer, knot, output) for knot in input_knots(layer, problem.widths)]
-    counted = [(shape, count_layer(layer, shape, problem.limits.precision)) for shape in shapes]
-    weights = [program.variable(price=problem.price(shape), costs=costs) for shape, costs in counted]
-    chosen = {program.widths[item]: -1.0 for item in output.items()}
-    total = 0.0 if chosen else 1.0
-    program.require({**dict.fromkeys(weights, 1.0), **chosen}, total, total)
-    return weights
+        made = layer.cout.at(output) * output_bytes
+        if output:
+            row |= {program.widths[item]: float(made) for item in output.items()}
+        else:
+            always += made
+    program.require_at_most({binary: taken / most for binary, taken in row.items()}, (most - always) / most)

@@ -11,21 +11,16 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    PublicFormat,
-    load_pem_private_key,
-    load_ssh_private_key,
-)
+from typing import TYPE_CHECKING, Any
 
 from edgeprune.core.answers import text
 from edgeprune.core.releasing.release import Release
 from edgeprune.device.agent.client import Agent, ask_agent, understood
 from edgeprune.errors import UsageError
+from edgeprune.extras import comes_with
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 NAMESPACE = b"edgeprune-release"
 """Part of what is signed, so that a signature made for a release serves nothing else, nor another one a release."""
@@ -52,6 +47,9 @@ def sign_release(release: Release, key: Ed25519PrivateKey) -> Release:
 
 def sign(content: bytes, key: Ed25519PrivateKey) -> str:
     """A signature of `content` as ssh-keygen writes it."""
+    with comes_with("sign"):
+        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
     public = base64.b64decode(key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).split()[1])
     digest = hashlib.sha512(content).digest()
     raw_signature = key.sign(b"SSHSIG" + b"".join(map(_field, (NAMESPACE, b"", HASH, digest))))
@@ -72,7 +70,13 @@ def load_signing_key(path: Path, ask_passphrase: Callable[[], str]) -> Ed25519Pr
 
     Raises:
         UsageError: it cannot be read, or is no such key.
+        MissingExtra: cryptography is not installed.
     """
+    with comes_with("sign"):
+        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_ssh_private_key
+
     try:
         content = path.read_bytes()
     except OSError as exc:

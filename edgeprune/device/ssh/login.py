@@ -14,15 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import paramiko
-from paramiko.agent import AgentSSH
-
 from edgeprune.device.ssh.config import config_path
 from edgeprune.device.ssh.keys import KeyFile, list_key_files
 from edgeprune.device.ssh.known_hosts import CHANGED, KNOWN, WITHDRAWN, KnownKeys, find_known, judge_key
 from edgeprune.device.transports.address import Address, parse_address
 from edgeprune.device.transports.endpoint import Endpoint, find_endpoint
 from edgeprune.errors import ConnectionFailed, HostKeyError
+from edgeprune.extras import comes_with
+
+with comes_with("ssh"):
+    import paramiko
+    from paramiko.agent import AgentSSH
 
 CONNECT_S = 10.0
 AGENT_S = 60.0

@@ -11,8 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-import paramiko
-
 from edgeprune.device.ssh.login import connect_chain
 from edgeprune.device.transports.address import Address
 from edgeprune.device.transports.commands import FilesByCommands
@@ -20,6 +18,10 @@ from edgeprune.device.transports.endpoint import find_endpoint
 from edgeprune.device.transports.frames import BOOTSTRAP, Frame, Framed, FramedReader
 from edgeprune.device.transports.transport import SHELL_REMEDY, Completed, OutputReader, plain
 from edgeprune.errors import ConnectionFailed, DeviceError
+from edgeprune.extras import comes_with
+
+with comes_with("ssh"):
+    import paramiko
 
 CHUNK = 1 << 15
 OPENINGS = 3

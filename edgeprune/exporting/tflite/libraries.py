@@ -5,17 +5,14 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from edgeprune.errors import ExportError
+from edgeprune.extras import comes_with
 
 
 def import_library(module: str) -> Any:
-    """A module of litert-torch or ai-edge-quantizer.
+    """A module of litert-torch, ai-edge-quantizer or ai-edge-litert.
 
     Raises:
-        ExportError: it is not installed.
+        MissingExtra: it is not installed.
     """
-    try:
+    with comes_with("tflite"):
         return importlib.import_module(module)
-    except ImportError as exc:
-        package = module.partition(".")[0].replace("_", "-")
-        raise ExportError(f"TFLite: {package} cannot be imported; run: pip install 'edgeprune[tflite]'") from exc

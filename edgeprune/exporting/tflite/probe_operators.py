@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 
 from edgeprune.core.latency.layers import ATTENTION, LayerShape
 from edgeprune.exporting.probing.weights import INPUT_SCALE
 from edgeprune.exporting.tflite.probes import ZERO_POINT, Graph, make_quantization
+from edgeprune.extras import comes_with
+
+with comes_with("tflite"):
+    from ai_edge_litert import schema_py_generated as schema
 
 UNIT_SCALE = 1 / 256
 """Real value of one step of int8 between 0 and 1: what TFLite's specification demands of softmax and sigmoid."""

@@ -13,14 +13,11 @@ from numpy.typing import NDArray
 from edgeprune.core.latency.layers import TRANSPOSED, LayerShape, Window, describe_window
 from edgeprune.errors import ExportError
 from edgeprune.exporting.probing.weights import INPUT_SCALE, OUTPUT_SCALE, ProbeWeights, make_weights
+from edgeprune.extras import comes_with
 
-try:
+with comes_with("tflite"):
     import flatbuffers  # type: ignore[import-untyped]
     from ai_edge_litert import schema_py_generated as schema
-except ImportError as exc:
-    raise ExportError(
-        f"TFLite probes: ai_edge_litert cannot be imported ({exc}); install it with `pip install 'edgeprune[tflite]'`"
-    ) from exc
 
 SCHEMA_VERSION = 3
 OLD_CODES = 127

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from edgeprune.core.artifact import Signature
-from edgeprune.errors import ExportError
 from edgeprune.exporting.formats import Signatures, Values
+from edgeprune.extras import comes_with
 
 
 def run_tflite(path: Path, inputs: np.ndarray, optimised: bool = True, threads: int = 1) -> np.ndarray:
@@ -21,7 +21,7 @@ def run_tflite(path: Path, inputs: np.ndarray, optimised: bool = True, threads: 
     `optimised=False` runs its slow reference kernels instead of XNNPACK.
 
     Raises:
-        ExportError: no runtime is installed.
+        MissingExtra: no runtime is installed.
     """
     interpreter = _interpreter(path.read_bytes(), threads, optimised)
     source, result = (side[0] for side in _details(interpreter))
@@ -79,7 +79,7 @@ def check_tflite(content: bytes) -> None:
     """Require that the runtime here has a kernel for every operator of a TFLite model.
 
     Raises:
-        ExportError: no runtime is installed. What the runtime raises passes through: call within :func:`foreign`.
+        MissingExtra: no runtime is installed. What the runtime raises passes through: call within :func:`foreign`.
     """
     _interpreter(content)
 
@@ -106,13 +106,16 @@ def _details(interpreter: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any
 
 
 def _interpreter(content: bytes, threads: int = 1, optimised: bool = True) -> Any:
-    for module in ("ai_edge_litert.interpreter", "tflite_runtime.interpreter"):
+    runtime = _import_runtime()
+    kernels = {} if optimised else {"experimental_op_resolver_type": runtime.OpResolverType.BUILTIN_REF}
+    interpreter = runtime.Interpreter(model_content=content, num_threads=threads, **kernels)
+    interpreter.allocate_tensors()
+    return interpreter
+
+
+def _import_runtime() -> Any:
+    with comes_with("tflite"):
         try:
-            runtime = importlib.import_module(module)
+            return importlib.import_module("ai_edge_litert.interpreter")
         except ImportError:
-            continue
-        kernels = {} if optimised else {"experimental_op_resolver_type": runtime.OpResolverType.BUILTIN_REF}
-        interpreter = runtime.Interpreter(model_content=content, num_threads=threads, **kernels)
-        interpreter.allocate_tensors()
-        return interpreter
-    raise ExportError("TFLite: neither ai-edge-litert nor tflite-runtime is here; run: pip install 'edgeprune[tflite]'")
+            return importlib.import_module("tflite_runtime.interpreter")

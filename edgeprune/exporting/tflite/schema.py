@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import numpy as np
 
-from edgeprune.errors import ExportError
+from edgeprune.exporting.tflite.libraries import import_library
 
 _ALIGNMENT = 16
 """Bytes: what the TFLite schema asks of tensor data (`force_align`)."""
@@ -17,12 +16,9 @@ def unpack_tflite(content: bytes) -> tuple[Any, Any]:
     """The schema module, and a TFLite model as a tree of its objects.
 
     Raises:
-        ExportError: ai-edge-litert is not installed. What the schema raises passes through.
+        MissingExtra: ai-edge-litert is not installed. What the schema raises passes through.
     """
-    try:
-        schema = importlib.import_module("ai_edge_litert.schema_py_generated")
-    except ImportError as exc:
-        raise ExportError("TFLite: ai-edge-litert cannot be imported; run: pip install 'edgeprune[tflite]'") from exc
+    schema = import_library("ai_edge_litert.schema_py_generated")
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
     for buffer in model.buffers:
         _bring_in_(buffer, content)

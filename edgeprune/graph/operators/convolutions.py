@@ -52,21 +52,24 @@ def _convolve(node: Node, walk: Walk, form: _Form) -> Value:
     axis = len(dims) - rank - 1
     space = _space(node, walk, dims[axis + 1 :], transposed or walk.sizes(source)[axis] > 1)
     walk.freeze(node, kernel[2:], f"{node.name} (convolution) has it as its window")
-    read, made = (0, 1) if transposed else (1, 0)
-    inner, cin, cout = None, kernel[read], kernel[made]
+    in_axis, out_axis = (0, 1) if transposed else (1, 0)
+    inner, cin, cout = None, kernel[in_axis], kernel[out_axis]
     if groups == 1:
         walk.tie(node, dims[axis], cin)
     else:
-        inner, cin, cout = _grouped(node, walk, dims[axis], kernel, groups, transposed)
+        inner, cin, cout = _grouped_dims(node, walk, dims[axis], kernel, groups, transposed)
     if walk.dims(bias):
         walk.tie(node, walk.dims(bias)[0], cout)
-    walk.use(weight, made, "out")
-    walk.use(weight, read, "in")
+    walk.use(weight, out_axis, "out")
+    walk.use(weight, in_axis, "in")
     if groups > 1:
         walk.inner[node.name] = inner
     if source in walk.fed:
         shape = _shape(node, walk, axis, form)
-        name, places = weight_name(weight) or node.name, tuple((dim,) for dim in _passed(node, walk, dims[axis + 1 :]))
+        name, places = (
+            weight_name(weight) or node.name,
+            tuple((dim,) for dim in _passed_dims(node, walk, dims[axis + 1 :])),
+        )
         walk.layers.append(LayerUse(node.name, name, shape, dims[axis : axis + 1], (cout,), (inner,), places))
     return (*dims[:axis], cout, *space)
 
@@ -77,39 +80,39 @@ def _space(node: Node, walk: Walk, dims: Dims, is_image: bool) -> Dims:
     The channels of an image laid out along such an axis, as efficient channel attention does (Wang et al. 2020), keep
     their labels if the size stays: surgery then puts what stays back in its old place before the convolution.
     """
-    passed = _passed(node, walk, dims)
-    before, after = (walk.sizes(one)[-len(dims) :] for one in (arg(node, 0), node))
+    passed = _passed_dims(node, walk, dims)
+    before, after = (walk.sizes(tensor)[-len(dims) :] for tensor in (arg(node, 0), node))
     if is_image or before != after:
-        slid = [dim for dim, kept in zip(dims, passed, strict=True) if dim is not kept]
+        slid = [dim for dim, passed_dim in zip(dims, passed, strict=True) if dim is not passed_dim]
         walk.freeze(node, slid, f"{node.name} (convolution) slides along it")
         return passed
     return dims
 
 
-def _passed(node: Node, walk: Walk, dims: Dims) -> Dims:
+def _passed_dims(node: Node, walk: Walk, dims: Dims) -> Dims:
     """Labels of the axes of space along which nothing is mixed; None for the others."""
-    sizes = (walk.sizes(one)[-len(dims) :] for one in (arg(node, 0), node, arg(node, 1)))
+    sizes = (walk.sizes(tensor)[-len(dims) :] for tensor in (arg(node, 0), node, arg(node, 1)))
     axes = zip(dims, *sizes, strict=True)
     return tuple(dim if before == after and width == 1 else None for dim, before, after, width in axes)
 
 
-def _grouped(
+def _grouped_dims(
     node: Node, walk: Walk, channels: Dim, kernel: Dims, groups: int, transposed: bool
 ) -> tuple[Dim, Dim, Dim]:
     """Labels of the groups, the input and the output of a grouped convolution."""
     sizes = walk.sizes(arg(node, 1))
-    whole, part = kernel[0], kernel[1]
+    across, within = kernel[0], kernel[1]
     per_group = (sizes[1], sizes[0] // groups)
     outer_in, inner_in = walk.labels.split(channels, (groups, per_group[1] if transposed else per_group[0]))
-    outer, inner = walk.labels.split(whole, (groups, per_group[1]))
+    outer, inner = walk.labels.split(across, (groups, per_group[1]))
     walk.tie(node, outer_in, outer)
     if per_group != (1, 1):
         walk.labels.call(outer, "groups")
     if not transposed:
-        walk.tie(node, inner_in, part)
-        return outer, part, whole
+        walk.tie(node, inner_in, within)
+        return outer, within, across
     walk.tie(node, inner_in, inner)
-    return outer, inner, walk.labels.merge((outer, part), (groups, sizes[1]))
+    return outer, inner, walk.labels.merge((outer, within), (groups, sizes[1]))
 
 
 def _shape(node: Node, walk: Walk, axis: int, form: _Form) -> LayerShape:
@@ -117,7 +120,7 @@ def _shape(node: Node, walk: Walk, axis: int, form: _Form) -> LayerShape:
     source, out = arg(node, 0), walk.sizes(node)
     sizes = walk.sizes(source if form.transposed else without_padding(source, axis))
     kernel = walk.sizes(arg(node, 1))[2:]
-    stride, dilation = (each_axis(one, len(kernel)) for one in (arg(node, 3, "stride", 1), form.dilation))
+    stride, dilation = (each_axis(spacing, len(kernel)) for spacing in (arg(node, 3, "stride", 1), form.dilation))
     op, window = TRANSPOSED if form.transposed else "conv", Window(kernel, stride, dilation, form.groups)
     return describe_window(op, (sizes[axis], out[axis]), (sizes[axis + 1 :], out[axis + 1 :]), window)
 
@@ -125,7 +128,7 @@ def _shape(node: Node, walk: Walk, axis: int, form: _Form) -> LayerShape:
 def each_axis(value: Any, rank: int) -> tuple[int, ...]:
     """One number for each axis, of a list of them or of a single number for all."""
     values = tuple(value) if isinstance(value, (list, tuple)) else (value,)
-    return tuple(int(one) for one in (values * rank if len(values) == 1 else values))
+    return tuple(int(number) for number in (values * rank if len(values) == 1 else values))
 
 
 def weight_name(value: object) -> str:
@@ -170,23 +173,23 @@ def _spread_(node: Node, axis: int, dim: Dim, cut: Cut) -> None:
     mask, source = cut.mask(dim), arg(node, 0)
     if mask is None or not isinstance(source, Node):
         return
-    rank, kept, sizes = len(cut.dims(source)), int(mask.sum()), list(source.meta["val"].shape)
-    places = np.where(mask, np.cumsum(mask) - 1, kept)
+    rank, count, sizes = len(cut.dims(source)), int(mask.sum()), list(source.meta["val"].shape)
+    places = np.where(mask, np.cumsum(mask) - 1, count)
     with node.graph.inserting_before(node):
         padded = node.graph.call_function(build.PAD, (source, [0, 0] * (rank - axis - 1) + [0, 1]))
         old_places = build.places_node(node, "places", places, cut)
         spread = node.graph.call_function(build.INDEX_SELECT, (padded, axis, old_places))
         window = node.graph.node_copy(node)
         window.update_arg(0, spread)
-        taken = build.places_node(node, "kept", mask.nonzero()[0], cut)
-    node.target, node.args, node.kwargs = build.INDEX_SELECT, (window, axis, taken), {}
-    for one, width in ((padded, kept + 1), (spread, len(mask))):
-        one.meta["val"] = source.meta["val"].new_empty([*sizes[:axis], width, *sizes[axis + 1 :]])
+        staying = build.places_node(node, "kept", mask.nonzero()[0], cut)
+    node.target, node.args, node.kwargs = build.INDEX_SELECT, (window, axis, staying), {}
+    for new_node, width in ((padded, count + 1), (spread, len(mask))):
+        new_node.meta["val"] = source.meta["val"].new_empty([*sizes[:axis], width, *sizes[axis + 1 :]])
     out = [cut.mask(dim) for dim in cut.dims(node)]
     window.meta["val"] = node.meta["val"].new_empty(
         [
-            size if here is None or place == axis else int(here.sum())
-            for place, (size, here) in enumerate(zip(node.meta["val"].shape, out, strict=True))
+            size if alive is None or place == axis else int(alive.sum())
+            for place, (size, alive) in enumerate(zip(node.meta["val"].shape, out, strict=True))
         ]
     )
 

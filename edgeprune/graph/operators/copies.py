@@ -25,8 +25,8 @@ def expand(node: Node, walk: Walk) -> Value:
     dims, old = (None,) * (len(new) - len(dims)) + dims, (1,) * (len(new) - len(old)) + old
     traced = node.meta["val"].shape
     return tuple(
-        walk.labels.fresh(size) if before == 1 and isinstance(one, int) else dim
-        for dim, before, size, one in zip(dims, old, new, traced, strict=True)
+        walk.labels.fresh(size) if before == 1 and isinstance(traced_size, int) else dim
+        for dim, before, size, traced_size in zip(dims, old, new, traced, strict=True)
     )
 
 
@@ -42,11 +42,11 @@ def repeat(node: Node, walk: Walk) -> Value:
     dims, old = (None,) * (len(new) - len(dims)) + dims, (1,) * (len(new) - len(old)) + old
     traced = node.meta["val"].shape
     out: list[Dim] = []
-    for dim, before, size, one in zip(dims, old, new, traced, strict=True):
+    for dim, before, size, traced_size in zip(dims, old, new, traced, strict=True):
         if dim is not None:
             out.append(np.tile(dim, size // before))
         else:
-            out.append(walk.labels.fresh(size) if before == 1 and isinstance(one, int) else None)
+            out.append(walk.labels.fresh(size) if before == 1 and isinstance(traced_size, int) else None)
     return tuple(out)
 
 
@@ -61,7 +61,7 @@ def repeat_interleave(node: Node, walk: Walk) -> Value:
     return tuple(dims)
 
 
-def made(node: Node, walk: Walk) -> Value:
+def constant(node: Node, walk: Walk) -> Value:
     """A constant tensor of a literal size: as wide as its use needs."""
     value = node.meta["val"]
     return tuple(walk.labels.fresh(size) if isinstance(size, int) else None for size in value.shape)
@@ -111,6 +111,6 @@ FAMILIES = (
     OperatorFamily(aten("repeat"), repeat, repeat_sizes, acts_per_channel=True),
     OperatorFamily(aten("tile"), repeat),
     OperatorFamily(aten("repeat_interleave"), repeat_interleave),
-    OperatorFamily(aten("zeros ones full empty"), made, sizes_at(0)),
-    OperatorFamily(aten("new_zeros new_ones new_full new_empty"), made, sizes_at(1)),
+    OperatorFamily(aten("zeros ones full empty"), constant, sizes_at(0)),
+    OperatorFamily(aten("new_zeros new_ones new_full new_empty"), constant, sizes_at(1)),
 )

@@ -60,7 +60,7 @@ def _constant(value: object, walk: Walk) -> Any:
 def index(node: Node, walk: Walk) -> Value:
     """`x[:, idx]`: the indexed dimension stays whole, the others keep their labels."""
     dims, indices = walk.dims(arg(node, 0)), list(arg(node, 1))
-    used = [place for place, one in enumerate(indices) if one is not None]
+    used = [place for place, selector in enumerate(indices) if selector is not None]
     for place in used:
         walk.freeze(node, (dims[place],), f"{node.name} (aten.index) picks from it")
     is_mask = any(indices[place].meta["val"].dtype is torch.bool for place in used)
@@ -70,7 +70,7 @@ def index(node: Node, walk: Walk) -> Value:
     return (*dims[: used[0]], *(None,) * rank, *dims[used[-1] + 1 :])
 
 
-def reordered(node: Node, cut: Cut) -> None:
+def reordering(node: Node, cut: Cut) -> None:
     """`flip`, `roll`, `index_select` along a shrunken axis become gathers of what stays."""
     source = cut.dims(arg(node, 0))
     moved = [axis for axis in _moved_axes(node) if cut.mask(source[axis]) is not None]
@@ -100,8 +100,8 @@ def _order(node: Node, size: int, cut: Cut) -> Array:
 
 
 FAMILIES = (
-    OperatorFamily(aten("flip"), flip, reordered),
-    OperatorFamily(aten("roll"), roll, reordered),
-    OperatorFamily(aten("index_select"), index_select, reordered, acts_per_channel=True),
+    OperatorFamily(aten("flip"), flip, reordering),
+    OperatorFamily(aten("roll"), roll, reordering),
+    OperatorFamily(aten("index_select"), index_select, reordering, acts_per_channel=True),
     OperatorFamily(aten("index"), index),
 )

@@ -1,4 +1,4 @@
-"""Tensors cut into pieces and joined from them."""
+"""Tensors cut into pieces and concatenated from them."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from edgeprune.graph.walk import Dims, Value, Walk
 
 def pointwise(node: Node, walk: Walk) -> Value:
     """Element by element, with broadcasting."""
-    operands = [one for one in node.all_input_nodes if isinstance(walk.values[one], tuple)]
+    operands = [source for source in node.all_input_nodes if isinstance(walk.values[source], tuple)]
     if len(operands) == 1 and len(walk.sizes(operands[0])) == len(walk.sizes(node)):
         return walk.values[operands[0]]
     return broadcast(node, walk, operands)
@@ -25,15 +25,17 @@ def pointwise(node: Node, walk: Walk) -> Value:
 
 def broadcast(node: Node, walk: Walk, operands: Sequence[Any], inner: int = 0) -> Dims:
     """Tie dimensions that are broadcast against each other, aligned at the right; the last `inner` are left out."""
-    rank = max(len(walk.sizes(one)) for one in operands)
-    joined: list[Dim] = []
+    rank = max(len(walk.sizes(operand)) for operand in operands)
+    out: list[Dim] = []
     for place in range(-rank, -inner):
-        wide = [one for one in operands if len(walk.sizes(one)) >= -place and walk.sizes(one)[place] != 1]
-        dims = [walk.dims(one)[place] for one in wide]
+        wide = [
+            operand for operand in operands if len(walk.sizes(operand)) >= -place and walk.sizes(operand)[place] != 1
+        ]
+        dims = [walk.dims(operand)[place] for operand in wide]
         for other in dims[1:]:
             walk.tie(node, dims[0], other)
-        joined.append(None if any(dim is None for dim in dims) else next(iter(dims), None))
-    return tuple(joined)
+        out.append(None if any(dim is None for dim in dims) else next(iter(dims), None))
+    return tuple(out)
 
 
 def glu(node: Node, walk: Walk) -> Value:

@@ -91,15 +91,15 @@ def einsum(node: Node, walk: Walk) -> Value:
         return freeze_all(node, walk)
     inputs, output = equation.split("->")
     letters: dict[str, Dim] = {}
-    seen: set[str] = set()
+    visited: set[str] = set()
     for subscript, operand in zip(inputs.split(","), operands, strict=True):
         for letter, dim, size in zip(subscript, walk.dims(operand), walk.sizes(operand), strict=True):
             if size == 1:
                 continue
-            if letter in seen:
+            if letter in visited:
                 walk.tie(node, letters[letter], dim)
             letters[letter] = dim if letters.get(letter) is None else letters[letter]
-            seen.add(letter)
+            visited.add(letter)
     return tuple(letters.get(letter) for letter in output)
 
 

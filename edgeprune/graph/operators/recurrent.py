@@ -40,12 +40,12 @@ def recurrent(node: Node, walk: Walk) -> Value:
         for out in outs:
             hidden = out if hidden is None else hidden
             walk.tie(node, hidden, out)
-    for one in states:
-        walk.tie(node, walk.dims(one)[-1], hidden)
+    for initial_state in states:
+        walk.tie(node, walk.dims(initial_state)[-1], hidden)
     last = (None,) * (len(dims) - 1) + (feed,)
     step = (None,) * (len(dims) - 1) + (hidden,)
-    found = untracked(node)
-    return [last, *[step] * (len(found) - 1)] if isinstance(found, list) else found
+    outputs = untracked(node)
+    return [last, *[step] * (len(outputs) - 1)] if isinstance(outputs, list) else outputs
 
 
 def _cell(node: Node, walk: Walk, feed: Dim, params: Any) -> Dim:
@@ -55,8 +55,8 @@ def _cell(node: Node, walk: Walk, feed: Dim, params: Any) -> Dim:
     gates = walk.sizes(params[1])[0] // walk.sizes(params[1])[1]
     repeated = None if hidden is None else np.tile(hidden, gates)
     walk.tie(node, feed, to_gates[1])
-    for one in params:
-        walk.tie(node, walk.dims(one)[0], repeated)
+    for param in params:
+        walk.tie(node, walk.dims(param)[0], repeated)
     for param, dim, role in ((params[0], 0, "out"), (params[1], 0, "out"), (params[0], 1, "in"), (params[1], 1, "in")):
         walk.use(param, dim, role)
     return hidden

@@ -20,8 +20,8 @@ VECTOR_NORMS = aten("linalg_vector_norm norm")
 def reduction(node: Node, walk: Walk) -> Value:
     """Sum, mean, maximum, norm over dimensions: over the slices that stay."""
     dims, sizes = walk.dims(arg(node, 0)), walk.sizes(arg(node, 0))
-    axes = axes_given(node)
-    reduced = range(len(dims)) if axes is None or axes == [] else [axis % len(dims) for axis in _listed(axes)]
+    axes = axes_argument(node)
+    reduced = range(len(dims)) if axes is None or axes == [] else [axis % len(dims) for axis in _as_list(axes)]
     keeps = len(walk.sizes(node) or ()) == len(sizes) and len(reduced) > 0
     out: list[Dim] = []
     for axis, dim in enumerate(dims):
@@ -29,16 +29,16 @@ def reduction(node: Node, walk: Walk) -> Value:
             out.append(dim)
         elif keeps:
             out.append(None)
-    found = untracked(node)
-    return [tuple(out)] * len(found) if isinstance(found, list) else tuple(out)
+    outputs = untracked(node)
+    return [tuple(out)] * len(outputs) if isinstance(outputs, list) else tuple(out)
 
 
-def axes_given(node: Node) -> Any:
+def axes_argument(node: Node) -> Any:
     """The axes that a reduction is told to reduce, as the node has them; None for all."""
     return arg(node, 2 if operator_of(node) in VECTOR_NORMS else 1, "dim")
 
 
-def _listed(axes: Any) -> list[int]:
+def _as_list(axes: Any) -> list[int]:
     return [axes] if isinstance(axes, int) else list(axes)
 
 
@@ -48,8 +48,8 @@ def along(node: Node, walk: Walk) -> Value:
     axis = int(arg(node, 1, "dim", -1)) % max(1, len(dims))
     walk.freeze(node, dims[axis : axis + 1], f"{node.name} ({operator_of(node)}) runs along it")
     out = (*dims[:axis], None, *dims[axis + 1 :])
-    found = untracked(node)
-    return [out] * len(found) if isinstance(found, list) else out
+    outputs = untracked(node)
+    return [out] * len(outputs) if isinstance(outputs, list) else out
 
 
 def extremum(node: Node, walk: Walk) -> Value:
@@ -63,8 +63,8 @@ def extremum(node: Node, walk: Walk) -> Value:
     walk.freeze(node, dims[axis : axis + 1], f"{node.name} ({operator_of(node)}) picks along it")
     keeps = bool(arg(node, 2, "keepdim", False))
     out = (*dims[:axis], *((None,) if keeps else ()), *dims[axis + 1 :])
-    found = untracked(node)
-    return [out] * len(found) if isinstance(found, list) else out
+    outputs = untracked(node)
+    return [out] * len(outputs) if isinstance(outputs, list) else out
 
 
 FAMILIES = (

@@ -38,7 +38,7 @@ TAGGED = OperatorFamily(rule=pointwise.pointwise)
 
 def find_operator(node: Node) -> OperatorFamily:
     """What is known of a node's operator; of an unknown one, and of a node that calls none, nothing."""
-    known = OPERATORS.get(operator_of(node))
-    if known is not None:
-        return known
+    family = OPERATORS.get(operator_of(node))
+    if family is not None:
+        return family
     return TAGGED if torch.Tag.pointwise in getattr(node.target, "tags", ()) else UNKNOWN

@@ -28,7 +28,7 @@ def view(node: Node, walk: Walk) -> Value:
     """Merge and split dimensions; a view that ends a channel shuffle reorders its source's channels."""
     if node in walk.shuffles:
         shuffle = walk.shuffles[node]
-        dims = list(walk.dims(_named(node, shuffle.source)))
+        dims = list(walk.dims(_ancestor(node, shuffle.source)))
         dim = dims[shuffle.axis]
         dims[shuffle.axis] = None if dim is None else dim[shuffle.order]
         return tuple(dims)
@@ -76,7 +76,7 @@ def match_sizes(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int],
     return runs
 
 
-def _named(node: Node, name: str) -> Node:
+def _ancestor(node: Node, name: str) -> Node:
     source = node
     while source.name != name:
         source = source.all_input_nodes[0]
@@ -146,8 +146,8 @@ def move_axis(node: Node, walk: Walk) -> Value:
 def squeeze(node: Node, walk: Walk) -> Value:
     """Axes of size 1 away or added: what is left keeps its labels in order."""
     source = node.all_input_nodes[0]
-    kept = iter([dim for dim, size in zip(walk.dims(source), walk.sizes(source), strict=True) if size != 1])
-    return tuple(None if size == 1 else next(kept) for size in walk.sizes(node))
+    dims = iter([dim for dim, size in zip(walk.dims(source), walk.sizes(source), strict=True) if size != 1])
+    return tuple(None if size == 1 else next(dims) for size in walk.sizes(node))
 
 
 def view_sizes(node: Node, cut: Cut) -> None:
@@ -189,8 +189,8 @@ def unflatten_sizes(node: Node, cut: Cut) -> None:
     """`unflatten(dim, sizes)`."""
     sizes = list(arg(node, 2))
     start = int(arg(node, 1)) % len(sizes_of(node.all_input_nodes[0].meta["val"]))
-    made = list(zip(cut.dims(node), _traced_sizes(node), strict=True))[start : start + len(sizes)]
-    node.update_arg(2, [cut.count(dim, size) if isinstance(size, int) else -1 for dim, size in made])
+    pairs = list(zip(cut.dims(node), _traced_sizes(node), strict=True))[start : start + len(sizes)]
+    node.update_arg(2, [cut.count(dim, size) if isinstance(size, int) else -1 for dim, size in pairs])
 
 
 FAMILIES = (

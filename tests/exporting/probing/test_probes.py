@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edgeprune.core.latency.layers import JOIN, TRANSPOSED, LayerShape, Window, describe_window, join_ends
-from edgeprune.errors import ExportError
+from edgeprune.errors import ExportError, MissingExtra
 from edgeprune.exporting.probing.probes import CONVERSIONS, build_probe, write_probes
 from edgeprune.exporting.probing.weights import INPUT_SCALE, OUTPUT_SCALE, make_weights
 
@@ -339,7 +339,7 @@ def test_what_cannot_be_probed_is_refused(shape: LayerShape, file_format: str, p
 def test_a_missing_tflite_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "edgeprune.exporting.tflite.probes", raising=False)
     monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
-    with pytest.raises(ExportError, match=r"pip install 'edgeprune\[tflite\]'"):
+    with pytest.raises(MissingExtra, match=r"pip install 'edgeprune\[tflite\]'"):
         build_probe(LAYERS[0], "tflite", "fp32")
 
 
