@@ -45,7 +45,7 @@ test-lowest:
 	$(LOWEST) --editable '.[ssh,sign,report,recipes]' pytest pytest-xdist hypothesis
 	$(LOWEST) --no-deps onnx2torch
 	.venv/lowest/bin/python -m pytest -m "$(UNMARKED)" --numprocesses 2 --dist loadfile \
-	    tests/core tests/graph tests/exporting/onnx tests/recipes tests/device/releasing
+	    tests/core tests/graph tests/exporting/onnx tests/recipes tests/device/ssh tests/device/releasing/test_signing.py
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check --quiet .

@@ -102,6 +102,7 @@ def test_a_file_that_is_there_is_not_sent_again(link: SshTransport, ssh_server: 
 
 
 def test_a_board_is_measured_probed_and_evaluated(ssh_server: SshServer, tmp_path: Path) -> None:
+    pytest.importorskip("ai_edge_litert", reason="the extra `edgeprune[tflite]` is not installed")
     models = [make_model(tmp_path, "onnxruntime"), make_model(tmp_path, "litert")]
     inputs = np.random.default_rng(1).standard_normal((3, CONV.cin, *CONV.size), dtype=np.float32)
     with open_device(TARGET, "board") as device:
