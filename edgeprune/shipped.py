@@ -37,7 +37,7 @@ def cache_dir() -> Path:
 
     `$EDGEPRUNE_CACHE`, else `~/.cache/edgeprune`.
     """
-    return Path(os.environ.get("EDGEPRUNE_CACHE") or Path.home() / ".cache" / "edgeprune").absolute()
+    return Path(os.environ.get("EDGEPRUNE_CACHE") or Path.home() / ".cache" / "edgeprune").expanduser().absolute()
 
 
 def list_targets() -> dict[str, Path]:

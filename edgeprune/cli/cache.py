@@ -7,18 +7,26 @@ import click
 
 @click.group()
 def cache() -> None:
-    """Profiles and scores that runs keep for one another, found again by the hash of all that they hang on."""
+    """Profiles and scores that runs keep for one another, found again by the hash of all that they hang on.
+
+    They lie in $EDGEPRUNE_CACHE, else ~/.cache/edgeprune, beside data sets and this machine's own board.
+    """
 
 
 @cache.command("list")
 def list_cache() -> None:
     """List what is kept, its size and when it was made (UTC)."""
-    from edgeprune.core.text import render_columns
+    from edgeprune.core.text import make_printable, render_columns
     from edgeprune.shipped import cache_dir
     from edgeprune.stages.memory import list_entries
 
     rows = [
-        (str(entry.path.relative_to(cache_dir())), f"{entry.bytes:,}", entry.made_at, entry.description)
+        (
+            str(entry.path.relative_to(cache_dir())),
+            f"{entry.bytes:,}",
+            make_printable(entry.made_at),
+            make_printable(entry.description),
+        )
         for entry in list_entries()
     ]
     click.echo(f"{cache_dir()}: {len(rows) or 'nothing'} kept")
@@ -28,7 +36,7 @@ def list_cache() -> None:
 
 @cache.command("clear")
 def clear() -> None:
-    """Remove all that is kept: each next run measures and scores anew."""
+    """Remove what `list` shows, so that the next run measures and scores anew; data sets stay."""
     from edgeprune.stages.memory import clear_cache
 
     click.echo(f"{clear_cache():,} bytes removed")

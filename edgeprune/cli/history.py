@@ -34,7 +34,7 @@ def filter_options(command: Command) -> Command:
         click.option("--artifact", help="Of this file, such as pruned-onnx-int8."),
         click.option("--stage", type=click.Choice(STAGES), help="Taken in this stage, or of a ready file."),
         click.option("--since", metavar="DATE", help="Since a day or time, UTC: 2026-11-21 or 2026-11-21T10:00."),
-        click.option("--limit", type=click.IntRange(1), help="The newest so many."),
+        click.option("--limit", type=click.IntRange(1, 10**9), help="The newest so many."),
         history_option,
     )
     return with_options(command, options)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
-import sys
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
@@ -14,23 +14,36 @@ from edgeprune.recipes.load import Recipe
 
 
 def hash_code(recipe: Recipe) -> str:
-    """Hexadecimal SHA-256 of a recipe's file and of the modules from its folder that are loaded.
+    """Hexadecimal SHA-256 of a recipe's file and of all that it imports from its folder, wherever the import stands.
 
     Of Python, its packages and edgeprune the versions tell.
     """
     source = recipe.source.resolve()
-    names = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
-    files = {Path(name).resolve() for name in names if name and Path(name).is_file()}
-    beside = {path for path in files if path.is_relative_to(source.parent) and not _is_installed(path)}
-    digest = hashlib.sha256()
-    for path in sorted({source, *beside}):
-        digest.update(str(path.relative_to(source.parent)).encode() + b"\0" + path.read_bytes())
+    pending, digest, files = [source], hashlib.sha256(), dict[Path, bytes]()
+    while pending:
+        path = pending.pop()
+        if path not in files:
+            files[path] = path.read_bytes()
+            pending += _imports_beside(files[path], source.parent)
+    for path in sorted(files):
+        digest.update(str(path.relative_to(source.parent)).encode() + b"\0" + files[path])
     return digest.hexdigest()
 
 
-def _is_installed(path: Path) -> bool:
-    places = (sys.prefix, sys.base_prefix, Path(__file__).parent.parent)
-    return any(path.is_relative_to(Path(place).resolve()) for place in places)
+def _imports_beside(content: bytes, folder: Path) -> list[Path]:
+    """Files in a folder that a module's import statements mean, as far as its text tells; none of what is no Python."""
+    try:
+        nodes = list(ast.walk(ast.parse(content)))
+    except (SyntaxError, ValueError):
+        return []
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom):
+            names += [node.module or "", *(f"{node.module or ''}.{alias.name}".strip(".") for alias in node.names)]
+    parts = {tuple(name.split(".")[:depth]) for name in names if name for depth in range(1, name.count(".") + 2)}
+    places = [folder.joinpath(*part) for part in parts]
+    files = [file for place in places for file in (place.with_suffix(".py"), place / "__init__.py")]
+    return [file.resolve() for file in files if file.is_file() and file.resolve().is_relative_to(folder)]
 
 
 def hash_batches(batches: Iterable[tuple[Tensor, Tensor | None]], most: int | None = None) -> str:

@@ -226,9 +226,20 @@ class Job:
 
     @property
     def facts(self) -> DeviceFacts:
-        """What the board said of itself when it was profiled; asked now where that is still to come."""
-        profiled = self.read(Profiled).device if self.run.finished("profile") else None
-        return profiled or self.board.facts
+        """What the board said of itself when it was profiled; asked now where that is still to come.
+
+        Raises:
+            RunError: the profile names no device.
+        """
+        if not self.run.finished("profile"):
+            return self.board.facts
+        facts = self.read(Profiled).device
+        if facts is None:
+            raise RunError(
+                f"{self.run.directory}: its profile names no device, as one that was measured does; make it anew: "
+                f"`edgeprune deploy --run {self.run.directory} --from profile`"
+            )
+        return facts
 
 
 def check_request(job: Job) -> None:

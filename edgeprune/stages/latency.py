@@ -50,7 +50,7 @@ from edgeprune.stages.power import learn_power
 from edgeprune.stages.record import read_originals
 from edgeprune.stages.results import Fitted, Planned, Profiled, Scored, Traced, Try, Variant
 from edgeprune.stages.table import find_table
-from edgeprune.stages.timing import NetTimes, time_nets
+from edgeprune.stages.timing import TWIN_TOLERANCE, NetTimes, time_nets
 
 VARIANTS = 24
 VARIANT_SEED = 7
@@ -97,7 +97,7 @@ def _profile_reads(job: Job, net: Net) -> dict[str, Any]:
 
 def _is_undisturbed(profiled: Profiled) -> bool:
     """Whether nothing else worked on the board meanwhile, so that other runs may rest on it."""
-    return not profiled.problems
+    return not profiled.problems and profiled.twin_gap <= TWIN_TOLERANCE
 
 
 def _measure_profile(job: Job, net: Net) -> Profiled:

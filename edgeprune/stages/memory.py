@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from edgeprune.shipped import cache_dir
 from edgeprune.stages.job import Job
 from edgeprune.stages.results import R, from_document, to_document
 
-ENTRY, FILES = "entry.json", "files"
+ENTRY, FILES, PARTIAL = "entry.json", "files", ".partial-"
 FOLDERS = ("stages", "profiles")
 """What of the cache may be cleared: results of stages, and latency tables of layers."""
 
@@ -48,7 +49,7 @@ def remember(
     """
     folder = cache_dir() / "stages" / f"{kind.stage}-{_hash(kind, reads)}"
     is_fresh = job.run.request.get("fresh") or kind.stage in job.anew
-    result = None if is_fresh else _recall(job, kind, folder)
+    result = None if is_fresh else _recall(job, kind, reads, folder)
     if result is not None:
         return result, True
     result = compute()
@@ -62,79 +63,118 @@ def _hash(kind: type[R], reads: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-def _recall(job: Job, kind: type[R], folder: Path) -> R | None:
-    if not (folder / ENTRY).exists():
+def _recall(job: Job, kind: type[R], reads: Mapping[str, Any], folder: Path) -> R | None:
+    """The result of an entry, its files copied into the run; None where there is none, or it is not what it was."""
+    if not folder.is_dir():
         return None
     try:
         entry = read_json(folder / ENTRY)
-        result = from_document(kind, entry["result"], job.run)
+        if entry["sha256"] != _hash_entry(entry) or entry["reads"] != _as_json(reads):
+            raise RunError(f"{ENTRY} is not what it was when it was made")
         for name, digest in entry["files"].items():
-            if hash_file(folder / FILES / name) != digest:
-                raise RunError(f"{folder / FILES / name}: is not what it was when it was made")
-        for name in entry["files"]:
-            shutil.copyfile(folder / FILES / name, job.run.product(name))
-    except (RunError, OSError, KeyError, TypeError, AttributeError) as exc:
-        job.detail(f"{folder}: damaged, and left aside: {exc}")
+            _take(job, folder / FILES / name, name, digest)
+        return from_document(kind, entry["result"], job.run)
+    except (RunError, OSError, LookupError, TypeError, ValueError, AttributeError) as exc:
+        reason = exc if isinstance(exc, RunError) else "it cannot be read"
+        job.detail(f"{folder}: damaged, and left aside: {reason}")
         return None
-    return result
+
+
+def _take(job: Job, source: Path, name: str, digest: str) -> None:
+    """Copy a file into the run, and require the copy to be what was kept."""
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise RunError(f"{name!r} lies outside of a run")
+    place = job.run.product(name)
+    shutil.copyfile(source, place)
+    if hash_file(place) != digest:
+        raise RunError(f"{FILES}/{name} is not what it was when it was made")
+
+
+def _hash_entry(entry: Mapping[str, Any]) -> str:
+    """Of all that an entry says, but for this hash."""
+    told = {name: value for name, value in entry.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _as_json(reads: Mapping[str, Any]) -> Any:
+    return json.loads(json.dumps(reads))
 
 
 def _keep(job: Job, result: R, reads: Mapping[str, Any], folder: Path) -> None:
     """Put a result and the files of its stage into the cache; where that cannot be, say so and go on."""
-    names = job.run.products
-    partial = folder.with_name(f".{folder.name}.partial")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        for name in names:
-            place = partial / FILES / name
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(job.run.directory / name, place)
-        entry = {
-            "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "recipe": job.recipe_name,
-            "target": job.target.name,
-            "host": job.run.request.get("host"),
-            "reads": dict(reads),
-            "files": {name: hash_file(partial / FILES / name) for name in names},
-            "result": to_document(result),
-        }
-        write_json(partial / ENTRY, entry)
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.replace(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=folder.parent) as partial:
+            _write_entry(job, result, reads, Path(partial) / folder.name)
+            _remove(folder)
+            (Path(partial) / folder.name).replace(folder)
     except (OSError, RunError) as exc:
-        shutil.rmtree(partial, ignore_errors=True)
         reason = describe_os_error(exc, folder) if isinstance(exc, OSError) else exc
         job.detail(f"not kept for other runs: {reason}")
+
+
+def _write_entry(job: Job, result: R, reads: Mapping[str, Any], folder: Path) -> None:
+    names = job.run.products
+    for name in names:
+        place = folder / FILES / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(job.run.directory / name, place)
+    entry = {
+        "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "recipe": job.recipe_name,
+        "target": job.target.name,
+        "host": job.run.request.get("host"),
+        "reads": _as_json(reads),
+        "files": {name: hash_file(folder / FILES / name) for name in names},
+        "result": to_document(result),
+    }
+    write_json(folder / ENTRY, entry | {"sha256": _hash_entry(entry)})
 
 
 def list_entries() -> Iterator[Entry]:
     """What the cache holds that may be cleared, stages before tables."""
     stages, tables = (cache_dir() / name for name in FOLDERS)
-    for folder in sorted(stages.glob("*-*")):
-        entry: dict[str, Any] = {}
-        with suppress(RunError):
-            entry = read_json(folder / ENTRY)
-        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        words = " ".join(str(entry[name]) for name in ("recipe", "target", "host") if entry.get(name))
-        yield Entry(folder, size, str(entry.get("made_at", "")), words or "not readable")
-    for path in sorted(tables.glob("*.json")):
-        status = path.stat()
-        made_at = datetime.fromtimestamp(status.st_mtime, UTC).isoformat(timespec="seconds")
-        yield Entry(path, status.st_size, made_at, "a latency table of layers")
+    for path in sorted(stages.glob("*")) + sorted(tables.glob("*.json")):
+        with suppress(OSError):  # gone meanwhile
+            yield _describe(path)
+
+
+def _describe(path: Path) -> Entry:
+    status = path.lstat()
+    made_at = datetime.fromtimestamp(status.st_mtime, UTC).isoformat(timespec="seconds")
+    if path.is_symlink() or not path.is_dir():
+        return Entry(path, status.st_size, made_at, "a latency table of layers" if path.suffix else "not readable")
+    size = sum(file.lstat().st_size for file in path.rglob("*") if file.is_file())
+    entry: Any = None
+    with suppress(RunError):
+        entry = read_json(path / ENTRY) if (path / ENTRY).is_file() else None
+    if not isinstance(entry, dict):
+        return Entry(path, size, made_at, "not readable")
+    words = " ".join(str(entry[name]) for name in ("recipe", "target", "host") if entry.get(name))
+    return Entry(path, size, str(entry.get("made_at", made_at)), words)
 
 
 def clear_cache() -> int:
-    """Remove all that :func:`list_entries` lists; gives the number of bytes that this frees.
+    """Remove what :func:`list_entries` lists and nothing else; gives the number of bytes that this frees.
 
     Raises:
         RunError: something cannot be removed.
     """
-    freed = sum(entry.bytes for entry in list_entries())
-    for name in FOLDERS:
+    entries = list(list_entries())
+    for entry in entries:
         try:
-            shutil.rmtree(cache_dir() / name)
-        except FileNotFoundError:
-            continue
+            _remove(entry.path)
         except OSError as exc:
-            raise RunError(describe_os_error(exc, cache_dir() / name)) from exc
-    return freed
+            raise RunError(describe_os_error(exc, entry.path)) from exc
+    return sum(entry.bytes for entry in entries)
+
+
+def _remove(path: Path) -> None:
+    """Remove an entry, whatever it is; of a link the link. Others may be at work on it: that is tried again."""
+    for last in (False, False, True):
+        try:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+            return
+        except OSError:
+            if last and path.exists():
+                raise

@@ -203,13 +203,22 @@ def score(job: Job) -> Scored:
     )
     if not is_recalled:
         return scored
-    job.detail("an earlier run has scored this net on these data by this recipe; --fresh scores anew")
+    job.detail(
+        f"an earlier run has scored this net on these data by this recipe, each cut trained for {scored.steps} steps; "
+        "--fresh scores anew"
+    )
     return replace(scored, recalled=True)
 
 
 def _score_reads(job: Job, net: Net) -> dict[str, Any]:
-    """All that scores hang on; of the training data, the batches that cut nets are trained on."""
+    """All that scores hang on; of the training data, the batches that cut nets are trained on.
+
+    The loss of the net on one batch tells of what else the loss may read: weights of classes, a teacher.
+    """
     recipe = job.recipe
+    (inputs, targets), *_ = label_batches(net.program, recipe.calibration_data(), 1)
+    with torch.no_grad():
+        loss = float(recipe.loss(net.program(inputs), targets))
     seed(0)
     return {
         "edgeprune": version("edgeprune"),
@@ -218,6 +227,7 @@ def _score_reads(job: Job, net: Net) -> dict[str, Any]:
         "widths": net.widths,
         "importance": IMPORTANCE,
         "code": hash_code(recipe),
+        "loss": repr(loss),
         "train_data": hash_batches(recipe.train_data(), STEPS),
         "calibration_data": hash_batches(recipe.calibration_data()),
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import sqlite3
 import subprocess
 import sys
@@ -149,11 +148,13 @@ def test_a_read_only_folder_is_read_from_and_told_when_it_is_written_to(read_onl
 def test_a_disk_that_is_full_is_told_and_loses_nothing(path: Path) -> None:
     append_rows(path, [make_row("before")])
     size = path.stat().st_size
-    code = "from history_writer import *; write(Path(sys.argv[1]), 'w', 5000)"
+    code = (
+        "import resource; from history_writer import *; most = int(sys.argv[2]); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)); write(Path(sys.argv[1]), 'w', 5000)"
+    )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(path)],
+        [sys.executable, "-c", code, str(path), str(size + 50_000)],
         cwd=SUPPORT, capture_output=True, text=True, check=False, timeout=60,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size + 50_000, size + 50_000)),
     )  # fmt: skip
     assert "HistoryError" in done.stderr
     assert "disk" in done.stderr.splitlines()[-1]

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import run_command
+from places import SUPPORT
 
 from edgeprune.core.latency.correction import Correction
 from edgeprune.core.measuring.measurement import DeviceFacts
 from edgeprune.deployment import REQUEST
-from edgeprune.run import open_run
+from edgeprune.run import Run, open_run
+from edgeprune.stages import memory
 from edgeprune.stages.job import Job
 from edgeprune.stages.memory import clear_cache, list_entries, remember
 from edgeprune.stages.results import Profiled, run_stage
@@ -72,6 +79,10 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "a file that was changed": lambda entry: (entry / "files/tables/latency.json").write_text("other"),
     "no JSON": lambda entry: (entry / "entry.json").write_text("{"),
     "another version": lambda entry: spoil(entry / "entry.json", result={"version": 0}),
+    "a result that was changed": lambda entry: spoil(entry / "entry.json", result={"version": 1, "baseline_ms": 9.0}),
+    "other work": lambda entry: spoil(entry / "entry.json", reads={}),
+    "a folder that is a file": lambda entry: (shutil.rmtree(entry), entry.write_text("a file")),
+    "a number that is none": lambda entry: (entry / "entry.json").write_text('{"sha256": NaN, "reads": NaN}'),
     "no result": lambda entry: (entry / "entry.json").write_text("{}"),
     "no document": lambda entry: (entry / "entry.json").write_text("[]"),
 }
@@ -88,8 +99,84 @@ def test_damage_is_told_and_the_work_done_anew(profile: Profile, tmp_path: Path,
     DAMAGES[name](entry)
     latency_ms, said = profile()
     assert latency_ms == 2.0
-    assert any("damaged, and left aside" in line for line in said)
+    is_told = any("damaged, and left aside" in line for line in said)
+    assert is_told == (name != "a folder that is a file")
     assert profile()[0] == 2.0
+
+
+def test_an_entry_writes_nothing_outside_of_the_run(profile: Profile, tmp_path: Path) -> None:
+    profile()
+    (entry,) = (tmp_path / "cache" / "stages").iterdir()
+    document = json.loads((entry / "entry.json").read_text())
+    for name in ("../evil", str(tmp_path / "evil")):
+        (entry / "files" / name).resolve().parent.mkdir(parents=True, exist_ok=True)
+        document["files"] = {name: sha256(b"evil").hexdigest()}
+        document["sha256"] = memory._hash_entry(document)
+        (entry / "entry.json").write_text(json.dumps(document))
+        (tmp_path / "cache" / "evil").write_bytes(b"evil")
+        assert any("lies outside of a run" in line for line in profile(fresh=None)[1])
+        assert not (tmp_path / "evil").exists()
+        (entry / "entry.json").write_text(json.dumps(document))
+
+
+def keep_often(cache: Path, number: int) -> None:
+    """Keep and recall the same work again and again; a figure and its file must be of one process."""
+    os.environ["EDGEPRUNE_CACHE"] = str(cache)
+    for turn in range(40):
+        request = dict.fromkeys(REQUEST) | {"target": "local", "recipe": "mine.py", "fresh": turn % 2 == 0}
+        with open_run(cache.parent / f"run{number}-{turn}", request) as opened:
+            job = Job(opened, lambda text: None, ExitStack())
+
+            def measure(opened: Run = opened, value: float = number * 1000 + turn) -> Profiled:
+                opened.product("table.json").write_text(f"{value}")
+                return Profiled(baseline_ms=value, correction=Correction(), device=FACTS)
+
+            def work(job: Job = job, measure: Callable[[], Profiled] = measure) -> Profiled:
+                return remember(job, Profiled, READS, measure, lambda _: True)[0]
+
+            result = run_stage(opened, Profiled, work)
+            assert float(opened.file("table.json").read_text()) == result.baseline_ms
+
+
+def test_processes_that_keep_the_same_work_do_not_mix_it(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; import test_memory as tests; "
+        "tests.keep_often(Path(sys.argv[1]), int(sys.argv[2]))"
+    )
+    folders = os.pathsep.join((str(Path(__file__).parent), str(SUPPORT), os.environ.get("PYTHONPATH", "")))
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path / "cache"), str(number)],
+            env={**os.environ, "PYTHONPATH": folders}, stderr=subprocess.PIPE, text=True,
+        )
+        for number in range(1, 4)
+    ]  # fmt: skip
+    for writer in writers:
+        assert writer.communicate(timeout=120)[1] == ""
+    assert not list((tmp_path / "cache" / "stages").glob(".partial-*"))
+
+
+def test_whatever_lies_in_the_cache_is_listed_and_cleared(
+    profile: Profile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    profile()
+    stages, tables = (tmp_path / "cache" / name for name in ("stages", "profiles"))
+    tables.mkdir()
+    (tables / "notes.txt").write_text("mine")
+    (tables / "gone.json").symlink_to("/nowhere")
+    (stages / "profile-list").mkdir()
+    (stages / "profile-list" / "entry.json").write_text("[1]")
+    (stages / "profile-pipe").mkdir()
+    os.mkfifo(stages / "profile-pipe" / "entry.json")
+    (stages / "profile-escape").mkdir()
+    (stages / "profile-escape" / "entry.json").write_text(json.dumps({"recipe": "\x1b[31mred"}))
+    _, out, _ = run_command(capsys, "cache", "list")
+    assert out.count("not readable") == 2
+    assert "\x1b" not in out
+    code, _, _ = run_command(capsys, "cache", "clear")
+    assert code == 0
+    assert [path.name for path in tables.iterdir()] == ["notes.txt"]
+    assert not list(stages.iterdir())
 
 
 def test_a_cache_that_cannot_be_written_stops_nothing(profile: Profile, tmp_path: Path) -> None:
