@@ -137,6 +137,8 @@ def plot(metric: str, output: Path, **options: Any) -> None:
     from edgeprune.report.trends import draw_trends
     from edgeprune.run import write_atomic
 
+    if output.suffix != ".png":
+        raise UsageError(f"--output {output}: expected a name that ends in .png")
     path, rows = _find_rows(options)
     trends = find_trends(rows, metric)
     if not trends:

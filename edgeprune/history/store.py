@@ -8,19 +8,22 @@ journal.
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import astuple
+from dataclasses import astuple, fields
+from datetime import datetime
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from edgeprune.disk import describe_os_error
 from edgeprune.errors import HistoryError
 from edgeprune.history.filters import Filters, build_query
-from edgeprune.history.row import COLUMNS, KINDS, HistoryRow
+from edgeprune.history.row import COLUMNS, JSON_COLUMNS, KINDS, HistoryRow
 from edgeprune.history.schema import APPLICATION_ID, MIGRATIONS, Migrations
 
 LOCK_WAIT_S = 30.0
@@ -92,12 +95,34 @@ def read_rows(path: Path, filters: Filters) -> list[HistoryRow]:
     condition, parameters = build_query(filters)
     with _open_reading(path) as connection:
         values = connection.execute(f"SELECT {_LIST} FROM measurements {condition}", parameters).fetchall()
-    return [_read_row(row) for row in reversed(values)]
+    return [_read_row(row, path) for row in reversed(values)]
 
 
-def _read_row(values: Sequence[Any]) -> HistoryRow:
+TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "bool": (int,), "float": (float, int)}
+OPTIONAL = frozenset(column.name for column in fields(HistoryRow) if column.default is None)
+
+
+def _read_row(values: Sequence[Any], path: Path) -> HistoryRow:
     columns = dict(zip(COLUMNS, values, strict=True))
+    for name, value in columns.items():
+        if not (_fits(name, value) or (value is None and name in OPTIONAL)):
+            raise HistoryError(
+                f"{path}: measurement {columns['key']!r}: {name}: expected {KINDS[name]}, found {value!r}; "
+                "edgeprune writes no such row: remove it, or move the file away and take run directories in again"
+            )
     return HistoryRow(**columns | {name: bool(columns[name]) for name in FLAGS if columns[name] is not None})
+
+
+def _fits(name: str, value: Any) -> bool:
+    """Whether a column holds what it is for: a figure is finite, a time one that can be read, JSON what it is to be."""
+    if not isinstance(value, TYPES[KINDS[name]]) or (isinstance(value, float) and not isfinite(value)):
+        return False
+    try:
+        if name == "created":
+            datetime.fromisoformat(str(value))
+        return name not in JSON_COLUMNS or isinstance(json.loads(str(value)), (list, dict))
+    except ValueError:
+        return False
 
 
 @contextmanager

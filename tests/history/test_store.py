@@ -202,3 +202,21 @@ def test_what_it_cannot_hold_is_told_and_nothing_of_it_is_kept(path: Path, colum
     with pytest.raises(HistoryError, match=str(path)):
         append_rows(path, [make_row(2), make_row(3, **columns)])
     assert read_rows(path, ALL) == [make_row(1)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "created = 'yesterday'",
+        "latency_p50_ms = 'fast'",
+        "problems = 'x'",
+        "recipe = x'ff00'",
+        "latency_p50_ms = 9e999",
+    ],
+)
+def test_a_row_that_edgeprune_does_not_write_is_named(path: Path, change: str) -> None:
+    append_rows(path, [make_row(1)])
+    with open_history(path) as connection:
+        connection.execute(f"UPDATE measurements SET {change}")
+    with pytest.raises(HistoryError, match=rf"measurement '.*': {change.split(maxsplit=1)[0]}: expected .*, found "):
+        read_rows(path, ALL)
