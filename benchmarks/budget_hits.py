@@ -31,7 +31,7 @@ from edgeprune.stages.artifacts import build_variant
 from edgeprune.stages.job import Job
 from edgeprune.stages.latency import budget_ms, measure_beside_original
 from edgeprune.stages.model import read_plan
-from edgeprune.stages.net import read_net
+from edgeprune.stages.open_net import read_net
 from edgeprune.stages.record import read_originals
 from edgeprune.stages.results import Fitted, Scored, run_stage
 

@@ -54,8 +54,9 @@ from edgeprune.core.latency.layers import LayerShape
 from edgeprune.errors import ExportError
 from edgeprune.exporting.onnx.export import suit_exporter
 from edgeprune.exporting.onnx.layers import read_onnx_layers
+from edgeprune.graph.analysis import Analysis
 from edgeprune.graph.costs import list_shapes
-from edgeprune.graph.groups import Analysis, find_groups
+from edgeprune.graph.groups import find_groups
 from edgeprune.graph.proof import check_surgery
 from edgeprune.graph.surgery import apply_plan
 from edgeprune.graph.trace import trace_model

@@ -29,7 +29,8 @@ from engine_plans import strongest_half, timed
 from machine import describe_machine
 from torch.fx import GraphModule
 
-from edgeprune.graph.groups import Analysis, find_groups
+from edgeprune.graph.analysis import Analysis
+from edgeprune.graph.groups import find_groups
 from edgeprune.graph.proof import check_surgery
 from edgeprune.graph.surgery import apply_plan
 from edgeprune.graph.trace import named_tensors, trace_model

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
+from edgeprune.graph.analysis import Analysis
 from edgeprune.graph.costs import count_macs, layer_shapes
-from edgeprune.graph.groups import Analysis, find_groups
+from edgeprune.graph.groups import find_groups
 from edgeprune.graph.proof import check_surgery
 from edgeprune.graph.surgery import apply_plan
 

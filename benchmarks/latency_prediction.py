@@ -33,7 +33,7 @@ from edgeprune.run import read_json, write_json
 from edgeprune.stages.artifacts import build_variant
 from edgeprune.stages.job import Job
 from edgeprune.stages.latency import cut_net, draw_nets, measure_beside_original, read_table
-from edgeprune.stages.net import read_net
+from edgeprune.stages.open_net import read_net
 from edgeprune.stages.record import read_originals
 from edgeprune.stages.results import Profiled
 

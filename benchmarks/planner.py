@@ -39,7 +39,8 @@ from edgeprune.core.latency.table import LatencyTable
 from edgeprune.core.planning.candidates import candidate_widths, probe_shapes
 from edgeprune.core.planning.planner import RELATIVE_GAP, Problem, choose_widths
 from edgeprune.errors import InfeasibleBudget
-from edgeprune.graph.groups import Analysis, find_groups
+from edgeprune.graph.analysis import Analysis
+from edgeprune.graph.groups import find_groups
 from edgeprune.graph.trace import named_tensors, trace_model
 from edgeprune.shipped import list_profiles, load_profiles
 

@@ -23,10 +23,11 @@ from edgeprune.core.text import suggest
 from edgeprune.errors import GraphError, PlanError, UsageError
 from edgeprune.exporting.artifacts import build_artifacts
 from edgeprune.exporting.request import ExportRequest
+from edgeprune.graph.analysis import Analysis
 from edgeprune.graph.batch import draw_example
 from edgeprune.graph.costs import count_macs, count_other_parameters, count_parameters, full_widths
 from edgeprune.graph.eager import apply_to_module
-from edgeprune.graph.groups import Analysis, find_groups, groups_of
+from edgeprune.graph.groups import find_groups, groups_of
 from edgeprune.graph.precision import widen
 from edgeprune.graph.proof import cut_proven
 from edgeprune.graph.storage import load_model, model_sha256, save_model

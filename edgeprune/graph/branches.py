@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from itertools import takewhile
 
 from torch.fx import GraphModule, Node
 
+from edgeprune.graph.analysis import Branch
 from edgeprune.graph.nodes import operator_of, sizes_of
 from edgeprune.graph.operators.build import ADD
 from edgeprune.graph.operators.table import find_operator
 from edgeprune.graph.trace import named_tensors
-
-
-@dataclass(frozen=True)
-class Branch:
-    """One operand of an addition, and everything that is computed for it alone."""
-
-    add: str
-    """The node that adds the branch to its shortcut."""
-    operand: int
-    """Which of the addition's two operands the branch is."""
-    nodes: frozenset[str]
-    layers: tuple[str, ...]
-    """Nodes of the convolutions and linear layers in it, in order."""
 
 
 def find_branches(program: GraphModule, weights: Mapping[str, str]) -> dict[str, Branch]:

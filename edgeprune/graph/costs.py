@@ -9,7 +9,7 @@ from torch.fx import GraphModule
 
 from edgeprune.core.latency.layers import LayerShape
 from edgeprune.core.planning.limits import Costs, count_costs
-from edgeprune.graph.groups import Analysis
+from edgeprune.graph.analysis import Analysis
 from edgeprune.graph.operators.table import find_operator
 
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch.fx import GraphModule, Node
 
+from edgeprune.graph.analysis import Analysis
 from edgeprune.graph.labels import Dim, Mask
 from edgeprune.graph.nodes import sizes_of
 from edgeprune.graph.walk import Dims, Value
-
-if TYPE_CHECKING:
-    from edgeprune.graph.groups import Analysis
 
 
 @dataclass

@@ -10,8 +10,8 @@ from torch import nn
 from torch.fx import GraphModule, Node
 
 from edgeprune.errors import GraphError
+from edgeprune.graph.analysis import Analysis
 from edgeprune.graph.costs import layer_shapes
-from edgeprune.graph.groups import Analysis
 from edgeprune.graph.operators.table import find_operator
 from edgeprune.graph.proof import same_outputs
 from edgeprune.graph.surgery import apply_plan, branches_cut, sliced_tensors

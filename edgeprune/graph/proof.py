@@ -18,8 +18,9 @@ from torch.fx import GraphModule, Node
 from torch.fx.node import map_aggregate
 
 from edgeprune.errors import PlanError
+from edgeprune.graph.analysis import Analysis
 from edgeprune.graph.cut import Cut
-from edgeprune.graph.groups import Analysis, alive_mask
+from edgeprune.graph.groups import alive_mask
 from edgeprune.graph.labels import Mask
 from edgeprune.graph.nodes import arg, sizes_of
 from edgeprune.graph.operators import build

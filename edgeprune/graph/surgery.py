@@ -12,9 +12,10 @@ from torch.fx import Graph, GraphModule, Node
 from torch.optim import Optimizer
 
 from edgeprune.errors import GraphError, PlanError
-from edgeprune.graph.branches import Branch, cut_branches_
+from edgeprune.graph.analysis import Analysis, Branch
+from edgeprune.graph.branches import cut_branches_
 from edgeprune.graph.cut import Cut
-from edgeprune.graph.groups import Analysis, alive_mask
+from edgeprune.graph.groups import alive_mask
 from edgeprune.graph.labels import Mask
 from edgeprune.graph.nodes import operator_of
 from edgeprune.graph.operators.table import find_operator

@@ -15,7 +15,7 @@ from torch.fx import GraphModule, Interpreter, Node
 
 from edgeprune.core.planning.plan import ChannelGroup
 from edgeprune.errors import EdgepruneError, PlanError
-from edgeprune.graph.groups import Analysis
+from edgeprune.graph.analysis import Analysis
 from edgeprune.graph.operators.table import find_operator
 from edgeprune.pruning.finite import find_source
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from edgeprune.graph.groups import Analysis
+from edgeprune.graph.analysis import Analysis
 from edgeprune.graph.labels import Dim
 from edgeprune.graph.nodes import arg
 from edgeprune.graph.operators.table import find_operator

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from edgeprune.errors import EdgepruneError
-from edgeprune.graph.groups import Analysis, alive_mask
+from edgeprune.graph.analysis import Analysis
+from edgeprune.graph.groups import alive_mask
 from edgeprune.graph.operators.table import find_operator
 from edgeprune.graph.surgery import branches_cut
 from edgeprune.pruning.evidence import Batch, layer_nodes, record, weight_of

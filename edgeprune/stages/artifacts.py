@@ -34,7 +34,8 @@ from edgeprune.graph.groups import find_groups
 from edgeprune.graph.storage import load_model
 from edgeprune.stages.chain import Checked, Nets, check_artifacts_, parity_row
 from edgeprune.stages.job import Job
-from edgeprune.stages.net import Net, read_net
+from edgeprune.stages.net import Net
+from edgeprune.stages.open_net import read_net
 from edgeprune.stages.prices import price_net
 from edgeprune.stages.record import find_needed, read_originals
 from edgeprune.stages.results import Exported, Traced

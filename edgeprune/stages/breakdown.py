@@ -9,7 +9,7 @@ from edgeprune.errors import TargetError
 from edgeprune.exporting.formats import look_inside
 from edgeprune.stages.job import Job
 from edgeprune.stages.latency import measure_beside_original, read_correction, read_table, unpruned_file
-from edgeprune.stages.net import read_net
+from edgeprune.stages.open_net import read_net
 from edgeprune.stages.record import read_originals
 
 

@@ -45,7 +45,8 @@ from edgeprune.shipped import list_profiles, load_profiles
 from edgeprune.stages.artifacts import Files, build, build_format, build_variant
 from edgeprune.stages.job import CHOSEN, Job
 from edgeprune.stages.memory import remember
-from edgeprune.stages.net import Net, find_limits, read_net
+from edgeprune.stages.net import Net
+from edgeprune.stages.open_net import find_limits, read_net
 from edgeprune.stages.power import learn_power
 from edgeprune.stages.record import read_originals
 from edgeprune.stages.results import Fitted, Planned, Profiled, Scored, Traced, Try, Variant

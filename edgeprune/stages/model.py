@@ -16,8 +16,9 @@ from edgeprune.core.formats import MIXED
 from edgeprune.core.planning.plan import PruningPlan, parse_plan
 from edgeprune.core.target import AUTO
 from edgeprune.errors import GraphError, PlanError, RecipeError
+from edgeprune.graph.analysis import Analysis
 from edgeprune.graph.costs import count_parameters
-from edgeprune.graph.groups import Analysis, find_groups
+from edgeprune.graph.groups import find_groups
 from edgeprune.graph.precision import widen
 from edgeprune.graph.proof import cut_proven
 from edgeprune.graph.storage import load_model, model_sha256, save_model
@@ -41,7 +42,8 @@ from edgeprune.run import read_json
 from edgeprune.stages.job import Job
 from edgeprune.stages.latency import check_budget
 from edgeprune.stages.memory import remember
-from edgeprune.stages.net import Net, find_width_rules, read_net
+from edgeprune.stages.net import Net, find_width_rules
+from edgeprune.stages.open_net import read_net
 from edgeprune.stages.results import Pruned, Recovery, Scored, Traced, TrainingStep
 
 FAITHFUL, ROUNDINGS = 1e-3, 64

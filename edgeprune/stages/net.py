@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 from torch.fx import GraphModule
 
 from edgeprune.core.latency.layers import PROBED, Layer, find_joins, gather_beside
 from edgeprune.core.planning.candidates import WidthRule, candidate_widths, find_nearest_width, is_joint
-from edgeprune.core.planning.limits import Limits, read_limits
 from edgeprune.core.text import suggest
 from edgeprune.errors import RecipeError
-from edgeprune.graph.costs import count_other_parameters
-from edgeprune.graph.groups import Analysis, find_groups, groups_of
-from edgeprune.graph.storage import load_model
+from edgeprune.graph.analysis import Analysis
+from edgeprune.graph.groups import groups_of
 from edgeprune.recipes.load import Recipe
-from edgeprune.stages.job import Job
-from edgeprune.stages.results import Profiled
-
-FILE = "original.pt2"
 
 
 @dataclass(frozen=True)
@@ -55,35 +49,6 @@ class Net:
         probed = [operator for operator in operators if operator.shape.op in PROBED]
         beside = gather_beside(operator for operator in operators if operator not in probed)
         return (*layers, *probed, *beside, *find_joins(layers))
-
-
-def read_net(job: Job) -> Net:
-    """The unpruned net of a run, as it was traced; read once.
-
-    Raises:
-        RunError: it was not traced yet, or its file was changed.
-        RecipeError: a rule for what cannot be cut.
-    """
-    path = job.run.file(FILE)
-    if path not in job.nets:
-        program = load_model(path)
-        analysis = find_groups(program)
-        rules = find_width_rules(job.recipe, analysis)
-        job.nets[path] = Net(program, analysis, rules, job.target.step, job.estimated)
-    return job.nets[path]
-
-
-def find_limits(job: Job, net: Net) -> Limits:
-    """What else a plan is held to than latency.
-
-    Raises:
-        InfeasibleBudget: not even a net without weights is within them.
-    """
-    other_parameters = count_other_parameters(net.program, net.analysis)
-    overhead = job.read(Profiled).overhead_bytes
-    limits = read_limits(job.target.budget, job.planned.fitted_precision, overhead, other_parameters)
-    fixed = {group: rule.fixed for group, rule in net.rules.items() if rule.fixed is not None}
-    return replace(limits, fixed=fixed)
 
 
 def find_width_rules(recipe: Recipe, analysis: Analysis) -> dict[str, WidthRule]:

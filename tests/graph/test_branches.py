@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from edgeprune.errors import GraphError, PlanError
+from edgeprune.graph.analysis import Analysis
 from edgeprune.graph.costs import count_macs, full_widths
 from edgeprune.graph.eager import apply_to_module
-from edgeprune.graph.groups import Analysis, find_groups
+from edgeprune.graph.groups import find_groups
 from edgeprune.graph.nodes import operator_of
 from edgeprune.graph.proof import check_surgery
 from edgeprune.graph.surgery import apply_plan, apply_to_optimizer_

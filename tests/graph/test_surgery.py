@@ -12,8 +12,9 @@ from torch import nn
 from edgeprune.core.latency.layers import LayerShape
 from edgeprune.errors import GraphError, PlanError
 from edgeprune.graph import proof
+from edgeprune.graph.analysis import Analysis
 from edgeprune.graph.costs import count_macs, count_parameters, full_widths
-from edgeprune.graph.groups import Analysis, find_groups
+from edgeprune.graph.groups import find_groups
 from edgeprune.graph.proof import check_surgery, neutralise
 from edgeprune.graph.surgery import apply_plan
 from edgeprune.graph.trace import is_dynamic, reexport, set_training_, trace_model

@@ -13,8 +13,9 @@ from torch.fx import GraphModule, Node
 
 from edgeprune.errors import GraphError
 from edgeprune.graph import steps
+from edgeprune.graph.analysis import Analysis
 from edgeprune.graph.cut import Cut
-from edgeprune.graph.groups import Analysis, find_groups
+from edgeprune.graph.groups import find_groups
 from edgeprune.graph.operators.table import OPERATORS
 from edgeprune.graph.proof import check_surgery
 from edgeprune.graph.surgery import apply_plan

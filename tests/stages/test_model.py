@@ -29,6 +29,7 @@ from edgeprune.recipes.load import Finetune, Recipe
 from edgeprune.stages import model as stages_model
 from edgeprune.stages import net as nets
 from edgeprune.stages.model import check_graph, recover_accuracy, trace_recipe
+from edgeprune.stages.open_net import FILE
 from edgeprune.stages.results import to_document
 
 
@@ -62,7 +63,7 @@ def job_on(program: GraphModule, recipe: Recipe, folder: Path, said: list[str]) 
     save_model(apply_plan(program, analysis, keep), folder / "pruned.pt2", torch.zeros(1, 2, 4, 4))
     place = SimpleNamespace(path=folder.joinpath, file=folder.joinpath, product=folder.joinpath)
     target, net = Target("local", "a board"), nets.Net(program, analysis, {}, 4, False)
-    return SimpleNamespace(recipe=recipe, nets={folder / nets.FILE: net}, run=place, target=target, detail=said.append)
+    return SimpleNamespace(recipe=recipe, nets={folder / FILE: net}, run=place, target=target, detail=said.append)
 
 
 def test_recovery_says_which_state_of_each_step_it_keeps(learnt: GraphModule, tmp_path: Path) -> None:

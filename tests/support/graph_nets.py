@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgeprune.graph.groups import Analysis
+from edgeprune.graph.analysis import Analysis
 
 torch.set_num_threads(1)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 
-from edgeprune.graph.groups import Analysis
+from edgeprune.graph.analysis import Analysis
 
 aten = torch.ops.aten
 SIDE = 4
