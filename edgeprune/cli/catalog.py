@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from edgeprune.core.target import Target
 
 
 @click.group(invoke_without_command=True)
@@ -60,7 +63,7 @@ def targets(name: str | None) -> None:
             _show_target(target)
 
 
-def _show_target(target: Any) -> None:
+def _show_target(target: Target) -> None:
     click.echo(f"  runtime {target.runtime}, {target.precision}, {target.threads} thread(s), widths by {target.step}")
     for gate_ in target.gates:
         click.echo(f"  gate {gate_.describe()}")

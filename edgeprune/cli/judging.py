@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +15,9 @@ from edgeprune.cli.progress import say_timed
 from edgeprune.core.releasing.gate import EXIT_CODES, PASS
 from edgeprune.core.stages import STEPS
 from edgeprune.deployment import REQUEST
+
+if TYPE_CHECKING:
+    from edgeprune.stages.job import Job
 
 
 @click.command()
@@ -68,7 +71,7 @@ def explain(directory: Path) -> None:
     click.echo(render_plan(read_json(look_at_run(directory).file("plan.json"))))
 
 
-def finish(job: Any) -> None:
+def finish(job: Job) -> None:
     """Print a run's result, and end with the exit code of its verdict."""
     from edgeprune.core.summary import render_result
     from edgeprune.run import read_json

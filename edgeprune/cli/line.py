@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,6 +27,9 @@ from edgeprune.cli.progress import say_timed
 from edgeprune.core.stages import STEPS
 from edgeprune.deployment import DEFAULT_RECIPE, prepare, settle_request
 from edgeprune.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgeprune.stages.job import Job
 
 INTERRUPTED = 130
 EVERY = "all"
@@ -110,7 +114,7 @@ def export(directory: Path | None, bisected: str | None, **options: Any) -> None
             _bisect(job, "" if bisected == EVERY else bisected)
 
 
-def _bisect(job: Any, name: str) -> None:
+def _bisect(job: Job, name: str) -> None:
     from edgeprune.core.text import render_columns
     from edgeprune.stages.bisect import bisect
 
@@ -219,7 +223,7 @@ def _is_unreachable(directory: Path | None, options: Mapping[str, Any]) -> bool:
     )
 
 
-def _show(job: Any, until: str) -> None:
+def _show(job: Job, until: str) -> None:
     from edgeprune.core.summary import render_front, render_plan
     from edgeprune.core.text import render_columns
     from edgeprune.run import read_json
@@ -240,7 +244,7 @@ def _show(job: Any, until: str) -> None:
     click.echo(f"run: {job.run.directory}")
 
 
-def _open(directory: Path | None, options: Mapping[str, Any]) -> Any:
+def _open(directory: Path | None, options: Mapping[str, Any]) -> AbstractContextManager[Job]:
     """Open the job of a call."""
     from edgeprune.stages.job import open_job
 
@@ -278,7 +282,7 @@ def _say_plan(directory: Path | None, options: Mapping[str, Any], first: str | N
         click.echo(f"  {'done' if name in finished else 'will'} {name:8} {text}")
 
 
-def _run_line(job: Any, until: str) -> None:
+def _run_line(job: Job, until: str) -> None:
     from edgeprune.pipeline import deploy as run_line
 
     try:
