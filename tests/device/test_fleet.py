@@ -259,6 +259,7 @@ def test_a_gate_on_energy_needs_a_meter_on_every_board(boards: dict[str, SshServ
     assert not (run / "fleet.json").exists()
 
 
+@pytest.mark.slow
 def test_a_fleet_is_measured_and_judged_by_the_board_that_was_named(
     boards: dict[str, SshServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

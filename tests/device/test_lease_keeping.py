@@ -218,6 +218,7 @@ def test_what_runs_on_a_board_ends_with_its_lease(
         assert len(list_leases(agent)) == 1
 
 
+@pytest.mark.slow
 def test_an_agent_whose_client_is_gone_stops_when_its_lease_is_somebody_elses(
     ssh_server: SshServer, tmp_path: Path
 ) -> None:

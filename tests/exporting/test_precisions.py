@@ -64,7 +64,7 @@ def test_what_a_target_may_ask_for_is_what_can_be_made() -> None:
         assert set(facts.precisions) <= set(TOLERANCES)
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", ["odd", *(pytest.param(name, marks=pytest.mark.slow) for name in ("vit", "gru"))])
 def test_every_precision_is_within_its_tolerance(name: str, tmp_path: Path) -> None:
     program, artifacts = build(name, tmp_path)
     assert [(one.format, one.precision) for one in artifacts] == [

@@ -9,6 +9,7 @@ from line import TINY, command, environment
 from places import ROOT
 
 
+@pytest.mark.slow
 def test_a_board_without_an_address_is_planned_on_its_estimate_and_never_judged(tmp_path: Path) -> None:
     run = tmp_path / "run"
     env = environment(tmp_path / "cache", HOME=str(tmp_path), XDG_CONFIG_HOME=str(tmp_path))

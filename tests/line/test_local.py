@@ -142,6 +142,7 @@ def test_finished_run_explains_and_compares_itself(run: tuple[Path, dict[str, An
     assert compared.count(f"{report['speedup']:.2f}") >= 2
 
 
+@pytest.mark.slow
 def test_budget_that_cannot_be_met_is_proven(run: tuple[Path, dict[str, Any], str], tmp_path: Path) -> None:
     directory, _, _ = run
     arguments = (

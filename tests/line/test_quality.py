@@ -263,6 +263,7 @@ def test_what_a_command_rests_on_is_held_against_its_record(
     assert "verdict" not in printed
 
 
+@pytest.mark.slow
 def test_what_rests_on_a_stage_that_runs_again_is_made_anew(run: Path, call: Call) -> None:
     (run / "stages" / "measure.json").unlink()
     judged, created = ((run / name).read_bytes() for name in ("record/gate.json", "report.json"))

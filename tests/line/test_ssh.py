@@ -32,6 +32,7 @@ def board(tmp_path: Path) -> Iterator[SshServer]:
     server.stop()
 
 
+@pytest.mark.slow
 def test_line_over_ssh_is_refused_while_somebody_else_has_the_board(board: SshServer, tmp_path: Path) -> None:
     lease = board.board / ".cache" / "edgeprune" / "board" / "lease-reserved.json"
     lease.parent.mkdir(parents=True)

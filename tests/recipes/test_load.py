@@ -331,6 +331,7 @@ def test_every_built_in_recipe_says_what_it_is() -> None:
     assert "CIFAR-10" in found["cifar10-resnet8"]
 
 
+@pytest.mark.slow
 def test_digits_are_learnt_on_the_spot() -> None:
     pytest.importorskip("sklearn")
     recipe = load_recipe("digits-resnet8")

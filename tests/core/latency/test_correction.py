@@ -120,7 +120,7 @@ def test_where_the_caches_end_is_found_and_only_where_they_do() -> None:
         assert fit_correction(move(draw_nets(16, 0.01, seed), 0.0)).beyond_ms(9.0) < 0.01
 
 
-@pytest.mark.parametrize("count", [8, 16, 40])
+@pytest.mark.parametrize("count", [8, 16, pytest.param(40, marks=pytest.mark.slow)])
 def test_intervals_hold_as_often_as_promised(count: int) -> None:
     """Nine in ten, and hardly more though sessions differ, which adds little to noise of 4 %."""
     inside = []

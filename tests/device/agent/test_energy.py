@@ -299,6 +299,7 @@ def test_a_meter_that_cannot_be_believed_is_refused_before_anything_runs(
         check_meter(device, target)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", [HERE, ON_DEVICE])
 def test_a_meter_that_goes_wrong_later_gives_a_reason_and_no_figure(device: Device, tmp_path: Path, where: str) -> None:
     command = (sys.executable, "-c", ODD, "now if at < 150 else now - 100", "2.5")

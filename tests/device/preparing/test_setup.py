@@ -145,6 +145,7 @@ def version_on(server: SshServer) -> str:
     return subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
+@pytest.mark.slow
 def test_a_board_without_a_network_is_set_up(
     fresh_board: SshServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

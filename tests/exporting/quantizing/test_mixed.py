@@ -159,6 +159,7 @@ def test_a_device_is_asked_for_the_layers_as_its_tables_have_them(
     assert asked == [NetShapes(tuple(LayerShape(*one) for one in shapes), (LayerShape(JOIN, 6, 6, *none),) * 3)]
 
 
+@pytest.mark.slow
 def test_layers_that_are_faster_in_float_stay_in_float(program: nn.Module, tmp_path: Path) -> None:
     example, rows = torch.zeros(1, *SHAPE), [normal(32, *SHAPE)]
     asked = ExportRequest(tmp_path, "pruned", ("onnx",), ("mixed",), rows)
