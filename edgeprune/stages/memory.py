@@ -92,8 +92,8 @@ def _take(job: Job, source: Path, name: str, digest: str) -> None:
 
 def _hash_entry(entry: Mapping[str, Any]) -> str:
     """Of all that an entry says, but for this hash."""
-    told = {name: value for name, value in entry.items() if name != "sha256"}
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    content = {name: value for name, value in entry.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _as_json(reads: Mapping[str, Any]) -> Any:
@@ -173,7 +173,10 @@ def _remove(path: Path) -> None:
     """Remove an entry, whatever it is; of a link the link. Others may be at work on it: that is tried again."""
     for last in (False, False, True):
         try:
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
             return
         except OSError:
             if last and path.exists():
