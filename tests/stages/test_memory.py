@@ -20,9 +20,12 @@ from places import SUPPORT
 from edgeprune.core.latency.correction import Correction
 from edgeprune.core.measuring.measurement import DeviceFacts
 from edgeprune.deployment import REQUEST
+from edgeprune.errors import RunError
+from edgeprune.pipeline import LINE, restart_from
 from edgeprune.run import Run, open_run
 from edgeprune.stages import memory
 from edgeprune.stages.job import Job
+from edgeprune.stages.latency import _is_undisturbed
 from edgeprune.stages.memory import clear_cache, list_entries, remember
 from edgeprune.stages.results import Profiled, run_stage
 
@@ -202,3 +205,24 @@ def test_what_is_kept_is_listed_and_cleared(
     assert list(list_entries()) == []
     assert (tmp_path / "cache" / "board").is_dir(), "what is not kept for runs stays"
     assert profile()[0] == 2.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_kept"), [({}, True), ({"problems": ("others took 1 core",)}, False), ({"twin_gap": 0.03}, False)]
+)
+def test_a_profile_that_something_disturbed_is_not_for_others(changes: dict[str, Any], is_kept: bool) -> None:
+    assert _is_undisturbed(Profiled(baseline_ms=1.0, correction=Correction(), device=FACTS, **changes)) is is_kept
+
+
+def test_a_measured_profile_without_its_device_is_refused(tmp_path: Path) -> None:
+    with open_run(tmp_path / "run", dict.fromkeys(REQUEST) | {"target": "local"}) as run:
+        run_stage(run, Profiled, lambda: Profiled(baseline_ms=1.0, correction=Correction()))
+        with pytest.raises(RunError, match=r"names no device.*--from profile"):
+            _ = Job(run, lambda text: None, ExitStack()).facts
+
+
+def test_a_stage_that_is_made_anew_is_so_with_all_after_it(tmp_path: Path) -> None:
+    with open_run(tmp_path / "run", dict.fromkeys(REQUEST) | {"target": "local"}) as run:
+        job = Job(run, lambda text: None, ExitStack())
+        restart_from(job, "score")
+        assert job.anew == {*LINE} - {"trace", "profile"}
