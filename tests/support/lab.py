@@ -33,12 +33,12 @@ from edgeprune.errors import DeviceError
 
 TARGET = Target("rpi4", "a board of the tests")
 WAITS = (
-    "agent.SILENCE_S",
-    "commands.SHORT_S",
-    "releases.SHORT_S",
+    "agent.client.SILENCE_S",
+    "transports.commands.SHORT_S",
+    "releasing.releases.SHORT_S",
     "lease.SHORT_S",
     "connect.HANDSHAKE_S",
-    "ssh_login.CONNECT_S",
+    "ssh.login.CONNECT_S",
 )
 LEAST_SILENCE_S, MOST_SILENCE_S = 4.0, 20.0
 SLACK = 3
