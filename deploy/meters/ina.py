@@ -50,16 +50,19 @@ def main() -> None:
     parser.add_argument("--ohm", type=float, required=True, help="the shunt's resistance")
     parser.add_argument("--bus", type=int, default=1)
     parser.add_argument("--address", type=lambda text: int(text, 0), default=0x40)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     try:
-        read = open_chip(asked.bus, asked.address)
+        read = open_chip(options.bus, options.address)
         while True:
-            print(f"{time.monotonic():.6f},{find_watts(asked.chip, read(SHUNT), read(BUS), asked.ohm):.6f}", flush=True)
+            print(
+                f"{time.monotonic():.6f},{find_watts(options.chip, read(SHUNT), read(BUS), options.ohm):.6f}",
+                flush=True,
+            )
             time.sleep(PERIOD_S)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as exc:
-        sys.exit(f"ina.py: /dev/i2c-{asked.bus}, address {asked.address:#x}: {exc.strerror}")
+        sys.exit(f"ina.py: /dev/i2c-{options.bus}, address {options.address:#x}: {exc.strerror}")
 
 
 if __name__ == "__main__":

@@ -48,18 +48,18 @@ def main() -> None:
     parser.add_argument("--millivolts", type=int, required=True)
     parser.add_argument("--source", action="store_true", help="let it supply the board")
     parser.add_argument("--port", help="where several are plugged in")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     try:
         from ppk2_api.ppk2_api import PPK2_API
     except ImportError:
         sys.exit("ppk2.py: ppk2-api is not installed; run: pip install ppk2-api")
-    ports = [asked.port] if asked.port else PPK2_API.list_devices()
+    ports = [options.port] if options.port else PPK2_API.list_devices()
     if len(ports) != 1:
         sys.exit(f"ppk2.py: {len(ports)} power profilers are plugged in ({', '.join(ports)}); choose one: --port")
     meter = PPK2_API(ports[0], timeout=1)
-    begin(meter, asked.millivolts, asked.source)
+    begin(meter, options.millivolts, options.source)
     try:
-        for watts in read_watts(meter, asked.millivolts):
+        for watts in read_watts(meter, options.millivolts):
             print(f"{time.monotonic():.6f},{watts:.6f}", flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -102,13 +102,13 @@ def take_in_runs(directories: Sequence[Path], history: str | None) -> None:
     from edgeprune.history.address import require_history
     from edgeprune.history.writing import take_in
 
-    path, taken = require_history(history), []
-    for each in take_in(path, directories):
-        click.echo(f"{each.directory}: " + (each.problem or f"{each.new} of {_count(each.rows)} new"))
-        taken.append(each)
-    unread = sum(bool(each.problem) for each in taken)
-    new, ending = _count(sum(each.new for each in taken)), f"; {unread} could not be read" * bool(unread)
-    click.echo(f"{path}: {new} new; run directories: {len(taken)}{ending}")
+    path, runs = require_history(history), []
+    for run in take_in(path, directories):
+        click.echo(f"{run.directory}: " + (run.problem or f"{run.new} of {_count(run.rows)} new"))
+        runs.append(run)
+    unread = sum(bool(run.problem) for run in runs)
+    new, ending = _count(sum(run.new for run in runs)), f"; {unread} could not be read" * bool(unread)
+    click.echo(f"{path}: {new} new; run directories: {len(runs)}{ending}")
     sys.exit(1 if unread else 0)
 
 

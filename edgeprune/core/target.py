@@ -253,10 +253,10 @@ def _parse_gate(row: Mapping[str, Any], where: str) -> Gate:
     metric = row.get("metric")
     if not isinstance(metric, str) or metric not in METRICS:
         raise TargetError(f"{where}: unknown metric {metric!r}{suggest(str(metric), METRICS)}")
-    given = [key for key in GATE_LIMITS if key in row]
-    if len(given) != 1:
-        raise TargetError(f"{where}: {metric}: exactly one of {', '.join(GATE_LIMITS)} is needed, found {len(given)}")
-    (key,) = given
+    limits = [key for key in GATE_LIMITS if key in row]
+    if len(limits) != 1:
+        raise TargetError(f"{where}: {metric}: exactly one of {', '.join(GATE_LIMITS)} is needed, found {len(limits)}")
+    (key,) = limits
     _number(row, key, f"{where}: {metric}")
     limit: dict[str, Any] = {key: float(row[key])}
     gate = Gate(metric, **limit)

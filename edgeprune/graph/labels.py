@@ -148,9 +148,9 @@ class Labels:
         if line is not None:
             axes[axis].append(line)
             return
-        made = [self.fresh(size) for size in sizes]
-        self.splits.append(split_of(column, sizes, made))
-        for place, new in enumerate(made):
+        parts = [self.fresh(size) for size in sizes]
+        self.splits.append(split_of(column, sizes, parts))
+        for place, new in enumerate(parts):
             if new is not None:
                 axes[place].append(new)
 
@@ -199,8 +199,8 @@ class Solution:
 
 def solve(labels: Labels) -> Solution:
     """Close the relations: equal classes, dimensions as fine as their views, frozen parts of frozen wholes."""
-    known = closure.Relations(labels.count, labels.edges, labels.bindings, labels.frozen)
-    closed = closure.close(refine(known, labels.splits))
+    relations = closure.Relations(labels.count, labels.edges, labels.bindings, labels.frozen)
+    closed = closure.close(refine(relations, labels.splits))
     return Solution(closed.atoms[closed.classes], closed.count, closed.frozen, _name_kinds(labels, closed))
 
 

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from edgeprune.core.latency.table import MEASURED
 from edgeprune.core.measuring.measurement import Conditions, DeviceFacts, Measurement, parse_measurement
 from edgeprune.core.metric import TOP1
 from edgeprune.errors import HistoryError, RunError
@@ -20,7 +21,6 @@ from edgeprune.history.row import HistoryRow
 from edgeprune.run import REQUEST, Run, hash_file, read_json
 from edgeprune.shipped import PACKAGE
 
-MEASURED = "measured"
 REPORT, FILES = "report.json", {"measure": "measurements.json", "confirm": "confirmed.json"}
 """What a run directory keeps its measurements in, by the stage that made them."""
 DEFAULTS: dict[str, Any] = {"windows": [], "inputs": {}, "cold_starts_ms": [], "providers": {}, "problems": []}
@@ -139,8 +139,8 @@ def read_measurement(document: Mapping[str, Any]) -> Measurement:
     names = {column.name for column in fields(Measurement)}
     threads = int(document["conditions"]["threads"])
     conditions = {**asdict(Conditions(threads)), **document["conditions"]}
-    known = {name: value for name, value in document.items() if name in names}
-    return parse_measurement({**DEFAULTS, **known, "conditions": conditions})
+    own = {name: value for name, value in document.items() if name in names}
+    return parse_measurement({**DEFAULTS, **own, "conditions": conditions})
 
 
 def describe_in_run(measurement: Measurement, stage: str, created: str, record: RunRecord) -> HistoryRow:

@@ -77,11 +77,11 @@ def append_rows(path: Path, rows: Sequence[HistoryRow]) -> int:
     with open_history(path) as connection:
         connection.execute("BEGIN IMMEDIATE")
         keys = {row.key for row in rows}
-        known = sum(connection.execute("SELECT 1 FROM measurements WHERE key = ?", (key,)).fetchone() is not None
-                    for key in keys)  # fmt: skip
+        present = sum(connection.execute("SELECT 1 FROM measurements WHERE key = ?", (key,)).fetchone() is not None
+                      for key in keys)  # fmt: skip
         connection.executemany(_UPSERT, [astuple(row) for row in rows])
         connection.execute("COMMIT")
-        return len(keys) - known
+        return len(keys) - present
 
 
 def read_rows(path: Path, filters: Filters) -> list[HistoryRow]:

@@ -25,8 +25,8 @@ def add_constant_(node: Node, pruned: GraphModule, change: Tensor) -> None:
 
 def _reads_alone(tensor: Node, pruned: GraphModule) -> bool:
     """Whether a parameter or buffer has a single use."""
-    same = [one for one in pruned.graph.find_nodes(op="get_attr") if one.target == tensor.target]
-    return tensor.op == "get_attr" and sum(len(one.users) for one in same) == 1
+    same = [node for node in pruned.graph.find_nodes(op="get_attr") if node.target == tensor.target]
+    return tensor.op == "get_attr" and sum(len(node.users) for node in same) == 1
 
 
 def _new_bias_(node: Node, pruned: GraphModule, change: Tensor) -> None:

@@ -46,7 +46,7 @@ class Constants(Interpreter):
             return _layer(n.target, args, kwargs)
         trusted = family.acts_per_channel or family.reduces_per_channel
         is_random = torch.Tag.nondeterministic_seeded in getattr(n.target, "tags", ())
-        if not trusted and (is_random or any(_has_nan(self.env[one]) for one in n.all_input_nodes)):
+        if not trusted and (is_random or any(_has_nan(self.env[source]) for source in n.all_input_nodes)):
             return self._blank(n, n.meta["val"])
         result = n.target(*args, **kwargs)  # type: ignore[operator]
         if not _is_floating(result) and _has_nan(args):
@@ -61,7 +61,7 @@ class Constants(Interpreter):
     def _blank(self, node: Node, traced: Any) -> Any:
         """What stands for a tensor that hangs on the input: NaN, or zeros that are noted as unknown."""
         if isinstance(traced, (list, tuple)):
-            return [self._blank(node, one) for one in traced]
+            return [self._blank(node, part) for part in traced]
         if not isinstance(traced, Tensor):
             return traced
         if traced.is_floating_point():
@@ -77,7 +77,7 @@ def _is_floating(value: Any) -> bool:
 
 def _has_nan(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
-        return any(_has_nan(one) for one in value)
+        return any(_has_nan(part) for part in value)
     return isinstance(value, Tensor) and bool(value.isnan().any())
 
 

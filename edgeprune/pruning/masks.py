@@ -175,7 +175,7 @@ class _Search:
         if reading is not None and node.args[0] is source and axis == reading.axis:
             return self._matters_to(reading)
         passes = reading is not None or family.reduces_per_channel
-        return not (passes and any(one is dim for one in self._dims(node)))
+        return not (passes and any(other is dim for other in self._dims(node)))
 
     def _matters_to(self, reading: _Reading) -> Mask:
         """Which inputs of a layer cannot go: those that vary, and constants that nothing can take over."""

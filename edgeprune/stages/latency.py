@@ -135,15 +135,15 @@ def _measure_profile(job: Job, net: Net) -> Profiled:
         device=job.board.facts,
         baseline_ms=baseline_ms,
         twin_gap=times.twin_gap,
-        problems=tuple(times.problems),
+        problems=times.problems,
         correction=correction,
         baseline_predicted_ms=_predict_full(job, net, table, correction),
         power_w=learn_power(job, files, latency_ms),
         seconds={"layers": layers_s, "nets": nets_s},
         overhead_bytes=max(0, files["variant0"].stat().st_size - whole.weight_bytes)
         + stated_bytes(net.analysis.layers, job.planned.fitted_precision),
-        originals=tuple(originals),
-        variants=tuple(Variant(widths=widths, net=net) for widths, net in zip(variants, nets, strict=True)),
+        originals=originals,
+        variants=tuple(Variant(widths=widths, net=measured) for widths, measured in zip(variants, nets, strict=True)),
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from edgeprune.disk import describe_os_error
 from edgeprune.errors import RunError
-from edgeprune.run import hash_file, read_json, write_json
+from edgeprune.run import Run, hash_file, read_json, write_json
 from edgeprune.shipped import cache_dir
 from edgeprune.stages.job import Job
 from edgeprune.stages.results import R, from_document, to_document
@@ -47,7 +47,8 @@ def remember(
 
     Nothing is looked for where the run was asked for fresh results, or this stage to be made anew.
     """
-    folder = cache_dir() / "stages" / f"{kind.stage}-{_hash(kind, reads)}"
+    reads = json.loads(json.dumps(reads))  # as an entry gives it back
+    folder = cache_dir() / "stages" / f"{kind.stage}-{_hash({'version': kind.version, **reads})[:24]}"
     is_fresh = job.run.request.get("fresh") or kind.stage in job.anew
     result = None if is_fresh else _recall(job, kind, reads, folder)
     if result is not None:
@@ -58,9 +59,8 @@ def remember(
     return result, False
 
 
-def _hash(kind: type[R], reads: Mapping[str, Any]) -> str:
-    text = json.dumps({"version": kind.version, **reads}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
+def _hash(document: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
 def _recall(job: Job, kind: type[R], reads: Mapping[str, Any], folder: Path) -> R | None:
@@ -69,22 +69,25 @@ def _recall(job: Job, kind: type[R], reads: Mapping[str, Any], folder: Path) -> 
         return None
     try:
         entry = read_json(folder / ENTRY)
-        if entry["sha256"] != _hash_entry(entry) or entry["reads"] != _as_json(reads):
+        if entry["sha256"] != _hash_entry(entry) or entry["reads"] != reads:
             raise RunError(f"{ENTRY} is not what it was when it was made")
+        result = from_document(kind, entry["result"], job.run)
         for name, digest in entry["files"].items():
-            _take(job, folder / FILES / name, name, digest)
-        return from_document(kind, entry["result"], job.run)
+            _copy_into(job.run, name, folder / FILES / name, digest)
+        for name in entry["files"]:
+            job.run.product(name)
+        return result
     except (RunError, OSError, LookupError, TypeError, ValueError, AttributeError) as exc:
         reason = exc if isinstance(exc, RunError) else "it cannot be read"
         job.detail(f"{folder}: damaged, and left aside: {reason}")
         return None
 
 
-def _take(job: Job, source: Path, name: str, digest: str) -> None:
+def _copy_into(run: Run, name: str, source: Path, digest: str) -> None:
     """Copy a file into the run, and require the copy to be what was kept."""
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise RunError(f"{name!r} lies outside of a run")
-    place = job.run.product(name)
+    place = run.path(name)
     shutil.copyfile(source, place)
     if hash_file(place) != digest:
         raise RunError(f"{FILES}/{name} is not what it was when it was made")
@@ -92,12 +95,7 @@ def _take(job: Job, source: Path, name: str, digest: str) -> None:
 
 def _hash_entry(entry: Mapping[str, Any]) -> str:
     """Of all that an entry says, but for this hash."""
-    content = {name: value for name, value in entry.items() if name != "sha256"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _as_json(reads: Mapping[str, Any]) -> Any:
-    return json.loads(json.dumps(reads))
+    return _hash({name: value for name, value in entry.items() if name != "sha256"})
 
 
 def _keep(job: Job, result: R, reads: Mapping[str, Any], folder: Path) -> None:
@@ -124,7 +122,7 @@ def _write_entry(job: Job, result: R, reads: Mapping[str, Any], folder: Path) ->
         "recipe": job.recipe_name,
         "target": job.target.name,
         "host": job.run.request.get("host"),
-        "reads": _as_json(reads),
+        "reads": dict(reads),
         "files": {name: hash_file(folder / FILES / name) for name in names},
         "result": to_document(result),
     }

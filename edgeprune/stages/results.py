@@ -14,14 +14,13 @@ import msgspec
 
 from edgeprune.core.artifact import Artifact
 from edgeprune.core.latency.correction import Correction, MeasuredNet
+from edgeprune.core.latency.table import MEASURED
 from edgeprune.core.measuring.measurement import DeviceFacts
 from edgeprune.core.planning.limits import Costs
 from edgeprune.core.planning.plan import PruningPlan
 from edgeprune.core.releasing.gate import GateResult
 from edgeprune.errors import RunError
 from edgeprune.run import Run
-
-MEASURED = "measured"
 
 
 @dataclass(frozen=True, kw_only=True)

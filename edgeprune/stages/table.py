@@ -87,8 +87,8 @@ def _measure_table(job: Job, net: Net, key: TableKey) -> LatencyTable:
     table = parse_table(path.read_text(), str(path)) if path.exists() else LatencyTable(key, ())
     shapes, surprises = probe_shapes(net.layers, net.widths), Surprises()
     missing = sorted(probe_shapes(net.layers, net.widths, FIRST_PROBES) - table.shapes)
-    if known := len(shapes & table.shapes):
-        job.detail(f"{known} of {len(shapes)} layer shapes are known from earlier runs, kept in {path.parent}")
+    if count := len(shapes & table.shapes):
+        job.detail(f"{count} of {len(shapes)} layer shapes are known from earlier runs, kept in {path.parent}")
     end = time.monotonic() + 60 * (job.run.request.get("minutes") or MINUTES)
     while True:
         if missing:

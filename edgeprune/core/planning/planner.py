@@ -408,9 +408,9 @@ def _limit_activations(program: _Program, problem: Problem, layer: Layer) -> Non
     row = {binary: width * input_bytes for binary, width in _sum_inputs(program, problem, layer).items()}
     always = layer.cin.constant * input_bytes
     for output in output_choices(layer, problem.widths):
-        made = layer.cout.at(output) * output_bytes
+        bytes_out = layer.cout.at(output) * output_bytes
         if output:
-            row |= {program.widths[item]: float(made) for item in output.items()}
+            row |= {program.widths[item]: float(bytes_out) for item in output.items()}
         else:
-            always += made
-    program.require_at_most({binary: taken / most for binary, taken in row.items()}, (most - always) / most)
+            always += bytes_out
+    program.require_at_most({binary: size / most for binary, size in row.items()}, (most - always) / most)

@@ -33,9 +33,9 @@ class Known:
 
     def integers(self, node: Any, place: int, attribute: str = "") -> list[int] | None:
         """Whole numbers from an input or, in older files, from an attribute; None where neither is given."""
-        for given in node.attribute:
-            if given.name == attribute:
-                return list(given.ints)
+        for candidate in node.attribute:
+            if candidate.name == attribute:
+                return list(candidate.ints)
         if len(node.input) <= place or not node.input[place]:
             return None
         value = self.fixed(node.input[place])
@@ -122,9 +122,9 @@ def _pad(node: Any, known: Known) -> dict[str, Any]:
 
 
 def _resize(node: Any, known: Known) -> dict[str, Any]:
-    given, attributes = len(node.input), _attributes(node)
-    place = 1 if given == 2 else 2
-    scales = known.fixed(node.input[place]) if given > place and node.input[place] else None
+    inputs, attributes = len(node.input), _attributes(node)
+    place = 1 if inputs == 2 else 2
+    scales = known.fixed(node.input[place]) if inputs > place and node.input[place] else None
     factors = [float(factor) for factor in scales.reshape(-1)[2:]] if scales is not None and scales.size else None
     sizes = (known.integers(node, 3) or [])[2:] if factors is None else None
     rule = attributes.get("coordinate_transformation_mode", "half_pixel")
