@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import pkgutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ from hypothesis import settings
 from places import AGENT
 from ssh_server import Arm64Server, SshServer, why_not
 
+import edgeprune
 from edgeprune.device.agent.client import Agent
 from edgeprune.device.connect import open_agent
 
@@ -25,6 +28,15 @@ sys.path.insert(0, str(AGENT))
 
 if TYPE_CHECKING:
     from release_board import Board
+
+
+@pytest.fixture(scope="session", autouse=True)
+def whole_package() -> None:
+    """Every module is there before a test replaces a name in one: a module that is first imported meanwhile would keep
+    the replacement, and a later test of the same process would get it."""
+    for module in pkgutil.walk_packages(edgeprune.__path__, "edgeprune."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
 
 
 @pytest.fixture(scope="session", autouse=True)
