@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 
-from edgeprune.core.measuring.measurement import Measurement, find_problems, pool_measurements
+from edgeprune.core.measuring.measurement import Measurement, Protocol, find_problems, pool_measurements
 from edgeprune.core.releasing.document import Figures
-from edgeprune.core.releasing.gate import INCONCLUSIVE
+from edgeprune.core.releasing.gate import INCONCLUSIVE, LOOKS, TIMED
 from edgeprune.core.releasing.shipping import Candidates
 from edgeprune.run import write_json
 from edgeprune.stages.job import Job
@@ -14,12 +16,13 @@ from edgeprune.stages.measure import model_file
 from edgeprune.stages.record import CONFIRMED, find_candidates, read_figures
 from edgeprune.stages.results import Confirmed
 
-SESSIONS = 3
-"""So many sessions at most, while the interval of a figure holds its limit."""
+Session = Mapping[str, Measurement]
 
 
 def confirm(job: Job) -> Confirmed:
     """Measure the chosen file and the baseline once more, and on while their figures decide nothing.
+
+    Of sessions in which the board was not their own nothing is used, if another one was better.
 
     Raises:
         DeviceError: the device cannot be reached or does not run them.
@@ -29,24 +32,29 @@ def confirm(job: Job) -> Confirmed:
     result = candidates.chosen
     first = {figures.artifact.name: figures for figures in (candidates.baseline, result)}
     models = [model_file(job, figures.artifact) for figures in first.values()]
-    again, sessions = dict[str, Figures](), 0
-    while sessions < SESSIONS and (not again or _is_open(replace(candidates, again=again), result)):
+    sessions: list[Session] = []
+    again = dict[str, Figures]()
+    while len(sessions) < LOOKS and (not again or _is_open(job, replace(candidates, again=again))):
         job.detail(f"measuring {result.artifact.path} again, beside {candidates.baseline.artifact.path}")
-        measurements = job.board.time(models, job.target.threads, job.target.protocol, job.detail)
-        pooled = {name: _pool(job, again.get(name), measurements[name]) for name in first}
+        sessions.append(job.board.time(models, job.target.threads, job.target.protocol, job.detail))
+        pooled = pool_sessions(sessions, job.target.protocol)
         again = {name: _replace_times(figures, pooled[name]) for name, figures in first.items()}
-        sessions += 1
     write_json(job.run.product(CONFIRMED), {name: figures.measurement.to_dict() for name, figures in again.items()})
     for name, figures in again.items():
         job.detail(f"{name}: p50 {figures.latency.p50_ms:.4g} ms, {first[name].latency.p50_ms:.4g} ms before")
-    return Confirmed(artifact=result.artifact.name, sessions=sessions)
+    return Confirmed(artifact=result.artifact.name, sessions=len(sessions))
 
 
-def _pool(job: Job, before: Figures | None, measurement: Measurement) -> Measurement:
-    if before is None:
-        return measurement
-    pooled = pool_measurements(before.measurement, measurement)
-    return replace(pooled, problems=find_problems(pooled, job.target.protocol))
+def pool_sessions(sessions: Sequence[Session], protocol: Protocol) -> Session:
+    """The measurements of those sessions in which all are valid, as one; of the last session where there is none."""
+    valid = [session for session in sessions if all(measurement.valid for measurement in session.values())]
+    if len(valid) < 2:
+        return (valid or sessions)[-1]
+    pooled = {name: reduce(pool_measurements, (session[name] for session in valid)) for name in valid[0]}
+    return {
+        name: replace(measurement, problems=find_problems(measurement, protocol))
+        for name, measurement in pooled.items()
+    }
 
 
 def _replace_times(figures: Figures, measurement: Measurement) -> Figures:
@@ -55,8 +63,14 @@ def _replace_times(figures: Figures, measurement: Measurement) -> Figures:
     return replace(figures, measurement=replace(measurement, energy=before.energy, power=before.power))
 
 
-def _is_open(candidates: Candidates, result: Figures) -> bool:
-    """Whether more measuring may decide what is not decided yet: valid runs, and an interval that holds its limit."""
+def _is_open(job: Job, candidates: Candidates) -> bool:
+    """Whether more measuring may decide what is not decided yet: the last run was not valid, though the board ought to
+    be quiet, or a timed figure is too near to its limit.
+    """
+    result = candidates.chosen
     if not all(figures.measurement.valid for figures in candidates.find_last(result)):
-        return False
-    return any(gate.outcome == INCONCLUSIVE and gate.value is not None for gate in candidates.judge(result))
+        return not job.allows_busy
+    return any(
+        judged.outcome == INCONCLUSIVE and gate.metric in TIMED
+        for gate, judged in zip(candidates.gates, candidates.judge(result), strict=False)
+    )

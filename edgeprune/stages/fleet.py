@@ -19,7 +19,8 @@ from edgeprune.core.releasing.fleet import (
     find_unlike,
     judge_board,
 )
-from edgeprune.core.releasing.gate import QUALITY_METRICS, Gate, GateResult, decide, judge
+from edgeprune.core.releasing.gate import QUALITY_METRICS, Gate, GateResult, decide
+from edgeprune.core.releasing.shipping import judge_figures
 from edgeprune.device.board import Board, ModelFile, Progress, require
 from edgeprune.device.boards import open_board
 from edgeprune.device.fleet import AT_ONCE, Answer, ask_boards
@@ -140,9 +141,7 @@ def _samples(measured: Measured) -> dict[str, Any]:
 def _judge(gates: Sequence[Gate], answer: Answer[Measured], confidence: float) -> tuple[GateResult, ...]:
     if answer.value is None:
         return judge_board(gates, str(answer.error))
-    figures, beside = answer.value.result, answer.value.baseline
-    looked_at, baseline = gate_figures(figures, beside, confidence), gate_figures(beside, confidence=confidence)
-    return tuple(judge(gate, looked_at, baseline) for gate in gates)
+    return judge_figures(gates, answer.value.result, answer.value.baseline, confidence)
 
 
 def _column(results: dict[str, tuple[GateResult, ...]], index: int) -> dict[str, GateResult]:

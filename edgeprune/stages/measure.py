@@ -11,6 +11,7 @@ import numpy as np
 from edgeprune.core.artifact import Artifact
 from edgeprune.core.formats import find_runtime
 from edgeprune.core.measuring.measurement import add_energy
+from edgeprune.core.measuring.paired_quality import QualitySpread, find_quality_spread
 from edgeprune.device.board import ModelFile
 from edgeprune.exporting.formats import format_of
 from edgeprune.exporting.parity.chain import Judge, Parity, check_parity, compare_outputs
@@ -50,8 +51,11 @@ def measure(job: Job) -> Measured:
         {name: measurement.to_dict() for name, measurement in measurements.items()},
     )
     metric, quality, links = job.recipe.metric, dict[str, float | None](), dict[str, Parity]()
-    for name, model in models.items():
-        outputs = job.board.run(model, fit_inputs(model.path, inputs), job.detail)
+    answers, spreads = dict[str, np.ndarray](), dict[str, QualitySpread | None]()
+    for name in sorted(models, key=lambda name: name != baseline_name(job)):
+        model = models[name]
+        outputs = answers[name] = job.board.run(model, fit_inputs(model.path, inputs), job.detail)
+        spreads[name] = find_quality_spread(metric, targets, outputs, answers[baseline_name(job)])
         figure = float(metric(outputs, targets))
         quality[name] = figure if math.isfinite(figure) else None
         p50_ms = measurements[name].latency.p50_ms
@@ -65,6 +69,7 @@ def measure(job: Job) -> Measured:
     )
     return Measured(
         quality=quality,
+        spreads={name: spread for name, spread in spreads.items() if spread},
         samples=len(inputs),
         parity=tuple(parity_row(link) for link in links.values()),
         broken=tuple(broken),

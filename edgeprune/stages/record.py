@@ -101,6 +101,7 @@ def read_figures(job: Job) -> dict[str, Figures]:
             costs=exported.costs[artifact.name],
             predicted_ms=predicted.get(artifact.name, artifact.predicted_ms),
             metric=metric,
+            spread=result.spreads.get(artifact.name),
         )
         for artifact in exported.artifacts
         if artifact.name in measurements

@@ -16,6 +16,7 @@ from edgeprune.core.artifact import Artifact
 from edgeprune.core.latency.correction import Correction, MeasuredNet
 from edgeprune.core.latency.table import MEASURED
 from edgeprune.core.measuring.measurement import DeviceFacts
+from edgeprune.core.measuring.paired_quality import QualitySpread
 from edgeprune.core.planning.limits import Costs
 from edgeprune.core.planning.plan import PruningPlan
 from edgeprune.core.releasing.gate import GateResult
@@ -166,11 +167,14 @@ class Exported(Result):
 
 @dataclass(frozen=True, kw_only=True)
 class Measured(Result):
-    """The quality of each file on the device over so many `samples`; files that compute something else there."""
+    """The quality of each file on the device over so many `samples`, with its spread; files that compute something else
+    there.
+    """
 
     stage = "measure"
     quality: dict[str, float | None]
     samples: int
+    spreads: dict[str, QualitySpread] = field(default_factory=dict)
     parity: tuple[dict[str, Any], ...] = ()
     broken: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

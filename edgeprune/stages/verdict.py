@@ -75,7 +75,7 @@ def build_report(job: Job, figures: Mapping[str, Figures], candidates: Candidate
     """The report document; its fields are described in docs/report.md."""
     judged, profiled, fitted = job.read(Judged), job.read(Profiled), job.read(Fitted)
     result, baseline = candidates.find_last(candidates.chosen)
-    speedup = find_ratio(baseline.measurement, result.measurement, candidates.confidence)
+    speedup = find_ratio(baseline.measurement, result.measurement).interval(candidates.confidence)
     traced, recovered, measured = job.read(Traced), job.read(Recovery), job.read(Measured)
     return {
         "version": REPORT_VERSION,

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import exp, log1p, sqrt
+from math import exp, inf, log, log1p
 from typing import Any
 
 import numpy as np
 
-from edgeprune.core.measuring.statistics import CONFIDENCE, SEED
+from edgeprune.core.measuring.spread import StudentSpread, ratio_over_processes
 from edgeprune.errors import UsageError
 
 MARGIN = 0.02
 ALPHA = 0.05
-RESAMPLES = 10_000
 LEAST_PROCESSES = 8
 """Fewer processes tell too little of how much they differ."""
 EQUIVALENT, FASTER, SLOWER, INCONCLUSIVE = "equivalent", "faster", "slower", "inconclusive"
@@ -66,47 +65,36 @@ def compare_processes(
         )
     if not 0 < margin < 1:
         raise UsageError(f"margin: {margin!r}; expected a fraction above 0 and below 1, as 0.02")
-    before, after = (np.log([taken_ms[number] for number in processes]) for taken_ms in (first_ms, second_ms))
-    low, high = mean_interval(after - before)
+    spread = ratio_over_processes(
+        *({number: taken_ms[number] for number in processes} for taken_ms in (second_ms, first_ms))
+    )
+    ratio, low, high = spread.interval()
     return Comparison(
-        first_ms=exp(before.mean()),
-        second_ms=exp(after.mean()),
-        ratio=exp((after - before).mean()),
-        low=exp(low),
-        high=exp(high),
+        first_ms=geometric_mean([first_ms[number] for number in processes]),
+        second_ms=geometric_mean([second_ms[number] for number in processes]),
+        ratio=ratio,
+        low=low,
+        high=high,
         margin=margin,
-        p_equivalent=equivalence_p(after - before, log1p(margin)),
+        p_equivalent=equivalence_p(spread, margin),
         processes=len(processes),
     )
 
 
-def mean_interval(values: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Bootstrap interval of the mean of independent values, right for as few as eight of them.
-
-    The percentile interval (Efron, 1979) of few values is too narrow; its percentiles are moved out as Student's t has
-    it (the expanded percentile interval: Hesterberg, The American Statistician 69, 2015, 371-386, section 4.4).
-    """
-    from scipy.special import ndtr, stdtrit
-
-    count = len(values)
-    means = values[np.random.default_rng(SEED).integers(0, count, (RESAMPLES, count))].mean(axis=1)
-    reach = sqrt(count / (count - 1)) * float(stdtrit(count - 1, (1 + confidence) / 2))
-    low, high = np.percentile(means, [100 * float(ndtr(-reach)), 100 * float(ndtr(reach))])
-    return float(low), float(high)
+def geometric_mean(values: Sequence[float]) -> float:
+    """The mean of positive values by their logarithms."""
+    return exp(float(np.mean(np.log(values))))
 
 
-def equivalence_p(differences: np.ndarray, margin: float) -> float:
-    """The p-value of two one-sided paired t tests that the mean difference lies within `margin` of zero.
+def equivalence_p(ratio: StudentSpread, margin: float) -> float:
+    """The p-value of two one-sided tests that a ratio lies within 1 / (1 + margin) to 1 + margin.
 
     Schuirmann, Journal of Pharmacokinetics and Biopharmaceutics 15, 1987, 657-680.
     """
-    from scipy.special import stdtr
+    from scipy.special import ndtr, stdtr
 
-    count, mean = len(differences), float(differences.mean())
-    error = float(differences.std(ddof=1)) / sqrt(count)
-    if error == 0:
-        return float(abs(mean) >= margin)
-    return float(stdtr(count - 1, (abs(mean) - margin) / error))
+    places = (abs(log(ratio.center)) - log1p(margin)) / ratio.error
+    return float(ndtr(places) if ratio.freedom == inf else stdtr(ratio.freedom, places))
 
 
 def render_comparison(names: tuple[str, str], comparison: Comparison, problems: Sequence[str] = ()) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate, chain
+from math import hypot
 from typing import Any
 
 import numpy as np
@@ -14,14 +15,8 @@ import numpy as np
 from edgeprune.core.answers import Reader, count, each, named, number, optional, positive, read_fields, text
 from edgeprune.core.boards.neighbours import describe_taken
 from edgeprune.core.measuring.energy import Energy
-from edgeprune.core.measuring.statistics import (
-    CONFIDENCE,
-    LatencySummary,
-    bound_median,
-    drift,
-    ratio_interval,
-    summarise,
-)
+from edgeprune.core.measuring.spread import StudentSpread, ratio_over_processes
+from edgeprune.core.measuring.statistics import LatencySummary, drift, spread_percentile, summarise
 from edgeprune.core.measuring.windows import Window, fit_common_speed, keep_undisturbed
 
 NO_POWER_SENSOR = "no power sensor"
@@ -219,35 +214,37 @@ class Measurement:
     @cached_property
     def latency(self) -> LatencySummary:
         """Percentiles, spread and interval of the steady state."""
-        return summarise(self.steady_ms, self.by_process_ms)
+        return summarise(tuple(self.samples_by_process.values()))
 
-    @property
-    def by_process_ms(self) -> tuple[float, ...]:
-        """The median of each process."""
-        return tuple(float(np.median(samples)) for samples in self.samples_by_process.values())
-
-    def bound_median(self, confidence: float) -> tuple[float, float]:
-        """The interval in ms that holds the median with this probability."""
-        return bound_median(self.steady_ms, self.by_process_ms, confidence)
+    def spread(self, percent: float = 50.0) -> StudentSpread:
+        """How far a percentile of its latency, in ms, may be from that of sessions like this one."""
+        return spread_percentile(tuple(self.samples_by_process.values()), percent)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; raw samples included, and what is made of the windows."""
         return {**asdict(self), "processor": self.processor}
 
 
-def find_ratio(above: Measurement, below: Measurement, confidence: float = CONFIDENCE) -> tuple[float, float, float]:
-    """The latency of one artifact by that of another, measured in turns with it, and its interval.
+def find_ratio(above: Measurement, below: Measurement, percent: float = 50.0) -> StudentSpread:
+    """A percentile of the latency of one artifact by that of another, measured in turns with it.
 
-    The common speed of the board is taken off, and the interval is that over the processes which timed both; without
-    several such it is a bootstrap over all samples.
+    Over the processes that timed both; of medians the common speed of the board is taken off. Without two such
+    processes, as of figures that were measured apart.
     """
     shared = set.intersection(
         *({window.process for window in measurement.steady_windows} for measurement in (above, below))
     )
     if len(shared) < LEAST_PROCESSES:
-        return ratio_interval(above.samples_ms, below.samples_ms, confidence)
-    steady = fit_common_speed({"above": above.windows, "below": below.windows})
-    return steady["above"].ratio_to(steady["below"], confidence)
+        first, second = above.spread(percent), below.spread(percent)
+        return StudentSpread(first.center / second.center, hypot(first.error, second.error))
+    if percent == 50.0:
+        steady = fit_common_speed({"above": above.windows, "below": below.windows})
+        return steady["above"].ratio_to(steady["below"])
+    percentiles = (
+        {process: float(np.percentile(samples, percent)) for process, samples in side.samples_by_process.items()}
+        for side in (above, below)
+    )
+    return ratio_over_processes(*percentiles)
 
 
 def pool_measurements(first: Measurement, second: Measurement) -> Measurement:

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from math import exp, sqrt
+from math import hypot, log, sqrt
 
 import numpy as np
 
-CONFIDENCE = 0.95
-RESAMPLES = 10_000
+from edgeprune.core.measuring.spread import SESSION_ERROR, TAIL, StudentSpread, spread_over_processes
+
 SEED = 20261121
 """Fixed, so that the same samples always give the same interval."""
+PROCESS_ERROR = 0.03
+"""How far processes of one file lie apart where only one was looked at: 2 to 7 % were seen where this was written."""
 
 
 @dataclass(frozen=True)
 class LatencySummary:
     """What is said of a set of latency samples; all in milliseconds.
 
-    `mad_ms` is the median absolute deviation; `median_low_ms` and `median_high_ms` bound the median with
-    95 % confidence: by how the medians of several processes differ (Student's t of their logarithms), or, of samples of
-    one process, by the percentile bootstrap (Efron 1979).
+    Percentiles are those of a process as others are: geometric means over the processes. `mad_ms` is the median
+    absolute deviation of all samples. `median_low_ms` and `median_high_ms` bound the median of sessions like this one
+    with 95 % confidence: by how its processes differ (Student's t of logarithms), and by what sessions add.
     """
 
     count: int
@@ -38,83 +40,42 @@ class LatencySummary:
         return asdict(self)
 
 
-def summarise(samples_ms: Sequence[float], by_process_ms: Sequence[float] = ()) -> LatencySummary:
-    """Describe at least one sample; of several processes also each one's median.
+def summarise(by_process_ms: Sequence[Sequence[float]]) -> LatencySummary:
+    """Describe the samples of each process, one at least.
 
     Raises:
         ValueError: no samples, or one that is not finite and positive.
     """
-    samples = np.asarray(samples_ms, dtype=float)
+    samples = np.array([ms for own in by_process_ms for ms in own], dtype=float)
     if samples.size == 0 or not np.all(np.isfinite(samples)) or np.any(samples <= 0):
         raise ValueError("latency samples must be finite, positive and at least one")
-    p50, p90, p95, p99 = (float(value) for value in np.percentile(samples, [50, 90, 95, 99]))
-    low, high = bound_median(samples, by_process_ms)
-    mad = float(np.median(np.abs(samples - p50)))
-    return LatencySummary(int(samples.size), float(samples.min()), p50, p90, p95, p99, mad, low, high)
+    p50, p90, p95, p99 = (spread_percentile(by_process_ms, percent) for percent in (50, 90, 95, 99))
+    mad = float(np.median(np.abs(samples - p50.center)))
+    return LatencySummary(
+        int(samples.size), float(samples.min()), p50.center, p90.center, p95.center, p99.center, mad, *p50.bound(TAIL)
+    )
 
 
-def bound_median(
-    samples_ms: Sequence[float] | np.ndarray, by_process_ms: Sequence[float], confidence: float = CONFIDENCE
-) -> tuple[float, float]:
-    """The interval of a median: by how the medians of several processes differ, else by the samples of the one."""
-    if len(by_process_ms) < 2:
-        return median_interval(samples_ms, confidence)
-    middle, mean, *ends = float(np.median(samples_ms)), *student_interval(np.log(by_process_ms), confidence)
-    low, high = (middle * exp(end - mean) for end in ends)
-    return low, high
+def spread_percentile(by_process_ms: Sequence[Sequence[float]], percent: float = 50.0) -> StudentSpread:
+    """A percentile of latency in a process as others are: the geometric mean over processes, with its spread.
 
-
-def student_interval(
-    values: Sequence[float] | np.ndarray, confidence: float = CONFIDENCE
-) -> tuple[float, float, float]:
-    """The mean of independent values, two or more, and its interval by Student's t."""
-    from scipy.special import stdtrit
-
-    count = len(values)
-    if count < 2:
-        raise ValueError(f"an interval needs two values or more, found {count}")
-    mean = float(np.mean(values))
-    reach = float(stdtrit(count - 1, (1 + confidence) / 2)) * float(np.std(values, ddof=1)) / sqrt(count)
-    return mean, mean - reach, mean + reach
-
-
-def median_interval(samples: Sequence[float] | np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Bootstrap interval of the median, in the samples' unit."""
-    return _interval(_draw_medians(np.asarray(samples, dtype=float)), confidence)
-
-
-def ratio_interval(
-    numerators: Sequence[float], denominators: Sequence[float], confidence: float = CONFIDENCE
-) -> tuple[float, float, float]:
-    """Ratio of two medians and its bootstrap interval: `(ratio, low, high)`.
-
-    The two are resampled apart, which is conservative where they were measured interleaved.
+    Of all samples together it would be that of the slowest process, of which a few processes tell nothing. Of one
+    process, whose samples are as alike as no other process's are, the spread is what order statistics say (David and
+    Nagaraja, "Order Statistics", 2003, section 7.1) with PROCESS_ERROR beside it.
     """
-    above, below = np.asarray(numerators, dtype=float), np.asarray(denominators, dtype=float)
-    ratios = _draw_medians(above) / _draw_medians(below, SEED + 1)
-    return float(np.median(above) / np.median(below)), *_interval(ratios, confidence)
+    percentiles = [float(np.percentile(own, percent)) for own in by_process_ms]
+    if len(percentiles) > 1:
+        return spread_over_processes(percentiles, SESSION_ERROR)
+    error = hypot(_order_error(np.asarray(by_process_ms[0], dtype=float), percent), PROCESS_ERROR, SESSION_ERROR)
+    return StudentSpread(percentiles[0], error)
 
 
-def _draw_medians(values: np.ndarray, seed: int = SEED) -> np.ndarray:
-    """Medians of RESAMPLES resamples, in a time that hardly grows with the number of values.
-
-    A resample is `size` uniform numbers, each naming one of the sorted values. Its median needs the middle one or two
-    of these numbers only: of `size` uniform numbers the m-th smallest is Beta(m, size - m + 1) distributed, and the
-    next is the smallest of those that are left (David and Nagaraja, "Order Statistics", 2003, sections 2.1 and 2.5).
-    """
-    random, size = np.random.default_rng(seed), values.size
-    ordered, middle = np.sort(values), (size + 1) // 2
-    lower = upper = random.beta(middle, size - middle + 1, RESAMPLES)
-    if size % 2 == 0:
-        upper = lower + (1 - lower) * (1 - random.random(RESAMPLES) ** (1 / (size - middle)))
-    low, high = (ordered[np.minimum((share * size).astype(int), size - 1)] for share in (lower, upper))
-    return np.asarray((low + high) / 2)
-
-
-def _interval(values: np.ndarray, confidence: float) -> tuple[float, float]:
-    tail = 50 * (1 - confidence)
-    low, high = np.percentile(values, [tail, 100 - tail])
-    return float(low), float(high)
+def _order_error(samples: np.ndarray, percent: float) -> float:
+    """The standard error of the logarithm of a percentile of independent samples."""
+    share, count = percent / 100, samples.size
+    reach = sqrt(share * (1 - share) / count)
+    low, high = np.percentile(samples, [100 * max(0.0, share - reach), 100 * min(1.0, share + reach)])
+    return log(high / low) / 2
 
 
 def drift(samples_ms: Sequence[float]) -> float:

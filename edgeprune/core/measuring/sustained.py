@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from math import exp, inf
 from typing import Any
 
 import numpy as np
 
 from edgeprune.core.answers import count, each, named, number, optional, positive, text
-from edgeprune.core.measuring.comparison import mean_interval
 from edgeprune.core.measuring.measurement import (
     DISTURBED_LIMIT,
     Conditions,
@@ -17,6 +17,7 @@ from edgeprune.core.measuring.measurement import (
     find_neighbours,
     parse_conditions,
 )
+from edgeprune.core.measuring.spread import spread_over_processes
 from edgeprune.core.measuring.windows import DISTURBED
 
 MINUTE_S = 60.0
@@ -117,14 +118,17 @@ def compare_ends(run: SustainedRun) -> Change:
     before, after = (
         np.array([np.median(part) for part in np.array_split(np.log(ends), size)]) for ends in (first, last)
     )
-    low, high = mean_interval(after - before) if size > 1 else (float("-inf"), float("inf"))
+    ratio = exp((after - before).mean())
+    low, high = (0.0, inf)
+    if size > 1:
+        _, low, high = spread_over_processes(np.exp(after - before).tolist(), 0.0).interval()
     return Change(
         minute_s=minute_s,
         first_ms=float(np.median(first)),
         last_ms=float(np.median(last)),
-        ratio=float(np.exp((after - before).mean())),
-        low=float(np.exp(low)),
-        high=float(np.exp(high)),
+        ratio=ratio,
+        low=low,
+        high=high,
         throttled=_find_throttling(run.windows),
     )
 

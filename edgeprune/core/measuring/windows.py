@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from math import exp, log
+from math import exp
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgeprune.core.answers import positive
-from edgeprune.core.measuring.statistics import CONFIDENCE, student_interval
+from edgeprune.core.measuring.spread import StudentSpread, ratio_over_processes
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -74,15 +74,12 @@ class SteadyLatency:
             for process in sorted({window.process for window in self.windows})
         }
 
-    def ratio_to(self, other: SteadyLatency, confidence: float = CONFIDENCE) -> tuple[float, float, float]:
-        """This latency by another of the same session, and its interval over the processes that timed both.
+    def ratio_to(self, other: SteadyLatency) -> StudentSpread:
+        """This latency by another of the same session, over the processes that timed both.
 
         Fewer than two such processes are a ValueError.
         """
-        mine, others = self.by_process_ms, other.by_process_ms
-        logs = [log(mine[process] / others[process]) for process in mine if process in others]
-        ratio, low, high = map(exp, student_interval(logs, confidence))
-        return ratio, low, high
+        return ratio_over_processes(self.by_process_ms, other.by_process_ms)
 
 
 def parse_probe_window(figures: Sequence[float]) -> Window:

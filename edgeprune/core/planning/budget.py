@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgeprune.core.measuring.statistics import CONFIDENCE
+from edgeprune.core.measuring.spread import CONFIDENCE
 
 
 @dataclass(frozen=True)

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from edgeprune.core.artifact import Artifact
 from edgeprune.core.measuring.energy import Energy
 from edgeprune.core.measuring.measurement import Measurement, find_ratio
-from edgeprune.core.measuring.statistics import CONFIDENCE, LatencySummary
+from edgeprune.core.measuring.paired_quality import QualitySpread
+from edgeprune.core.measuring.spread import SESSION_ERROR, TAIL, TableSpread, spread_over_processes
+from edgeprune.core.measuring.statistics import LatencySummary
 from edgeprune.core.metric import TOP1, Metric
 from edgeprune.core.planning.budget import Budget
 from edgeprune.core.planning.limits import Costs
 from edgeprune.core.releasing.gate import ACCURACY, ACCURACY_DROP, QUALITY, QUALITY_DROP, Figure, Gate
 
 REPORT_VERSION = 2
+PERCENTILES = {f"latency_p{percent}_ms": float(percent) for percent in (50, 90, 95, 99)}
+COLD_STARTS = ("init_ms", "first_ms")
+"""In the order in which a cold start holds them."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,8 @@ class Figures:
     """One artifact with everything that was measured of it on the device.
 
     `quality` is the recipe's `metric` over `samples` evaluation inputs, computed in the runtime there: None where it
-    was not computed, NaN where the metric gave no finite number. `costs` are those of the net that the file holds.
+    was not computed, NaN where the metric gave no finite number; `spread` is that of the inputs. `costs` are those of
+    the net that the file holds.
     """
 
     artifact: Artifact
@@ -34,6 +40,7 @@ class Figures:
     costs: Costs
     predicted_ms: float | None = None
     metric: Metric = TOP1
+    spread: QualitySpread | None = None
 
     @cached_property
     def latency(self) -> LatencySummary:
@@ -52,7 +59,12 @@ class Figures:
             "artifact": self.artifact.path,
             "quality": self.shown_quality,
             "quality_samples": self.samples,
+            "quality_interval": list(self.spread.quality.bound(TAIL)) if self.spread else None,
             "latency": self.latency.to_dict(),
+            "latency_intervals_ms": {
+                f"p{percent:g}": list(self.measurement.spread(percent).interval()[1:])
+                for percent in PERCENTILES.values()
+            },
             "init_ms": measurement.init_ms,
             "first_ms": measurement.first_ms,
             "warmup_runs": measurement.warmup_runs,
@@ -74,39 +86,56 @@ class Figures:
         }
 
 
-def gate_figures(
-    figures: Figures, baseline: Figures | None = None, confidence: float = CONFIDENCE
-) -> dict[str, Figure]:
+def gate_figures(figures: Figures, baseline: Figures | None = None) -> dict[str, Figure]:
     """What gates can look at, by metric. With a baseline, the speed-up and the drop of the quality against it.
 
-    Intervals of latencies hold with `confidence`. Whatever an invalid run gave carries its problem.
+    Whatever an invalid run gave carries its problem.
     """
     return {
-        **_timed_figures(figures, confidence),
+        **_timed_figures(figures),
         **_cost_figures(figures),
-        **quality_figures(figures.metric, figures.quality, baseline.quality if baseline else None),
-        **({"speedup": _speedup(figures, baseline, confidence)} if baseline else {}),
+        **quality_figures(figures.metric, figures.quality, baseline.quality if baseline else None, figures.spread),
+        **({"speedup": _speedup(figures, baseline)} if baseline else {}),
     }
 
 
-def _timed_figures(figures: Figures, confidence: float) -> dict[str, Figure]:
+def _timed_figures(figures: Figures) -> dict[str, Figure]:
     """Those that come from the run on the device."""
-    measurement, latency = figures.measurement, figures.latency
+    measurement = figures.measurement
     problem = "; ".join(measurement.problems)
-    low, high = measurement.bound_median(confidence)
-    figures_by_metric = {
-        "latency_p50_ms": Figure(latency.p50_ms, low, high, problem=problem),
-        "latency_p90_ms": Figure(latency.p90_ms, problem=problem),
-        "latency_p95_ms": Figure(latency.p95_ms, problem=problem),
-        "latency_p99_ms": Figure(latency.p99_ms, problem=problem),
-        "init_ms": Figure(measurement.init_ms, problem=problem),
-        "first_ms": Figure(measurement.first_ms, problem=problem),
-    }
+    figures_by_metric = {name: _percentile(measurement, percent, problem) for name, percent in PERCENTILES.items()}
+    for place, name in enumerate(COLD_STARTS):
+        starts_ms = [start[place] for start in measurement.cold_starts_ms]
+        spread = spread_over_processes(starts_ms, SESSION_ERROR) if len(starts_ms) > 1 else None
+        figures_by_metric[name] = Figure.of(getattr(measurement, name), spread, problem)
     if measurement.peak_memory_mib is not None:
         figures_by_metric["peak_memory_mib"] = Figure(measurement.peak_memory_mib, problem=problem)
     if measurement.energy is not None:
         figures_by_metric["energy_mj"] = _energy(measurement.energy, problem)
     return figures_by_metric
+
+
+def _percentile(measurement: Measurement, percent: float, problem: str) -> Figure:
+    spread = measurement.spread(percent)
+    return Figure.of(spread.center, spread, problem)
+
+
+def gate_changes(figures: Figures, baseline: Figures) -> dict[str, Figure]:
+    """How much worse each figure is than that of the baseline, as a share of it: of latencies, which took turns, and of
+    the quality, over the same inputs. What gates on a regression look at.
+    """
+    problems = [*figures.measurement.problems, *(f"baseline: {text}" for text in baseline.measurement.problems)]
+    changes = {}
+    for name, percent in PERCENTILES.items():
+        spread = replace(find_ratio(figures.measurement, baseline.measurement, percent), shift=-1.0)
+        changes[name] = Figure.of(spread.center - 1, spread, "; ".join(problems))
+    drops = quality_figures(figures.metric, figures.quality, baseline.quality, figures.spread)
+    for name, drop_name in ((QUALITY, QUALITY_DROP), (ACCURACY, ACCURACY_DROP)):
+        drop = drops.get(drop_name)
+        if drop is not None and drop.value is not None and baseline.quality:
+            scaled = drop.spread.scale(1 / abs(baseline.quality)) if isinstance(drop.spread, TableSpread) else None
+            changes[name] = Figure.of(drop.value / abs(baseline.quality), scaled)
+    return changes
 
 
 def _cost_figures(figures: Figures) -> dict[str, Figure]:
@@ -115,13 +144,16 @@ def _cost_figures(figures: Figures) -> dict[str, Figure]:
     return {name: Figure(value) for name, value in {**counts, "file_bytes": figures.artifact.bytes}.items()}
 
 
-def quality_figures(metric: Metric, value: float | None, original: float | None = None) -> dict[str, Figure]:
+def quality_figures(
+    metric: Metric, value: float | None, original: float | None = None, spread: QualitySpread | None = None
+) -> dict[str, Figure]:
     """Those of :func:`gate_figures` that gates on the recipe's metric look at; of the `original` it is held against."""
     if value is None:
         return {}
     names = [(QUALITY, QUALITY_DROP), *([(ACCURACY, ACCURACY_DROP)] if metric.is_percent else [])]
-    drop = {} if original is None else {name: Figure(metric.drop(value, original)) for _, name in names}
-    return {**{name: Figure(value) for name, _ in names}, **drop}
+    quality = Figure.of(value, spread.quality if spread else None)
+    drop = None if original is None else Figure.of(metric.drop(value, original), spread.drop if spread else None)
+    return {**{name: quality for name, _ in names}, **{name: drop for _, name in names if drop}}
 
 
 def _energy(energy: Energy, problem: str) -> Figure:
@@ -131,10 +163,10 @@ def _energy(energy: Energy, problem: str) -> Figure:
     return Figure(value, value - error, value + error, problem=problem)
 
 
-def _speedup(figures: Figures, baseline: Figures, confidence: float) -> Figure:
+def _speedup(figures: Figures, baseline: Figures) -> Figure:
     problems = [*figures.measurement.problems, *(f"baseline: {text}" for text in baseline.measurement.problems)]
-    speedup, low, high = find_ratio(baseline.measurement, figures.measurement, confidence)
-    return Figure(speedup, low, high, problem="; ".join(problems))
+    spread = find_ratio(baseline.measurement, figures.measurement)
+    return Figure.of(spread.center, spread, "; ".join(problems))
 
 
 def budget_gates(budget: Budget, gates: Sequence[Gate]) -> tuple[Gate, ...]:

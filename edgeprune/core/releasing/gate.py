@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from math import isfinite
+from math import copysign, inf, isfinite, nan
+from types import MappingProxyType
 from typing import Any
 
+from edgeprune.core.measuring.spread import CONFIDENCE, TAIL, Spread
 from edgeprune.core.metric import HIGHER, LOWER, Metric
 from edgeprune.errors import TargetError
 
@@ -41,6 +43,12 @@ RELATIVE = (QUALITY_DROP, ACCURACY_DROP, "speedup")
 """Metrics that are held against the original by themselves, so that they have no regression."""
 LIMITS = {LOWER: "at_most", HIGHER: "at_least"}
 """The limit that can be meant, by the direction that is better."""
+TIMED = {name for name in METRICS if name.endswith("_ms")} | {"speedup"}
+"""Metrics of which a run can measure more."""
+ALLOWED_TO_FAIL = 0.01
+"""How often all gates of a run together may fail where no figure is beyond its limit."""
+LOOKS = 3
+"""A run looks at timed figures so many times at most: it measures on while they decide nothing."""
 ROUNDING = 1e-9
 """A value is at its limit if they differ by less than this share of it: 98.7 - 97.2 is a drop of 1.5 points."""
 
@@ -90,10 +98,10 @@ class Gate:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure offered to a gate, with its interval where it has one.
+    """A figure offered to a gate, with its 95 % interval where it has one.
 
     `origin` is "measured" or "estimated"; an estimate never passes. `problem` says why the run behind it is invalid,
-    or why there is no value.
+    or why there is no value. `spread` tells the bounds at other levels than that of the interval.
     """
 
     value: float | None
@@ -101,6 +109,29 @@ class Figure:
     high: float | None = None
     origin: str = "measured"
     problem: str = ""
+    spread: Spread | None = None
+
+    @classmethod
+    def of(cls, value: float, spread: Spread | None, problem: str = "") -> Figure:
+        """A measured figure with the interval that its spread gives it."""
+        low, high = spread.bound(TAIL) if spread else (None, None)
+        return cls(value, low, high, problem=problem, spread=spread)
+
+    def bound(self, share: float) -> tuple[float, float]:
+        """Below and above these lies the truth with a probability of `share` each; of a figure without a spread its
+        interval, or its value."""
+        if self.spread is not None:
+            return self.spread.bound(share)
+        low, high = (self.value if end is None else end for end in (self.low, self.high))
+        return nan if low is None else low, nan if high is None else high
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether something can be held against it: a finite number, measured in a valid run."""
+        return self.value is not None and isfinite(self.value) and self.origin == "measured" and not self.problem
+
+
+NO_CHANGES: Mapping[str, Figure] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -159,55 +190,153 @@ def show_number(value: float, digits: int = 4) -> str:
     return f"{value:.0f}" if is_plain else f"{value:.{digits}g}"
 
 
-def judge(gate: Gate, figures: Mapping[str, Figure], baseline: Mapping[str, Figure]) -> GateResult:
-    """Hold one gate against the figures.
+@dataclass(frozen=True)
+class Strictness:
+    """How sure a verdict must be: `confidence` of the interval that has to be inside a limit to pass, and over how many
+    `gates` the chance to fail by accident is shared.
+    """
 
-    Inconclusive: the figure is missing, estimated, from an invalid run, or its interval straddles the limit. A figure
-    that is no finite number fails.
+    gates: int = 1
+    confidence: float = CONFIDENCE
+
+    def find_shares(self, metric: str) -> tuple[float, float]:
+        """With what probability at most a pass, and a failure, of one gate at one look is wrong.
+
+        All gates must pass for the verdict to pass, so that each may be as unsure as the whole; one failure fails it,
+        so that its chance is divided by the gates (Bonferroni). Both are divided by the looks at a timed figure.
+        """
+        looks = LOOKS if metric in TIMED else 1
+        return (1 - self.confidence) / 2 / looks, ALLOWED_TO_FAIL / self.gates / looks
+
+
+def judge_all(
+    gates: Sequence[Gate],
+    figures: Mapping[str, Figure],
+    baseline: Mapping[str, Figure],
+    changes: Mapping[str, Figure] = NO_CHANGES,
+    confidence: float = CONFIDENCE,
+) -> tuple[GateResult, ...]:
+    """What each of several gates says; together they fail by accident as seldom as a single one may."""
+    strictness = Strictness(len(gates), confidence)
+    return tuple(judge(gate, figures, baseline, changes, strictness) for gate in gates)
+
+
+def judge(
+    gate: Gate,
+    figures: Mapping[str, Figure],
+    baseline: Mapping[str, Figure],
+    changes: Mapping[str, Figure] = NO_CHANGES,
+    strictness: Strictness = Strictness(),
+) -> GateResult:
+    """Hold one gate against the figures; `changes` are how much worse each is than the baseline's, as a share of it,
+    where the two took turns or answered the same inputs.
+
+    Pass: the whole interval is inside the limit. Fail: it is outside, as surely as the strictness asks. Else, and where
+    the figure is missing, estimated or from an invalid run, inconclusive. A figure that is no finite number fails.
     """
     name, figure = gate.describe(), figures.get(gate.metric)
-    if figure is None:
-        return GateResult(name, INCONCLUSIVE, None, f"{gate.metric} was not measured")
-    if figure.value is not None and not isfinite(figure.value):
-        return GateResult(name, FAIL, None, f"{gate.metric} is {figure.value}, no finite number")
-    if figure.origin != "measured":
-        return GateResult(name, INCONCLUSIVE, figure.value, f"{figure.origin}, not measured")
-    if figure.value is None:
-        return GateResult(name, INCONCLUSIVE, None, figure.problem or f"{gate.metric} was not measured")
-    if figure.problem:
-        return GateResult(name, INCONCLUSIVE, figure.value, f"invalid run: {figure.problem}")
-    bound = _bound(gate, baseline)
-    if bound is None:
+    if figure is None or not figure.is_valid:
+        return GateResult(name, *_doubt(gate.metric, figure))
+    shares = strictness.find_shares(gate.metric)
+    if gate.max_regression is None:
+        return GateResult(name, *_compare(figure, *gate.limit, shares))
+    reference, change = baseline.get(gate.metric), changes.get(gate.metric)
+    if reference is None or not reference.is_valid:
         return GateResult(name, INCONCLUSIVE, figure.value, f"no valid baseline figure for {gate.metric}")
-    return GateResult(name, *_compare(figure, figure.value, *bound))
+    if change is None or not change.is_valid:
+        change = _change_apart(figure, reference, gate.is_lower_better)
+    return GateResult(name, *_compare_change(gate.max_regression, (figure, reference), change, shares))
 
 
-def _bound(gate: Gate, baseline: Mapping[str, Figure]) -> tuple[float, bool] | None:
-    """The limit as a number, and whether the figure must stay below it."""
-    kind, limit = gate.limit
-    if kind != "max_regression":
-        return limit, kind == "at_most"
-    reference = baseline.get(gate.metric)
-    if reference is None or reference.origin != "measured" or reference.problem or reference.value is None:
-        return None
-    if not isfinite(reference.value):
-        return None
-    room = limit * abs(reference.value)
-    return reference.value + (room if gate.is_lower_better else -room), gate.is_lower_better
+def _doubt(metric: str, figure: Figure | None) -> tuple[str, float | None, str]:
+    """Why nothing follows from a figure, and what that makes of its gate."""
+    if figure is None:
+        return INCONCLUSIVE, None, f"{metric} was not measured"
+    if figure.value is not None and not isfinite(figure.value):
+        return FAIL, None, f"{metric} is {figure.value}, no finite number"
+    if figure.origin != "measured":
+        return INCONCLUSIVE, figure.value, f"{figure.origin}, not measured"
+    if figure.value is None:
+        return INCONCLUSIVE, None, figure.problem or f"{metric} was not measured"
+    return INCONCLUSIVE, figure.value, f"invalid run: {figure.problem}"
 
 
-def _compare(figure: Figure, value: float, limit: float, below: bool) -> tuple[str, float, str]:
-    low = value if figure.low is None else figure.low
-    high = value if figure.high is None else figure.high
-    best, worst = (low, high) if below else (-high, -low)
-    bound = (limit if below else -limit) + ROUNDING * abs(limit)
-    sign = "<=" if below else ">="
-    text = show_number(value) + (f" [{low:.4g}, {high:.4g}]" if high > low else "")
-    if worst <= bound:
-        return PASS, value, f"{text} {sign} {show_number(limit)}"
-    if best > bound:
-        return FAIL, value, f"{text} is not {sign} {show_number(limit)}"
-    return INCONCLUSIVE, value, f"the interval of {text} holds the limit {show_number(limit)}"
+def _compare(figure: Figure, kind: str, limit: float, shares: tuple[float, float]) -> tuple[str, float | None, str]:
+    """A figure against a number: outcome, value, reason."""
+    below = kind == "at_most"
+    outcome, text, sign = _place(figure, limit, below, shares), _show(figure, show_number), "<=" if below else ">="
+    reasons = {
+        PASS: f"{text} {sign} {show_number(limit)}",
+        FAIL: f"{text} is not {sign} {show_number(limit)}",
+        INCONCLUSIVE: f"{text} is too near to the limit {show_number(limit)} to tell",
+    }
+    return outcome, figure.value, reasons[outcome]
+
+
+def _compare_change(
+    limit: float, pair: tuple[Figure, Figure], change: Figure, shares: tuple[float, float]
+) -> tuple[str, float | None, str]:
+    """How much worse a figure is than another against the share that is allowed."""
+    figure, reference = pair
+    outcome = _place(change, limit, True, shares)
+    figures = f"{show_number(figure.value or 0.0)} against {show_number(reference.value or 0.0)}"
+    text = f"{figures}: worse by {_show(change, _show_share)}"
+    reasons = {
+        PASS: f"{text}, at most {_show_share(limit)} allowed",
+        FAIL: f"{text}, and {_show_share(limit)} is allowed",
+        INCONCLUSIVE: f"{text}, too near to the {_show_share(limit)} that is allowed to tell",
+    }
+    return outcome, figure.value, reasons[outcome]
+
+
+def _place(figure: Figure, limit: float, below: bool, shares: tuple[float, float]) -> str:
+    """Whether a figure is inside a limit, outside, or too near to tell, by the shares of :meth:`find_shares`."""
+    (low, high), (low_beyond, high_beyond) = (figure.bound(share) for share in shares)
+    worst, best = (high, low_beyond) if below else (-low, -high_beyond)
+    room = (limit if below else -limit) + ROUNDING * abs(limit)
+    if worst <= room:
+        return PASS
+    return FAIL if best > room else INCONCLUSIVE
+
+
+@dataclass(frozen=True)
+class _ApartSpread:
+    """How much worse one figure is than another, measured apart from it, as a share of the other: each may be off."""
+
+    figure: Figure
+    reference: Figure
+    is_lower_better: bool
+
+    def bound(self, share: float) -> tuple[float, float]:
+        (low, high), (low_before, high_before) = (side.bound(share / 2) for side in (self.figure, self.reference))
+        ends = (
+            (low - high_before, high - low_before) if self.is_lower_better else (low_before - high, high_before - low)
+        )
+        least, most = (_share(end, self.reference) for end in ends)
+        return least, most
+
+
+def _change_apart(figure: Figure, reference: Figure, is_lower_better: bool) -> Figure:
+    difference = (figure.value or 0.0) - (reference.value or 0.0)
+    spread = _ApartSpread(figure, reference, is_lower_better)
+    return Figure.of(_share(difference if is_lower_better else -difference, reference), spread)
+
+
+def _share(difference: float, reference: Figure) -> float:
+    """A difference as a share of a reference; of nothing, any difference is without bound."""
+    if not reference.value:
+        return copysign(inf, difference) if difference else 0.0
+    return difference / abs(reference.value)
+
+
+def _show(figure: Figure, show: Callable[[float], str]) -> str:
+    """A figure with its interval where that is more than a point."""
+    low, high = figure.bound(TAIL)
+    return show(figure.value or 0.0) + (f" [{show(low)}, {show(high)}]" if high > low else "")
+
+
+def _show_share(share: float) -> str:
+    return f"{100 * share:.3g} %"
 
 
 def decide(results: Sequence[GateResult]) -> str:

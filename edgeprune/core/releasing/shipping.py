@@ -6,9 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from edgeprune.core.measuring.statistics import CONFIDENCE
+from edgeprune.core.measuring.measurement import find_ratio
+from edgeprune.core.measuring.spread import CONFIDENCE, TAIL
 from edgeprune.core.metric import HIGHER, Metric
-from edgeprune.core.releasing.document import Figures, gate_figures, quality_figures
+from edgeprune.core.releasing.document import Figures, gate_changes, gate_figures, quality_figures
 from edgeprune.core.releasing.gate import (
     FAIL,
     INCONCLUSIVE,
@@ -19,6 +20,7 @@ from edgeprune.core.releasing.gate import (
     GateResult,
     decide,
     judge,
+    judge_all,
 )
 
 DEFAULT_LIMIT = Gate(QUALITY, max_regression=0.01)
@@ -33,7 +35,7 @@ WORTH = 0.02
 class Candidates:
     """Files of the pruned net that the board runs, measured; `baseline` is the unpruned fp32 file.
 
-    `gates` are those that what ships is judged by, settled, with intervals of `confidence`; `open` names the files
+    `gates` are those that what ships is judged by, settled, as surely as `confidence` says; `open` names the files
     among which the device decides. What was measured `again`, by name, is what is judged; it changes no choice.
     """
 
@@ -93,9 +95,7 @@ class Candidates:
         return self._judge(*self.find_last(figures))
 
     def _judge(self, figures: Figures, baseline: Figures) -> tuple[GateResult, ...]:
-        by_metric = gate_figures(figures, baseline, self.confidence)
-        reference = gate_figures(baseline, confidence=self.confidence)
-        results = tuple(judge(gate, by_metric, reference) for gate in self.gates)
+        results = judge_figures(self.gates, figures, baseline, self.confidence)
         if figures.shown_quality is not None or any(gate.metric in QUALITY_METRICS for gate in self.gates):
             return results
         return (*results, GateResult(figures.metric.name, FAIL, None, "the recipe's metric gave no finite number"))
@@ -134,6 +134,14 @@ class Candidates:
         return is_within(self.limits, figures.quality, self.baseline.quality)
 
 
+def judge_figures(
+    gates: Sequence[Gate], figures: Figures, baseline: Figures, confidence: float
+) -> tuple[GateResult, ...]:
+    """What gates say of a file, beside another that it took turns with."""
+    by_metric, reference = gate_figures(figures, baseline), gate_figures(baseline)
+    return judge_all(gates, by_metric, reference, gate_changes(figures, baseline), confidence)
+
+
 def is_within(limits: Sequence[Gate], quality: float | None, original: float | None) -> bool:
     """Whether a figure of the recipe's metric passes every limit (settled) beside that of the unpruned net."""
     return all(_passes(gate, quality, original) for gate in limits)
@@ -161,8 +169,8 @@ def _goodness(figures: Figures) -> float:
 
 
 def _is_slower(first: Figures, second: Figures) -> bool:
-    """Beyond the measuring noise: the 95 % intervals of the medians are apart."""
-    return first.latency.median_low_ms > second.latency.median_high_ms
+    """Beyond the measuring noise: the 95 % interval of their ratio, as they took turns, is above 1."""
+    return find_ratio(first.measurement, second.measurement).bound(TAIL)[0] > 1
 
 
 def _name(figures: Figures) -> str:

@@ -12,12 +12,12 @@ import pytest
 from edgeprune.core.artifact import Artifact
 from edgeprune.core.measuring.energy import Energy
 from edgeprune.core.measuring.measurement import Conditions, Measurement
-from edgeprune.core.measuring.statistics import median_interval, ratio_interval
 from edgeprune.core.metric import TOP1, Metric
 from edgeprune.core.planning.budget import Budget
 from edgeprune.core.planning.limits import Costs
 from edgeprune.core.releasing.document import Figures, budget_gates, gate_figures
-from edgeprune.core.releasing.gate import INCONCLUSIVE, METRICS, Gate, judge
+from edgeprune.core.releasing.gate import INCONCLUSIVE, METRICS, PASS, Gate, judge
+from edgeprune.core.releasing.shipping import judge_figures
 
 RMSE = Metric("RMSE", better="lower", unit="K")
 COUNTED = {"file_bytes", "parameters", "macs", "activation_bytes"}
@@ -78,15 +78,19 @@ def test_energy_has_its_uncertainty_and_its_reason() -> None:
     assert gate_figures(mute)["energy_mj"].problem == "not measurable: 3 new readings"
 
 
-def test_latencies_and_speed_ups_are_as_certain_as_the_budget_asks() -> None:
+@pytest.mark.parametrize(
+    ("confidence", "outcome"),
+    [(Budget().gate_confidence, PASS), (Budget(confidence=0.995).gate_confidence, INCONCLUSIVE)],
+)
+def test_a_speed_up_is_as_certain_as_the_budget_asks(confidence: float, outcome: str) -> None:
     result, baseline = figures(1.0), figures(2.0)
-    for budget, confidence in ((Budget(), 0.95), (Budget(confidence=0.9), 0.95), (Budget(confidence=0.995), 0.99)):
-        assert budget.gate_confidence == pytest.approx(confidence)
-        looked_at = gate_figures(result, baseline, budget.gate_confidence)
-        p50, speedup = looked_at["latency_p50_ms"], looked_at["speedup"]
-        assert (p50.low, p50.high) == median_interval(result.measurement.samples_ms, budget.gate_confidence)
-        both = (baseline.measurement.samples_ms, result.measurement.samples_ms)
-        assert (speedup.value, speedup.low, speedup.high) == ratio_interval(*both, budget.gate_confidence)
+    (judged,) = judge_figures([Gate("speedup", at_least=1.78)], result, baseline, confidence)
+    assert judged.outcome == outcome
+
+
+def test_budgets_ask_for_95_per_cent_at_least() -> None:
+    asked = {budget: budget.gate_confidence for budget in (Budget(), Budget(confidence=0.9), Budget(confidence=0.995))}
+    assert list(asked.values()) == pytest.approx([0.95, 0.95, 0.99])
 
 
 def test_a_report_holds_no_number_that_is_none() -> None:

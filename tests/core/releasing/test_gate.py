@@ -6,20 +6,25 @@ import json
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeprune.core.measuring.spread import SHARES, StudentSpread, TableSpread
 from edgeprune.core.metric import TOP1, Metric
 from edgeprune.core.releasing.document import quality_figures
 from edgeprune.core.releasing.gate import (
+    ALLOWED_TO_FAIL,
     EXIT_CODES,
     FAIL,
     INCONCLUSIVE,
+    LOOKS,
     METRICS,
     PASS,
     Figure,
     Gate,
+    Strictness,
     decide,
     judge,
     settle_gates,
@@ -261,7 +266,7 @@ def test_a_value_is_shown_with_its_unit(metric: Metric, value: float | None, sho
         (AT_MOST, Figure(9.12345), "9.123 <= 10"),
         (AT_MOST, Figure(9.0, 9.0, 9.0), "9 <= 10"),
         (AT_MOST, Figure(11.0, 10.5, 11.2), "11 [10.5, 11.2] is not <= 10"),
-        (AT_MOST, Figure(9.9, 9.5, 10.4), "the interval of 9.9 [9.5, 10.4] holds the limit 10"),
+        (AT_MOST, Figure(9.9, 9.5, 10.4), "9.9 [9.5, 10.4] is too near to the limit 10 to tell"),
         (Gate("speedup", at_least=2.0), Figure(2.5), "2.5 >= 2"),
         (Gate("speedup", at_least=2.0), Figure(1.5), "1.5 is not >= 2"),
         (Gate("file_bytes", at_most=300_000), Figure(1_234_567), "1234567 is not <= 300000"),
@@ -284,3 +289,73 @@ def test_limits_are_shown_as_they_were_written() -> None:
 
 def test_the_exit_code_tells_the_verdict() -> None:
     assert EXIT_CODES == {PASS: 0, FAIL: 3, INCONCLUSIVE: 4}
+
+
+# how sure a verdict is
+
+REGRESSION = Gate("latency_p50_ms", max_regression=0.02)
+P50 = {"latency_p50_ms": Figure(10.0)}
+
+
+def change(ratio: float, error: float = 0.005) -> dict[str, Figure]:
+    """How much worse a latency is, known with such an error of its logarithm over twelve processes."""
+    spread = StudentSpread(ratio, error, 11, shift=-1.0)
+    return {"latency_p50_ms": Figure.of(ratio - 1, spread)}
+
+
+@pytest.mark.parametrize(("ratio", "outcome"), [(1.0, PASS), (1.019, INCONCLUSIVE), (1.03, INCONCLUSIVE), (1.05, FAIL)])
+def test_a_regression_is_judged_by_what_took_turns(ratio: float, outcome: str) -> None:
+    """The two figures alone, of other sessions perhaps, would say that nothing changed."""
+    assert judge(REGRESSION, P50, P50, change(ratio)).outcome == outcome
+
+
+def test_a_regression_is_told_as_a_share_with_its_interval() -> None:
+    reason = judge(REGRESSION, P50, P50, change(1.05)).reason
+    assert reason == "10 against 10: worse by 5 % [3.85 %, 6.16 %], and 2 % is allowed"
+
+
+def test_without_turns_both_figures_may_be_off() -> None:
+    def figure(value: float) -> Figure:
+        return Figure.of(value, StudentSpread(value, 0.01))
+
+    before = {"latency_p50_ms": figure(10.0)}
+    outcomes = [judge(REGRESSION, {"latency_p50_ms": figure(ms)}, before).outcome for ms in (9.0, 10.0, 10.5, 11.5)]
+    assert outcomes == [PASS, INCONCLUSIVE, INCONCLUSIVE, FAIL]
+    assert judge(REGRESSION, {"latency_p50_ms": figure(10.5)}, P50).outcome == INCONCLUSIVE
+
+
+def test_more_gates_need_more_to_fail_and_no_less_to_pass() -> None:
+    pass_one, fail_one = Strictness(1).find_shares("latency_p50_ms")
+    pass_ten, fail_ten = Strictness(10).find_shares("latency_p50_ms")
+    assert pass_one == pass_ten == pytest.approx(0.025 / LOOKS)
+    assert fail_one == pytest.approx(10 * fail_ten) == pytest.approx(ALLOWED_TO_FAIL / LOOKS)
+    assert Strictness(1).find_shares("quality") == pytest.approx((0.025, ALLOWED_TO_FAIL))
+
+
+@pytest.mark.parametrize("gates", [1, 10])
+def test_gates_together_fail_by_accident_no_oftener_than_they_may(gates: int) -> None:
+    """At the very limit, where failing is the likeliest; each figure is off by its own error."""
+    random, failures, trials = np.random.default_rng(6), 0, 1500
+    for _ in range(trials):
+        results = []
+        for _ in range(gates):
+            logs = random.normal(np.log(1.02), 0.01, 12)
+            spread = StudentSpread(float(np.exp(logs.mean())), float(logs.std(ddof=1) / 12**0.5), 11, shift=-1.0)
+            changes = {"latency_p50_ms": Figure.of(spread.center - 1, spread)}
+            results.append(judge(REGRESSION, P50, P50, changes, Strictness(gates)))
+        failures += decide(results) == FAIL
+    assert failures / trials <= ALLOWED_TO_FAIL
+
+
+def test_a_quality_that_is_too_near_to_its_limit_to_tell_is_inconclusive() -> None:
+    """1.5 points on 450 inputs, of which 2 points are allowed."""
+    drop = Figure.of(1.5, TableSpread((0.3,) * len(SHARES), (2.7,) * len(SHARES)))
+    assert judge(Gate("accuracy_drop_points", at_most=2.0), {"accuracy_drop_points": drop}, {}).outcome == INCONCLUSIVE
+    assert judge(Gate("accuracy_drop_points", at_most=3.0), {"accuracy_drop_points": drop}, {}).outcome == PASS
+    assert judge(Gate("accuracy_drop_points", at_most=0.1), {"accuracy_drop_points": drop}, {}).outcome == FAIL
+
+
+def test_of_nothing_any_more_is_a_regression() -> None:
+    gate, before = Gate("peak_memory_mib", max_regression=0.1), {"peak_memory_mib": Figure(0.0)}
+    outcomes = [judge(gate, {"peak_memory_mib": Figure(mib)}, before).outcome for mib in (0.0, 0.1)]
+    assert outcomes == [PASS, FAIL]

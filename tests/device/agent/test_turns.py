@@ -396,6 +396,6 @@ def test_files_that_share_fewer_than_two_undisturbed_processes_have_a_ratio_all_
         [*hit[0], *hit[1], *by_process[2], *by_process[3]],
     ):
         assert len(measured(second).steady_windows) == 10
-        ratio, low, high = find_ratio(first, measured(second))
+        ratio, low, high = find_ratio(first, measured(second)).interval()
         assert low <= ratio <= high
         assert ratio == pytest.approx(1.0, rel=0.03)

@@ -1,0 +1,107 @@
+"""How far a figure may lie from what another session would give: what gates ask, at whatever level they need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import exp, inf, sqrt
+from typing import Protocol as Seam
+
+import numpy as np
+
+CONFIDENCE = 0.95
+TAIL = (1 - CONFIDENCE) / 2
+"""The share on each side of the intervals that are shown."""
+SESSION_ERROR = 0.01
+"""How far sessions of one file on one quiet board lie apart: standard deviation of the logarithm of their latency."""
+WIDEST = 300.0
+"""No logarithm is said to be further off: its exponential is a number still."""
+RATIO_ERROR = 0.001
+"""The same of the ratio of two files that took turns."""
+
+
+class Spread(Seam):
+    """What is known of a figure beside its value."""
+
+    def bound(self, share: float) -> tuple[float, float]:
+        """Below and above these lies the truth with a probability of `share` each, at most (0 to 0.5)."""
+        ...
+
+
+@dataclass(frozen=True)
+class StudentSpread:
+    """A positive figure whose logarithm is known with a standard error.
+
+    `freedom`: degrees of freedom of Student's t; infinite is a normal distribution.
+    """
+
+    center: float
+    error: float
+    freedom: float = inf
+    shift: float = 0.0
+    """Added to it: -1 makes a change of a ratio."""
+
+    def bound(self, share: float) -> tuple[float, float]:
+        """The one-sided bounds, each missed with a probability of `share`."""
+        from scipy.special import ndtri, stdtrit
+
+        reach = self.error * float(-ndtri(share) if self.freedom == inf else -stdtrit(self.freedom, share))
+        factor = exp(min(reach, WIDEST))
+        return self.center / factor + self.shift, self.center * factor + self.shift
+
+    def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float, float]:
+        """The figure with the interval that holds the truth with this probability."""
+        return self.center + self.shift, *self.bound((1 - confidence) / 2)
+
+
+def spread_over_processes(values: Sequence[float], session_error: float) -> StudentSpread:
+    """The geometric mean of what two processes or more say of a positive figure, with its spread.
+
+    `session_error` is the standard deviation of the logarithm from session to session, as known from elsewhere. Degrees
+    of freedom by Satterthwaite (Biometrics Bulletin 2, 1946), that of sessions taken as known.
+
+    Raises:
+        ValueError: fewer than two processes.
+    """
+    if len(values) < 2:
+        raise ValueError(f"a spread needs two processes or more, found {len(values)}")
+    logs = np.log(values)
+    within = float(np.var(logs, ddof=1)) / len(logs)
+    total = within + session_error**2
+    freedom = inf if within == 0 else (len(logs) - 1) * (total / within) ** 2
+    return StudentSpread(exp(float(logs.mean())), sqrt(total), freedom)
+
+
+def ratio_over_processes(above: Mapping[int, float], below: Mapping[int, float]) -> StudentSpread:
+    """The ratio of two figures that took turns in processes: the geometric mean over those that have both.
+
+    Raises:
+        ValueError: fewer than two processes have both.
+    """
+    return spread_over_processes(
+        [above[process] / below[process] for process in above if process in below], RATIO_ERROR
+    )
+
+
+SHARES = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2)
+"""Shares at which a table of bounds is kept."""
+
+
+@dataclass(frozen=True)
+class TableSpread:
+    """Bounds at each of SHARES, where no formula tells them; between them they go as a normal distribution's do."""
+
+    lows: tuple[float, ...]
+    highs: tuple[float, ...]
+
+    def bound(self, share: float) -> tuple[float, float]:
+        """The one-sided bounds; beyond the table those at its end."""
+        from scipy.special import ndtri
+
+        places, place = -ndtri(np.array(SHARES))[::-1], -float(ndtri(share))
+        low, high = (float(np.interp(place, places, values[::-1])) for values in (self.lows, self.highs))
+        return low, high
+
+    def scale(self, factor: float) -> TableSpread:
+        """The spread of a figure that is so many times this one; `factor` is positive."""
+        return TableSpread(tuple(factor * low for low in self.lows), tuple(factor * high for high in self.highs))
