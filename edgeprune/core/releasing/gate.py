@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import copysign, inf, isfinite, nan
 from types import MappingProxyType
@@ -245,7 +245,7 @@ def judge(
         return GateResult(name, INCONCLUSIVE, figure.value, f"no valid baseline figure for {gate.metric}")
     if change is None or not change.is_valid:
         change = _change_apart(figure, reference, gate.is_lower_better)
-    return GateResult(name, *_compare_change(gate.max_regression, (figure, reference), change, shares))
+    return GateResult(name, *_compare_change(gate, (figure, reference), change, shares))
 
 
 def _doubt(metric: str, figure: Figure | None) -> tuple[str, float | None, str]:
@@ -264,7 +264,7 @@ def _doubt(metric: str, figure: Figure | None) -> tuple[str, float | None, str]:
 def _compare(figure: Figure, kind: str, limit: float, shares: tuple[float, float]) -> tuple[str, float | None, str]:
     """A figure against a number: outcome, value, reason."""
     below = kind == "at_most"
-    outcome, text, sign = _place(figure, limit, below, shares), _show(figure, show_number), "<=" if below else ">="
+    outcome, text, sign = _place(figure, limit, below, shares), _show(figure), "<=" if below else ">="
     reasons = {
         PASS: f"{text} {sign} {show_number(limit)}",
         FAIL: f"{text} is not {sign} {show_number(limit)}",
@@ -274,19 +274,28 @@ def _compare(figure: Figure, kind: str, limit: float, shares: tuple[float, float
 
 
 def _compare_change(
-    limit: float, pair: tuple[Figure, Figure], change: Figure, shares: tuple[float, float]
+    gate: Gate, pair: tuple[Figure, Figure], change: Figure, shares: tuple[float, float]
 ) -> tuple[str, float | None, str]:
     """How much worse a figure is than another against the share that is allowed."""
     figure, reference = pair
+    limit = gate.max_regression or 0.0
     outcome = _place(change, limit, True, shares)
     figures = f"{show_number(figure.value or 0.0)} against {show_number(reference.value or 0.0)}"
-    text = f"{figures}: worse by {_show(change, _show_share)}"
+    text, allowed = f"{figures}: {_show_change(change, gate.is_lower_better)}", f"{100 * limit:.3g} % worse"
     reasons = {
-        PASS: f"{text}, at most {_show_share(limit)} allowed",
-        FAIL: f"{text}, and {_show_share(limit)} is allowed",
-        INCONCLUSIVE: f"{text}, too near to the {_show_share(limit)} that is allowed to tell",
+        PASS: f"{text}, at most {allowed} is allowed",
+        FAIL: f"{text}, and {allowed} is allowed",
+        INCONCLUSIVE: f"{text}, too near to the {allowed} that is allowed to tell",
     }
     return outcome, figure.value, reasons[outcome]
+
+
+def _show_change(change: Figure, is_lower_better: bool) -> str:
+    """By how much a figure rose, with the interval: `+1.2 % [-0.3, +2.7]`."""
+    ends = sorted((end if is_lower_better else -end) for end in change.bound(TAIL))
+    value = (change.value or 0.0) if is_lower_better else -(change.value or 0.0)
+    low, high = (f"{100 * end:+.3g}" for end in ends)
+    return f"{100 * value:+.3g} %" + (f" [{low}, {high}]" if ends[1] > ends[0] else "")
 
 
 def _place(figure: Figure, limit: float, below: bool, shares: tuple[float, float]) -> str:
@@ -329,14 +338,10 @@ def _share(difference: float, reference: Figure) -> float:
     return difference / abs(reference.value)
 
 
-def _show(figure: Figure, show: Callable[[float], str]) -> str:
+def _show(figure: Figure) -> str:
     """A figure with its interval where that is more than a point."""
     low, high = figure.bound(TAIL)
-    return show(figure.value or 0.0) + (f" [{show(low)}, {show(high)}]" if high > low else "")
-
-
-def _show_share(share: float) -> str:
-    return f"{100 * share:.3g} %"
+    return show_number(figure.value or 0.0) + (f" [{low:.4g}, {high:.4g}]" if high > low else "")
 
 
 def decide(results: Sequence[GateResult]) -> str:

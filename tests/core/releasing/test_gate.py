@@ -311,7 +311,11 @@ def test_a_regression_is_judged_by_what_took_turns(ratio: float, outcome: str) -
 
 def test_a_regression_is_told_as_a_share_with_its_interval() -> None:
     reason = judge(REGRESSION, P50, P50, change(1.05)).reason
-    assert reason == "10 against 10: worse by 5 % [3.85 %, 6.16 %], and 2 % is allowed"
+    assert reason == "10 against 10: +5 % [+3.85, +6.16], and 2 % worse is allowed"
+    drop = {"quality": Figure.of(-0.002, TableSpread((-0.008,) * len(SHARES), (0.004,) * len(SHARES)))}
+    gate, (before, after) = Gate("quality", max_regression=0.015, of=TOP1), (Figure(99.1), Figure(99.3))
+    reason = judge(gate, {"quality": after}, {"quality": before}, drop).reason
+    assert reason == "99.3 against 99.1: +0.2 % [-0.4, +0.8], at most 1.5 % worse is allowed"
 
 
 def test_without_turns_both_figures_may_be_off() -> None:
