@@ -239,7 +239,7 @@ def judge(
         return GateResult(name, *_doubt(gate.metric, figure))
     shares = strictness.find_shares(gate.metric)
     if gate.max_regression is None:
-        return GateResult(name, *_compare(figure, *gate.limit, shares))
+        return GateResult(name, *_compare(gate, figure, shares))
     reference, change = baseline.get(gate.metric), changes.get(gate.metric)
     if reference is None or not reference.is_valid:
         return GateResult(name, INCONCLUSIVE, figure.value, f"no valid baseline figure for {gate.metric}")
@@ -261,14 +261,15 @@ def _doubt(metric: str, figure: Figure | None) -> tuple[str, float | None, str]:
     return INCONCLUSIVE, figure.value, f"invalid run: {figure.problem}"
 
 
-def _compare(figure: Figure, kind: str, limit: float, shares: tuple[float, float]) -> tuple[str, float | None, str]:
+def _compare(gate: Gate, figure: Figure, shares: tuple[float, float]) -> tuple[str, float | None, str]:
     """A figure against a number: outcome, value, reason."""
+    kind, limit = gate.limit
     below = kind == "at_most"
     outcome, text, sign = _place(figure, limit, below, shares), _show(figure), "<=" if below else ">="
     reasons = {
         PASS: f"{text} {sign} {show_number(limit)}",
         FAIL: f"{text} is not {sign} {show_number(limit)}",
-        INCONCLUSIVE: f"{text} is too near to the limit {show_number(limit)} to tell",
+        INCONCLUSIVE: f"{text} is too near to the limit {show_number(limit)} to tell{_advise(gate)}",
     }
     return outcome, figure.value, reasons[outcome]
 
@@ -285,9 +286,14 @@ def _compare_change(
     reasons = {
         PASS: f"{text}, at most {allowed} is allowed",
         FAIL: f"{text}, and {allowed} is allowed",
-        INCONCLUSIVE: f"{text}, too near to the {allowed} that is allowed to tell",
+        INCONCLUSIVE: f"{text}, too near to the {allowed} that is allowed to tell{_advise(gate)}",
     }
     return outcome, figure.value, reasons[outcome]
+
+
+def _advise(gate: Gate) -> str:
+    """What would decide a figure that is too near to its limit."""
+    return "; more evaluation inputs would" if gate.metric in QUALITY_METRICS else ""
 
 
 def _show_change(change: Figure, is_lower_better: bool) -> str:
