@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-from edgeprune.core.measuring.measurement import Measurement, add_energy, find_problems, pool_measurements
+from edgeprune.core.measuring.measurement import DeviceFacts, Measurement, add_energy, find_problems, pool_measurements
 from edgeprune.core.measuring.pairing import (
     LatencyRatio,
     has_same_reference,
@@ -22,19 +23,32 @@ from edgeprune.core.releasing.baseline import (
     check_comparable,
     describe_device,
     device_kind,
+    device_unit,
     match_figures,
 )
 from edgeprune.core.releasing.gate import INCONCLUSIVE
-from edgeprune.core.releasing.regression import Figures, Ratio, Regression, judge_regressions, settle_limits
+from edgeprune.core.releasing.regression import (
+    RATIO_METRICS,
+    Figures,
+    Ratio,
+    Regression,
+    judge_regressions,
+    settle_limits,
+)
 from edgeprune.core.target import Target
 from edgeprune.errors import BaselineError, DeviceError
-from edgeprune.stages.baseline import StoredBaseline, name_place, open_baseline, read_newcomer
+from edgeprune.stages.baseline import Progress, StoredBaseline, name_place, open_baseline, read_newcomer
 from edgeprune.stages.job import Job
 from edgeprune.stages.results import Against
+
+if TYPE_CHECKING:
+    from edgeprune.device.board import ModelFile
 
 BESIDE = "beside.json"
 """What was measured of both files in turns, for a verdict against a baseline."""
 NEW, OLD = "run", "baseline"
+OLD_FILE = "earlier"
+"""The baseline's file among those that boards of a fleet measure, where the unpruned one has the other name."""
 SESSIONS = 3
 """So many sessions at most in which both files take turns, while a latency is undecided."""
 PERCENTILES = {"latency_p50_ms": 50.0, "latency_p90_ms": 90.0, "latency_p95_ms": 95.0, "latency_p99_ms": 99.0}
@@ -83,7 +97,9 @@ class Pair:
 def compare_pair(target: Target, pair: Pair) -> tuple[tuple[Regression, ...], dict[str, str]]:
     """Each metric held against its limit, and why others were not compared."""
     confidence, metric = target.budget.gate_confidence, pair.run.figures.metric
-    new, old = match_figures(pair.old, pair.run, confidence)
+    unit = device_unit(pair.run.device)
+    is_one_meter = bool(pair.sessions or (unit and unit == pair.old.unit))
+    new, old = match_figures(pair.old, pair.run, confidence, is_one_meter)
     limits = settle_limits(target.baseline, metric, pair.run.figures.samples)
     ratios = {name: _bound(ratio, confidence) for name, ratio in find_ratios(pair).items()}
     return judge_regressions(Figures(new, old, metric, ratios), limits, [limit.metric for limit in target.baseline])
@@ -151,20 +167,49 @@ def _describe(text: str, pair: Pair) -> str:
     )
 
 
+def open_for_board(job: Job, text: str, facts: DeviceFacts, say: Progress) -> StoredBaseline:
+    """The baseline of a board's kind, such that its file can be measured in turns with the run's.
+
+    Raises:
+        BaselineError: there is none, it says nothing of this run, or its file is gone.
+    """
+    stored = open_baseline(text, facts, say)
+    check_comparable(stored.baseline, replace(read_newcomer(job), device=facts), name_place(stored, text), True)
+    _require_file(stored)
+    return stored
+
+
+def old_file(stored: StoredBaseline) -> ModelFile:
+    """The baseline's file, for a board."""
+    from edgeprune.device.board import ModelFile
+
+    figures = stored.baseline.figures
+    return ModelFile(OLD_FILE, stored.artifact, figures.artifact.sha256, figures.measurement.runtime)
+
+
+def settle_measured(job: Job, text: str, pair: Pair, measured: Mapping[str, Measurement]) -> Against:
+    """How a pair stands that was `measured` in turns, by NEW and OLD."""
+    return _settle(job, text, _replace_measured(pair, measured))
+
+
+def _require_file(stored: StoredBaseline) -> None:
+    if not stored.artifact.exists():
+        raise BaselineError(
+            f"{stored.artifact}: is gone, so that there is nothing to measure in turns with the run; restore it, or "
+            "set the baseline again"
+        )
+
+
 def _measure_pair(job: Job, text: str, pair: Pair, host: str | None) -> Pair:
     """Both files measured in turns on one board, on while a latency is undecided, for SESSIONS at most."""
     from edgeprune.device.board import ModelFile, require
     from edgeprune.device.boards import open_board
 
-    artifact, old = pair.run.figures.artifact, pair.old.figures.artifact
-    if not pair.stored.artifact.exists():
-        raise BaselineError(
-            f"{pair.stored.artifact}: is gone, so that --interleave has nothing to measure; restore it, or leave "
-            "--interleave out"
-        )
+    artifact = pair.run.figures.artifact
+    _require_file(pair.stored)
     models = [
         ModelFile(NEW, job.run.file(artifact.path), artifact.sha256, pair.run.figures.measurement.runtime),
-        ModelFile(OLD, pair.stored.artifact, old.sha256, pair.old.figures.measurement.runtime),
+        replace(old_file(pair.stored), name=OLD),
     ]
     target, address = job.target, host or job.run.request["host"]
     with open_board(target, address, job.detail, job.session) as board:
@@ -188,7 +233,8 @@ def _measure_pair(job: Job, text: str, pair: Pair, host: str | None) -> Pair:
 def _pool(job: Job, before: Measurement | None, measurement: Measurement) -> Measurement:
     if before is None:
         return measurement
-    pooled = pool_measurements(before, measurement)
+    starts = before.cold_starts_ms + measurement.cold_starts_ms
+    pooled = replace(pool_measurements(before, measurement), cold_starts_ms=starts)
     return replace(pooled, problems=find_problems(pooled, job.target.protocol))
 
 
@@ -200,8 +246,8 @@ def _replace_measured(pair: Pair, measured: Mapping[str, Measurement], sessions:
 
 
 def _is_open(target: Target, pair: Pair) -> bool:
-    """Whether more measuring may decide a latency: valid runs, and an interval that holds its limit."""
+    """Whether more measuring may decide a latency or cold start: valid runs, and an interval that holds its limit."""
     if not all(side.figures.measurement.valid for side in (pair.run, pair.old)):
         return False
     rows, _ = compare_pair(target, pair)
-    return any(row.metric in PERCENTILES and row.outcome == INCONCLUSIVE for row in rows)
+    return any(row.metric in RATIO_METRICS and row.outcome == INCONCLUSIVE for row in rows)

@@ -283,12 +283,24 @@ def _power(energy: Energy, problem: str) -> Figure:
 
 
 def match_figures(
-    baseline: Baseline, run: Newcomer, confidence: float = CONFIDENCE
+    baseline: Baseline, run: Newcomer, confidence: float = CONFIDENCE, is_one_meter: bool = False
 ) -> tuple[dict[str, Figure], dict[str, Figure]]:
-    """The figures of the run and of the baseline; without those that were taken in ways that do not compare."""
-    new, old = collect_figures(run, confidence), collect_figures(baseline, confidence)
+    """The figures of the run and of the baseline; without those that were taken in ways that do not compare.
+
+    `is_one_meter`: energies of both were measured by the very same one, so that its gain cancels.
+    """
+    sides = [_drop_gain(figures) if is_one_meter else figures for figures in (run.figures, baseline.figures)]
+    new = collect_figures(replace(run, figures=sides[0]), confidence)
+    old = collect_figures(replace(baseline, figures=sides[1]), confidence)
     lacks = _find_unlike_ways(baseline, run)
     return new, {name: Figure(None, problem=lacks[name]) if name in lacks else old[name] for name in old}
+
+
+def _drop_gain(figures: Figures) -> Figures:
+    energy = figures.measurement.energy
+    if energy is None:
+        return figures
+    return replace(figures, measurement=replace(figures.measurement, energy=energy.without_gain()))
 
 
 def _find_unlike_ways(baseline: Baseline, run: Newcomer) -> dict[str, str]:

@@ -63,12 +63,12 @@ class RegressionLimit:
 DEFAULT_LIMITS = tuple(
     RegressionLimit(metric, fraction, floor)
     for metric, fraction, floor in (
-        ("latency_p50_ms", 0.02, 0.002),
-        ("latency_p90_ms", 0.03, 0.005),
+        ("latency_p50_ms", 0.02, 0.001),
+        ("latency_p90_ms", 0.03, 0.002),
         ("latency_p95_ms", 0.05, 0.005),
         ("latency_p99_ms", 0.10, 0.01),
-        ("init_ms", 0.20, 2.0),
-        ("first_ms", 0.20, 1.0),
+        ("init_ms", 0.30, 5.0),
+        ("first_ms", 0.30, 0.1),
         ("peak_memory_mib", 0.05, 1.0),
         ("energy_mj", 0.05, 0.01),
         ("power_w", 0.10, 0.1),
@@ -101,7 +101,10 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Regression:
-    """One metric of a run held against a baseline; `low` and `high` bound the `ratio`, where there is one."""
+    """One metric of a run held against a baseline; `low` and `high` bound the `ratio`, where there is one.
+
+    `worse` is by how much it is worse, as a share of the baseline's figure (of one that is 0 in the metric's unit).
+    """
 
     metric: str
     limit: RegressionLimit
@@ -111,6 +114,7 @@ class Regression:
     ratio: float | None = None
     low: float | None = None
     high: float | None = None
+    worse: float | None = None
     reason: str = ""
 
     def to_result(self, baseline: str) -> GateResult:
@@ -190,7 +194,9 @@ def _judge(limit: RegressionLimit, figures: Figures) -> Regression:
     change, room = (low, high) if sign > 0 else (-high, -low), limit.room(old.value)
     outcome = _decide(change, room, ROUNDING * max(abs(old.value), abs(new.value)))
     reason = _describe(limit, (new.value, old.value), ratio, outcome)
-    judged = Regression(limit.metric, limit, outcome, new.value, old.value, reason=reason)
+    middle = old.value * (ratio.value - 1) if ratio else new.value - old.value
+    worse = sign * middle / (abs(old.value) or 1.0)
+    judged = Regression(limit.metric, limit, outcome, new.value, old.value, worse=worse, reason=reason)
     return replace(judged, ratio=ratio.value, low=ratio.low, high=ratio.high) if ratio else judged
 
 
