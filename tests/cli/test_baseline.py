@@ -25,6 +25,7 @@ RMSE = Metric("RMSE", better="lower", unit="K")
 @pytest.fixture(autouse=True)
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EDGEPRUNE_HISTORY", "")
     return tmp_path
 
 

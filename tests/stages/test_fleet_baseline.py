@@ -22,6 +22,7 @@ FAST = replace(FACTS, cpu="a faster CPU")
 @pytest.fixture(autouse=True)
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EDGEPRUNE_HISTORY", "")
     for name, facts, size in (("old", FACTS, 1000), ("fast-old", FAST, 1020), ("new", FACTS, 1010)):
         record_measured_run(tmp_path / name, shipped=replace(STEADY, facts=facts, size=size))
         assert call("gate", "--run", name)[0] == 0
