@@ -151,7 +151,10 @@ def prune(target: str, host: str | None, keep: int) -> None:
     help="The board that decides, from the best to the worst (nearest rank).",
 )
 @click.option("--allow-busy", is_flag=True, default=None, help=BUSY_HELP)
-def fleet(directory: Path, hosts: str, at_once: int, percentile: int, allow_busy: bool | None) -> None:
+@click.option(
+    "--baseline", metavar="NAME|DIR|FILE", default="", help="Measure its file in turns too, each kind of device's own."
+)
+def fleet(directory: Path, hosts: str, at_once: int, percentile: int, allow_busy: bool | None, baseline: str) -> None:
     """Measure what a run ships on many boards at once; judge by the worst, and name those unlike others of their kind.
 
     Writes fleet.json and fleet.samples.json into the run.
@@ -166,7 +169,7 @@ def fleet(directory: Path, hosts: str, at_once: int, percentile: int, allow_busy
     boards = resolve_boards(hosts)
     request = look_at_run(directory).request
     with open_job(directory, {**dict.fromkeys(request), "allow_busy": allow_busy}, say) as job:
-        document = measure_fleet(job, Fleet(boards, percentile, at_once))
+        document = measure_fleet(job, Fleet(boards, percentile, at_once, baseline))
     click.echo(render_fleet(document))
     click.echo(f"written to {directory / 'fleet.json'}")
     sys.exit(EXIT_CODES[document["verdict"]])
