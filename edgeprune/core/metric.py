@@ -62,6 +62,10 @@ class Metric:
         """How much worse than the original a value is, in the metric's unit; below zero where it is better."""
         return original - value if self.better == HIGHER else value - original
 
+    def worsen(self, original: float, drop: float) -> float:
+        """The value that is so much worse than the original: what :meth:`drop` turned round gives."""
+        return original - drop if self.better == HIGHER else original + drop
+
     def describe(self, value: float | None) -> str:
         """A value with its unit: `91.25 %`, `0.331 K`; `-` where there is none."""
         if value is None:

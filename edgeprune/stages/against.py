@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from edgeprune.core.measuring.measurement import DeviceFacts, Measurement, add_energy, find_problems, pool_measurements
+from edgeprune.core.measuring.measurement import DeviceFacts, Measurement, add_energy, pool_sessions
 from edgeprune.core.measuring.pairing import (
-    LatencyRatio,
+    find_ratio,
     has_same_reference,
-    paired_ratio,
     ratio_of_values,
     recorded_ratio,
 )
+from edgeprune.core.measuring.spread import StudentSpread
 from edgeprune.core.releasing.baseline import (
     Baseline,
     Newcomer,
@@ -26,11 +26,10 @@ from edgeprune.core.releasing.baseline import (
     device_unit,
     match_figures,
 )
-from edgeprune.core.releasing.gate import INCONCLUSIVE
+from edgeprune.core.releasing.gate import INCONCLUSIVE, LOOKS, Strictness
 from edgeprune.core.releasing.regression import (
     RATIO_METRICS,
     Figures,
-    Ratio,
     Regression,
     judge_regressions,
     settle_limits,
@@ -49,8 +48,6 @@ BESIDE = "beside.json"
 NEW, OLD = "run", "baseline"
 OLD_FILE = "earlier"
 """The baseline's file among those that boards of a fleet measure, where the unpruned one has the other name."""
-SESSIONS = 3
-"""So many sessions at most in which both files take turns, while a latency is undecided."""
 PERCENTILES = {"latency_p50_ms": 50.0, "latency_p90_ms": 90.0, "latency_p95_ms": 95.0, "latency_p99_ms": 99.0}
 Session = tuple[Measurement, Measurement | None]
 """What was measured of a file, and of what took turns with it."""
@@ -99,17 +96,14 @@ def compare_pair(target: Target, pair: Pair) -> tuple[tuple[Regression, ...], di
     confidence, metric = target.budget.gate_confidence, pair.run.figures.metric
     unit = device_unit(pair.run.device)
     is_one_meter = bool(pair.sessions or (unit and unit == pair.old.unit))
-    new, old = match_figures(pair.old, pair.run, confidence, is_one_meter)
+    new, old = match_figures(pair.old, pair.run, is_one_meter)
     limits = settle_limits(target.baseline, metric, pair.run.figures.samples)
-    ratios = {name: _bound(ratio, confidence) for name, ratio in find_ratios(pair).items()}
-    return judge_regressions(Figures(new, old, metric, ratios), limits, [limit.metric for limit in target.baseline])
+    demanded = [limit.metric for limit in target.baseline]
+    strictness = Strictness(confidence=confidence, looks=LOOKS if pair.sessions else 1)
+    return judge_regressions(Figures(new, old, metric, find_ratios(pair)), limits, demanded, strictness)
 
 
-def _bound(ratio: LatencyRatio, confidence: float) -> Ratio:
-    return Ratio(ratio.ratio, *ratio.bound(confidence))
-
-
-def find_ratios(pair: Pair) -> dict[str, LatencyRatio]:
+def find_ratios(pair: Pair) -> dict[str, StudentSpread]:
     """How the latencies of a run relate to those of a baseline, by metric."""
     new, old = pair.run.figures.measurement, pair.old.figures.measurement
     sides = (new, pair.run.reference), (old, pair.old.reference)
@@ -122,16 +116,11 @@ def find_ratios(pair: Pair) -> dict[str, LatencyRatio]:
     return {name: ratio for name, ratio in (steady | starts).items() if ratio is not None}
 
 
-def _latency_ratio(new: Session, old: Session, percentile: float, sessions: int) -> LatencyRatio | None:
+def _latency_ratio(new: Session, old: Session, percentile: float, sessions: int) -> StudentSpread | None:
     """In turns over the processes of both; else, or where there are too few, as recorded in two sessions."""
     if not new[0].steady_ms or not old[0].steady_ms:
         return None
-    if not sessions:
-        return recorded_ratio(new, old, percentile)
-    try:
-        return paired_ratio(new[0], old[0], percentile)
-    except ValueError:
-        return recorded_ratio((new[0], None), (old[0], None), percentile)
+    return find_ratio(new[0], old[0], percentile) if sessions else recorded_ratio(new, old, percentile)
 
 
 def _settle(job: Job, text: str, pair: Pair) -> Against:
@@ -201,7 +190,7 @@ def _require_file(stored: StoredBaseline) -> None:
 
 
 def _measure_pair(job: Job, text: str, pair: Pair, host: str | None) -> Pair:
-    """Both files measured in turns on one board, on while a latency is undecided, for SESSIONS at most."""
+    """Both files measured in turns on one board, on while a latency is undecided, for LOOKS at most."""
     from edgeprune.device.board import ModelFile, require
     from edgeprune.device.boards import open_board
 
@@ -219,23 +208,15 @@ def _measure_pair(job: Job, text: str, pair: Pair, host: str | None) -> Pair:
                 f"{board.facts.host}: is {describe_device(board.facts)}, the baseline of another kind, "
                 f"{describe_device(pair.old.device)}; name a board of that kind by --host"
             )
-        measured: dict[str, Measurement] = {}
-        while pair.sessions < SESSIONS and (not measured or _is_open(target, pair)):
+        sessions: list[Mapping[str, Measurement]] = []
+        while len(sessions) < LOOKS and (not sessions or _is_open(target, pair, job.allows_busy)):
             job.detail(f"measuring {artifact.path} in turns with the file of baseline {text}")
-            session = board.time(models, target.threads, target.protocol, job.detail)
-            measured = {name: _pool(job, measured.get(name), session[name]) for name in (NEW, OLD)}
+            sessions.append(board.time(models, target.threads, target.protocol, job.detail))
+            measured = pool_sessions(sessions, target.protocol)
             pair = _replace_measured(pair, measured)
         if "energy" not in board.lacks:
             pair = _replace_measured(pair, add_energy(measured, board.energy(models, target, job.detail)), 0)
     return pair
-
-
-def _pool(job: Job, before: Measurement | None, measurement: Measurement) -> Measurement:
-    if before is None:
-        return measurement
-    starts = before.cold_starts_ms + measurement.cold_starts_ms
-    pooled = replace(pool_measurements(before, measurement), cold_starts_ms=starts)
-    return replace(pooled, problems=find_problems(pooled, job.target.protocol))
 
 
 def _replace_measured(pair: Pair, measured: Mapping[str, Measurement], sessions: int = 1) -> Pair:
@@ -245,9 +226,11 @@ def _replace_measured(pair: Pair, measured: Mapping[str, Measurement], sessions:
     return replace(pair, run=run, stored=replace(pair.stored, baseline=old), sessions=pair.sessions + sessions)
 
 
-def _is_open(target: Target, pair: Pair) -> bool:
-    """Whether more measuring may decide a latency or cold start: valid runs, and an interval that holds its limit."""
+def _is_open(target: Target, pair: Pair, allows_busy: bool) -> bool:
+    """Whether more measuring may decide a latency or cold start: it is too near to its limit, or was taken beside other
+    work on a board that ought to be quiet.
+    """
     if not all(side.figures.measurement.valid for side in (pair.run, pair.old)):
-        return False
+        return not allows_busy
     rows, _ = compare_pair(target, pair)
     return any(row.metric in RATIO_METRICS and row.outcome == INCONCLUSIVE for row in rows)

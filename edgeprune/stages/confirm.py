@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import reduce
 
-from edgeprune.core.measuring.measurement import Measurement, Protocol, find_problems, pool_measurements
+from edgeprune.core.measuring.measurement import Measurement, pool_sessions
 from edgeprune.core.releasing.document import Figures
 from edgeprune.core.releasing.gate import INCONCLUSIVE, LOOKS, TIMED
 from edgeprune.core.releasing.shipping import Candidates
@@ -15,8 +14,6 @@ from edgeprune.stages.job import Job
 from edgeprune.stages.measure import model_file
 from edgeprune.stages.record import CONFIRMED, find_candidates, read_figures
 from edgeprune.stages.results import Confirmed
-
-Session = Mapping[str, Measurement]
 
 
 def confirm(job: Job) -> Confirmed:
@@ -32,7 +29,7 @@ def confirm(job: Job) -> Confirmed:
     result = candidates.chosen
     first = {figures.artifact.name: figures for figures in (candidates.baseline, result)}
     models = [model_file(job, figures.artifact) for figures in first.values()]
-    sessions: list[Session] = []
+    sessions: list[Mapping[str, Measurement]] = []
     again = dict[str, Figures]()
     while len(sessions) < LOOKS and (not again or _is_open(job, replace(candidates, again=again))):
         job.detail(f"measuring {result.artifact.path} again, beside {candidates.baseline.artifact.path}")
@@ -43,18 +40,6 @@ def confirm(job: Job) -> Confirmed:
     for name, figures in again.items():
         job.detail(f"{name}: p50 {figures.latency.p50_ms:.4g} ms, {first[name].latency.p50_ms:.4g} ms before")
     return Confirmed(artifact=result.artifact.name, sessions=len(sessions))
-
-
-def pool_sessions(sessions: Sequence[Session], protocol: Protocol) -> Session:
-    """The measurements of those sessions in which all are valid, as one; of the last session where there is none."""
-    valid = [session for session in sessions if all(measurement.valid for measurement in session.values())]
-    if len(valid) < 2:
-        return (valid or sessions)[-1]
-    pooled = {name: reduce(pool_measurements, (session[name] for session in valid)) for name in valid[0]}
-    return {
-        name: replace(measurement, problems=find_problems(measurement, protocol))
-        for name, measurement in pooled.items()
-    }
 
 
 def _replace_times(figures: Figures, measurement: Measurement) -> Figures:

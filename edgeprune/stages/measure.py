@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from hashlib import sha256
 
 import numpy as np
 
@@ -51,11 +52,12 @@ def measure(job: Job) -> Measured:
         {name: measurement.to_dict() for name, measurement in measurements.items()},
     )
     metric, quality, links = job.recipe.metric, dict[str, float | None](), dict[str, Parity]()
-    answers, spreads = dict[str, np.ndarray](), dict[str, QualitySpread | None]()
-    for name in sorted(models, key=lambda name: name != baseline_name(job)):
+    spreads, original = dict[str, QualitySpread](), baseline_name(job)
+    for name in sorted(models, key=lambda name: name != original):
         model = models[name]
-        outputs = answers[name] = job.board.run(model, fit_inputs(model.path, inputs), job.detail)
-        spreads[name] = find_quality_spread(metric, targets, outputs, answers[baseline_name(job)])
+        outputs = job.board.run(model, fit_inputs(model.path, inputs), job.detail)
+        if spread := find_quality_spread(metric, targets, outputs, spreads.get(original)):
+            spreads[name] = spread
         figure = float(metric(outputs, targets))
         quality[name] = figure if math.isfinite(figure) else None
         p50_ms = measurements[name].latency.p50_ms
@@ -69,7 +71,7 @@ def measure(job: Job) -> Measured:
     )
     return Measured(
         quality=quality,
-        spreads={name: spread for name, spread in spreads.items() if spread},
+        spreads={name: replace(spread, inputs_sha256=hash_array(inputs)) for name, spread in spreads.items()},
         samples=len(inputs),
         parity=tuple(parity_row(link) for link in links.values()),
         broken=tuple(broken),
@@ -79,6 +81,11 @@ def measure(job: Job) -> Measured:
             *(f"{name}: {metric.name} is no finite number" for name, figure in quality.items() if figure is None),
         ),
     )
+
+
+def hash_array(values: np.ndarray) -> str:
+    """SHA-256 of what an array holds."""
+    return sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
 
 
 def find_broken(links: Mapping[str, Parity], needed: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
-from edgeprune.core.measuring.measurement import find_ratio
+from edgeprune.core.measuring.pairing import find_ratio
 from edgeprune.core.planning.plan import NOTHING_CUT
 from edgeprune.core.releasing.document import REPORT_VERSION, Figures, describe_conditions
 from edgeprune.core.releasing.gate import QUALITY_METRICS, GateResult, decide

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, reduce
 from itertools import accumulate, chain
-from math import hypot
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,9 @@ import numpy as np
 from edgeprune.core.answers import Reader, count, each, named, number, optional, positive, read_fields, text
 from edgeprune.core.boards.neighbours import describe_taken
 from edgeprune.core.measuring.energy import Energy
-from edgeprune.core.measuring.spread import StudentSpread, ratio_over_processes
+from edgeprune.core.measuring.spread import StudentSpread
 from edgeprune.core.measuring.statistics import LatencySummary, drift, spread_percentile, summarise
-from edgeprune.core.measuring.windows import Window, fit_common_speed, keep_undisturbed
+from edgeprune.core.measuring.windows import Window, keep_undisturbed
 
 NO_POWER_SENSOR = "no power sensor"
 DRIFT_LIMIT = 0.15
@@ -225,28 +224,6 @@ class Measurement:
         return {**asdict(self), "processor": self.processor}
 
 
-def find_ratio(above: Measurement, below: Measurement, percent: float = 50.0) -> StudentSpread:
-    """A percentile of the latency of one artifact by that of another, measured in turns with it.
-
-    Over the processes that timed both; of medians the common speed of the board is taken off. Without two such
-    processes, as of figures that were measured apart.
-    """
-    shared = set.intersection(
-        *({window.process for window in measurement.steady_windows} for measurement in (above, below))
-    )
-    if len(shared) < LEAST_PROCESSES:
-        first, second = above.spread(percent), below.spread(percent)
-        return StudentSpread(first.center / second.center, hypot(first.error, second.error))
-    if percent == 50.0:
-        steady = fit_common_speed({"above": above.windows, "below": below.windows})
-        return steady["above"].ratio_to(steady["below"])
-    percentiles = (
-        {process: float(np.percentile(samples, percent)) for process, samples in side.samples_by_process.items()}
-        for side in (above, below)
-    )
-    return ratio_over_processes(*percentiles)
-
-
 def pool_measurements(first: Measurement, second: Measurement) -> Measurement:
     """Two measurements of one artifact on one board as one: the windows and the conditions of both."""
     before = max((window.process for window in first.windows), default=-1) + 1
@@ -254,6 +231,7 @@ def pool_measurements(first: Measurement, second: Measurement) -> Measurement:
     return replace(
         first,
         samples_ms=first.samples_ms + second.samples_ms,
+        cold_starts_ms=first.cold_starts_ms + second.cold_starts_ms,
         windows=first.windows + later,
         warmup_runs=first.warmup_runs + second.warmup_runs,
         conditions=_pool_conditions(first.conditions, second.conditions),
@@ -303,6 +281,18 @@ def add_energy(measured: Mapping[str, Measurement], energies: Mapping[str, Energ
 
 NEARLY = 0.95
 """Of the time that is asked for: disturbed windows are taken again, but for so much."""
+
+
+def pool_sessions(sessions: Sequence[Mapping[str, Measurement]], protocol: Protocol) -> Mapping[str, Measurement]:
+    """The measurements of those sessions in which all are valid, as one; of the last session where there is none."""
+    valid = [session for session in sessions if all(measurement.valid for measurement in session.values())]
+    if len(valid) < 2:
+        return (valid or sessions)[-1]
+    pooled = {name: reduce(pool_measurements, (session[name] for session in valid)) for name in valid[0]}
+    return {
+        name: replace(measurement, problems=find_problems(measurement, protocol))
+        for name, measurement in pooled.items()
+    }
 
 
 def find_problems(measurement: Measurement, protocol: Protocol) -> tuple[str, ...]:

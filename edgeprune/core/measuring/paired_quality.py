@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 from typing import Any
 
@@ -16,7 +16,7 @@ from edgeprune.core.measuring.spread import SHARES, TableSpread
 from edgeprune.core.measuring.statistics import SEED
 from edgeprune.core.metric import Metric
 
-RESAMPLES, LEAST_RESAMPLES = 4000, 200
+RESAMPLES, LEAST_RESAMPLES = 2000, 200
 RESAMPLING_S = 10.0
 """A slow metric is resampled for so long, but LEAST_RESAMPLES times."""
 HUNDRED = 100.0
@@ -27,18 +27,23 @@ Bound = Callable[[float], tuple[float, float]]
 class QualitySpread:
     """The spread of a quality, and that of its drop (as :meth:`Metric.drop` counts it) against the unpruned net's.
 
-    `lost` and `gained` are inputs of which only the other, or only this file, is right; None where the metric is not a
-    share of right answers. `drop` is None for the unpruned net itself.
+    `drop` is None for the unpruned net itself. Of a share of right answers `right` has a bit for each of `count`
+    inputs, in hexadecimal, and `lost` and `gained` count those of which only the other, or only this file, is right. Of
+    any other metric `draws` are its values on inputs drawn anew in a fixed order. `inputs_sha256` tells other inputs.
     """
 
     quality: TableSpread
     drop: TableSpread | None = None
     lost: int | None = None
     gained: int | None = None
+    count: int = 0
+    right: str = ""
+    draws: tuple[float | None, ...] = ()
+    inputs_sha256: str = ""
 
 
 def find_quality_spread(
-    metric: Metric, targets: np.ndarray, outputs: np.ndarray, original: np.ndarray | None
+    metric: Metric, targets: np.ndarray, outputs: np.ndarray, original: QualitySpread | None
 ) -> QualitySpread | None:
     """The spread over inputs as likely as these; None where the metric gives no numbers on parts of them.
 
@@ -47,10 +52,36 @@ def find_quality_spread(
     bootstrap (Efron 1979) over inputs, the same ones for both nets.
     """
     right = _read_right(metric, outputs, targets)
-    before = None if original is None else _read_right(metric, original, targets)
-    if right is not None and (original is None or before is not None):
-        return _spread_right(right, before)
-    return _resample(metric, targets, outputs, original)
+    spread = _resample(metric, targets, outputs) if right is None else _spread_right(right)
+    if spread is None or original is None:
+        return spread
+    drop = compare_quality(metric, spread, original)
+    return spread if drop is None else replace(spread, drop=drop.spread, lost=drop.lost, gained=drop.gained)
+
+
+@dataclass(frozen=True)
+class QualityDrop:
+    """How much worse one file is than another over the same inputs, and on how many they differ."""
+
+    spread: TableSpread
+    lost: int | None = None
+    gained: int | None = None
+
+
+def compare_quality(metric: Metric, after: QualitySpread, before: QualitySpread) -> QualityDrop | None:
+    """How much worse a file is than another, input by input; None where they were not judged on the same inputs."""
+    if (after.count, after.inputs_sha256) != (before.count, before.inputs_sha256):
+        return None
+    if after.right and before.right:
+        rights, others = (np.unpackbits(np.frombuffer(bytes.fromhex(side.right), np.uint8)) for side in (after, before))
+        lost, gained = int(np.sum(others > rights)), int(np.sum(rights > others))
+        table = _tabulate(lambda reach: _agresti_min(lost, gained, after.count, reach))
+        return QualityDrop(table, lost, gained)
+    pairs = [
+        (value, other) for value, other in zip(after.draws, before.draws, strict=False) if None not in (value, other)
+    ]
+    drops = [metric.drop(value, other) for value, other in pairs if value is not None and other is not None]
+    return QualityDrop(_tabulate_draws(drops)) if len(drops) >= LEAST_RESAMPLES else None
 
 
 def _read_right(metric: Metric, outputs: np.ndarray, targets: np.ndarray) -> np.ndarray | None:
@@ -74,13 +105,10 @@ def _compute(metric: Metric, outputs: np.ndarray, targets: np.ndarray) -> float:
     return math.nan
 
 
-def _spread_right(right: np.ndarray, before: np.ndarray | None) -> QualitySpread:
+def _spread_right(right: np.ndarray) -> QualitySpread:
     count, share = len(right), float(right.mean())
-    quality = _tabulate(lambda reach: _wilson(share, count, reach))
-    if before is None:
-        return QualitySpread(quality)
-    lost, gained = int(np.sum(before & ~right)), int(np.sum(right & ~before))
-    return QualitySpread(quality, _tabulate(lambda reach: _agresti_min(lost, gained, count, reach)), lost, gained)
+    table = _tabulate(lambda reach: _wilson(share, count, reach))
+    return QualitySpread(table, count=count, right=np.packbits(right).tobytes().hex())
 
 
 def _tabulate(bound: Bound) -> TableSpread:
@@ -104,29 +132,34 @@ def _agresti_min(lost: int, gained: int, count: int, reach: float) -> tuple[floa
     return HUNDRED * (difference / total - half), HUNDRED * (difference / total + half)
 
 
-def _resample(
-    metric: Metric, targets: np.ndarray, outputs: np.ndarray, original: np.ndarray | None
-) -> QualitySpread | None:
-    """Over inputs drawn anew, the same for both nets."""
-    rows = np.array(list(_draw(metric, targets, outputs, original)))
-    rows = rows[np.isfinite(rows).all(axis=1)]
-    if len(rows) < LEAST_RESAMPLES:
+def _resample(metric: Metric, targets: np.ndarray, outputs: np.ndarray) -> QualitySpread | None:
+    """Over inputs drawn anew, in the same order for every file."""
+    values = list(_draw(metric, targets, outputs))
+    numbers = [value for value in values if value is not None]
+    if len(numbers) < LEAST_RESAMPLES:
         return None
-    quality = _tabulate_draws(rows[:, 0])
-    drops = None if original is None else np.array([metric.drop(after, before) for after, before in rows])
-    return QualitySpread(quality, None if drops is None else _tabulate_draws(drops))
+    return QualitySpread(_tabulate_draws(numbers), count=len(outputs), draws=tuple(values))
 
 
-def _draw(
-    metric: Metric, targets: np.ndarray, outputs: np.ndarray, original: np.ndarray | None
-) -> Iterator[tuple[float, ...]]:
+def _draw(metric: Metric, targets: np.ndarray, outputs: np.ndarray) -> Iterator[float | None]:
     random, count, end_s = np.random.default_rng(SEED), len(outputs), time.monotonic() + RESAMPLING_S
-    nets = [outputs] if original is None else [outputs, original]
     for number in range(RESAMPLES):
         if number >= LEAST_RESAMPLES and time.monotonic() > end_s:
             return
         drawn = random.integers(0, count, count)
-        yield tuple(_compute(metric, net[drawn], targets[drawn]) for net in nets)
+        value = _compute(metric, outputs[drawn], targets[drawn])
+        yield value if math.isfinite(value) else None
+
+
+def parse_quality_spread(row: Mapping[str, Any] | None) -> QualitySpread | None:
+    """Read back what `dataclasses.asdict` gave."""
+    if row is None:
+        return None
+    tables = {
+        name: TableSpread(**{end: tuple(row[name][end]) for end in ("lows", "highs")}) if row[name] else None
+        for name in ("quality", "drop")
+    }
+    return QualitySpread(**{**row, **tables, "draws": tuple(row["draws"])})
 
 
 def _tabulate_draws(values: Any) -> TableSpread:

@@ -5,74 +5,56 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import accumulate
-from math import exp, log, sqrt
-from typing import NamedTuple
+from math import exp, inf, sqrt
 
 import numpy as np
 
 from edgeprune.core.measuring.measurement import Measurement
-from edgeprune.core.measuring.statistics import CONFIDENCE
+from edgeprune.core.measuring.spread import StudentSpread, ratio_over_processes
 from edgeprune.core.measuring.windows import SteadyLatency, Window, fit_common_speed
 
 MEDIAN = 50.0
 LEAST_PROCESSES = 2
-SESSION_SPREAD = 0.07
-"""Standard deviation of the logarithm of a latency from one session to the next, beyond what the processes of one
-session tell: eight calls of `edgeprune measure` on one file, on an idle machine, gave medians of 0.073 to 0.093 ms."""
-REFERENCE_SPREAD = 0.005
+DAYS_ERROR = 0.07
+"""How far sessions of different days lie apart, beyond what one tells: the standard deviation of the logarithm of a
+latency. Eight calls on one file, on an idle machine, gave medians of 0.073 to 0.093 ms."""
+REFERENCE_ERROR = 0.005
 """The same of a ratio to another file that took turns with it: ten sessions within five minutes, with other work coming
 and going, gave ratios that varied by 0.15 %, no more than their own errors tell; days may add to it: assumed."""
 SESSIONS_FREEDOM = 7
 """Degrees of freedom of a spread that was taken from eight sessions."""
 
 
-class LatencyRatio(NamedTuple):
-    """The latency of one artifact by that of another, the standard error of its logarithm, and degrees of freedom."""
-
-    ratio: float
-    error: float
-    freedom: float
-
-    def bound(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
-        """The interval that holds the ratio with this probability, by Student's t of its logarithm."""
-        from scipy.special import stdtrit
-
-        reach = float(stdtrit(self.freedom, (1 + confidence) / 2)) * self.error
-        return self.ratio * exp(-reach), self.ratio * exp(reach)
-
-
-def paired_ratio(new: Measurement, old: Measurement, percentile: float = MEDIAN) -> LatencyRatio:
+def find_ratio(above: Measurement, below: Measurement, percentile: float = MEDIAN) -> StudentSpread:
     """A percentile of one artifact by that of another which took turns with it, over the processes that timed both.
 
-    The common speed of the board is taken off first.
-
-    Raises:
-        ValueError: fewer than two processes timed both.
+    The common speed of the board is taken off first. Without two such processes it is as of figures measured apart.
     """
-    logs = _process_logs(new, old, percentile, percentile)
-    if len(logs) < LEAST_PROCESSES:
-        raise ValueError(f"{len(logs)} processes timed both; an interval needs {LEAST_PROCESSES} at least")
-    return _summarise(logs)
+    shared = set.intersection(*({window.process for window in side.steady_windows} for side in (above, below)))
+    if len(shared) < LEAST_PROCESSES:
+        return divide(above.spread(percentile), below.spread(percentile))
+    return _ratio_in_turns(above, below, percentile, percentile)
 
 
 def recorded_ratio(
     new: tuple[Measurement, Measurement | None],
     old: tuple[Measurement, Measurement | None],
     percentile: float = MEDIAN,
-) -> LatencyRatio:
+) -> StudentSpread:
     """A percentile of one artifact by that of another which was measured in another session.
 
     Each comes with what took turns with it. Where that is one file in both sessions, what changed on the board between
     them is taken off by it; else it is not, and the error is that much larger.
-
     """
     references = new[1], old[1]
     if has_same_reference(*references):
-        sides = [_to_reference(file, reference, percentile) for file, reference in (new, old) if reference is not None]
-        spread = REFERENCE_SPREAD
-    else:
-        sides, spread = [_summarise(_percentile_logs(file, percentile)) for file, _ in (new, old)], SESSION_SPREAD
-    return _divide(sides[0], sides[1], spread * sqrt(2))
+        sides = [
+            _ratio_in_turns(file, reference, percentile, MEDIAN)
+            for file, reference in (new, old)
+            if reference is not None
+        ]
+        return divide(sides[0], sides[1], REFERENCE_ERROR)
+    return divide(new[0].spread(percentile), old[0].spread(percentile), DAYS_ERROR)
 
 
 def has_same_reference(new: Measurement | None, old: Measurement | None) -> bool:
@@ -86,7 +68,7 @@ def has_same_reference(new: Measurement | None, old: Measurement | None) -> bool
     return ways[0] == ways[1] and ways[0][-1]
 
 
-def ratio_of_values(new: Sequence[float], old: Sequence[float]) -> LatencyRatio | None:
+def ratio_of_values(new: Sequence[float], old: Sequence[float]) -> StudentSpread | None:
     """The geometric mean of few independent values by that of others, as cold starts; None where there are too few.
 
     The two have one spread (Student 1908), which two or three values tell badly: the interval is wide.
@@ -97,18 +79,13 @@ def ratio_of_values(new: Sequence[float], old: Sequence[float]) -> LatencyRatio 
     freedom = len(new) + len(old) - 2
     variance = sum(float(((values - values.mean()) ** 2).sum()) for values in logs) / freedom
     error = sqrt(variance * (1 / len(new) + 1 / len(old)))
-    return LatencyRatio(exp(float(logs[0].mean() - logs[1].mean())), error, freedom)
+    return StudentSpread(exp(float(logs[0].mean() - logs[1].mean())), error, freedom)
 
 
-def _to_reference(file: Measurement, reference: Measurement, percentile: float) -> LatencyRatio:
-    return _summarise(_process_logs(file, reference, percentile, MEDIAN))
-
-
-def _process_logs(above: Measurement, below: Measurement, percentile: float, other_percentile: float) -> list[float]:
-    """The logarithm of the ratio in each process that timed both, at the common speed."""
+def _ratio_in_turns(above: Measurement, below: Measurement, percentile: float, other: float) -> StudentSpread:
+    """Over the processes that timed both, at the common speed: a percentile of one by another of the other."""
     sides = _free_of_speed(above.windows, below.windows)
-    mine, others = _by_process(above, sides[0], percentile), _by_process(below, sides[1], other_percentile)
-    return [log(mine[process] / others[process]) for process in mine if process in others]
+    return ratio_over_processes(_by_process(above, sides[0], percentile), _by_process(below, sides[1], other))
 
 
 @lru_cache(maxsize=4)  # one fit for all percentiles of a pair
@@ -131,25 +108,11 @@ def _by_process(measurement: Measurement, steady: SteadyLatency, percentile: flo
     return {process: float(np.percentile(np.concatenate(own), percentile)) for process, own in samples.items()}
 
 
-def _percentile_logs(measurement: Measurement, percentile: float) -> list[float]:
-    """The logarithm of a percentile in each process of a session, as it was measured."""
-    return [
-        log(float(np.percentile(samples, percentile)))
-        for samples in measurement.samples_by_process.values()
-        if len(samples)
-    ]
-
-
-def _summarise(logs: Sequence[float]) -> LatencyRatio:
-    """The mean over processes. Of one alone no error is known: the spread of sessions stands for it."""
-    count = len(logs)
-    error = float(np.std(logs, ddof=1)) / sqrt(count) if count > 1 else 0.0
-    return LatencyRatio(exp(float(np.mean(logs))), error, max(1, count - 1))
-
-
-def _divide(new: LatencyRatio, old: LatencyRatio, spread: float) -> LatencyRatio:
-    """The ratio of two independent figures; degrees of freedom after Welch and Satterthwaite (1946)."""
-    parts = [(new.error, new.freedom), (old.error, old.freedom), (spread, SESSIONS_FREEDOM)]
-    variance = sum(error**2 for error, _ in parts)
-    freedom = variance**2 / sum(error**4 / freedom for error, freedom in parts)
-    return LatencyRatio(new.ratio / old.ratio, sqrt(variance), freedom)
+def divide(above: StudentSpread, below: StudentSpread, error: float = 0.0) -> StudentSpread:
+    """The ratio of two independent figures, of which each side may be off by an `error` more; degrees of freedom after
+    Welch and Satterthwaite (1946), those of `error` SESSIONS_FREEDOM.
+    """
+    parts = [(above.error, above.freedom), (below.error, below.freedom), (error * sqrt(2), SESSIONS_FREEDOM)]
+    variance = sum(part**2 for part, _ in parts)
+    weight = sum(part**4 / freedom for part, freedom in parts)
+    return StudentSpread(above.center / below.center, sqrt(variance), variance**2 / weight if weight else inf)

@@ -15,11 +15,12 @@ from edgeprune.core.answers import describe_misfit, optional, positive, text
 from edgeprune.core.artifact import Artifact, parse_artifact
 from edgeprune.core.measuring.energy import Energy
 from edgeprune.core.measuring.measurement import DeviceFacts, Measurement, parse_device_facts, parse_measurement
-from edgeprune.core.measuring.statistics import CONFIDENCE
-from edgeprune.core.metric import parse_metric
+from edgeprune.core.measuring.paired_quality import compare_quality, parse_quality_spread
+from edgeprune.core.measuring.spread import TableSpread
+from edgeprune.core.metric import HIGHER, parse_metric
 from edgeprune.core.planning.limits import Costs
 from edgeprune.core.releasing.document import Figures, gate_figures
-from edgeprune.core.releasing.gate import PASS, QUALITY_METRICS, Figure, GateResult
+from edgeprune.core.releasing.gate import PASS, QUALITY, QUALITY_METRICS, Figure, GateResult
 from edgeprune.errors import BaselineError
 
 BASELINE_VERSION = 1
@@ -81,6 +82,7 @@ class Baseline:
             "artifact": figures.artifact.to_dict(),
             "quality": figures.shown_quality,
             "quality_samples": figures.samples,
+            "quality_spread": asdict(figures.spread) if figures.spread else None,
             "costs": asdict(figures.costs),
             "measurement": figures.measurement.to_dict(),
             "reference": self.reference.to_dict() if self.reference else None,
@@ -126,6 +128,7 @@ def _parse(row: Mapping[str, Any]) -> Baseline:
         samples=int(row["quality_samples"]),
         costs=Costs(**row["costs"]),
         metric=parse_metric(row["metric"]),
+        spread=parse_quality_spread(row["quality_spread"]),
     )
     reference = row["reference"]
     return Baseline(
@@ -264,13 +267,13 @@ def _find_notes(baseline: Baseline, run: Newcomer) -> list[str]:
     return notes
 
 
-def collect_figures(side: Baseline | Newcomer, confidence: float = CONFIDENCE) -> dict[str, Figure]:
+def collect_figures(side: Baseline | Newcomer) -> dict[str, Figure]:
     """Everything that one side can be held against the other by, by metric; relative to its own original nothing."""
     energy = side.figures.measurement.energy
     problem = "; ".join(side.figures.measurement.problems)
     lack = Figure(None, problem=side.figures.measurement.power)
     power = {"energy_mj": lack, "power_w": lack if energy is None else _power(energy, problem)}
-    return {**power, **gate_figures(side.figures, confidence=confidence), **side.more}
+    return {**power, **gate_figures(side.figures), **side.more}
 
 
 def _power(energy: Energy, problem: str) -> Figure:
@@ -283,17 +286,35 @@ def _power(energy: Energy, problem: str) -> Figure:
 
 
 def match_figures(
-    baseline: Baseline, run: Newcomer, confidence: float = CONFIDENCE, is_one_meter: bool = False
+    baseline: Baseline, run: Newcomer, is_one_meter: bool = False
 ) -> tuple[dict[str, Figure], dict[str, Figure]]:
     """The figures of the run and of the baseline; without those that were taken in ways that do not compare.
 
     `is_one_meter`: energies of both were measured by the very same one, so that its gain cancels.
     """
     sides = [_drop_gain(figures) if is_one_meter else figures for figures in (run.figures, baseline.figures)]
-    new = collect_figures(replace(run, figures=sides[0]), confidence)
-    old = collect_figures(replace(baseline, figures=sides[1]), confidence)
+    new = collect_figures(replace(run, figures=sides[0]))
+    old = collect_figures(replace(baseline, figures=sides[1]))
+    if (pair := _pair_quality(run.figures, baseline.figures)) is not None:
+        new[QUALITY], old[QUALITY] = pair
     lacks = _find_unlike_ways(baseline, run)
     return new, {name: Figure(None, problem=lacks[name]) if name in lacks else old[name] for name in old}
+
+
+def _pair_quality(new: Figures, old: Figures) -> tuple[Figure, Figure] | None:
+    """The quality of both, all of their doubt in the first: how far they differ input by input. None where they were
+    not judged on the same inputs.
+    """
+    if new.spread is None or old.spread is None or new.quality is None or old.quality is None:
+        return None
+    drop = compare_quality(new.metric, new.spread, old.spread)
+    if drop is None:
+        return None
+    best, worst = (
+        tuple(new.metric.worsen(old.quality, end) for end in ends) for ends in (drop.spread.lows, drop.spread.highs)
+    )
+    lows, highs = (worst, best) if new.metric.better == HIGHER else (best, worst)
+    return Figure.of(new.quality, TableSpread(lows, highs)), Figure(old.quality)
 
 
 def _drop_gain(figures: Figures) -> Figures:

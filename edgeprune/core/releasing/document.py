@@ -9,8 +9,9 @@ from typing import Any
 
 from edgeprune.core.artifact import Artifact
 from edgeprune.core.measuring.energy import Energy
-from edgeprune.core.measuring.measurement import Measurement, find_ratio
+from edgeprune.core.measuring.measurement import Measurement
 from edgeprune.core.measuring.paired_quality import QualitySpread
+from edgeprune.core.measuring.pairing import find_ratio
 from edgeprune.core.measuring.spread import SESSION_ERROR, TAIL, TableSpread, spread_over_processes
 from edgeprune.core.measuring.statistics import LatencySummary
 from edgeprune.core.metric import TOP1, Metric

@@ -193,11 +193,12 @@ def show_number(value: float, digits: int = 4) -> str:
 @dataclass(frozen=True)
 class Strictness:
     """How sure a verdict must be: `confidence` of the interval that has to be inside a limit to pass, and over how many
-    `gates` the chance to fail by accident is shared.
+    `gates`, and `looks` at timed figures, the chance to fail by accident is shared.
     """
 
     gates: int = 1
     confidence: float = CONFIDENCE
+    looks: int = LOOKS
 
     def find_shares(self, metric: str) -> tuple[float, float]:
         """With what probability at most a pass, and a failure, of one gate at one look is wrong.
@@ -205,7 +206,7 @@ class Strictness:
         All gates must pass for the verdict to pass, so that each may be as unsure as the whole; one failure fails it,
         so that its chance is divided by the gates (Bonferroni). Both are divided by the looks at a timed figure.
         """
-        looks = LOOKS if metric in TIMED else 1
+        looks = self.looks if metric in TIMED else 1
         return (1 - self.confidence) / 2 / looks, ALLOWED_TO_FAIL / self.gates / looks
 
 

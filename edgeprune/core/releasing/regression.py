@@ -11,6 +11,7 @@ from math import hypot, isfinite
 from textwrap import fill
 from typing import Any
 
+from edgeprune.core.measuring.spread import TAIL, StudentSpread
 from edgeprune.core.metric import HIGHER, LOWER, Metric
 from edgeprune.core.releasing.gate import (
     FAIL,
@@ -20,6 +21,7 @@ from edgeprune.core.releasing.gate import (
     ROUNDING,
     Figure,
     GateResult,
+    Strictness,
     show_number,
 )
 from edgeprune.core.text import render_columns
@@ -130,7 +132,7 @@ class Figures:
     new: Mapping[str, Figure]
     old: Mapping[str, Figure]
     metric: Metric
-    ratios: Mapping[str, Ratio]
+    ratios: Mapping[str, StudentSpread]
 
 
 def find_unit(metric: str) -> str:
@@ -150,17 +152,21 @@ def settle_limits(own: Sequence[RegressionLimit], metric: Metric, samples: int) 
 
 
 def judge_regressions(
-    figures: Figures, limits: Sequence[RegressionLimit], demanded: Sequence[str] = ()
+    figures: Figures,
+    limits: Sequence[RegressionLimit],
+    demanded: Sequence[str] = (),
+    strictness: Strictness = Strictness(),
 ) -> tuple[tuple[Regression, ...], dict[str, str]]:
     """Hold every metric that both sides have against its limit; and why others were not compared, by metric.
 
     What is `demanded` (a target names it) and lacks on one side is inconclusive instead.
     """
     regressions, skipped = [], dict[str, str]()
+    lacks = {limit.metric: _find_lack(limit.metric, figures) for limit in limits}
+    strictness = replace(strictness, gates=max(1, sum(not reason for reason in lacks.values())))
     for limit in limits:
-        reason = _find_lack(limit.metric, figures)
-        if not reason:
-            regressions.append(_judge(limit, figures))
+        if not (reason := lacks[limit.metric]):
+            regressions.append(_judge(limit, figures, strictness.find_shares(limit.metric)))
         elif limit.metric in demanded:
             regressions.append(Regression(limit.metric, limit, INCONCLUSIVE, reason=reason))
         else:
@@ -178,7 +184,7 @@ def _find_lack(metric: str, figures: Figures) -> str:
     return ""
 
 
-def _judge(limit: RegressionLimit, figures: Figures) -> Regression:
+def _judge(limit: RegressionLimit, figures: Figures, shares: tuple[float, float]) -> Regression:
     new, old = figures.new[limit.metric], figures.old[limit.metric]
     if new.value is None or old.value is None:
         raise ValueError(f"{limit.metric}: one side has no figure")
@@ -189,10 +195,12 @@ def _judge(limit: RegressionLimit, figures: Figures) -> Regression:
     if reason:
         return Regression(limit.metric, limit, INCONCLUSIVE, new.value, old.value, reason=reason)
     sign = -1.0 if (DIRECTIONS[limit.metric] or figures.metric.better) == HIGHER else 1.0
-    ratio = figures.ratios.get(limit.metric) or _find_ratio(new, old)
-    low, high = _bound_change(new, old, figures.ratios.get(limit.metric))
-    change, room = (low, high) if sign > 0 else (-high, -low), limit.room(old.value)
-    outcome = _decide(change, room, ROUNDING * max(abs(old.value), abs(new.value)))
+    spread = figures.ratios.get(limit.metric)
+    ratio = Ratio(*spread.interval()) if spread else _find_ratio(new, old)
+    changes = [_bound_change(new, old, spread, share) for share in shares]
+    worst, best = [(low, high) if sign > 0 else (-high, -low) for low, high in changes]
+    room = limit.room(old.value) + ROUNDING * max(abs(old.value), abs(new.value))
+    outcome = PASS if worst[1] <= room else FAIL if best[0] > room else INCONCLUSIVE
     reason = _describe(limit, (new.value, old.value), ratio, outcome)
     middle = old.value * (ratio.value - 1) if ratio else new.value - old.value
     worse = sign * middle / (abs(old.value) or 1.0)
@@ -206,21 +214,15 @@ def _find_doubt(figure: Figure, side: str) -> str:
     return f"{side}: invalid run: {figure.problem}" if figure.problem else ""
 
 
-def _decide(change: tuple[float, float], room: float, rounding: float) -> str:
-    """Of an interval of how much worse it is: within the room, outside of it, or neither."""
-    low, high = change
-    if high <= room + rounding:
-        return PASS
-    return FAIL if low > room + rounding else INCONCLUSIVE
-
-
-def _bound_change(new: Figure, old: Figure, ratio: Ratio | None) -> tuple[float, float]:
-    """The interval of the difference, in the metric's unit; from the ratio's, where there is one."""
+def _bound_change(new: Figure, old: Figure, ratio: StudentSpread | None, share: float) -> tuple[float, float]:
+    """Bounds of the difference in the metric's unit, each missed with this probability; by the ratio where one is."""
     new_value, old_value = new.value or 0.0, old.value or 0.0
     if ratio:
-        return old_value * (ratio.low - 1), old_value * (ratio.high - 1)
-    below = hypot(new_value - _end(new.low, new_value), _end(old.high, old_value) - old_value)
-    above = hypot(_end(new.high, new_value) - new_value, old_value - _end(old.low, old_value))
+        low, high = ratio.bound(share)
+        return old_value * (low - 1), old_value * (high - 1)
+    (new_low, new_high), (old_low, old_high) = new.bound(share), old.bound(share)
+    below = hypot(new_value - new_low, old_high - old_value)
+    above = hypot(new_high - new_value, old_value - old_low)
     return new_value - old_value - below, new_value - old_value + above
 
 
@@ -228,12 +230,8 @@ def _find_ratio(new: Figure, old: Figure) -> Ratio | None:
     """For people: the ratio of two figures above zero that are no ratios themselves."""
     if new.value is None or old.value is None or min(new.value, old.value) <= 0:
         return None
-    low, high = (1 + end / old.value for end in _bound_change(new, old, None))
+    low, high = (1 + end / old.value for end in _bound_change(new, old, None, TAIL))
     return Ratio(new.value / old.value, low, high)
-
-
-def _end(end: float | None, value: float) -> float:
-    return value if end is None else end
 
 
 def _describe(limit: RegressionLimit, values: tuple[float, float], ratio: Ratio | None, outcome: str) -> str:

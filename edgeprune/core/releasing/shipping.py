@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from edgeprune.core.measuring.measurement import find_ratio
+from edgeprune.core.measuring.pairing import find_ratio
 from edgeprune.core.measuring.spread import CONFIDENCE, TAIL
 from edgeprune.core.metric import HIGHER, Metric
 from edgeprune.core.releasing.document import Figures, gate_changes, gate_figures, quality_figures

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from edgeprune.core.measuring.paired_quality import find_quality_spread
+from edgeprune.core.measuring.paired_quality import compare_quality, find_quality_spread, parse_quality_spread
 from edgeprune.core.metric import Metric
 
 
@@ -32,7 +34,7 @@ def answer(right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def spread_of(before: np.ndarray, after: np.ndarray) -> Any:
     outputs, targets = answer(after)
-    return find_quality_spread(TOP1, targets, outputs, answer(before)[0])
+    return find_quality_spread(TOP1, targets, outputs, find_quality_spread(TOP1, targets, answer(before)[0], None))
 
 
 def test_an_accuracy_has_the_interval_of_wilson() -> None:
@@ -81,7 +83,8 @@ def test_any_other_metric_is_resampled_over_the_same_inputs_for_both() -> None:
     targets, shared = random.normal(size=400), random.normal(size=400)
     before = (targets + shared)[:, None]
     after = (targets + 1.1 * shared)[:, None]
-    spread = find_quality_spread(RMSE, targets, after, before)
+    original = find_quality_spread(RMSE, targets, before, None)
+    spread = find_quality_spread(RMSE, targets, after, original)
     assert spread is not None
     assert spread.drop is not None
     assert spread.lost is None
@@ -109,3 +112,20 @@ def test_a_metric_that_fails_on_some_draws_is_resampled_on_the_others() -> None:
     assert spread is not None
     assert spread.drop is None
     assert spread.quality.bound(0.025) == (1.0, 1.0)
+
+
+def test_files_of_other_inputs_are_not_compared() -> None:
+    spread = spread_of(np.ones(40, bool), np.ones(40, bool))
+    assert compare_quality(TOP1, spread, spread) is not None
+    assert compare_quality(TOP1, spread, replace(spread, inputs_sha256="b" * 64)) is None
+    assert compare_quality(TOP1, spread, spread_of(np.ones(41, bool), np.ones(41, bool))) is None
+
+
+@pytest.mark.parametrize("metric", [TOP1, RMSE])
+def test_a_spread_is_read_back_as_it_was_written(metric: Metric) -> None:
+    outputs, targets = answer(np.arange(300) % 7 > 0)
+    original = find_quality_spread(metric, targets, outputs[:, :2], None)
+    spread = find_quality_spread(metric, targets, outputs[:, :2], original)
+    assert spread is not None
+    assert parse_quality_spread(json.loads(json.dumps(asdict(spread)))) == spread
+    assert parse_quality_spread(None) is None

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeprune.core.measuring.spread import StudentSpread
 from edgeprune.core.metric import HIGHER, TOP1, Metric
 from edgeprune.core.releasing.gate import FAIL, INCONCLUSIVE, PASS, Figure
 from edgeprune.core.releasing.regression import (
     DEFAULT_LIMITS,
     DIRECTIONS,
     Figures,
-    Ratio,
     Regression,
     RegressionLimit,
     find_unit,
@@ -30,7 +30,7 @@ limits = st.builds(RegressionLimit, st.sampled_from(sorted(DIRECTIONS)), st.floa
 
 
 def judge(
-    limit: RegressionLimit, new: Figure, old: Figure, metric: Metric = TOP1, ratio: Ratio | None = None
+    limit: RegressionLimit, new: Figure, old: Figure, metric: Metric = TOP1, ratio: StudentSpread | None = None
 ) -> Regression:
     ratios = {limit.metric: ratio} if ratio else {}
     rows, _ = judge_regressions(Figures({limit.metric: new}, {limit.metric: old}, metric, ratios), [limit])
@@ -74,17 +74,17 @@ def test_a_wider_interval_decides_nothing_else(
 @pytest.mark.parametrize(
     ("ratio", "outcome"),
     [
-        (Ratio(1.0, 0.99, 1.01), PASS),
-        (Ratio(1.03, 1.015, 1.045), INCONCLUSIVE),
-        (Ratio(1.05, 1.03, 1.07), FAIL),
-        (Ratio(0.8, 0.7, 0.9), PASS),
+        (StudentSpread(1.0, 0.005), PASS),
+        (StudentSpread(1.03, 0.007), INCONCLUSIVE),
+        (StudentSpread(1.05, 0.007), FAIL),
+        (StudentSpread(0.8, 0.05), PASS),
     ],
 )
-def test_a_measured_ratio_goes_before_the_recorded_figures(ratio: Ratio, outcome: str) -> None:
+def test_a_measured_ratio_goes_before_the_recorded_figures(ratio: StudentSpread, outcome: str) -> None:
     limit = RegressionLimit("latency_p50_ms", 0.02, 0.001)
     row = judge(limit, Figure(20.0), Figure(10.0), ratio=ratio)
-    assert (row.outcome, row.ratio, row.low, row.high) == (outcome, ratio.value, ratio.low, ratio.high)
-    assert row.worse == pytest.approx(ratio.value - 1)
+    assert (row.outcome, row.ratio, row.low, row.high) == (outcome, *ratio.interval())
+    assert row.worse == pytest.approx(ratio.center - 1)
 
 
 def test_one_percent_of_three_kib_is_nothing() -> None:
@@ -168,7 +168,7 @@ def test_what_is_not_compared_is_told_by_its_reason(rows: list[tuple[RegressionL
 
 
 def test_a_usual_table_fits_in_80_columns() -> None:
-    ratio = Ratio(1.0513, 0.9108, 1.2142)
+    ratio = StudentSpread(1.0513, 0.0733)
     rows = [asdict(judge(limit, Figure(24051.234), Figure(25150.1), ratio=ratio)) for limit in DEFAULT_LIMITS]
     section = {"title": "against baseline", "rows": rows, "not_compared": {}, "notes": ["a note " * 30]}
     assert max(map(len, render_regressions(section).splitlines())) <= 80

@@ -29,8 +29,8 @@ from edgeprune.core.measuring.measurement import (
     Protocol,
     find_neighbours,
     find_problems,
-    find_ratio,
 )
+from edgeprune.core.measuring.pairing import find_ratio
 from edgeprune.core.measuring.windows import Window as CoreWindow
 from edgeprune.core.target import Target
 from edgeprune.device.agent.client import pack_agent
