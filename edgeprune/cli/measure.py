@@ -97,7 +97,8 @@ def measure_file(
         keep(options.get("history"), lambda: [describe_file(measurement, path, facts, target.name)], say)
     click.echo(f"{facts.host}: {facts.cpu}, {model.path.name} with {target.threads} thread(s)\n{text}")
     if output is not None:
-        write_json(output, {"device": facts.to_dict(), "file": path.name, "sha256": model.sha256, **figures})
+        document = {"device": facts.to_dict(), "file": path.name, "sha256": model.sha256, **figures}
+        write_json(output, {**document, "problems": list(problems)})
         click.echo(f"written to {output}")
     _end(problems)
 

@@ -115,6 +115,19 @@ def test_a_run_that_did_not_pass_is_no_baseline() -> None:
     assert read_json(new / "report.json") == before  # a refusal leaves the verdict
 
 
+def test_a_run_that_was_planned_on_an_estimate_is_no_baseline() -> None:
+    run = record_measured_run(Path("estimated").absolute(), request={"estimate": True}, shipped=STEADY)
+    for words in (("baseline", "set", "main", "--run", run), ("gate", "--run", record("new"), "--baseline", run)):
+        code, _, said = call(*words)
+        assert (code, "was planned on an estimated profile" in said) == (1, True)
+
+
+def test_a_run_that_was_not_judged_is_no_baseline() -> None:
+    run = record_measured_run(Path("measured").absolute(), shipped=STEADY)
+    code, _, said = call("baseline", "set", "main", "--run", run)
+    assert (code, "stage 'gate' has not run yet" in said) == (1, True)
+
+
 def test_a_run_directory_and_a_file_are_baselines_too() -> None:
     old, new = record("old"), record("new", 0.4001)
     call("baseline", "set", "main", "--run", old, "--to", "elsewhere")
