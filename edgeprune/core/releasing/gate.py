@@ -210,6 +210,9 @@ class Strictness:
         return (1 - self.confidence) / 2 / looks, ALLOWED_TO_FAIL / self.gates / looks
 
 
+USUAL = Strictness()
+
+
 def judge_all(
     gates: Sequence[Gate],
     figures: Mapping[str, Figure],
@@ -227,7 +230,7 @@ def judge(
     figures: Mapping[str, Figure],
     baseline: Mapping[str, Figure],
     changes: Mapping[str, Figure] = NO_CHANGES,
-    strictness: Strictness = Strictness(),
+    strictness: Strictness = USUAL,
 ) -> GateResult:
     """Hold one gate against the figures; `changes` are how much worse each is than the baseline's, as a share of it,
     where the two took turns or answered the same inputs.

@@ -19,6 +19,7 @@ from edgeprune.core.releasing.gate import (
     PASS,
     QUALITY,
     ROUNDING,
+    USUAL,
     Figure,
     GateResult,
     Strictness,
@@ -155,7 +156,7 @@ def judge_regressions(
     figures: Figures,
     limits: Sequence[RegressionLimit],
     demanded: Sequence[str] = (),
-    strictness: Strictness = Strictness(),
+    strictness: Strictness = USUAL,
 ) -> tuple[tuple[Regression, ...], dict[str, str]]:
     """Hold every metric that both sides have against its limit; and why others were not compared, by metric.
 
