@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeprune.core.releasing.gate import Gate
-from edgeprune.core.target import Target, parse_gates, parse_target
 from edgeprune.core.text import suggest
 from edgeprune.errors import ProfileError, TargetError
 
 if TYPE_CHECKING:
     from edgeprune.core.estimating.profiles import BoardProfiles
+    from edgeprune.core.releasing.gate import Gate
+    from edgeprune.core.target import Target
 
 PACKAGE = Path(__file__).parent
 PROFILES = "hardware_profiles"
@@ -54,6 +54,8 @@ def load_target(name_or_path: str) -> Target:
     Raises:
         TargetError: no such target, or the file is not valid.
     """
+    from edgeprune.core.target import parse_target
+
     file = name_or_path if name_or_path.endswith(".toml") else ""
     if file:
         path = Path(name_or_path)
@@ -107,6 +109,8 @@ def load_gates(path: Path) -> tuple[Gate, ...]:
     Raises:
         TargetError: the file is not valid.
     """
+    from edgeprune.core.target import parse_gates
+
     document = _read_toml(path)
     unknown = set(document) - {"gates"}
     if unknown or not document.get("gates"):

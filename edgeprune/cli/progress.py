@@ -1,21 +1,169 @@
-"""What a command says while it works."""
+"""What a command says while it works, on standard error: a line that is written over on a terminal, else few lines.
+
+A text that says `3 of 20` counts: from how fast that number grows comes the time left. Inner counts come last, as in
+`process 2 of 8, round 5 of 64`.
+"""
 
 from __future__ import annotations
 
+import atexit
+import os
+import re
+import shutil
+import sys
+import threading
 import time
 from contextlib import suppress
+from dataclasses import dataclass, field
 
 import click
 
 _STARTED = time.monotonic()
+COUNT = re.compile(r"\b(\d+)(?: to (\d+))? of (\d+)\b")
+SAY_S = 10.0
+"""Where lines stay, one at most in so long of what counts the same."""
+TICK_S = 1.0
+LEAST_S = 2.0
+"""What has taken less tells no time left yet."""
+
+
+@dataclass
+class Course:
+    """A count under way: when it began and how far it was then, as a fraction."""
+
+    begun_s: float
+    begun_at: float
+    said_s: float | None = None
+
+
+@dataclass
+class Display:
+    """What is shown: the counts under way, and the line that is written over."""
+
+    courses: dict[str, Course] = field(default_factory=dict)
+    line: str = ""
+    left_s: float | None = None
+    told_s: float = 0.0
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    ticks: bool = False
+
+
+_DISPLAY = Display()
 
 
 def say(text: str) -> None:
     """Progress; where nobody takes it any more, what it is about goes on."""
-    with suppress(OSError):
-        click.echo(text, err=True)
+    _show(text, "")
 
 
 def say_timed(text: str) -> None:
     """Progress, with the seconds since the start."""
-    say(f"{time.monotonic() - _STARTED:6.1f} s  {text}")
+    _show(text, f"{time.monotonic() - _STARTED:6.1f} s  ")
+
+
+def clear_line() -> None:
+    """Take the line away that is written over, before anything else is printed."""
+    with _DISPLAY.lock, suppress(OSError, ValueError):
+        if _DISPLAY.line:
+            click.echo("\r\x1b[K", nl=False, err=True, color=True)
+        _DISPLAY.line = ""
+
+
+def measure_share(text: str) -> float | None:
+    """How far a text says that its work is, in [0, 1]; None where it does not count.
+
+    `3 of 20` has done three, `33 to 64 of 96` is at 33, and of `process 2 of 8, round 32 of 64` the first is under way.
+    """
+    share: float | None = None
+    for match in reversed(list(COUNT.finditer(text))):
+        first, last, total = int(match[1]), match[2], int(match[3])
+        if not 0 < first <= total:
+            return None
+        under_way = last is not None or share is not None
+        share = (first - 1 + (share or 0.0) if under_way else first) / total
+    return share
+
+
+def name_count(text: str) -> str:
+    """What counts the same has the same name: the first word, and how many there are."""
+    return " ".join([text.split(maxsplit=1)[0].rstrip(":,"), *(match[3] for match in COUNT.finditer(text))])
+
+
+def describe_left(seconds: float) -> str:
+    """For people: `40 s left`, `3 min left`."""
+    return f"{seconds:.0f} s left" if seconds < 100 else f"{seconds / 60:.0f} min left"
+
+
+def lives() -> bool:
+    """Whether standard error is a terminal on which a line can be written over."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("CI")
+
+
+def _show(text: str, stamp: str) -> None:
+    with _DISPLAY.lock, suppress(OSError):
+        share = measure_share(text)
+        if share is None:
+            clear_line()
+            click.echo(stamp + text, err=True)
+            return
+        course, now_s = _follow(text, share), time.monotonic()
+        left_s = estimate_left(course, share, now_s)
+        if lives():
+            _write_over(text, left_s)
+        elif course.said_s is None or now_s - course.said_s >= SAY_S:
+            course.said_s = now_s
+            click.echo(stamp + text + _tell_left(text, left_s), err=True)
+
+
+def _follow(text: str, share: float) -> Course:
+    """The count that a text belongs to, begun anew where it has gone back."""
+    name = name_count(text)
+    course = _DISPLAY.courses.get(name)
+    if course is None or share < course.begun_at:
+        course = _DISPLAY.courses[name] = Course(time.monotonic(), share, course.said_s if course else None)
+    return course
+
+
+def estimate_left(course: Course, share: float, now_s: float) -> float | None:
+    """Seconds left, if the rest goes as fast as what has been; None while too little has been."""
+    taken_s, gone = now_s - course.begun_s, share - course.begun_at
+    return taken_s * (1 - share) / gone if taken_s >= LEAST_S and gone > 0 else None
+
+
+def _tell_left(text: str, left_s: float | None) -> str:
+    return "" if left_s is None or text.endswith(" left") else f", {describe_left(left_s)}"
+
+
+def _write_over(text: str, left_s: float | None) -> None:
+    _DISPLAY.line, _DISPLAY.left_s, _DISPLAY.told_s = text, left_s, time.monotonic()
+    _draw()
+    if not _DISPLAY.ticks:
+        _DISPLAY.ticks = True
+        atexit.register(clear_line)
+        threading.Thread(target=_tick, daemon=True, name="progress").start()
+
+
+def _draw() -> None:
+    left_s = _DISPLAY.left_s
+    if left_s is not None:
+        left_s = max(0.0, left_s - (time.monotonic() - _DISPLAY.told_s))
+    stamp, ending = f"{time.monotonic() - _STARTED:6.1f} s  ", _tell_left(_DISPLAY.line, left_s)
+    room = shutil.get_terminal_size().columns - 1 - len(stamp) - len(ending)
+    click.echo(f"\r\x1b[K{stamp}{shorten(_DISPLAY.line, max(room, 10))}{ending}", nl=False, err=True, color=True)
+
+
+def shorten(text: str, width: int) -> str:
+    """A text with dots in its middle, where it is longer than that."""
+    if len(text) <= width:
+        return text
+    head = (width - 3) // 2
+    return f"{text[:head]}...{text[len(text) - (width - 3 - head) :]}"
+
+
+def _tick() -> None:
+    """Let the time go on, so that it is seen that something is at work."""
+    while True:
+        time.sleep(TICK_S)
+        with _DISPLAY.lock, suppress(OSError, ValueError):
+            if _DISPLAY.line:
+                _draw()

@@ -15,11 +15,10 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from edgeprune.core.artifact import Artifact, name_artifact
-from edgeprune.core.formats import FORMATS, MIXED
+from edgeprune.core.formats import AUTO, FORMATS, MIXED
 from edgeprune.core.metric import TOP1
 from edgeprune.core.planning.limits import STATED_BYTES, Costs
 from edgeprune.core.releasing.shipping import is_within, quality_limits
-from edgeprune.core.target import AUTO
 from edgeprune.errors import ExportError
 from edgeprune.exporting.artifacts import build_artifacts, place_artifact
 from edgeprune.exporting.files import sha256_of

@@ -15,7 +15,7 @@ import numpy as np
 from torch.fx import GraphModule
 
 from edgeprune.core.artifact import Artifact
-from edgeprune.core.formats import RUNTIMES, find_runtime
+from edgeprune.core.formats import AUTO, RUNTIMES, find_runtime
 from edgeprune.core.latency.confidence import safe_budget_ms, spread_of_interval
 from edgeprune.core.latency.correction import Correction, fit_correction
 from edgeprune.core.latency.table import (
@@ -34,7 +34,6 @@ from edgeprune.core.planning.plan import NOTHING_CUT, GroupPlan, PruningPlan, ex
 from edgeprune.core.planning.planner import Choice, Problem, choose_widths, find_fastest, predict_ms, trace_front
 from edgeprune.core.planning.reach import Reach, check_reach
 from edgeprune.core.releasing.shipping import choose_planned
-from edgeprune.core.target import AUTO
 from edgeprune.device.board import ModelFile
 from edgeprune.errors import ExportError, MissingExtra
 from edgeprune.graph.costs import list_shapes
