@@ -113,10 +113,8 @@ def take_in_runs(directories: Sequence[Path], history: str | None) -> None:
     from edgeprune.history.address import require_history
     from edgeprune.history.writing import take_in
 
-    path, runs = require_history(history), []
-    for run in take_in(path, directories):
-        runs.append(run)
-        say(f"run directories: {len(runs)} taken in")
+    path = require_history(history)
+    runs = list(take_in(path, directories, say))
     unread = sum(bool(run.problem) for run in runs)
     lines = [f"{run.directory}: " + (run.problem or f"{run.new} of {_count(run.rows)} new") for run in runs]
     new, ending = _count(sum(run.new for run in runs)), f"; {unread} could not be read" * bool(unread)

@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import sys
-import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -17,6 +16,7 @@ import click
 
 from edgeprune.cli.options import Command
 from edgeprune.cli.progress import clear_line
+from edgeprune.core.text import wrap
 
 JSON_VERSION = 1
 """Of the documents: raised when a field goes or changes its meaning, not when one is added (docs/json.md)."""
@@ -76,24 +76,6 @@ def find_width(stream: TextIO) -> int | None:
     if os.environ.get("COLUMNS", "").isdigit() or stream.isatty():
         return shutil.get_terminal_size().columns
     return None
-
-
-def wrap(text: str, width: int | None) -> str:
-    """Lines that fit, broken at spaces, the rest of each below its beginning; a word too long stays whole, as a path
-    that is cut cannot be copied.
-    """
-    return text if width is None else "\n".join(_wrap_line(line, width) for line in text.split("\n"))
-
-
-def _wrap_line(line: str, width: int) -> str:
-    if len(line) <= width:
-        return line
-    indent = " " * (len(line) - len(line.lstrip()))
-    lines = textwrap.wrap(
-        line.strip(), width, initial_indent=indent, subsequent_indent=indent + "  ",
-        break_long_words=False, break_on_hyphens=False,
-    )  # fmt: skip
-    return "\n".join(lines)
 
 
 def uses_colour(stream: TextIO) -> bool:

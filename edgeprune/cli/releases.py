@@ -72,7 +72,7 @@ def _push(target: Target, host: str | None, content: Release, model: bytes, acti
     from edgeprune.device.releasing.releases import activate_release, push_release
 
     with open_agent(target.name, host, target.python) as agent, hold_lease(agent, "release push", say):
-        pushed = push_release(agent, content, model)
+        pushed = push_release(agent, content, model, say)
         command = activate_release(agent, pushed.id) if activated else None
         sent = {"sent_bytes": pushed.sent_bytes, "resumed_bytes": pushed.resumed_bytes}
         return {"host": agent.transport.host, "release": pushed.id, **sent, "command": command, "error": None}

@@ -11,9 +11,9 @@ from typing import NoReturn
 import click
 
 from edgeprune.cli import boards, cache, catalog, history, judging, line, measure, releases
-from edgeprune.cli.output import JSON_FLAG, find_width, render_json, uses_colour, wrap
+from edgeprune.cli.output import JSON_FLAG, find_width, render_json, uses_colour
 from edgeprune.cli.progress import clear_line
-from edgeprune.core.text import WIDTH
+from edgeprune.core.text import WIDTH, wrap
 from edgeprune.disk import describe_os_error
 from edgeprune.errors import EdgepruneError, RunError
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import textwrap
 from collections.abc import Collection, Sequence
 from contextvars import ContextVar
 from itertools import zip_longest
@@ -24,6 +25,24 @@ def suggest(word: str, valid: Collection[str]) -> str:
 def make_printable(text: str) -> str:
     """A text out of a file, such that it steers no terminal."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def wrap(text: str, width: int | None) -> str:
+    """Lines that fit, broken at spaces, the rest of each below its beginning; a word too long stays whole, as a path
+    that is cut cannot be copied.
+    """
+    return text if width is None else "\n".join(_wrap_line(line, width) for line in text.split("\n"))
+
+
+def _wrap_line(line: str, width: int) -> str:
+    if len(line) <= width:
+        return line
+    indent = " " * (len(line) - len(line.lstrip()))
+    lines = textwrap.wrap(
+        line.strip(), width, initial_indent=indent, subsequent_indent=indent + "  ",
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
+    return "\n".join(lines)
 
 
 def render_columns(rows: Sequence[Sequence[str]]) -> str:

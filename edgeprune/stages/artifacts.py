@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from itertools import count
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,13 @@ def build_format(job: Job, program: GraphModule, files: Files, file_format: str)
         wishes=files.wishes,
         has_float=files.has_float,
     )
-    artifacts = build_artifacts(program, job.recipe.example_input(), request)
+    numbers = count(1)
+
+    def tell(text: str) -> None:
+        if len(request.precisions) > 1:
+            job.detail(f"exporting {next(numbers)} of {len(request.precisions)}: {text}")
+
+    artifacts = build_artifacts(program, job.recipe.example_input(), request, tell)
     if files.directory == job.run.directory:
         for artifact in artifacts:
             job.run.product(artifact.path)

@@ -108,9 +108,10 @@ def _measure_profile(job: Job, net: Net) -> Profiled:
     layers_s = time.monotonic() - begun
     variants = draw_nets(net, table, VARIANTS, VARIANT_SEED)
     job.detail(f"measuring {len(variants)} whole nets of random widths")
-    files = {
-        f"variant{i}": build_variant(job, f"variant{i}", cut_net(net, widths)) for i, widths in enumerate(variants)
-    }
+    files = dict[str, Path]()
+    for i, widths in enumerate(variants):
+        files[f"variant{i}"] = build_variant(job, f"variant{i}", cut_net(net, widths))
+        job.detail(f"built {i + 1} of {len(variants)}")
     begun = time.monotonic()
     times = measure_beside_original(job, originals, files)
     nets_s = time.monotonic() - begun

@@ -50,7 +50,8 @@ def measure(job: Job) -> Measured:
         {name: measurement.to_dict() for name, measurement in measurements.items()},
     )
     metric, quality, links = job.recipe.metric, dict[str, float | None](), dict[str, Parity]()
-    for name, model in models.items():
+    for index, (name, model) in enumerate(models.items(), 1):
+        job.detail(f"evaluating {index} of {len(models)}: {name} on {len(inputs)} inputs")
         outputs = job.board.run(model, fit_inputs(model.path, inputs), job.detail)
         figure = float(metric(outputs, targets))
         quality[name] = figure if math.isfinite(figure) else None
