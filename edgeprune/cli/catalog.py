@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def recipes(context: click.Context) -> None:
     """List the built-in recipes, or copy one to start from."""
     if context.invoked_subcommand is None:
-        from edgeprune.recipes.load import describe_built_in
+        from edgeprune.recipes.built_in import describe_built_in
 
         built_in = describe_built_in()
         print_result(
@@ -35,7 +35,7 @@ def recipes(context: click.Context) -> None:
 @json_option
 def copy_recipe(name: str, directory: Path) -> None:
     """Copy the built-in recipe NAME into DIRECTORY."""
-    from edgeprune.recipes.load import copy_recipe as copy
+    from edgeprune.recipes.built_in import copy_recipe as copy
 
     path = copy(name, directory)
     print_result(

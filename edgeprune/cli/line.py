@@ -248,9 +248,10 @@ def _tell_plan(job: Job) -> tuple[dict[str, Any], list[str]]:
     from edgeprune.stages.results import Fitted
 
     front, plan = read_json(job.run.file("front.json")), job.read(Fitted).plan.to_dict()
-    picture = job.run.directory / "front.png"
-    lines = [render_front(front), "", render_plan(plan), *([f"picture: {picture}"] if picture.exists() else [])]
-    return {"front": front["front"], "plan": plan, "picture": picture if picture.exists() else None}, lines
+    drawn = job.run.directory / "front.png"
+    picture = drawn if drawn.exists() else None
+    lines = [render_front(front), "", render_plan(plan), *([f"picture: {picture}"] if picture else [])]
+    return {"origin": front["origin"], "front": front["front"], "plan": plan, "picture": picture}, lines
 
 
 def _tell_files(job: Job) -> tuple[dict[str, Any], list[str]]:

@@ -94,9 +94,16 @@ def measure_file(
     else:
         facts, measured = measure_files(target, options["host"], [model], session, say)
         measurement = measured[model.name]
-        text, figures, problems = _render_measurement(measurement), measurement.to_dict(), measurement.problems
+        text, problems = _render_measurement(measurement), measurement.problems
+        figures = {**measurement.to_dict(), "latency": measurement.latency.to_dict()}
         keep(options.get("history"), lambda: [describe_file(measurement, path, facts, target.name)], say)
-    document = {"device": facts.to_dict(), "file": path.name, "sha256": model.sha256, **figures}
+    document = {
+        "device": facts.to_dict(),
+        "file": path.name,
+        "sha256": model.sha256,
+        **figures,
+        "problems": list(problems),
+    }
     lines = [f"{facts.host}: {facts.cpu}, {model.path.name} with {target.threads} thread(s)", text]
     if output is not None:
         write_json(output, document)

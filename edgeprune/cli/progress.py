@@ -1,7 +1,6 @@
 """What a command says while it works, on standard error: a line that is written over on a terminal, else few lines.
 
-A text that says `3 of 20` counts: from how fast that number grows comes the time left. Inner counts come last, as in
-`process 2 of 8, round 5 of 64`.
+From how fast the numbers of a Count grow comes the time left.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from dataclasses import dataclass, field
 
 import click
 
+from edgeprune.core.progress import Count
 from edgeprune.core.text import wrap
 
 _STARTED = time.monotonic()
@@ -111,7 +111,7 @@ def lives() -> bool:
 
 def _show(text: str, stamp: str) -> None:
     with _DISPLAY.lock, suppress(OSError):
-        share = measure_share(text)
+        share = measure_share(text) if isinstance(text, Count) else None
         if share is None:
             clear_line()
             _keep(stamp + text)

@@ -14,6 +14,7 @@ from edgeprune.cli.boards import open_target_agent, render_names
 from edgeprune.cli.options import BUSY_HELP, HOST_HELP, HOSTS_HELP, KEY_FILE, RUN, TARGET_HELP, board_options
 from edgeprune.cli.output import json_option, print_result
 from edgeprune.cli.progress import say
+from edgeprune.core.progress import Count
 from edgeprune.errors import DeviceError, UsageError
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def push(directory: Path, key: Path | None, activated: bool, **options: Any) -> 
     for number, answer in enumerate(answers, 1):
         error = None if answer.error is None else " ".join(str(answer.error).split())
         rows.append(answer.value if answer.value is not None else {"host": answer.host, "error": error})
-        say(f"{number} of {len(hosts)} boards")
+        say(Count(f"boards: {number} of {len(hosts)}"))
     print_result({"release": content.id, "boards": rows}, "\n".join(map(_describe_push, rows)))
     if failed := sum(bool(row["error"]) for row in rows):
         say(f"edgeprune: {failed} of {len(hosts)} boards do not have it; run the same command again to resume")

@@ -11,6 +11,7 @@ from typing import NoReturn
 import click
 
 from edgeprune.cli import boards, cache, catalog, history, judging, line, measure, releases
+from edgeprune.cli.completion import add_completion, completion
 from edgeprune.cli.output import JSON_FLAG, find_width, render_json, uses_colour
 from edgeprune.cli.progress import clear_line
 from edgeprune.core.text import WIDTH, wrap
@@ -26,6 +27,7 @@ COMMANDS = (
     *cache.COMMANDS,
     *history.COMMANDS,
     *releases.COMMANDS,
+    completion,
 )
 
 
@@ -42,6 +44,7 @@ def cli(debug: bool) -> None:
 
 for _command in COMMANDS:
     cli.add_command(_command)
+add_completion(cli)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

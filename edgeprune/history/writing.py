@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeprune.core.progress import Count
 from edgeprune.errors import EdgepruneError, RunError
 from edgeprune.history.address import find_history
 from edgeprune.history.measured import FILES, describe_run, open_record
@@ -58,7 +59,7 @@ def take_in(path: Path, folders: Sequence[Path], say: Say = lambda _: None) -> I
         if not directories:
             raise RunError(f"{folder}: no run directory that has measured anything is in it ({FILES['measure']})")
         for number, directory in enumerate(directories, 1):
-            say(f"run directory {number} of {len(directories)}: {directory}")
+            say(Count(f"run directory {number} of {len(directories)}: {directory}"))
             try:
                 rows = describe_run(open_record(directory))
             except EdgepruneError as exc:

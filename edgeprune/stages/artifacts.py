@@ -19,6 +19,7 @@ from edgeprune.core.artifact import Artifact, name_artifact
 from edgeprune.core.formats import AUTO, FORMATS, MIXED
 from edgeprune.core.metric import TOP1
 from edgeprune.core.planning.limits import STATED_BYTES, Costs
+from edgeprune.core.progress import Count
 from edgeprune.core.releasing.shipping import is_within, quality_limits
 from edgeprune.errors import ExportError
 from edgeprune.exporting.artifacts import build_artifacts, place_artifact
@@ -109,7 +110,7 @@ def build_format(job: Job, program: GraphModule, files: Files, file_format: str)
 
     def tell(text: str) -> None:
         if len(request.precisions) > 1:
-            job.detail(f"exporting {next(numbers)} of {len(request.precisions)}: {text}")
+            job.detail(Count(f"exporting {next(numbers)} of {len(request.precisions)}: {text}"))
 
     artifacts = build_artifacts(program, job.recipe.example_input(), request, tell)
     if files.directory == job.run.directory:

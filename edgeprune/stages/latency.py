@@ -33,6 +33,7 @@ from edgeprune.core.planning.loop import AIM, Goal, Trial, choose_fitting, fit_t
 from edgeprune.core.planning.plan import NOTHING_CUT, GroupPlan, PruningPlan, explain_width, find_gone
 from edgeprune.core.planning.planner import Choice, Problem, choose_widths, find_fastest, predict_ms, trace_front
 from edgeprune.core.planning.reach import Reach, check_reach
+from edgeprune.core.progress import Count
 from edgeprune.core.releasing.shipping import choose_planned
 from edgeprune.device.board import ModelFile
 from edgeprune.errors import ExportError, MissingExtra
@@ -111,7 +112,7 @@ def _measure_profile(job: Job, net: Net) -> Profiled:
     files = dict[str, Path]()
     for i, widths in enumerate(variants):
         files[f"variant{i}"] = build_variant(job, f"variant{i}", cut_net(net, widths))
-        job.detail(f"built {i + 1} of {len(variants)}")
+        job.detail(Count(f"nets built: {i + 1} of {len(variants)}"))
     begun = time.monotonic()
     times = measure_beside_original(job, originals, files)
     nets_s = time.monotonic() - begun

@@ -11,6 +11,7 @@ import numpy as np
 from edgeprune.core.artifact import Artifact
 from edgeprune.core.formats import find_runtime
 from edgeprune.core.measuring.measurement import add_energy
+from edgeprune.core.progress import Count
 from edgeprune.device.board import ModelFile
 from edgeprune.exporting.formats import format_of
 from edgeprune.exporting.parity.chain import Judge, Parity, check_parity, compare_outputs
@@ -51,7 +52,7 @@ def measure(job: Job) -> Measured:
     )
     metric, quality, links = job.recipe.metric, dict[str, float | None](), dict[str, Parity]()
     for index, (name, model) in enumerate(models.items(), 1):
-        job.detail(f"evaluating {index} of {len(models)}: {name} on {len(inputs)} inputs")
+        job.detail(Count(f"evaluating {index} of {len(models)}: {name} on {len(inputs)} inputs"))
         outputs = job.board.run(model, fit_inputs(model.path, inputs), job.detail)
         figure = float(metric(outputs, targets))
         quality[name] = figure if math.isfinite(figure) else None

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from edgeprune.cli import progress
 from edgeprune.cli.progress import clear_line, measure_share, name_count, say, say_timed, shorten
+from edgeprune.core.progress import Count, put_behind
 
 
 class Terminal(io.StringIO):
@@ -80,10 +81,10 @@ def test_steps_of_one_count_have_one_name_and_others_another() -> None:
 
 
 def test_the_time_left_follows_from_how_fast_it_went(clock: Any, terminal: Terminal) -> None:
-    say_timed("  sensitivity: a (2 of 10)")
+    say_timed(Count("  sensitivity: a (2 of 10)"))
     assert "left" not in terminal.shown
     clock.s += 30
-    say_timed("  sensitivity: b (5 of 10)")  # three in 30 s, five to go
+    say_timed(Count("  sensitivity: b (5 of 10)"))  # three in 30 s, five to go
     assert terminal.shown.endswith("30.0 s  sensitivity: b (5 of 10), 50 s left")
     clock.s += 20
     progress._draw()
@@ -94,20 +95,35 @@ def test_the_time_left_follows_from_how_fast_it_went(clock: Any, terminal: Termi
 
 
 def test_a_text_that_tells_it_itself_tells_it_once(clock: Any, terminal: Terminal) -> None:
-    say("recover: epoch 1 of 4, 9 s left")
+    say(Count("recover: epoch 1 of 4, 9 s left"))
     clock.s += 10
-    say("recover: epoch 2 of 4, 6 s left")
+    say(Count("recover: epoch 2 of 4, 6 s left"))
     assert terminal.shown.count("left") == 1
 
 
+def test_a_result_with_such_numbers_stays(clock: Any, terminal: Terminal) -> None:
+    say_timed("  fine-tuning: epoch 11 of 12 is kept")
+    clock.s += 1
+    say_timed(Count("  exporting 1 of 3: onnx"))
+    say_timed("  655 of 655 layer shapes measured")
+    assert re.sub(r" +[\d.]+ s  ", "", terminal.shown) == (
+        "  fine-tuning: epoch 11 of 12 is kept\n  655 of 655 layer shapes measured\n"
+    )
+
+
+def test_words_before_a_count_leave_it_one() -> None:
+    assert isinstance(put_behind("desk: ", Count("round 1 of 2")), Count)
+    assert not isinstance(put_behind("desk: ", "round 1 of 2"), Count)
+
+
 def test_a_count_that_begins_again_forgets_what_was(clock: Any, terminal: Terminal) -> None:
-    say("probes 1 to 64 of 128")
+    say(Count("probes 1 to 64 of 128"))
     clock.s += 10
-    say("probes 65 to 128 of 128")
+    say(Count("probes 65 to 128 of 128"))
     clock.s += 500
-    say("probes 1 to 64 of 128")
+    say(Count("probes 1 to 64 of 128"))
     clock.s += 10
-    say("probes 65 to 128 of 128")
+    say(Count("probes 65 to 128 of 128"))
     assert terminal.shown.endswith("10 s left")
 
 
@@ -115,7 +131,7 @@ def test_one_line_on_a_terminal_and_others_stay(clock: Any, terminal: Terminal) 
     say_timed("[1/12] trace")
     for number in range(1, 6):
         clock.s += 1
-        say_timed(f"  recover: epoch {number} of 5")
+        say_timed(Count(f"  recover: epoch {number} of 5"))
     say_timed("[2/12] profile")
     assert re.sub(r" +[\d.]+ s  ", "", terminal.shown) == "[1/12] trace\n[2/12] profile\n"
 
@@ -131,7 +147,7 @@ def test_what_does_not_count_tells_for_how_long_it_is_at_work(clock: Any, termin
 
 
 def test_no_line_is_wider_than_the_terminal(clock: Any, terminal: Terminal) -> None:
-    say_timed(f"  a/{'long' * 40}: 3 of 9 inputs")
+    say_timed(Count(f"  a/{'long' * 40}: 3 of 9 inputs"))
     say_timed("  " + "many words " * 30)
     assert max(map(len, terminal.shown.split("\n"))) <= 80
 
@@ -142,7 +158,7 @@ def test_elsewhere_a_count_takes_a_line_in_ten_seconds(
 ) -> None:
     monkeypatch.setenv(name, value) if name else monkeypatch.setattr(terminal, "isatty", lambda: False)
     for number in range(1, 61):
-        say_timed(f"  recover: epoch {number} of 60")
+        say_timed(Count(f"  recover: epoch {number} of 60"))
         clock.s += 1
     lines = terminal.getvalue().splitlines()
     assert "\r" not in terminal.getvalue()
@@ -158,7 +174,7 @@ def test_a_stream_that_nobody_reads_stops_nothing(clock: Any, monkeypatch: pytes
 
     monkeypatch.setattr(progress, "sys", SimpleNamespace(stderr=Gone()))
     say("local answers")
-    say("epoch 1 of 2")
+    say(Count("epoch 1 of 2"))
 
 
 @given(st.text(max_size=200), st.integers(10, 100))

@@ -10,6 +10,7 @@ from typing import Any
 
 from edgeprune.core.answers import count, describe_misfit, each, text
 from edgeprune.core.artifact import parse_artifact
+from edgeprune.core.progress import Count
 from edgeprune.core.releasing.release import Release, ReleaseOnBoard, build_release, parse_releases, shipped_path
 from edgeprune.core.target import Target
 from edgeprune.device.agent.client import Agent, ask_agent, understood
@@ -101,7 +102,7 @@ def push_release(
     for offset in range(start, len(model), PIECE_BYTES):
         end = min(offset + PIECE_BYTES, len(model))
         reason = _send_piece(agent, part, offset, model[offset:end])
-        progress(f"{host}: sent {end >> 10} of {len(model) >> 10} KiB")
+        progress(Count(f"{host}: sent {end >> 10} of {len(model) >> 10} KiB"))
         if reason:
             raise DeviceError(
                 f"{host}: release {release.id} cannot be written: {reason} ({describe_size(free)} were free, "
