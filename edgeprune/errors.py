@@ -18,6 +18,7 @@
     │   └── RuntimeMissing      the inference runtime is not installed there
     ├── ProfileError            a latency table is missing a shape or belongs elsewhere
     ├── HistoryError            the file of the history cannot be used
+    ├── BaselineError           a baseline cannot be used, or nothing can be held against it
     └── RunError                a run directory cannot be used or resumed
 
 A message says where, what was found, what was expected and what to do.
@@ -104,3 +105,7 @@ class RunError(EdgepruneError):
 
 class HistoryError(EdgepruneError):
     """The history of measurements cannot be read or written."""
+
+
+class BaselineError(EdgepruneError):
+    """A baseline is missing, damaged, or says nothing of the run that is held against it."""

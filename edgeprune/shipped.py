@@ -14,7 +14,6 @@ from edgeprune.errors import ProfileError, TargetError
 
 if TYPE_CHECKING:
     from edgeprune.core.estimating.profiles import BoardProfiles
-    from edgeprune.core.releasing.gate import Gate
     from edgeprune.core.target import Target
 
 PACKAGE = Path(__file__).parent
@@ -103,19 +102,23 @@ def read_profiles(path: Path) -> BoardProfiles:
     return parse_profiles(text, str(path))
 
 
-def load_gates(path: Path) -> tuple[Gate, ...]:
-    """Read a file of `[[gates]]`.
+def load_gates(path: Path, target: Target) -> Target:
+    """The target with the `[[gates]]` of a file, its `[[baseline]]`, or both, in place of its own.
 
     Raises:
         TargetError: the file is not valid.
     """
-    from edgeprune.core.target import parse_gates
+    from edgeprune.core.target import parse_gates, parse_regression_limits
 
     document = _read_toml(path)
-    unknown = set(document) - {"gates"}
-    if unknown or not document.get("gates"):
-        raise TargetError(f"{path}: expected [[gates]] and nothing else, found: {', '.join(document) or 'nothing'}")
-    return parse_gates(document["gates"], f"{path}: gates")
+    if set(document) - {"gates", "baseline"} or not any(document.values()):
+        found = ", ".join(document) or "nothing"
+        raise TargetError(f"{path}: expected [[gates]], [[baseline]] or both and nothing else, found: {found}")
+    if "gates" in document:
+        target = replace(target, gates=parse_gates(document["gates"], f"{path}: gates"))
+    if "baseline" in document:
+        target = replace(target, baseline=parse_regression_limits(document["baseline"], f"{path}: baseline"))
+    return target
 
 
 def _read_toml(path: Path) -> dict[str, object]:

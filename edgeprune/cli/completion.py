@@ -69,17 +69,26 @@ def complete_hosts(_: click.Context, __: click.Parameter, incomplete: str) -> li
     return _match([*names, "local"], incomplete)
 
 
+def complete_baselines(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Baselines of `baselines/` by name, and run directories."""
+    names = [place.name for place in _list(Path("baselines")) if place.is_dir()]
+    return [*_match(names, incomplete), *complete_runs(context, parameter, incomplete)]
+
+
 COMPLETED: dict[str, Complete] = {
     "--target": complete_targets,
     "--recipe": complete_recipes,
     "--run": complete_runs,
     "--host": complete_hosts,
+    "--baseline": complete_baselines,
 }
 """What completes an option, wherever it stands."""
 ARGUMENTS: dict[tuple[str, str], Complete] = {
     ("targets", "name"): complete_targets,
     ("recipes check", "recipe"): complete_recipes,
     ("recipes copy", "name"): complete_recipes,
+    ("baseline show", "name"): complete_baselines,
+    ("baseline remove", "name"): complete_baselines,
     ("compare", "what"): complete_runs,
     ("history take-in", "directories"): complete_runs,
 }

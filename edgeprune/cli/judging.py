@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from edgeprune.cli.options import history_option
+from edgeprune.cli.options import HOST_HELP, history_option
 from edgeprune.cli.output import json_option, print_result
 from edgeprune.cli.progress import say, say_timed
 from edgeprune.core.releasing.gate import EXIT_CODES, PASS
 from edgeprune.core.stages import STEPS
 from edgeprune.deployment import REQUEST
+from edgeprune.errors import UsageError
 
 if TYPE_CHECKING:
+    from edgeprune.stages.against import Standing
     from edgeprune.stages.job import Job
 
 REPORT_FILES = {"json": "report.json", "html": "report.html", "junit": "gates.junit.xml", "markdown": "gates.md"}
@@ -28,11 +30,31 @@ REPORT_FILES = {"json": "report.json", "html": "report.html", "junit": "gates.ju
 @click.command()
 @click.option("--run", "directory", required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--gates", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Other gates: a TOML file.")
+@click.option("--baseline", metavar="NAME|DIR|FILE", help="Hold it against this too (`edgeprune baseline list`).")
+@click.option("--interleave", is_flag=True, help="Measure the baseline's file again, now, in turns with the run's.")
+@click.option("--host", help=f"With --interleave: another board of the kind than the run's. {HOST_HELP}")
 @history_option
 @json_option
-def gate(directory: Path, gates: Path | None, history: str | None) -> None:
-    """Judge a measured run again, this once perhaps by other gates; writes its report anew."""
-    _judge_again(directory, ("gate", "report"), history, gates)
+def gate(
+    directory: Path, gates: Path | None, history: str | None, baseline: str | None, interleave: bool, host: str | None
+) -> None:
+    """Judge a measured run again, this once perhaps by other gates, or against a baseline; writes its report anew.
+
+    Against a baseline every metric that both have is compared, latencies as they were recorded unless --interleave
+    measures both files again; docs/gates.md has the limits.
+    """
+    if interleave and baseline is None:
+        raise UsageError("--interleave measures a baseline's file; name it by --baseline")
+    if host is not None and not interleave:
+        raise UsageError("--host is for --interleave: without it nothing is measured")
+    other = None if baseline is None else partial(_hold_against, text=baseline, interleave=interleave, host=host)
+    _judge_again(directory, ("gate", "report"), history, gates, other)
+
+
+def _hold_against(job: Job, text: str, interleave: bool, host: str | None) -> Standing:
+    from edgeprune.stages.against import hold_against
+
+    return hold_against(job, text, interleave, host)
 
 
 @click.command()
@@ -44,8 +66,14 @@ def report(directory: Path, history: str | None) -> None:
     _judge_again(directory, ("report",), history)
 
 
-def _judge_again(directory: Path, stages: Sequence[str], history: str | None, gates: Path | None = None) -> None:
-    """Make the last stages of a run anew; nothing heavy is imported for it."""
+def _judge_again(
+    directory: Path,
+    stages: Sequence[str],
+    history: str | None,
+    gates: Path | None = None,
+    compare: Callable[[Job], Standing] | None = None,
+) -> None:
+    """Make the last stages of a run anew, perhaps with how it compares; nothing heavy is imported for it."""
     from edgeprune.stages.job import open_job
     from edgeprune.stages.results import Confirmed, Judged, Measured, Reported, run_stage
     from edgeprune.stages.verdict import gate as judge
@@ -58,11 +86,12 @@ def _judge_again(directory: Path, stages: Sequence[str], history: str | None, ga
                 job.run.check(name)
         for kind in (Measured, Confirmed) if "gate" in stages else (Judged,):
             job.read(kind)
+        standing = compare(job) if compare else None  # refused or not measured, the old verdict stays
         job.run.forget(*stages)
         for name in stages:
             say_timed(name)
             if name == "gate":
-                run_stage(job.run, Judged, partial(judge, job))
+                run_stage(job.run, Judged, partial(judge, job, standing))
             else:
                 run_stage(job.run, Reported, partial(write_report, job))
         finish(job)

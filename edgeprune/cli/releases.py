@@ -181,8 +181,11 @@ def prune(target: str, host: str | None, keep: int) -> None:
     help="The board that decides, from the best to the worst (nearest rank).",
 )
 @click.option("--allow-busy", is_flag=True, default=None, help=BUSY_HELP)
+@click.option(
+    "--baseline", metavar="NAME|DIR|FILE", default="", help="Measure its file in turns too, each kind of device's own."
+)
 @json_option
-def fleet(directory: Path, hosts: str, at_once: int, percentile: int, allow_busy: bool | None) -> None:
+def fleet(directory: Path, hosts: str, at_once: int, percentile: int, allow_busy: bool | None, baseline: str) -> None:
     """Measure what a run ships on many boards at once; judge by the worst, and name those unlike others of their kind.
 
     Writes fleet.json and fleet.samples.json into the run.
@@ -197,7 +200,7 @@ def fleet(directory: Path, hosts: str, at_once: int, percentile: int, allow_busy
     boards = resolve_boards(hosts)
     request = look_at_run(directory).request
     with open_job(directory, {**dict.fromkeys(request), "allow_busy": allow_busy}, say) as job:
-        document = measure_fleet(job, Fleet(boards, percentile, at_once))
+        document = measure_fleet(job, Fleet(boards, percentile, at_once, baseline))
     file = directory / "fleet.json"
     print_result(
         {"run": directory, "verdict": document["verdict"], "file": file, "fleet": document},

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import click
 
-from edgeprune.cli import boards, cache, catalog, history, judging, line, measure, releases
+from edgeprune.cli import baseline, boards, cache, catalog, history, judging, line, measure, releases
 from edgeprune.cli.completion import add_completion, completion
 from edgeprune.cli.output import JSON_FLAG, find_width, render_json, uses_colour
 from edgeprune.cli.progress import clear_line
@@ -21,6 +21,7 @@ from edgeprune.errors import EdgepruneError, RunError
 COMMANDS = (
     *line.COMMANDS,
     *judging.COMMANDS,
+    *baseline.COMMANDS,
     *measure.COMMANDS,
     *catalog.COMMANDS,
     *boards.COMMANDS,

@@ -7,6 +7,7 @@ from typing import Any
 
 from edgeprune.core.metric import HIGHER, Metric, parse_metric
 from edgeprune.core.planning.plan import BRANCH
+from edgeprune.core.releasing.regression import render_regressions
 from edgeprune.core.text import render_columns
 
 Row = tuple[str, Callable[[Mapping[str, Any]], str]]
@@ -91,11 +92,18 @@ def render_result(report: Mapping[str, Any]) -> str:
         render_artifacts(report["artifacts"], metric),
         "",
         *([f"judged by {report['judged_by']}"] if report["gates"] else []),
-        *(f"gate {row['outcome']:<12} {row['gate']}: {row['reason']}" for row in report["gates"]),
+        *(f"gate {row['outcome']:<12} {row['gate']}: {row['reason']}" for row in own_gates(report)),
+        *(["", render_regressions(report["against"]), ""] if report.get("against") else []),
         *(f"note: {note}" for note in report["notes"]),
         f"verdict: {report['verdict']}",
     ]
     return "\n".join(lines)
+
+
+def own_gates(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The gates of the run itself, which a report has before those against a baseline."""
+    rows, against = report["gates"], report.get("against")
+    return list(rows[: len(rows) - len(against["rows"])] if against else rows)
 
 
 def doubt(columns: Sequence[Mapping[str, Any]]) -> str:

@@ -22,6 +22,7 @@ from edgeprune.core.formats import (
 from edgeprune.core.measuring.measurement import Protocol
 from edgeprune.core.planning.budget import Budget
 from edgeprune.core.releasing.gate import LIMITS, METRICS, RELATIVE, Gate, check_direction
+from edgeprune.core.releasing.regression import DIRECTIONS, OVER, RegressionLimit
 from edgeprune.core.text import suggest
 from edgeprune.errors import TargetError
 
@@ -97,6 +98,8 @@ class Target:
     """Interpreter on the board that has the runtime; empty: the one `devices setup` made, else `python3`."""
     budget: Budget = Budget()
     gates: tuple[Gate, ...] = ()
+    baseline: tuple[RegressionLimit, ...] = ()
+    """What a run is held to against a baseline, where not to the default limits."""
     protocol: Protocol = Protocol()
     power: PowerSource = PowerSource()
     hardware: tuple[HardwareFact, ...] = ()
@@ -178,12 +181,13 @@ def parse_target(document: Mapping[str, Any], name: str, where: str) -> Target:
     Raises:
         TargetError: unknown key, wrong type, value out of range; says where and what is expected.
     """
-    _check_keys(document, PLAIN_KEYS | {"budget", "gates", "protocol", "power", "hardware"}, where)
+    _check_keys(document, PLAIN_KEYS | {"budget", "gates", "baseline", "protocol", "power", "hardware"}, where)
     return Target(
         name=name,
         **_parse_plain(document, where),
         budget=_parse_budget(document.get("budget", {}), f"{where}: budget"),
         gates=parse_gates(document.get("gates", []), f"{where}: gates"),
+        baseline=parse_regression_limits(document.get("baseline", []), f"{where}: baseline"),
         protocol=_parse_protocol(document.get("protocol", {}), f"{where}: protocol"),
         power=_parse_power(document.get("power", {}), f"{where}: power"),
         hardware=_parse_hardware(document.get("hardware", {}), f"{where}: hardware"),
@@ -272,6 +276,41 @@ def _check_limit(gate: Gate, where: str) -> None:
         raise TargetError(f"{where}: max_regression: {regression:g} is no fraction; 5 % is 0.05")
     if better:
         check_direction(gate, better, f"{where}: {better} is better")
+
+
+def parse_regression_limits(rows: Any, where: str) -> tuple[RegressionLimit, ...]:
+    """Read `[[baseline]]` rows: a metric with `max_regression`, `floor` or both, and perhaps `over`.
+
+    Raises:
+        TargetError: unknown metric or key, no limit, one below zero, or a metric that is named twice.
+    """
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise TargetError(f"{where}: expected a list of tables; write each as [[baseline]]")
+    limits = tuple(_parse_regression_limit(row, where) for row in rows)
+    names = [limit.metric for limit in limits]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise TargetError(f"{where}: {twice} has two rows; write one with max_regression and floor")
+    return limits
+
+
+def _parse_regression_limit(row: Mapping[str, Any], where: str) -> RegressionLimit:
+    _check_keys(row, {"metric", "max_regression", "floor", "over"}, where)
+    metric = row.get("metric")
+    if not isinstance(metric, str) or metric not in DIRECTIONS:
+        raise TargetError(f"{where}: unknown metric {metric!r}{suggest(str(metric), DIRECTIONS)}")
+    place = f"{where}: {metric}"
+    limits = {key: row[key] for key in ("max_regression", "floor") if key in row}
+    if not limits:
+        raise TargetError(f"{place}: no limit; write max_regression (a fraction), floor (in its unit), or both")
+    for key in limits:
+        _number(row, key, place)
+        if row[key] < 0:
+            raise TargetError(f"{place}: {key}: {row[key]:g} is below zero; 0 allows nothing worse")
+    if row.get("max_regression", 0) >= 1:
+        raise TargetError(f"{place}: max_regression: {row['max_regression']:g} is no fraction; 5 % is 0.05")
+    _choice(row, "over", tuple(OVER), place)
+    return RegressionLimit(metric, over=row.get("over", ""), **{key: float(value) for key, value in limits.items()})
 
 
 def _parse_budget(table: Any, where: str) -> Budget:

@@ -78,7 +78,7 @@ class Job:
         if request.get("confidence") is not None:
             target = replace(target, budget=replace(target.budget, confidence=request["confidence"]))
         if self._gates_file is not None:
-            target = replace(target, gates=load_gates(self._gates_file))
+            target = load_gates(self._gates_file, target)
         return target
 
     @property

@@ -19,6 +19,7 @@ from edgeprune.core.measuring.measurement import DeviceFacts
 from edgeprune.core.planning.limits import Costs
 from edgeprune.core.planning.plan import PruningPlan
 from edgeprune.core.releasing.gate import GateResult
+from edgeprune.core.releasing.regression import Regression
 from edgeprune.errors import RunError
 from edgeprune.run import Run
 
@@ -186,8 +187,31 @@ class Confirmed(Result):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Against:
+    """How a run stands against a baseline: what was compared, why other metrics were not, what a reader must know.
+
+    `sessions` are those in which both files took turns now; 0 where recorded figures were compared. `title` says it all
+    in a line.
+    """
+
+    name: str
+    place: str
+    title: str
+    created: str
+    edgeprune: str
+    artifact_sha256: str
+    sessions: int
+    rows: tuple[Regression, ...]
+    not_compared: dict[str, str]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Judged(Result):
-    """The verdict; `judged_by` are the gates as keywords of :class:`Gate`, `source` says where they come from."""
+    """The verdict; `judged_by` are the gates as keywords of :class:`Gate`, `source` says where they come from.
+
+    `against`: how it stands against a baseline, where one was named.
+    """
 
     stage = "gate"
     verdict: str
@@ -195,6 +219,7 @@ class Judged(Result):
     gates: tuple[GateResult, ...]
     judged_by: tuple[dict[str, Any], ...]
     source: str
+    against: Against | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from edgeprune.core.formats import AUTO
 from edgeprune.core.measuring.measurement import find_ratio
 from edgeprune.core.planning.plan import NOTHING_CUT
 from edgeprune.core.releasing.document import REPORT_VERSION, Figures, describe_conditions
-from edgeprune.core.releasing.gate import QUALITY_METRICS, decide
+from edgeprune.core.releasing.gate import QUALITY_METRICS, GateResult, decide
 from edgeprune.core.releasing.shipping import Candidates
 from edgeprune.history.tracking import track
 from edgeprune.history.writing import keep_run
@@ -20,15 +20,16 @@ from edgeprune.report.junit import render_junit
 from edgeprune.report.markdown import render_markdown
 from edgeprune.report.page import render_page
 from edgeprune.run import read_json, write_atomic, write_json
+from edgeprune.stages.against import BESIDE, Standing
 from edgeprune.stages.job import Job
 from edgeprune.stages.record import find_candidates, read_artifacts, read_figures, read_refused
-from edgeprune.stages.results import Exported, Fitted, Judged, Measured, Profiled, Recovery, Reported, Traced
+from edgeprune.stages.results import Against, Exported, Fitted, Judged, Measured, Profiled, Recovery, Reported, Traced
 
 ARTIFACT_FIELDS = ("path", "sha256", "format", "precision", "bytes", "role", "scheme")
 
 
-def gate(job: Job) -> Judged:
-    """Judge the shipped artifact by the target's gates and its whole budget.
+def gate(job: Job, standing: Standing | None = None) -> Judged:
+    """Judge the shipped artifact by the target's gates and its whole budget; and by how it stands against a baseline.
 
     Raises:
         RunError: a file that it rests on is gone or was changed since it was measured.
@@ -36,14 +37,22 @@ def gate(job: Job) -> Judged:
     candidates = find_candidates(job, read_figures(job))
     result = candidates.chosen
     _check_files(job, result, candidates.baseline)
-    results = candidates.judge(result)
+    results, against = candidates.judge(result), standing.against if standing else None
+    if standing and standing.measured:
+        rows = {name: measurement.to_dict() for name, measurement in standing.measured.items()}
+        write_json(job.run.product(BESIDE), rows)
     return Judged(
-        verdict=decide(results),
+        verdict=decide([*results, *_baseline_results(against)]),
+        against=against,
         gates=tuple(results),
         artifact=result.artifact.name,
         judged_by=tuple(gate.to_dict() for gate in candidates.gates),
         source=job.gates_source,
     )
+
+
+def _baseline_results(against: Against | None) -> list[GateResult]:
+    return [row.to_result(against.name) for row in against.rows] if against else []
 
 
 def _check_files(job: Job, *figures: Figures) -> None:
@@ -84,7 +93,8 @@ def build_report(job: Job, figures: Mapping[str, Figures], candidates: Candidate
         "edgeprune": version("edgeprune"),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "verdict": judged.verdict,
-        "gates": [result.to_dict() for result in judged.gates],
+        "gates": [result.to_dict() for result in (*judged.gates, *_baseline_results(judged.against))],
+        "against": asdict(judged.against) if judged.against else None,
         "judged_by": judged.source,
         "target": job.target.name,
         "recipe": job.recipe_name,
@@ -121,6 +131,7 @@ def build_report(job: Job, figures: Mapping[str, Figures], candidates: Candidate
             *_choice_notes(job, candidates, candidates.chosen),
             *_busy_notes(job, candidates),
             *_problems(result, baseline),
+            *_baseline_notes(job, judged),
         ],
     }
 
@@ -189,6 +200,13 @@ def _busy_notes(job: Job, candidates: Candidates) -> list[str]:
         f"the plan rests on figures that were taken beside other work: {problem}"
         for problem in job.read(Profiled).problems
     ]
+
+
+def _baseline_notes(job: Job, judged: Judged) -> list[str]:
+    """That limits against a baseline were not judged, where there are some and no baseline was named."""
+    if judged.against or not job.target.baseline:
+        return []
+    return ["limits against a baseline were not judged: `edgeprune gate --run DIR --baseline NAME` judges them"]
 
 
 def _problems(*figures: Figures) -> list[str]:

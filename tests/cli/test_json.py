@@ -44,7 +44,7 @@ from edgeprune.stages import bisect, breakdown, memory
 from edgeprune.stages import fleet as fleet_stage
 from edgeprune.stages import model as model_stage
 
-WITHOUT = {"completion": "prints a shell script", "devices": "", "cache": "", "release": ""}
+WITHOUT = {"completion": "prints a shell script", "devices": "", "cache": "", "release": "", "baseline": ""}
 """Commands without --json and why; groups have no result of their own."""
 PAGE = ROOT / "docs" / "json.md"
 
@@ -238,6 +238,13 @@ def test_histories(judged: Path, call: Call) -> None:
     check_fields(document, FIELDS["history"])
     check_fields(call("history", "export", "all.csv"), FIELDS["history export"])
     check_fields(call("history", "plot", "--output", "trend.png"), FIELDS["history plot"])
+
+
+def test_baselines(judged: Path, call: Call) -> None:
+    check_fields(call("baseline", "set", "main", "--run", judged), FIELDS["baseline set"])
+    check_fields(call("baseline", "list"), FIELDS["baseline list"])
+    check_fields(call("baseline", "show", "main"), FIELDS["baseline show"])
+    check_fields(call("baseline", "remove", "main"), FIELDS["baseline remove"])
 
 
 def test_known_boards(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

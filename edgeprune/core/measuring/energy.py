@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -145,6 +145,13 @@ class Energy:
     def describe(self) -> str:
         """For people: the meter, or why it gave no figure."""
         return self.reason or self.meter
+
+    def without_gain(self) -> Energy:
+        """The same with the uncertainty that is left between two energies by one meter, whose gain is one in both."""
+        if self.energy_mj is None or self.uncertainty_mj is None:
+            return self
+        gain_mj = METER_CLASSES[self.kind].gain_error * abs(self.energy_mj) if self.kind in METER_CLASSES else 0.0
+        return replace(self, uncertainty_mj=math.sqrt(max(0.0, self.uncertainty_mj**2 - gain_mj**2)))
 
 
 def find_energies(readings: Readings, windows: Sequence[Window]) -> dict[str, Energy]:

@@ -9,6 +9,7 @@ from typing import Any
 from edgeprune.core.measuring.measurement import Conditions
 from edgeprune.core.measuring.statistics import LatencySummary
 from edgeprune.core.releasing.gate import FAIL, INCONCLUSIVE, PASS, Gate, GateResult
+from edgeprune.core.releasing.regression import DEFAULT_LIMITS, OVER, Regression, RegressionLimit
 from edgeprune.core.text import render_columns
 
 WORST = 100
@@ -60,7 +61,43 @@ def choose_deciding(gate: Gate, results: Mapping[str, GateResult], percentile: i
     return order[max(1, -(-percentile * len(order) // 100)) - 1]
 
 
-def _severity(result: GateResult) -> int:
+def choose_deciding_regression(rows: Mapping[str, Regression], percentile: int = WORST) -> tuple[str, Regression]:
+    """The board at a percentile, as :func:`choose_deciding` has it, by how much a metric is worse than its baseline's.
+
+    The limit's own `over` goes before the percentile.
+    """
+    order = sorted(rows.items(), key=lambda item: (_severity(item[1]), *_worse(item[1]), item[0]))
+    own = OVER.get(order[-1][1].limit.over, percentile)
+    return order[max(1, -(-own * len(order) // 100)) - 1]
+
+
+def _worse(row: Regression) -> tuple[bool, float]:
+    return row.worse is None, row.worse or 0.0
+
+
+def choose_over_fleet(
+    boards: Mapping[str, Sequence[Regression] | str], percentile: int = WORST
+) -> list[tuple[str, Regression]]:
+    """Which board decides of each metric, and what is said of it; of a board that was not compared the reason is given.
+
+    A board that was not compared is inconclusive in every metric; a metric that a board has not does not count there.
+    """
+    compared = {host: rows for host, rows in boards.items() if not isinstance(rows, str)}
+    limits = {row.metric: row.limit for rows in compared.values() for row in rows}
+    by_metric: dict[str, dict[str, Regression]] = {}
+    for host, rows in boards.items():
+        for row in _lack_all(rows, limits) if isinstance(rows, str) else rows:
+            by_metric.setdefault(row.metric, {})[host] = row
+    return [choose_deciding_regression(rows, percentile) for rows in by_metric.values()]
+
+
+def _lack_all(reason: str, limits: Mapping[str, RegressionLimit]) -> list[Regression]:
+    """What is said of a board that was not compared; in the first metric where no board was."""
+    lacking = limits or {DEFAULT_LIMITS[0].metric: DEFAULT_LIMITS[0]}
+    return [Regression(metric, limit, INCONCLUSIVE, reason=reason) for metric, limit in lacking.items()]
+
+
+def _severity(result: GateResult | Regression) -> int:
     return (PASS, INCONCLUSIVE, FAIL).index(result.outcome)
 
 
@@ -116,6 +153,9 @@ def render_fleet(document: Mapping[str, Any]) -> str:
     rank = "the worst board" if document["percentile"] == WORST else f"the board at percentile {document['percentile']}"
     lines += ["", f"by {rank}:"]
     lines += [f"  {row['outcome']:12} {row['gate']}: {row['reason']} ({row['host']})" for row in document["gates"]]
+    if against := document.get("against"):
+        lines += ["", f"against baseline {against['name']}, measured in turns with its file on every board:"]
+        lines += [f"  {row['outcome']:12} {row['metric']}: {row['reason']} ({row['host']})" for row in against["rows"]]
     return "\n".join([*lines, f"verdict: {document['verdict']}"])
 
 

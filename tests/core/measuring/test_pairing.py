@@ -1,0 +1,103 @@
+"""The ratio of two latencies: in turns, over two sessions with and without something in common, and of cold starts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from measured_run import make_measurement, make_windows
+
+from edgeprune.core.measuring.measurement import Measurement
+from edgeprune.core.measuring.pairing import (
+    REFERENCE_SPREAD,
+    SESSION_SPREAD,
+    LatencyRatio,
+    has_same_reference,
+    paired_ratio,
+    ratio_of_values,
+    recorded_ratio,
+)
+
+
+def measure(name: str, p50_ms: float, speed: float = 1.0, processes: int = 8) -> Measurement:
+    return replace(make_measurement(name, name, p50_ms), **make_windows(p50_ms, processes, speed))
+
+
+@settings(max_examples=20)  # each fits a session
+@given(st.floats(0.5, 2.0), st.floats(0.5, 2.0))
+def test_files_in_turns_show_their_ratio_whatever_the_board_does(ratio: float, speed: float) -> None:
+    found = paired_ratio(measure("new", 0.4 * ratio, speed), measure("old", 0.4, speed))
+    assert found.ratio == pytest.approx(ratio, rel=0.004)
+    assert found.error < 0.002
+    assert found.freedom == 7
+
+
+def test_a_tail_shows_in_its_percentile_alone() -> None:
+    old = measure("old", 0.4)
+    samples = [ms * (1.5 if place % 21 >= 19 else 1.0) for place, ms in enumerate(old.samples_ms)]
+    new = replace(old, sha256="new", samples_ms=tuple(samples))
+    ratios = {percentile: paired_ratio(new, old, percentile).ratio for percentile in (50, 90, 95, 99)}
+    assert (ratios[50], ratios[90]) == (pytest.approx(1), pytest.approx(1, rel=1e-3))
+    assert ratios[95] > 1.2
+    assert ratios[99] == pytest.approx(1.5, rel=0.01)
+
+
+def test_too_few_processes_have_no_interval() -> None:
+    with pytest.raises(ValueError, match="1 processes timed both"):
+        paired_ratio(measure("new", 0.4, processes=1), measure("old", 0.4, processes=8))
+
+
+def test_a_file_in_both_sessions_takes_off_how_slow_the_board_was() -> None:
+    old, new = (
+        (measure("old", 0.4), measure("original", 1.0)),
+        (measure("new", 0.44, 1.3), measure("original", 1.0, 1.3)),
+    )
+    assert recorded_ratio(new, old).ratio == pytest.approx(1.1, rel=0.004)
+    assert recorded_ratio(new, old).error == pytest.approx(REFERENCE_SPREAD * 2**0.5, rel=0.05)
+    assert recorded_ratio(new, old, 95).ratio == pytest.approx(1.1, rel=0.004)
+    alone = recorded_ratio((new[0], None), old)
+    assert alone.ratio == pytest.approx(1.43, rel=0.004)
+    assert alone.error > SESSION_SPREAD
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        None,
+        make_measurement("original", "original", 1.0),  # no windows
+        measure("another", 1.0),
+        replace(measure("original", 1.0), runtime_version="2.0"),
+        replace(measure("original", 1.0), runtime="litert"),
+    ],
+)
+def test_another_file_or_runtime_is_nothing_in_common(other: Measurement | None) -> None:
+    own = measure("original", 1.0)
+    assert has_same_reference(own, replace(own, samples_ms=()))
+    assert not has_same_reference(own, other)
+    assert not has_same_reference(other, own)
+
+
+def test_one_process_without_windows_has_the_spread_of_sessions() -> None:
+    new, old = make_measurement("new", "a", 0.44), make_measurement("old", "b", 0.4)
+    found = recorded_ratio((new, None), (old, None))
+    assert (found.ratio, found.error) == (pytest.approx(1.1), pytest.approx(SESSION_SPREAD * 2**0.5))
+
+
+def test_cold_starts_are_compared_by_their_own_spread() -> None:
+    found = ratio_of_values([11.0, 11.0, 11.0], [10.0, 10.0, 10.0])
+    assert found == LatencyRatio(pytest.approx(1.1), 0.0, 4)
+    wide = ratio_of_values([10.0, 12.0], [9.0, 11.0])
+    assert wide is not None
+    low, high = wide.bound()
+    assert (low < 0.7, high > 1.5) == (True, True)
+    assert ratio_of_values([10.0], [10.0, 11.0]) is None
+    assert ratio_of_values([0.0, 1.0], [10.0, 11.0]) is None
+
+
+def test_the_interval_is_students() -> None:
+    low, high = LatencyRatio(1.0, 0.01, 7).bound(0.95)
+    assert np.log(high) == pytest.approx(0.01 * 2.3646, rel=1e-3)
+    assert low * high == pytest.approx(1)
