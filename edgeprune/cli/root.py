@@ -39,7 +39,8 @@ def cli(debug: bool) -> None:
     """Prune, quantize and export a PyTorch model for a device, by that device's measured latency, and gate its release.
 
     \b
-    Exit codes: 0 pass, 1 error, 2 wrong call or input, 3 a gate failed, 4 inconclusive.
+    Exit codes: 0 pass, 1 error, 2 wrong call or input, 3 a gate failed,
+    4 inconclusive.
     """
 
 
