@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeprune.core.target import Target, parse_gates, parse_regression_limits, parse_target
 from edgeprune.core.text import suggest
 from edgeprune.errors import ProfileError, TargetError
 
 if TYPE_CHECKING:
     from edgeprune.core.estimating.profiles import BoardProfiles
+    from edgeprune.core.target import Target
 
 PACKAGE = Path(__file__).parent
 PROFILES = "hardware_profiles"
@@ -53,6 +53,8 @@ def load_target(name_or_path: str) -> Target:
     Raises:
         TargetError: no such target, or the file is not valid.
     """
+    from edgeprune.core.target import parse_target
+
     file = name_or_path if name_or_path.endswith(".toml") else ""
     if file:
         path = Path(name_or_path)
@@ -106,6 +108,8 @@ def load_gates(path: Path, target: Target) -> Target:
     Raises:
         TargetError: the file is not valid.
     """
+    from edgeprune.core.target import parse_gates, parse_regression_limits
+
     document = _read_toml(path)
     if set(document) - {"gates", "baseline"} or not any(document.values()):
         found = ", ".join(document) or "nothing"

@@ -24,8 +24,8 @@ from edgeprune.exporting.files import write_file
 from edgeprune.exporting.onnx.quantize import choose_onnx_scheme, quantize_onnx_dynamic
 from edgeprune.exporting.probing.probes import write_probes
 from edgeprune.graph.storage import save_model
+from edgeprune.recipes.built_in import copy_recipe
 from edgeprune.recipes.data import _save_arrays
-from edgeprune.recipes.load import copy_recipe
 from edgeprune.run import open_run, write_atomic
 
 ODD = (1, 3, 17, 13)

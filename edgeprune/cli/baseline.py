@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgeprune.cli.options import RUN
+from edgeprune.cli.output import json_option, print_result
 from edgeprune.cli.progress import say
 from edgeprune.core.text import render_columns
 from edgeprune.errors import BaselineError
@@ -34,28 +36,34 @@ def baseline() -> None:
 @click.option(
     "--to", "folder", type=FOLDER_TYPE, default=DEFAULT_FOLDER, show_default=True, help="Folder of baselines."
 )
+@json_option
 def set_(name: str, directory: Path, folder: Path) -> None:
     """Keep what a run shipped as baseline NAME for its kind of device; replaces that of before."""
     from edgeprune.stages.baseline import set_baseline
 
     stored = set_baseline(name, directory, folder, say)
-    click.echo(f"baseline {name}: {_describe(stored)}")
-    click.echo(f"written to {stored.place} and {stored.artifact.name} beside it; commit both")
+    lines = [
+        f"baseline {name}: {_describe(stored)}",
+        f"written to {stored.place} and {stored.artifact.name} beside it; commit both",
+    ]
+    print_result({"name": name, **_row(stored)}, "\n".join(lines))
 
 
 @baseline.command("show")
 @click.argument("name", metavar="NAME|DIR|FILE")
+@json_option
 def show(name: str) -> None:
     """Show a baseline's figures, each kind of device's."""
     from edgeprune.stages.baseline import describe_run, find_baselines, read_baseline
 
-    for place in find_baselines(name):
-        stored = describe_run(place, name, say) if place.is_dir() else read_baseline(place)
-        click.echo(_render(stored))
+    places = find_baselines(name)
+    stored = [describe_run(place, name, say) if place.is_dir() else read_baseline(place) for place in places]
+    print_result({"baselines": list(map(_row, stored))}, "\n".join(map(_render, stored)))
 
 
 @baseline.command("list")
 @click.argument("folder", type=FOLDER_TYPE, default=DEFAULT_FOLDER)
+@json_option
 def list_(folder: Path) -> None:
     """List the baselines in FOLDER, by default `baselines` here. Exit code 1 where one cannot be read."""
     from edgeprune.core.releasing.baseline import describe_device
@@ -67,12 +75,14 @@ def list_(folder: Path) -> None:
         old, figures = own.baseline, own.baseline.figures
         latency_ms = f"{figures.latency.p50_ms:.4g}"
         rows.append((own.place.parent.name, old.kind, old.created[:10], figures.artifact.name, latency_ms))
+    lines = []
     if len(rows) > 1:
-        click.echo(render_columns(rows))
         kinds = {own.baseline.kind: describe_device(own.baseline.device) for own in stored}
-        click.echo("\n".join(["", *kinds.values()]))
+        lines = [render_columns(rows), "", *kinds.values()]
     elif not problems:
-        click.echo(f"{folder}: no baselines; `edgeprune baseline set NAME --run DIR` makes one")
+        lines = [f"{folder}: no baselines; `edgeprune baseline set NAME --run DIR` makes one"]
+    named = [{"name": own.place.parent.name, **_row(own)} for own in stored]
+    print_result({"folder": folder, "baselines": named, "problems": list(map(str, problems))}, "\n".join(lines))
     for problem in problems:
         click.echo(f"edgeprune: {problem}", err=True)
     sys.exit(1 if problems else 0)
@@ -80,6 +90,7 @@ def list_(folder: Path) -> None:
 
 @baseline.command("remove")
 @click.argument("name", metavar="NAME|DIR|FILE")
+@json_option
 def remove(name: str) -> None:
     """Remove a baseline with its copies; of a FILE only that kind of device's."""
     from edgeprune.stages.baseline import find_baselines, remove_baseline
@@ -89,7 +100,17 @@ def remove(name: str) -> None:
         raise BaselineError(f"{name}: is a run directory, no baseline; a run is not removed by this")
     for place in places:
         remove_baseline(place)
-        click.echo(f"removed {place}")
+    print_result({"removed": places}, "\n".join(f"removed {place}" for place in places))
+
+
+def _row(stored: StoredBaseline) -> dict[str, Any]:
+    """A baseline for --json."""
+    from edgeprune.core.releasing.baseline import collect_figures
+
+    old = stored.baseline
+    facts = {"kind": old.kind, "created": old.created, "target": old.target, "recipe": old.recipe}
+    figures = {metric: asdict(figure) for metric, figure in collect_figures(old).items()}
+    return {"file": stored.place, "artifact": stored.artifact, **facts, "verdict": old.verdict, "figures": figures}
 
 
 def _describe(stored: StoredBaseline) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from edgeprune.cli.output import json_option, print_result
+
 
 @click.group()
 def cache() -> None:
@@ -14,6 +16,7 @@ def cache() -> None:
 
 
 @cache.command("list")
+@json_option
 def list_cache() -> None:
     """List what is kept, its size and when it was made (UTC)."""
     from edgeprune.core.text import make_printable, render_columns
@@ -21,25 +24,28 @@ def list_cache() -> None:
     from edgeprune.stages.memory import list_entries
 
     rows = [
-        (
-            str(entry.path.relative_to(cache_dir())),
-            f"{entry.bytes:,}",
-            make_printable(entry.made_at),
-            make_printable(entry.description),
-        )
+        {
+            "entry": str(entry.path.relative_to(cache_dir())),
+            "bytes": entry.bytes,
+            "made": make_printable(entry.made_at),
+            "of": make_printable(entry.description),
+        }
         for entry in list_entries()
     ]
-    click.echo(f"{cache_dir()}: {len(rows) or 'nothing'} kept")
-    if rows:
-        click.echo(render_columns([("entry", "bytes", "made", "of"), *rows]))
+    head = f"{cache_dir()}: {len(rows) or 'nothing'} kept"
+    cells = [(str(row["entry"]), f"{row['bytes']:,}", str(row["made"]), str(row["of"])) for row in rows]
+    table = [render_columns([("entry", "bytes", "made", "of"), *cells])] if rows else []
+    print_result({"directory": cache_dir(), "entries": rows}, "\n".join([head, *table]))
 
 
 @cache.command("clear")
+@json_option
 def clear() -> None:
     """Remove what `list` shows, so that the next run measures and scores anew; data sets stay."""
     from edgeprune.stages.memory import clear_cache
 
-    click.echo(f"{clear_cache():,} bytes removed")
+    removed_bytes = clear_cache()
+    print_result({"removed_bytes": removed_bytes}, f"{removed_bytes:,} bytes removed")
 
 
 COMMANDS = (cache,)

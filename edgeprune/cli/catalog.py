@@ -2,39 +2,50 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from edgeprune.cli.output import json_option, print_result
 
 if TYPE_CHECKING:
     from edgeprune.core.target import Target
 
 
 @click.group(invoke_without_command=True)
+@json_option
 @click.pass_context
 def recipes(context: click.Context) -> None:
     """List the built-in recipes, or copy one to start from."""
     if context.invoked_subcommand is None:
-        from edgeprune.recipes.load import describe_built_in
+        from edgeprune.recipes.built_in import describe_built_in
 
-        for name, text in describe_built_in().items():
-            click.echo(f"{name:18} {text}")
+        built_in = describe_built_in()
+        print_result(
+            {"recipes": [{"name": name, "description": text} for name, text in built_in.items()]},
+            "\n".join(f"{name:18} {text}" for name, text in built_in.items()),
+        )
 
 
 @recipes.command("copy")
 @click.argument("name")
 @click.argument("directory", default=".", type=click.Path(path_type=Path, file_okay=False))
+@json_option
 def copy_recipe(name: str, directory: Path) -> None:
     """Copy the built-in recipe NAME into DIRECTORY."""
-    from edgeprune.recipes.load import copy_recipe as copy
+    from edgeprune.recipes.built_in import copy_recipe as copy
 
     path = copy(name, directory)
-    click.echo(f"{path}: edit it, then `edgeprune deploy --target local --recipe {path}`")
+    print_result(
+        {"name": name, "file": path}, f"{path}: edit it, then `edgeprune deploy --target local --recipe {path}`"
+    )
 
 
 @recipes.command("check")
 @click.argument("recipe")
+@json_option
 def check_recipe(recipe: str) -> None:
     """Check RECIPE, a built-in name or a .py file, and list what of its net can be cut.
 
@@ -45,30 +56,44 @@ def check_recipe(recipe: str) -> None:
     from edgeprune.stages.model import list_groups, look_at_recipe
 
     analysis, notes = look_at_recipe(load_recipe(recipe))
-    click.echo(render_columns([("group", "channels", "layers that have its width"), *list_groups(analysis)]))
-    for note in notes:
-        click.echo(f"note: {note}")
+    groups = list_groups(analysis)
+    table = render_columns([("group", "channels", "layers that have its width"), *groups])
+    rows = [dict(zip(("group", "channels", "layers"), row, strict=True)) for row in groups]
+    document = {"recipe": recipe, "groups": rows, "notes": list(notes)}
+    print_result(document, "\n".join([table, *(f"note: {note}" for note in notes)]))
 
 
 @click.command()
 @click.argument("name", required=False)
+@json_option
 def targets(name: str | None) -> None:
     """List the targets, or show one with the source of each hardware fact."""
     from edgeprune.shipped import list_targets, load_target
 
-    for key in [name] if name else list_targets():
-        target = load_target(key)
-        click.echo(f"{target.name:18} {target.description}")
-        if name:
-            _show_target(target)
+    kinds = [load_target(key) for key in ([name] if name else list_targets())]
+    lines = [line for target in kinds for line in _target_lines(target, bool(name))]
+    print_result({"targets": list(map(_target_row, kinds))}, "\n".join(lines))
 
 
-def _show_target(target: Target) -> None:
-    click.echo(f"  runtime {target.runtime}, {target.precision}, {target.threads} thread(s), widths by {target.step}")
-    for gate_ in target.gates:
-        click.echo(f"  gate {gate_.describe()}")
-    for fact in target.hardware:
-        click.echo(f"  {fact.name}: {fact.value} ({fact.source})")
+def _target_lines(target: Target, whole: bool) -> list[str]:
+    head = f"{target.name:18} {target.description}"
+    if not whole:
+        return [head]
+    return [
+        head,
+        f"  runtime {target.runtime}, {target.precision}, {target.threads} thread(s), widths by {target.step}",
+        *(f"  gate {gate.describe()}" for gate in target.gates),
+        *(f"  {fact.name}: {fact.value} ({fact.source})" for fact in target.hardware),
+    ]
+
+
+def _target_row(target: Target) -> dict[str, Any]:
+    row = {name: getattr(target, name) for name in ("name", "description", "runtime", "precision", "threads", "step")}
+    return row | {
+        "budget": asdict(target.budget),
+        "gates": [gate.to_dict() for gate in target.gates],
+        "hardware": [asdict(fact) for fact in target.hardware],
+    }
 
 
 COMMANDS = (recipes, targets)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeprune.cli.options import Command, history_option, with_options
-from edgeprune.core.text import make_printable, render_columns
+from edgeprune.cli.output import json_option, print_result, wants_json
+from edgeprune.cli.progress import say
+from edgeprune.core.text import WIDTH, make_printable, render_columns
 from edgeprune.errors import RunError, UsageError
 from edgeprune.history.row import METRICS
 
 if TYPE_CHECKING:
+    from edgeprune.core.measuring.trend import Trend
     from edgeprune.history.filters import Filters
     from edgeprune.history.row import HistoryRow
 
@@ -42,36 +44,44 @@ def filter_options(command: Command) -> Command:
 
 @click.group(invoke_without_command=True)
 @filter_options
-@click.option("--json", "as_json", is_flag=True, help="Whole rows as JSON.")
+@json_option
 @click.pass_context
-def history(context: click.Context, /, as_json: bool, **options: Any) -> None:
+def history(context: click.Context, /, **options: Any) -> None:
     """Show what was measured here over all runs; draw it over time, export it, take in old runs.
 
     Its file: --history, $EDGEPRUNE_HISTORY, else edgeprune/history.sqlite in $XDG_DATA_HOME or ~/.local/share.
     """
     if context.invoked_subcommand is not None:
-        if as_json or any(value is not None for value in options.values()):
+        if any(value is not None for value in options.values()):
             raise UsageError(
                 f"write the options behind the command: edgeprune history {context.invoked_subcommand} ..."
             )
         return
-    _show(options, as_json)
+    _show(options)
 
 
-def _show(options: dict[str, Any], as_json: bool) -> None:
-    if not as_json and options["limit"] is None:
+def _show(options: dict[str, Any]) -> None:
+    if not wants_json() and options["limit"] is None:
         options = {**options, "limit": SHOWN}
     path, rows = _find_rows(options)
-    if as_json:
-        click.echo(json.dumps([row.to_dict() for row in rows], indent=1))
-        return
-    click.echo(f"{path}: {_count(len(rows))}{'' if path.exists() else '; there is no file yet'}")
-    if rows:
-        click.echo(render_columns([HEAD, *(_cells(row) for row in rows)]))
+    head = f"{path}: {_count(len(rows))}{'' if path.exists() else '; there is no file yet'}"
+    lines = [head, *(render_rows([HEAD, *map(_cells, rows)], WIDTH.get()) if rows else [])]
+    print_result({"file": path, "measurements": [row.to_dict() for row in rows]}, "\n".join(lines))
 
 
 HEAD = ("measured (UTC)", "recipe", "target", "file", "stage", "host", "p50 ms", "95 % interval", "p95 ms", "speed-up",
         "quality", "verdict", "")  # fmt: skip
+
+
+def render_rows(table: Sequence[Sequence[str]], width: int | None) -> list[str]:
+    """A table of measurements; within a width, what all rows agree in stands above it once."""
+    if width is None or len(table) < 3:
+        return [render_columns(table)]
+    columns = list(zip(*table, strict=True))
+    shared = [(name, cells[0]) for name, *cells in columns if len(set(cells)) == 1]
+    others = [column for column in columns if len(set(column[1:])) > 1]
+    told = ", ".join(f"{name} {cell}".strip() for name, cell in shared if cell)
+    return [*([f"all: {told}"] if told else []), render_columns(list(zip(*others, strict=True)))]
 
 
 def _cells(row: HistoryRow) -> tuple[str, ...]:
@@ -94,6 +104,7 @@ def _count(measurements: int) -> str:
 @history.command("take-in")
 @click.argument("directories", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
 @history_option
+@json_option
 def take_in_runs(directories: Sequence[Path], history: str | None) -> None:
     """Take in run directories, also unfinished ones and those of earlier versions, at and below DIRECTORIES.
 
@@ -102,19 +113,23 @@ def take_in_runs(directories: Sequence[Path], history: str | None) -> None:
     from edgeprune.history.address import require_history
     from edgeprune.history.writing import take_in
 
-    path, runs = require_history(history), []
-    for run in take_in(path, directories):
-        click.echo(f"{run.directory}: " + (run.problem or f"{run.new} of {_count(run.rows)} new"))
-        runs.append(run)
+    path = require_history(history)
+    runs = list(take_in(path, directories, say))
     unread = sum(bool(run.problem) for run in runs)
+    lines = [f"{run.directory}: " + (run.problem or f"{run.new} of {_count(run.rows)} new") for run in runs]
     new, ending = _count(sum(run.new for run in runs)), f"; {unread} could not be read" * bool(unread)
-    click.echo(f"{path}: {new} new; run directories: {len(runs)}{ending}")
+    lines.append(f"{path}: {new} new; run directories: {len(runs)}{ending}")
+    rows = [
+        {"directory": run.directory, "measurements": run.rows, "new": run.new, "problem": run.problem} for run in runs
+    ]
+    print_result({"file": path, "runs": rows}, "\n".join(lines))
     sys.exit(1 if unread else 0)
 
 
 @history.command("export")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @filter_options
+@json_option
 def export_rows(file: Path, **options: Any) -> None:
     """Write measurements to FILE.csv, or FILE.parquet (with pyarrow), all columns."""
     from edgeprune.history.exporting import find_renderer
@@ -123,13 +138,14 @@ def export_rows(file: Path, **options: Any) -> None:
     render = find_renderer(file)
     _, rows = _find_rows(options)
     write_atomic(file, render(rows))
-    click.echo(f"{_count(len(rows))} written to {file}")
+    print_result({"file": file, "measurements": len(rows)}, f"{_count(len(rows))} written to {file}")
 
 
 @history.command("plot")
 @filter_options
 @click.option("--metric", type=click.Choice(METRICS), default="latency_p50_ms", show_default=True, help="What to draw.")
 @click.option("--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The PNG file.")
+@json_option
 def plot(metric: str, output: Path, **options: Any) -> None:
     """Draw a figure over time, a panel for each file on each device, and mark where its level changed."""
     from edgeprune.history.series import find_trends
@@ -146,12 +162,29 @@ def plot(metric: str, output: Path, **options: Any) -> None:
             f"{path}: no measurement with {metric} agrees with what is asked; `edgeprune history` lists them"
         )
     write_atomic(output, render_png(draw_trends(trends[:MOST_PANELS], metric)))
+    print_result(_plot_document(output, metric, trends), _render_trends(output, trends))
+
+
+def _render_trends(output: Path, trends: Sequence[Trend]) -> str:
+    lines = []
     for trend in trends[:MOST_PANELS]:
-        click.echo(f"{trend.title}: {_count(len(trend.points))}")
-        for change in trend.changes:
-            click.echo(f"  {change.at:%Y-%m-%d %H:%M} UTC: {change.describe()}")
+        lines.append(f"{trend.title}: {_count(len(trend.points))}")
+        lines += [f"  {change.at:%Y-%m-%d %H:%M} UTC: {change.describe()}" for change in trend.changes]
     left_out = len(trends) - MOST_PANELS
-    click.echo(f"picture: {output}" + (f"; {left_out} shorter series left out, filters choose" if left_out > 0 else ""))
+    ending = f"; {left_out} shorter series left out, filters choose" if left_out > 0 else ""
+    return "\n".join([*lines, f"picture: {output}{ending}"])
+
+
+def _plot_document(output: Path, metric: str, trends: Sequence[Trend]) -> dict[str, Any]:
+    rows = [
+        {
+            "title": trend.title,
+            "points": len(trend.points),
+            "changes": [{"at": change.at.isoformat(), "text": change.describe()} for change in trend.changes],
+        }
+        for trend in trends
+    ]
+    return {"picture": output, "metric": metric, "drawn": min(len(trends), MOST_PANELS), "trends": rows}
 
 
 def _find_rows(options: dict[str, Any]) -> tuple[Path, list[HistoryRow]]:

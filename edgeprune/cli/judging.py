@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING
 import click
 
 from edgeprune.cli.options import HOST_HELP, history_option
-from edgeprune.cli.progress import say_timed
+from edgeprune.cli.output import json_option, print_result
+from edgeprune.cli.progress import say, say_timed
 from edgeprune.core.releasing.gate import EXIT_CODES, PASS
 from edgeprune.core.stages import STEPS
 from edgeprune.deployment import REQUEST
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from edgeprune.stages.against import Standing
     from edgeprune.stages.job import Job
 
+REPORT_FILES = {"json": "report.json", "html": "report.html", "junit": "gates.junit.xml", "markdown": "gates.md"}
+"""What the stage `report` writes into a run."""
+
 
 @click.command()
 @click.option("--run", "directory", required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
@@ -29,6 +34,7 @@ if TYPE_CHECKING:
 @click.option("--interleave", is_flag=True, help="Measure the baseline's file again, now, in turns with the run's.")
 @click.option("--host", help=f"With --interleave: another board of the kind than the run's. {HOST_HELP}")
 @history_option
+@json_option
 def gate(
     directory: Path, gates: Path | None, history: str | None, baseline: str | None, interleave: bool, host: str | None
 ) -> None:
@@ -54,6 +60,7 @@ def _hold_against(job: Job, text: str, interleave: bool, host: str | None) -> St
 @click.command()
 @click.option("--run", "directory", required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
 @history_option
+@json_option
 def report(directory: Path, history: str | None) -> None:
     """Write a run's report again and print its table."""
     _judge_again(directory, ("report",), history)
@@ -92,12 +99,14 @@ def _judge_again(
 
 @click.command()
 @click.option("--run", "directory", required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
+@json_option
 def explain(directory: Path) -> None:
     """Say what was cut from each group of channels, and why."""
     from edgeprune.core.summary import render_plan
     from edgeprune.run import look_at_run, read_json
 
-    click.echo(render_plan(read_json(look_at_run(directory).file("plan.json"))))
+    plan = read_json(look_at_run(directory).file("plan.json"))
+    print_result({"run": directory, "plan": plan}, render_plan(plan))
 
 
 def finish(job: Job) -> None:
@@ -105,12 +114,29 @@ def finish(job: Job) -> None:
     from edgeprune.core.summary import render_result
     from edgeprune.run import read_json
 
-    document = read_json(job.run.file("report.json"))
-    click.echo(render_result(document))
-    click.echo(f"report: {job.run.directory / 'report.html'}")
+    document, directory = read_json(job.run.file("report.json")), job.run.directory
+    lines = [render_result(document), f"report: {directory / 'report.html'}"]
     if document["verdict"] == PASS:
-        click.echo(f"next: edgeprune release push --run {job.run.directory} --activate")
+        lines.append(f"next: edgeprune release push --run {directory} --activate")
+    files = {kind: directory / name for kind, name in REPORT_FILES.items()}
+    verdict = {"run": directory, "verdict": document["verdict"], "files": files, "report": document}
+    _append_summary(files["markdown"])
+    print_result(verdict, "\n".join(lines))
     sys.exit(EXIT_CODES[document["verdict"]])
+
+
+def _append_summary(path: Path) -> None:
+    """Show the verdict on the page of a GitHub Actions job, which takes Markdown from the file it names."""
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if not summary:
+        return
+    try:
+        with Path(summary).open("a", encoding="utf-8") as stream:
+            stream.write(f"{path.read_text(encoding='utf-8')}\n")
+    except OSError as exc:
+        say(f"GITHUB_STEP_SUMMARY={summary}: not written: {exc.strerror}")
+    else:
+        say(f"{path.name} appended to the job's summary ($GITHUB_STEP_SUMMARY)")
 
 
 COMMANDS = (gate, report, explain)

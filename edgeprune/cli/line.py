@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from edgeprune.cli.options import (
     history_option,
     with_options,
 )
+from edgeprune.cli.output import json_option, print_result
 from edgeprune.cli.profile import calibrate_profile, show_profile
 from edgeprune.cli.progress import say_timed
 from edgeprune.core.stages import STEPS
@@ -59,6 +61,7 @@ def line_options(command: Command) -> Command:
         click.option(
             "--run", "directory", type=click.Path(path_type=Path), help="Run directory: a new one, or one to resume."
         ),
+        json_option,
     )
     return with_options(command, options)
 
@@ -118,15 +121,16 @@ def _bisect(job: Job, name: str) -> None:
     from edgeprune.core.text import render_columns
     from edgeprune.stages.bisect import bisect
 
-    findings = bisect(job, name)
+    findings, lines = bisect(job, name), []
     for finding in findings:
         rows = [
             (row.layer, row.operator, f"{row.sqnr_db:.1f}", row.reference.describe(), row.other.describe())
             for row in (finding.bisection.layers if name else ())
         ]
         if rows:
-            click.echo(render_columns([("layer", "operator", "SQNR dB", "reference", "here"), *rows]))
-        click.echo(finding.describe())
+            lines.append(render_columns([("layer", "operator", "SQNR dB", "reference", "here"), *rows]))
+        lines.append(finding.describe())
+    print_result({"run": job.run.directory, "links": [asdict(finding) for finding in findings]}, "\n".join(lines))
     sys.exit(any(finding.bisection.first for finding in findings))
 
 
@@ -179,13 +183,16 @@ def profile(context: click.Context, /, directory: Path | None, **options: Any) -
 
 @profile.command("layers")
 @click.option("--run", "directory", required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
+@json_option
 def show_layers(directory: Path) -> None:
     """Run the unpruned net under ONNX Runtime's profiler, and say which layer the table predicts wrongly."""
     from edgeprune.core.latency.breakdown import render_breakdown
     from edgeprune.stages.breakdown import break_down_net
 
     with _open(directory, {}) as job:
-        click.echo(render_breakdown(*break_down_net(job)))
+        layers, measured_ms = break_down_net(job)
+    rows = [asdict(layer) for layer in layers]
+    print_result({"run": directory, "measured_ms": measured_ms, "layers": rows}, render_breakdown(layers, measured_ms))
 
 
 @click.command()
@@ -224,24 +231,44 @@ def _is_unreachable(directory: Path | None, options: Mapping[str, Any]) -> bool:
 
 
 def _show(job: Job, until: str) -> None:
-    from edgeprune.core.summary import render_front, render_plan
-    from edgeprune.core.text import render_columns
-    from edgeprune.run import read_json
-    from edgeprune.stages.results import Exported, Fitted
-
+    document, lines = {"run": job.run.directory, "stage": until}, list[str]()
     if until == "fit":
-        click.echo(render_front(read_json(job.run.file("front.json"))) + "\n")
-        click.echo(render_plan(job.read(Fitted).plan.to_dict()))
-        if (picture := job.run.directory / "front.png").exists():
-            click.echo(f"picture: {picture}")
+        more, lines = _tell_plan(job)
+        document |= more
     elif until in ("export", "measure"):
-        exported = job.read(Exported)
-        rows = [
-            (file.path, f"{file.bytes:,}", file.sha256[:16], "refused" if file.name in exported.refused else "")
-            for file in exported.artifacts
-        ]
-        click.echo(render_columns([("file", "bytes", "sha256", ""), *rows]))
-    click.echo(f"run: {job.run.directory}")
+        more, lines = _tell_files(job)
+        document |= more
+    print_result(document, "\n".join([*lines, f"run: {job.run.directory}"]))
+
+
+def _tell_plan(job: Job) -> tuple[dict[str, Any], list[str]]:
+    """What was planned, as a document and as lines."""
+    from edgeprune.core.summary import render_front, render_plan
+    from edgeprune.run import read_json
+    from edgeprune.stages.results import Fitted
+
+    front, plan = read_json(job.run.file("front.json")), job.read(Fitted).plan.to_dict()
+    drawn = job.run.directory / "front.png"
+    picture = drawn if drawn.exists() else None
+    lines = [render_front(front), "", render_plan(plan), *([f"picture: {picture}"] if picture else [])]
+    return {"origin": front["origin"], "front": front["front"], "plan": plan, "picture": picture}, lines
+
+
+def _tell_files(job: Job) -> tuple[dict[str, Any], list[str]]:
+    """What was exported, as a document and as lines."""
+    from edgeprune.core.text import render_columns
+    from edgeprune.stages.results import Exported
+
+    exported = job.read(Exported)
+    rows = [
+        (file.path, f"{file.bytes:,}", file.sha256[:16], "refused" if file.name in exported.refused else "")
+        for file in exported.artifacts
+    ]
+    files = [
+        {"path": file.path, "bytes": file.bytes, "sha256": file.sha256, "refused": exported.refused.get(file.name)}
+        for file in exported.artifacts
+    ]
+    return {"artifacts": files}, [render_columns([("file", "bytes", "sha256", ""), *rows])]
 
 
 def _open(directory: Path | None, options: Mapping[str, Any]) -> AbstractContextManager[Job]:
@@ -271,15 +298,21 @@ def _say_plan(directory: Path | None, options: Mapping[str, Any], first: str | N
         begun = (
             " (resumed)" if has_request else f" (a new scope of {directory})" if directory not in (None, place) else ""
         )
-        click.echo(f"run directory: {place}{begun}")
-        click.echo(f"target: {target.name}, {target.description}, {target.runtime} {target.precision}")
-        click.echo("judged by: " + "; ".join(gate.describe() for gate in job.asked_gates))
-        click.echo(f"recipe: {job.run.request['recipe']}, metric {job.metric.label}; board: {address}")
+        gates, recipe = [gate.describe() for gate in job.asked_gates], job.run.request["recipe"]
+        metric = job.metric.label
         finished = [name for name in STEPS if job.run.finished(name) and name not in again]
         for name in finished:
             job.run.check(name)
-    for name, text in STEPS.items():
-        click.echo(f"  {'done' if name in finished else 'will'} {name:8} {text}")
+    lines = [
+        f"run directory: {place}{begun}",
+        f"target: {target.name}, {target.description}, {target.runtime} {target.precision}",
+        "judged by: " + "; ".join(gates),
+        f"recipe: {recipe}, metric {metric}; board: {address}",
+        *(f"  {'done' if name in finished else 'will'} {name:8} {text}" for name, text in STEPS.items()),
+    ]
+    facts = {"target": target.name, "recipe": recipe, "metric": metric, "board": address, "gates": gates}
+    stages = [{"name": name, "finished": name in finished, "text": text} for name, text in STEPS.items()]
+    print_result({"run": place, "resumed": has_request, **facts, "stages": stages}, "\n".join(lines))
 
 
 def _run_line(job: Job, until: str) -> None:
@@ -289,7 +322,7 @@ def _run_line(job: Job, until: str) -> None:
         run_line(job, until)
     except KeyboardInterrupt:
         say_timed(f"interrupted; resume with `edgeprune deploy --run {job.run.directory}`")
-        sys.exit(INTERRUPTED)
+        raise click.Abort from None
 
 
 profile.add_command(show_profile)

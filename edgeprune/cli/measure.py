@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeprune.cli.options import HOST_HELP, TARGET_HELP, Command, governor_option
+from edgeprune.cli.output import json_option, print_result
 from edgeprune.cli.progress import say
 from edgeprune.core.releasing.gate import EXIT_CODES, INCONCLUSIVE
 from edgeprune.errors import UsageError
@@ -93,14 +94,22 @@ def measure_file(
     else:
         facts, measured = measure_files(target, options["host"], [model], session, say)
         measurement = measured[model.name]
-        text, figures, problems = _render_measurement(measurement), measurement.to_dict(), measurement.problems
+        text, problems = _render_measurement(measurement), measurement.problems
+        figures = {**measurement.to_dict(), "latency": measurement.latency.to_dict()}
         keep(options.get("history"), lambda: [describe_file(measurement, path, facts, target.name)], say)
-    click.echo(f"{facts.host}: {facts.cpu}, {model.path.name} with {target.threads} thread(s)\n{text}")
+    document = {
+        "device": facts.to_dict(),
+        "file": path.name,
+        "sha256": model.sha256,
+        **figures,
+        "problems": list(problems),
+    }
+    lines = [f"{facts.host}: {facts.cpu}, {model.path.name} with {target.threads} thread(s)", text]
     if output is not None:
-        document = {"device": facts.to_dict(), "file": path.name, "sha256": model.sha256, **figures}
-        write_json(output, {**document, "problems": list(problems)})
-        click.echo(f"written to {output}")
-    _end(problems)
+        write_json(output, document)
+        lines.append(f"written to {output}")
+    print_result(document, "\n".join([*lines, *(f"not valid: {problem}" for problem in problems)]))
+    sys.exit(EXIT_CODES[INCONCLUSIVE] if problems else 0)
 
 
 @click.command()
@@ -113,6 +122,7 @@ def measure_file(
 @governor_option
 @shape_option
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Where to write everything as JSON.")
+@json_option
 def compare(what: Sequence[Path], target: str | None, margin: float, output: Path | None, **options: Any) -> None:
     """Show the shipped artifacts of several runs side by side; with --target, measure two files against each other.
 
@@ -136,8 +146,9 @@ def _show_side_by_side(runs: Sequence[Path]) -> None:
     files = [run for run in runs if not run.is_dir()]
     if files:
         raise UsageError(f"{files[0]}: is no run directory; to measure two files on a board, give --target")
-    reports = [look_at_run(run).file("report.json") for run in runs]
-    click.echo(render_comparison([run.name for run in runs], [read_json(report) for report in reports]))
+    reports = [read_json(look_at_run(run).file("report.json")) for run in runs]
+    rows = [{"run": run, "report": report} for run, report in zip(runs, reports, strict=True)]
+    print_result({"runs": rows}, render_comparison([run.name for run in runs], reports))
 
 
 def _compare_on_board(paths: tuple[Path, Path], options: Mapping[str, Any], margin: float, output: Path | None) -> None:
@@ -158,14 +169,16 @@ def _compare_on_board(paths: tuple[Path, Path], options: Mapping[str, Any], marg
     facts, measured = measure_files(comparison_target, options["host"], models, session, say)
     steady = fit_common_speed({name: measurement.windows for name, measurement in measured.items()})
     result = compare_processes(steady["A"].by_process_ms, steady["B"].by_process_ms, margin)
-    click.echo(f"{facts.host}: {facts.cpu}, {target.threads} thread(s)")
     problems = [f"{name}: {text}" for name, measurement in measured.items() for text in measurement.problems]
-    click.echo(render_comparison((str(paths[0]), str(paths[1])), result, problems))
+    lines = [f"{facts.host}: {facts.cpu}, {target.threads} thread(s)"]
+    lines.append(render_comparison((str(paths[0]), str(paths[1])), result, problems))
+    rows = {name: measurement.to_dict() for name, measurement in measured.items()}
+    comparison = result.to_dict() | ({"verdict": INCONCLUSIVE, "problems": problems} if problems else {})
+    document = {"device": facts.to_dict(), "comparison": comparison, "measurements": rows}
     if output is not None:
-        rows = {name: measurement.to_dict() for name, measurement in measured.items()}
-        comparison = result.to_dict() | ({"verdict": INCONCLUSIVE, "problems": problems} if problems else {})
-        write_json(output, {"device": facts.to_dict(), "comparison": comparison, "measurements": rows})
-        click.echo(f"written to {output}")
+        write_json(output, document)
+        lines.append(f"written to {output}")
+    print_result(document, "\n".join(lines))
     sys.exit(EXIT_CODES[INCONCLUSIVE] if problems or result.verdict == INCONCLUSIVE else 0)
 
 
@@ -199,12 +212,6 @@ def _render_measurement(measurement: Measurement) -> str:
     shapes = ", ".join(f"{name} {list(shape)}" for name, shape in measurement.inputs.items())
     rows += [f"inputs: {shapes}"] if shapes else []
     return "\n".join([*rows, f"conditions: {conditions.describe()}", f"processor: {measurement.describe_processor()}"])
-
-
-def _end(problems: Sequence[str]) -> None:
-    for problem in problems:
-        click.echo(f"not valid: {problem}")
-    sys.exit(EXIT_CODES[INCONCLUSIVE] if problems else 0)
 
 
 COMMANDS = (compare,)

@@ -8,8 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from edgeprune.core.formats import RUNTIMES, list_precisions
-from edgeprune.core.target import AUTO, MOST_THREADS
+from edgeprune.core.formats import AUTO, MOST_THREADS, RUNTIMES, list_precisions
 
 TARGET_HELP = "Kind of board: a name (`edgeprune targets`) or a .toml file."
 BUSY_HELP = "Go on though others are at work on the board; no latency measured so passes a gate."

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgeprune.cli.options import TARGET_HELP, running_options
+from edgeprune.cli.output import json_option, print_result
 from edgeprune.errors import MissingExtra, UsageError
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 @click.option("--run", "directory", type=click.Path(path_type=Path, exists=True, file_okay=False), help="A run.")
 @click.option("--table", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="A latency table alone.")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Picture to write (PNG).")
+@json_option
 def show_profile(directory: Path | None, table: Path | None, output: Path | None) -> None:
     """Draw the staircases of a latency table: latency over the output channels, at several input channels.
 
@@ -44,10 +47,30 @@ def show_profile(directory: Path | None, table: Path | None, output: Path | None
     note = f"{latency_table.origin}; a dot is a shape of the table, its bar the {bars}"
     picture = output or path.with_name("staircases.png" if directory else f"{path.stem}.png")
     drawn = _write_picture(picture, staircases, latency_table.key.describe(), note)
-    click.echo(render_table_facts(latency_table, profiled))
-    for staircase in staircases:
-        click.echo(f"\n{render_staircase(staircase)}")
-    click.echo(f"\npicture: {drawn}")
+    parts = [render_table_facts(latency_table, profiled), *map(render_staircase, staircases), f"picture: {drawn}"]
+    document = {
+        "table": path,
+        "of": asdict(latency_table.key),
+        "origin": latency_table.origin,
+        "correction": profiled["correction"] if profiled else None,
+        "staircases": list(map(_staircase_row, staircases)),
+        "picture": drawn,
+    }
+    print_result(document, "\n\n".join(parts))
+
+
+def _staircase_row(staircase: Staircase) -> dict[str, Any]:
+    lines = [
+        {
+            "fixed": line.fixed,
+            "points": [
+                {"channels": count, "latency_ms": point.latency_ms, "low_ms": point.low_ms, "high_ms": point.high_ms}
+                for count, point in line.points
+            ],
+        }
+        for line in staircase.lines
+    ]
+    return {"title": staircase.title, "over": staircase.over, "lines": lines}
 
 
 def _write_picture(path: Path, staircases: Sequence[Staircase], title: str, note: str) -> str:
@@ -73,6 +96,7 @@ def _write_picture(path: Path, staircases: Sequence[Staircase], title: str, note
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Where to write the profile.")
 @click.option("--start", help="Profile to start from: a board's name or a .json file. Default: the target's own.")
 @running_options
+@json_option
 def calibrate_profile(target: str, measurements: Path, output: Path | None, start: str | None, **running: Any) -> None:
     """Correct an estimated profile by 5 to 50 whole nets measured on the board.
 
@@ -80,14 +104,16 @@ def calibrate_profile(target: str, measurements: Path, output: Path | None, star
     precision correct the board in the others too. Errors are shown before and after; after is by cross-validation:
     each net is predicted by a fit that has not seen it.
     """
-    from dataclasses import replace
-
     from edgeprune.calibration import calibrate_target
     from edgeprune.core.estimating.calibrate import render_errors
     from edgeprune.shipped import load_target
 
     kind = replace(load_target(target), **{name: value for name, value in running.items() if value is not None})
     calibration, path = calibrate_target(kind, measurements, start, output)
-    click.echo(f"{kind.name}, {kind.runtime} {kind.precision}, {kind.threads} thread(s) where a row says none")
-    click.echo(render_errors(calibration))
-    click.echo(f"written to {path}: an estimate still; it plans and never passes a gate")
+    lines = [
+        f"{kind.name}, {kind.runtime} {kind.precision}, {kind.threads} thread(s) where a row says none",
+        render_errors(calibration),
+        f"written to {path}: an estimate still; it plans and never passes a gate",
+    ]
+    errors = {"before": asdict(calibration.before), "after": asdict(calibration.after)}
+    print_result({"target": kind.name, "file": path, **errors}, "\n".join(lines))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,9 @@ import click
 
 from edgeprune.cli.boards import open_target_agent, render_names
 from edgeprune.cli.options import BUSY_HELP, HOST_HELP, HOSTS_HELP, KEY_FILE, RUN, TARGET_HELP, board_options
+from edgeprune.cli.output import json_option, print_result
 from edgeprune.cli.progress import say
+from edgeprune.core.progress import Count
 from edgeprune.errors import DeviceError, UsageError
 
 if TYPE_CHECKING:
@@ -36,6 +39,7 @@ def release() -> None:
 @click.option("--at-once", type=click.IntRange(1), default=4, show_default=True, help="Boards at work at once.")
 @click.option("--sign", "key", type=KEY_FILE, help="Private ed25519 key (OpenSSH or PEM) to sign the release with.")
 @click.option("--activate", "activated", is_flag=True, help="Make it active too, once it has run there.")
+@json_option
 def push(directory: Path, key: Path | None, activated: bool, **options: Any) -> None:
     """Bring what a run ships to a board, or to many; resumes where a push broke. Without --activate it rests there."""
     from edgeprune.device.fleet import ask_boards
@@ -47,28 +51,42 @@ def push(directory: Path, key: Path | None, activated: bool, **options: Any) -> 
     if key is not None:
         content = sign_release(content, load_signing_key(key, _ask_passphrase))
     if not hosts:
-        click.echo(_push(target, host, content, model, activated))
+        row = _push(target, host, content, model, activated)
+        print_result({"release": row["release"], "boards": [row]}, _describe_push(row))
         return
-    failed = 0
-    for answer in ask_boards(hosts, lambda host: _push(target, host, content, model, activated), options["at_once"]):
-        click.echo(answer.value if answer.error is None else f"failed: {' '.join(str(answer.error).split())}")
-        failed += answer.error is not None
-    if failed:
-        raise DeviceError(f"{failed} of {len(hosts)} boards do not have it; run the same command again to resume")
+    rows = []
+    answers = ask_boards(hosts, lambda host: _push(target, host, content, model, activated), options["at_once"])
+    for number, answer in enumerate(answers, 1):
+        error = None if answer.error is None else " ".join(str(answer.error).split())
+        rows.append(answer.value if answer.value is not None else {"host": answer.host, "error": error})
+        say(Count(f"boards: {number} of {len(hosts)}"))
+    print_result({"release": content.id, "boards": rows}, "\n".join(map(_describe_push, rows)))
+    if failed := sum(bool(row["error"]) for row in rows):
+        say(f"edgeprune: {failed} of {len(hosts)} boards do not have it; run the same command again to resume")
+        sys.exit(DeviceError.exit_code)
 
 
-def _push(target: Target, host: str | None, content: Release, model: bytes, activated: bool) -> str:
+def _push(target: Target, host: str | None, content: Release, model: bytes, activated: bool) -> dict[str, Any]:
+    """What became of one board."""
     from edgeprune.device.connect import open_agent
     from edgeprune.device.lease import hold_lease
     from edgeprune.device.releasing.releases import activate_release, push_release
 
     with open_agent(target.name, host, target.python) as agent, hold_lease(agent, "release push", say):
-        pushed = push_release(agent, content, model)
-        resumed = f", {pushed.resumed_bytes:,} were there" if pushed.resumed_bytes else ""
-        text = f"{agent.transport.host}: release {pushed.id}: {pushed.sent_bytes:,} bytes sent{resumed}"
-        if not activated:
-            return f"{text}; next: edgeprune release activate {pushed.id}"
-        return f"{text}; active; there: {activate_release(agent, pushed.id)}"
+        pushed = push_release(agent, content, model, say)
+        command = activate_release(agent, pushed.id) if activated else None
+        sent = {"sent_bytes": pushed.sent_bytes, "resumed_bytes": pushed.resumed_bytes}
+        return {"host": agent.transport.host, "release": pushed.id, **sent, "command": command, "error": None}
+
+
+def _describe_push(row: Mapping[str, Any]) -> str:
+    if row["error"]:
+        return f"failed: {row['error']}"
+    resumed = f", {row['resumed_bytes']:,} were there" if row["resumed_bytes"] else ""
+    text = f"{row['host']}: release {row['release']}: {row['sent_bytes']:,} bytes sent{resumed}"
+    if row["command"] is None:
+        return f"{text}; next: edgeprune release activate {row['release']}"
+    return f"{text}; active; there: {row['command']}"
 
 
 def _find_boards(directory: Path, options: Mapping[str, Any]) -> tuple[Target, str | None, tuple[str, ...]]:
@@ -91,18 +109,22 @@ def _ask_passphrase() -> str:
 
 @release.command("list")
 @board_options
+@json_option
 def list_(target: str, host: str | None) -> None:
     """List the releases on a board, the oldest first."""
     from edgeprune.core.releasing.release import render_releases
     from edgeprune.device.releasing.releases import list_releases
 
     with open_target_agent(target, host) as agent:
-        click.echo(render_releases(list_releases(agent)))
+        releases, board = list_releases(agent), agent.transport.host
+    rows = [asdict(release) for release in releases]
+    print_result({"host": board, "releases": rows}, render_releases(releases))
 
 
 @release.command("activate")
 @click.argument("release_id", metavar="RELEASE")
 @board_options
+@json_option
 def activate(release_id: str, target: str, host: str | None) -> None:
     """Let RELEASE (its first 4 digits or more) run once on the board, then switch to it."""
     from edgeprune.core.releasing.release import find_release
@@ -112,11 +134,17 @@ def activate(release_id: str, target: str, host: str | None) -> None:
     with open_target_agent(target, host) as agent, hold_lease(agent, "release activate", say):
         full_id = find_release(release_id, list_releases(agent), agent.transport.host)
         command = activate_release(agent, full_id)
-        click.echo(f"{agent.transport.host}: release {full_id} is active; there: {command}")
+    _tell_active(agent.transport.host, full_id, "active", command)
+
+
+def _tell_active(host: str, release_id: str, state: str, command: str) -> None:
+    document = {"host": host, "release": release_id, "command": command}
+    print_result(document, f"{host}: release {release_id} is {state}; there: {command}")
 
 
 @release.command("rollback")
 @board_options
+@json_option
 def rollback(target: str, host: str | None) -> None:
     """Switch back to the release that was active before."""
     from edgeprune.device.lease import hold_lease
@@ -124,19 +152,21 @@ def rollback(target: str, host: str | None) -> None:
 
     with open_target_agent(target, host) as agent, hold_lease(agent, "release rollback", say):
         active_id, command = roll_back(agent)
-        click.echo(f"{agent.transport.host}: release {active_id} is active again; there: {command}")
+    _tell_active(agent.transport.host, active_id, "active again", command)
 
 
 @release.command("prune")
 @board_options
 @click.option("--keep", type=click.IntRange(0), default=1, show_default=True, help="Newest others to keep.")
+@json_option
 def prune(target: str, host: str | None, keep: int) -> None:
     """Remove old releases and broken pushes; the active release and the one before it always stay."""
     from edgeprune.device.releasing.releases import prune_releases
 
     with open_target_agent(target, host) as agent:
         removed = prune_releases(agent, keep, say)
-        click.echo(f"{agent.transport.host}: removed {render_names(removed)}")
+        board = agent.transport.host
+    print_result({"host": board, "removed": removed}, f"{board}: removed {render_names(removed)}")
 
 
 @click.command()
@@ -154,6 +184,7 @@ def prune(target: str, host: str | None, keep: int) -> None:
 @click.option(
     "--baseline", metavar="NAME|DIR|FILE", default="", help="Measure its file in turns too, each kind of device's own."
 )
+@json_option
 def fleet(directory: Path, hosts: str, at_once: int, percentile: int, allow_busy: bool | None, baseline: str) -> None:
     """Measure what a run ships on many boards at once; judge by the worst, and name those unlike others of their kind.
 
@@ -170,8 +201,11 @@ def fleet(directory: Path, hosts: str, at_once: int, percentile: int, allow_busy
     request = look_at_run(directory).request
     with open_job(directory, {**dict.fromkeys(request), "allow_busy": allow_busy}, say) as job:
         document = measure_fleet(job, Fleet(boards, percentile, at_once, baseline))
-    click.echo(render_fleet(document))
-    click.echo(f"written to {directory / 'fleet.json'}")
+    file = directory / "fleet.json"
+    print_result(
+        {"run": directory, "verdict": document["verdict"], "file": file, "fleet": document},
+        f"{render_fleet(document)}\nwritten to {file}",
+    )
     sys.exit(EXIT_CODES[document["verdict"]])
 
 

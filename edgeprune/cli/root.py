@@ -6,10 +6,15 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import NoReturn
 
 import click
 
 from edgeprune.cli import baseline, boards, cache, catalog, history, judging, line, measure, releases
+from edgeprune.cli.completion import add_completion, completion
+from edgeprune.cli.output import JSON_FLAG, find_width, render_json, uses_colour
+from edgeprune.cli.progress import clear_line
+from edgeprune.core.text import WIDTH, wrap
 from edgeprune.disk import describe_os_error
 from edgeprune.errors import EdgepruneError, RunError
 
@@ -23,6 +28,7 @@ COMMANDS = (
     *cache.COMMANDS,
     *history.COMMANDS,
     *releases.COMMANDS,
+    completion,
 )
 
 
@@ -33,26 +39,31 @@ def cli(debug: bool) -> None:
     """Prune, quantize and export a PyTorch model for a device, by that device's measured latency, and gate its release.
 
     \b
-    Exit codes: 0 pass, 1 error, 2 wrong call or input, 3 a gate failed, 4 inconclusive.
+    Exit codes: 0 pass, 1 error, 2 wrong call or input, 3 a gate failed,
+    4 inconclusive.
     """
 
 
 for _command in COMMANDS:
     cli.add_command(_command)
+add_completion(cli)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; every foreseen error is one line, and `--debug` shows where it came from."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    WIDTH.set(find_width(sys.stdout))
     try:
         cli.main(words, prog_name="edgeprune", standalone_mode=False)
     except EdgepruneError as exc:
         _fail(exc, exc.exit_code, words)
     except click.ClickException as exc:
+        clear_line()
         exc.show()
-        sys.exit(exc.exit_code)
+        _end(type(exc).__name__, exc.format_message(), exc.exit_code, words)
     except (click.Abort, KeyboardInterrupt):
-        sys.exit(line.INTERRUPTED)
+        clear_line()
+        _end("Interrupted", "interrupted", line.INTERRUPTED, words)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -62,13 +73,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(exc, 1, words)
 
 
-def _fail(exc: Exception, code: int, words: Sequence[str], cause: Exception | None = None) -> None:
+def _end(kind: str, message: str, code: int, words: Sequence[str]) -> NoReturn:
+    """End with an exit code; where JSON was asked for, the error is the document."""
+    if JSON_FLAG in words:
+        click.echo(render_json({"error": {"kind": kind, "message": message, "exit_code": code}}))
+    sys.exit(code)
+
+
+def _fail(exc: Exception, code: int, words: Sequence[str], cause: Exception | None = None) -> NoReturn:
+    clear_line()
     if "--debug" in words:
         traceback.print_exception(cause or exc)
     foreseen = isinstance(exc, EdgepruneError)
     text = " ".join(str(exc).split()) if foreseen else _describe_unexpected(exc)
-    click.echo(f"edgeprune: {text}", err=True)
-    sys.exit(code)
+    colour = uses_colour(sys.stderr)
+    shown = wrap(f"edgeprune: {text}", find_width(sys.stderr) if sys.stderr.isatty() else None)
+    click.echo(shown.replace("edgeprune:", click.style("edgeprune:", fg="red"), 1), err=True, color=colour)
+    _end(type(exc).__name__, text, code, words)
 
 
 def _describe_unexpected(exc: Exception) -> str:

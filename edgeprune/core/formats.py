@@ -13,6 +13,9 @@ from itertools import chain
 MIXED = "mixed"
 STATIC = ("int8", "int16x8")
 """Precisions whose activation ranges are fixed beforehand, for the whole file."""
+AUTO = "auto"
+"""In place of a precision or a runtime: what ships is the fastest file, measured on the device, within the limits."""
+MOST_THREADS = 256
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,6 @@ STEPS = {
     "measure": "push, measure latency and quality on the board",
     "confirm": "measure what ships again beside the unpruned file, in fresh processes",
     "gate": "judge by the gates",
-    "report": "report.json, report.html, gates.junit.xml",
+    "report": "report.json, report.html, gates.junit.xml, gates.md",
 }
 """What each stage does, in the order of the line."""

@@ -9,7 +9,9 @@ from typing import Any
 
 from edgeprune.core.answers import LARGEST
 from edgeprune.core.formats import (
+    AUTO,
     MIXED,
+    MOST_THREADS,
     RUNTIMES,
     Runtime,
     list_int8_schemes,
@@ -27,9 +29,6 @@ from edgeprune.errors import TargetError
 LAYOUTS = ("nchw", "nhwc")
 FASTEST = "fastest"
 """In place of core numbers: as many of the fastest cores as there are threads."""
-AUTO = "auto"
-"""In place of a precision or a runtime: what ships is the fastest file, measured on the device, within the limits."""
-MOST_THREADS = 256
 
 BOARD_METERS = ("jetson", "hwmon", "rpi5", "odpm", "battery", "rapl")
 """Power meters that a board has itself; the agent finds the first of them for AUTO."""

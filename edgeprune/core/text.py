@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import re
+import textwrap
 from collections.abc import Collection, Sequence
+from contextvars import ContextVar
+from itertools import zip_longest
+
+WIDTH: ContextVar[int | None] = ContextVar("width", default=None)
+"""Columns that a table may take; None: as many as it needs. The command line sets it."""
+GAP = "  "
+LEAST_WIDTH = 10
+PIECE = re.compile(r"[^\s/_.,:;-]*[/_.,:;-]*\s*")
 
 
 def suggest(word: str, valid: Collection[str]) -> str:
@@ -17,14 +27,93 @@ def make_printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
+def wrap(text: str, width: int | None) -> str:
+    """Lines that fit, broken at spaces, the rest of each below its beginning; a word too long stays whole, as a path
+    that is cut cannot be copied.
+    """
+    return text if width is None else "\n".join(_wrap_line(line, width) for line in text.split("\n"))
+
+
+def _wrap_line(line: str, width: int) -> str:
+    if len(line) <= width:
+        return line
+    indent = " " * (len(line) - len(line.lstrip()))
+    lines = textwrap.wrap(
+        line.strip(), width, initial_indent=indent, subsequent_indent=indent + "  ",
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
+    return "\n".join(lines)
+
+
 def render_columns(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as text: the first column left-aligned, the others right-aligned, a rule below the head."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if not column else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+    """Rows of cells as text: the first column left-aligned, the others right-aligned, a rule below the head.
+
+    Within WIDTH, where it is set: the widest columns are folded, and where that is not enough, each row is told a cell
+    a line.
+    """
+    natural = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    widths = narrow(natural, [_least_width(rows, column) for column in range(len(rows[0]))], WIDTH.get())
+    if widths is None:
+        return _render_cells(rows)
+    left = [column == 0 or width < natural[column] for column, width in enumerate(widths)]
+    folded = [_fold_row(row, widths, left) for row in rows]
+    rule = "-" * max(len(line) for lines in folded for line in lines)
+    return "\n".join([*folded[0], rule, *(line for lines in folded[1:] for line in lines)])
+
+
+def narrow(natural: Sequence[int], least: Sequence[int], most: int | None) -> list[int] | None:
+    """Widths of columns that fit into `most` with their gaps, the widest narrowed first; None where none do."""
+    widths, gaps = list(natural), len(GAP) * (len(natural) - 1)
+    while most is not None and sum(widths) + gaps > most:
+        room = [column for column, width in enumerate(widths) if width > least[column]]
+        if not room:
+            return None
+        widths[max(room, key=lambda column: widths[column])] -= 1
+    return widths
+
+
+def fold(text: str, width: int) -> list[str]:
+    """A text in lines of so many characters, broken at spaces or behind `-/_.,:;` where there are any."""
+    lines, line = list[str](), ""
+    for piece in PIECE.findall(text):
+        if line and len(line + piece.rstrip()) > width:
+            lines.append(line.rstrip())
+            line = ""
+        line += piece
+        while len(line.rstrip()) > width:
+            lines.append(line[:width])
+            line = line[width:]
+    return [*lines, line.rstrip()] if line.strip() or not lines else lines
+
+
+def _least_width(rows: Sequence[Sequence[str]], column: int) -> int:
+    """As far as a column may be narrowed: figures stay whole, and so does what is short."""
+    cells = [row[column] for row in rows[1:]]
+    if any(map(str.isalpha, "".join(cells))):
+        return min(max(map(len, cells)), LEAST_WIDTH)
+    return max((len(word) for cell in cells for word in cell.split()), default=0)
+
+
+def _fold_row(row: Sequence[str], widths: Sequence[int], left: Sequence[bool]) -> list[str]:
+    cells = [fold(cell, width) for cell, width in zip(row, widths, strict=True)]
+    columns = list(zip(widths, left, strict=True))
+    return [
+        GAP.join(
+            cell.ljust(width) if is_left else cell.rjust(width)
+            for cell, (width, is_left) in zip(line, columns, strict=True)
         ).rstrip()
-        for row in rows
+        for line in zip_longest(*cells, fillvalue="")
     ]
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+
+
+def _render_cells(rows: Sequence[Sequence[str]]) -> str:
+    """Each row as lines of `name: cell`, without those that say nothing, an empty line between rows."""
+    head, *body = rows
+    return "\n\n".join(
+        "\n".join(
+            f"{name}: {cell}" if name and number else f"{'  ' * bool(number)}{cell}"
+            for number, (name, cell) in enumerate(zip(head, row, strict=True))
+            if cell
+        )
+        for row in body
+    )

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor, nn
 
-from edgeprune.core.target import AUTO
+from edgeprune.core.formats import AUTO
 from edgeprune.exporting.checks import Batch
 from edgeprune.exporting.quantizing.mixed import Wishes
 

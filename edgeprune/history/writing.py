@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeprune.core.progress import Count
 from edgeprune.errors import EdgepruneError, RunError
 from edgeprune.history.address import find_history
 from edgeprune.history.measured import FILES, describe_run, open_record
@@ -46,7 +47,7 @@ class TakenIn:
     problem: str = ""
 
 
-def take_in(path: Path, folders: Sequence[Path]) -> Iterator[TakenIn]:
+def take_in(path: Path, folders: Sequence[Path], say: Say = lambda _: None) -> Iterator[TakenIn]:
     """Take in every run directory at or below the folders, those of budgets too, each in one transaction.
 
     Raises:
@@ -57,7 +58,8 @@ def take_in(path: Path, folders: Sequence[Path]) -> Iterator[TakenIn]:
         directories = sorted(place.parent for place in folder.rglob(FILES["measure"]))
         if not directories:
             raise RunError(f"{folder}: no run directory that has measured anything is in it ({FILES['measure']})")
-        for directory in directories:
+        for number, directory in enumerate(directories, 1):
+            say(Count(f"run directory {number} of {len(directories)}: {directory}"))
             try:
                 rows = describe_run(open_record(directory))
             except EdgepruneError as exc:

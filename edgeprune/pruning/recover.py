@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
+from edgeprune.core.progress import Count
 from edgeprune.errors import EdgepruneError, RunError
 from edgeprune.graph.operators.table import find_operator
 from edgeprune.graph.trace import copy_program, set_training_
@@ -150,7 +151,10 @@ def recover(
             _save(training, course.checkpoint, identity)
         remaining_s = (time.monotonic() - started) / (training.epoch - first) * (settings.epochs - training.epoch)
         progress(
-            f"{course.name}: epoch {training.epoch} of {settings.epochs}, loss {loss:.3f}, {_words(remaining_s)} left"
+            Count(
+                f"{course.name}: epoch {training.epoch} of {settings.epochs}, loss {loss:.3f}, "
+                f"{_words(remaining_s)} left"
+            )
         )
     set_training_(training.runs, False)
     if training.choice is None:

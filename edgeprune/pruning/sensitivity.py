@@ -10,6 +10,7 @@ from scipy.optimize import isotonic_regression
 from torch import Tensor
 from torch.fx import GraphModule
 
+from edgeprune.core.progress import Count
 from edgeprune.errors import EdgepruneError
 from edgeprune.graph.surgery import apply_plan
 from edgeprune.pruning.evidence import Batch, Evidence, Scores
@@ -46,7 +47,7 @@ def measure_sensitivity(
         }
         curve = repair(raw) | {size: 0.0}
         rises[group] = dict(zip(choices, np.interp(choices, list(curve), list(curve.values())).tolist(), strict=True))
-        progress(f"sensitivity: {group} ({number} of {len(widths)})")
+        progress(Count(f"sensitivity: {group} ({number} of {len(widths)})"))
     return rises
 
 

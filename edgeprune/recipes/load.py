@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import difflib
 import math
-import shutil
 import sys
 import types
 from collections.abc import Callable, Mapping
@@ -21,15 +19,11 @@ from edgeprune.core.metric import TOP1, Metric
 from edgeprune.core.planning.candidates import WidthRule
 from edgeprune.core.text import suggest
 from edgeprune.errors import RecipeError
+from edgeprune.recipes.built_in import BUILT_IN
 from edgeprune.recipes.models import build_model
 from edgeprune.recipes.reading import Data, first_inputs, plain_tensor, wrap_data
 from edgeprune.recipes.user_code import guarded
 
-BUILT_IN = {
-    name: Path(__file__).parent / f"{name.replace('-', '_')}.py"
-    for name in ("digits-resnet8", "cifar10-resnet8", "motion-cnn")
-}
-"""Built-in recipes by name; each is a file that a user can copy."""
 REQUIRED = ("model", "train_data", "eval_data", "calibration_data")
 VALIDATION = "validation_data"
 """A function that a recipe need not have."""
@@ -120,31 +114,6 @@ def load_recipe(name_or_path: str) -> Recipe:
         kind = type(content[VALIDATION]).__name__
         raise RecipeError(f"{path}: {VALIDATION}: expected a function that gives the batches, found {kind}")
     return _recipe(name_or_path if name_or_path in BUILT_IN else path.stem, path, content)
-
-
-def copy_recipe(name: str, directory: Path) -> Path:
-    """Copy a built-in recipe's file into a directory, to be changed there.
-
-    Raises:
-        RecipeError: no such built-in recipe, or the file exists already.
-    """
-    if name not in BUILT_IN:
-        raise RecipeError(f"recipe {name!r} is not built in{suggest(name, BUILT_IN)}")
-    copy = directory / BUILT_IN[name].name
-    if copy.exists():
-        raise RecipeError(f"{copy}: exists already and is not overwritten; remove it or choose another directory")
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(BUILT_IN[name], copy)
-    except OSError as exc:
-        raise RecipeError(f"{copy}: cannot be written: {exc.strerror}") from exc
-    return copy
-
-
-def describe_built_in() -> dict[str, str]:
-    """What each built-in recipe is, in a line: the first of its docstring."""
-    texts = {name: ast.get_docstring(ast.parse(path.read_text())) or "" for name, path in BUILT_IN.items()}
-    return {name: text.splitlines()[0] for name, text in texts.items()}
 
 
 def parse_finetune(settings: Any, where: str) -> Finetune:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from itertools import count
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,11 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from edgeprune.core.artifact import Artifact, name_artifact
-from edgeprune.core.formats import FORMATS, MIXED
+from edgeprune.core.formats import AUTO, FORMATS, MIXED
 from edgeprune.core.metric import TOP1
 from edgeprune.core.planning.limits import STATED_BYTES, Costs
+from edgeprune.core.progress import Count
 from edgeprune.core.releasing.shipping import is_within, quality_limits
-from edgeprune.core.target import AUTO
 from edgeprune.errors import ExportError
 from edgeprune.exporting.artifacts import build_artifacts, place_artifact
 from edgeprune.exporting.files import sha256_of
@@ -105,7 +106,13 @@ def build_format(job: Job, program: GraphModule, files: Files, file_format: str)
         wishes=files.wishes,
         has_float=files.has_float,
     )
-    artifacts = build_artifacts(program, job.recipe.example_input(), request)
+    numbers = count(1)
+
+    def tell(text: str) -> None:
+        if len(request.precisions) > 1:
+            job.detail(Count(f"exporting {next(numbers)} of {len(request.precisions)}: {text}"))
+
+    artifacts = build_artifacts(program, job.recipe.example_input(), request, tell)
     if files.directory == job.run.directory:
         for artifact in artifacts:
             job.run.product(artifact.path)

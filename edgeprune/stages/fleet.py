@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.core.measuring.measurement import DeviceFacts, Measurement, add_energy
+from edgeprune.core.progress import put_behind
 from edgeprune.core.releasing.document import Figures, gate_figures
 from edgeprune.core.releasing.fleet import (
     WORST,
@@ -113,7 +114,7 @@ def _ask(job: Job, fleet: Fleet, files: Mapping[str, Figures], metrics: set[str]
 
     def work(host: str) -> Measured:
         def say(text: str) -> None:
-            job.detail(f"{host}: {text}")
+            job.detail(put_behind(f"{host}: ", text))
 
         with open_board(target, host, say, job.session) as board:
             require(board, "time", *["energy"] * (ENERGY in metrics), *["run"] * bool(rows))

@@ -13,13 +13,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeprune.core.formats import FORMATS, RUNTIMES, find_runtime
+from edgeprune.core.formats import AUTO, FORMATS, RUNTIMES, find_runtime
 from edgeprune.core.measuring.measurement import DeviceFacts
 from edgeprune.core.metric import Metric, parse_metric
+from edgeprune.core.progress import put_behind
 from edgeprune.core.releasing.document import budget_gates
 from edgeprune.core.releasing.gate import Gate, settle_gates
 from edgeprune.core.releasing.runtime_faults import check_runtime
-from edgeprune.core.target import AUTO, Target
+from edgeprune.core.target import Target
 from edgeprune.errors import DeviceError, RunError, TargetError
 from edgeprune.run import Run, open_run, preview_run, read_json
 from edgeprune.shipped import load_gates, load_target
@@ -62,7 +63,7 @@ class Job:
 
     def detail(self, text: str) -> None:
         """Say something that belongs to the stage under way."""
-        self.say(f"  {text}")
+        self.say(put_behind("  ", text))
 
     @cached_property
     def target(self) -> Target:

@@ -15,7 +15,7 @@ import numpy as np
 from torch.fx import GraphModule
 
 from edgeprune.core.artifact import Artifact
-from edgeprune.core.formats import RUNTIMES, find_runtime
+from edgeprune.core.formats import AUTO, RUNTIMES, find_runtime
 from edgeprune.core.latency.confidence import safe_budget_ms, spread_of_interval
 from edgeprune.core.latency.correction import Correction, fit_correction
 from edgeprune.core.latency.table import (
@@ -33,8 +33,8 @@ from edgeprune.core.planning.loop import AIM, Goal, Trial, choose_fitting, fit_t
 from edgeprune.core.planning.plan import NOTHING_CUT, GroupPlan, PruningPlan, explain_width, find_gone
 from edgeprune.core.planning.planner import Choice, Problem, choose_widths, find_fastest, predict_ms, trace_front
 from edgeprune.core.planning.reach import Reach, check_reach
+from edgeprune.core.progress import Count
 from edgeprune.core.releasing.shipping import choose_planned
-from edgeprune.core.target import AUTO
 from edgeprune.device.board import ModelFile
 from edgeprune.errors import ExportError, MissingExtra
 from edgeprune.graph.costs import list_shapes
@@ -109,9 +109,10 @@ def _measure_profile(job: Job, net: Net) -> Profiled:
     layers_s = time.monotonic() - begun
     variants = draw_nets(net, table, VARIANTS, VARIANT_SEED)
     job.detail(f"measuring {len(variants)} whole nets of random widths")
-    files = {
-        f"variant{i}": build_variant(job, f"variant{i}", cut_net(net, widths)) for i, widths in enumerate(variants)
-    }
+    files = dict[str, Path]()
+    for i, widths in enumerate(variants):
+        files[f"variant{i}"] = build_variant(job, f"variant{i}", cut_net(net, widths))
+        job.detail(Count(f"nets built: {i + 1} of {len(variants)}"))
     begun = time.monotonic()
     times = measure_beside_original(job, originals, files)
     nets_s = time.monotonic() - begun

@@ -13,6 +13,7 @@ from edgeprune.core.artifact import Artifact
 from edgeprune.core.formats import find_runtime
 from edgeprune.core.measuring.measurement import add_energy
 from edgeprune.core.measuring.paired_quality import QualitySpread, find_quality_spread
+from edgeprune.core.progress import Count
 from edgeprune.device.board import ModelFile
 from edgeprune.exporting.formats import format_of
 from edgeprune.exporting.parity.chain import Judge, Parity, check_parity, compare_outputs
@@ -53,8 +54,9 @@ def measure(job: Job) -> Measured:
     )
     metric, quality, links = job.recipe.metric, dict[str, float | None](), dict[str, Parity]()
     spreads, original = dict[str, QualitySpread](), baseline_name(job)
-    for name in sorted(models, key=lambda name: name != original):
+    for index, name in enumerate(sorted(models, key=lambda name: name != original), 1):
         model = models[name]
+        job.detail(Count(f"evaluating {index} of {len(models)}: {name} on {len(inputs)} inputs"))
         outputs = job.board.run(model, fit_inputs(model.path, inputs), job.detail)
         if spread := find_quality_spread(metric, targets, outputs, spreads.get(original)):
             spreads[name] = spread

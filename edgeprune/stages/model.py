@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from edgeprune.core.formats import MIXED
+from edgeprune.core.formats import AUTO, MIXED
 from edgeprune.core.planning.plan import PruningPlan, parse_plan
-from edgeprune.core.target import AUTO
 from edgeprune.errors import GraphError, PlanError, RecipeError
 from edgeprune.graph.analysis import Analysis
 from edgeprune.graph.costs import count_parameters

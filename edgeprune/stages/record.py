@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from edgeprune.core.artifact import Artifact, name_artifact
+from edgeprune.core.formats import AUTO
 from edgeprune.core.measuring.measurement import Measurement, parse_measurement
 from edgeprune.core.releasing.document import Figures
 from edgeprune.core.releasing.shipping import Candidates
-from edgeprune.core.target import AUTO
 from edgeprune.run import read_json
 from edgeprune.stages.job import Job
 from edgeprune.stages.results import Exported, Fitted, Measured, Profiled

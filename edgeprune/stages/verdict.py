@@ -8,15 +8,16 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
+from edgeprune.core.formats import AUTO
 from edgeprune.core.measuring.pairing import find_ratio
 from edgeprune.core.planning.plan import NOTHING_CUT
 from edgeprune.core.releasing.document import REPORT_VERSION, Figures, describe_conditions
 from edgeprune.core.releasing.gate import QUALITY_METRICS, GateResult, decide
 from edgeprune.core.releasing.shipping import Candidates
-from edgeprune.core.target import AUTO
 from edgeprune.history.tracking import track
 from edgeprune.history.writing import keep_run
 from edgeprune.report.junit import render_junit
+from edgeprune.report.markdown import render_markdown
 from edgeprune.report.page import render_page
 from edgeprune.run import read_json, write_atomic, write_json
 from edgeprune.stages.against import BESIDE, Standing
@@ -60,7 +61,7 @@ def _check_files(job: Job, *figures: Figures) -> None:
 
 
 def report(job: Job) -> Reported:
-    """Write `report.json`, `report.html` and `gates.junit.xml`.
+    """Write `report.json`, `report.html`, `gates.junit.xml` and `gates.md`.
 
     Raises:
         RunError: a file that it rests on is gone or was changed since it was measured.
@@ -74,6 +75,7 @@ def report(job: Job) -> Reported:
     samples = {"before": baseline.measurement.samples_ms, "after": last.measurement.samples_ms}
     write_json(job.run.product("report.json"), document)
     write_atomic(job.run.product("gates.junit.xml"), render_junit(document))
+    write_atomic(job.run.product("gates.md"), render_markdown(document, job.run.directory))
     write_atomic(job.run.product("report.html"), render_page(document, samples))
     keep_run(job.run, document, job.detail)
     track(job.run.directory, document, job.detail)

@@ -91,7 +91,7 @@ def test_the_table_filters_and_steers_no_terminal(call: Call, rows: list[History
     _, said, _ = call("history", "--recipe", "mine", "--since", "2026-11-10", "--limit", 3)
     assert [line[:10] for line in said.splitlines()[3:]] == ["2026-11-19", "2026-11-20", "2026-11-21"]
     _, said, _ = call("history", "--device", "é", "--json")
-    (row,) = json.loads(said)
+    (row,) = json.loads(said)["measurements"]
     assert (row["problems"], row["valid"], row["recipe"]) == (["a, b"], False, ODD.recipe)
 
 

@@ -102,7 +102,7 @@ def test_an_f1_that_collapses_fails_and_is_called_by_its_name(f1: tuple[Path, st
     page = (directory / "report.html").read_text()
     assert "<td>F1 (in the runtime)</td><td>0.77</td><td>0.1</td>" in page
     suite = ElementTree.fromstring((directory / "gates.junit.xml").read_text())
-    (case,) = (one for one in suite if one.get("name") == "quality_drop at_most 0.05 (F1)")
+    (case,) = (one for one in suite.iter("testcase") if one.get("name") == "quality_drop at_most 0.05 (F1)")
     assert case.find("failure") is not None
 
 

@@ -11,9 +11,10 @@ from torch import nn
 
 from edgeprune.errors import RecipeError
 from edgeprune.recipes import data as recipe_data
+from edgeprune.recipes.built_in import BUILT_IN, copy_recipe, describe_built_in
 from edgeprune.recipes.check import check_recipe
 from edgeprune.recipes.data import Batches, load_cifar10, load_motion
-from edgeprune.recipes.load import BUILT_IN, Finetune, copy_recipe, describe_built_in, load_recipe, parse_finetune
+from edgeprune.recipes.load import Finetune, load_recipe, parse_finetune
 from edgeprune.recipes.pickled_arrays import read_pickled_arrays
 
 GOOD = """

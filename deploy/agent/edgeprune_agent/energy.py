@@ -97,8 +97,9 @@ def run_windows(runs: dict[str, Run], pace: tuple[float, float], events: Events)
     """A rest, then each model and another rest; a rest is half as long as a model's window."""
     window_s, margin_s = pace
     windows = [take_window("", rest, (window_s / 2, margin_s), events)]
-    for name, run in runs.items():
-        events.progress(f"energy of {name}: {window_s:.3g} s")
+    for number, (name, run) in enumerate(runs.items(), 1):
+        place = f" (model {number} of {len(runs)})" if len(runs) > 1 else ""
+        events.progress(f"energy of {name}: {window_s:.3g} s{place}")
         windows.append(take_window(name, loop(run), (window_s, margin_s), events))
         windows.append(take_window("", rest, (window_s / 2, margin_s), events))
     return windows

@@ -37,7 +37,10 @@ def measure(request: dict[str, Any], root: str, events: Events) -> None:
     for model in models:
         read_checked(model["file"])
     await_quiet(request, root, events)
-    cold_starts = {model["name"]: start_cold(model, request, events) for model in models}
+    cold_starts = {}
+    for number, model in enumerate(models, 1):
+        place = f"model {number} of {len(models)}"
+        cold_starts[model["name"]] = start_cold(model, place, request, events)
     too_warm_c = cool_down(request, root, events)
     states = [read_state(root)]
     pace = set_pace(request)
@@ -118,7 +121,7 @@ def cold(request: dict[str, Any], root: str, events: Events) -> None:
     )
 
 
-def start_cold(model: dict[str, Any], request: dict[str, Any], events: Events) -> dict[str, Any]:
+def start_cold(model: dict[str, Any], place: str, request: dict[str, Any], events: Events) -> dict[str, Any]:
     """Init, first inference and peak memory of a model in fresh processes: each of COLD_STARTS, and what to tell first.
 
     The middle one of the times is told beside all; of memory the most.
@@ -128,7 +131,7 @@ def start_cold(model: dict[str, Any], request: dict[str, Any], events: Events) -
     """
     starts = []
     for number in range(COLD_STARTS):
-        events.progress_slowly(f"cold start {number + 1} of {model['name']}")
+        events.progress_slowly(f"{place}, cold start {number + 1} of {COLD_STARTS}: {model['name']}")
         starts.append(run_cold(model, request))
     times = {name: [start[name] for start in starts] for name in ("init_ms", "first_ms")}
     peaks = [start["peak_memory_mib"] for start in starts if start["peak_memory_mib"] is not None]

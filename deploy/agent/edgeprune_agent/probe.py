@@ -31,10 +31,10 @@ def probe(request: dict[str, Any], root: str, events: Events) -> None:
     windows: dict[str, list[list[float]]] = {model["name"]: [] for model in request["models"]}
     loads = []
     for number, batch in enumerate(batches):
-        events.progress(f"probes {number * BATCH + 1} to {number * BATCH + len(batch)} of {len(others)}")
+        place = f"probes {number * BATCH + 1} to {number * BATCH + len(batch)} of {len(others)}, "
         share_s = (deadline - time.monotonic()) / (len(batches) - number)
         batch_windows, processes = take_turns(
-            {**request, "models": [*references, *batch]}, set_pace(request, share_s), events
+            {**request, "models": [*references, *batch]}, {**set_pace(request, share_s), "place": place}, events
         )
         for window in batch_windows:
             if window["model"] != ARITHMETIC:

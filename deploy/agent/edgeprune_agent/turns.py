@@ -82,6 +82,7 @@ def take_turns(
 
     `pace` has the `rounds` of each process, how many of them are begun also when its `budget_s` is over; of each window
     its `window_s`, `at_least` so many runs, at `most` so many samples kept; `warmup_s` of each model, 0 for one window.
+    What is said of it begins with its `place`, where it has one.
 
     Raises:
         AgentError: a process could not load or run a model.
@@ -90,7 +91,7 @@ def take_turns(
     processes: list[Row] = []
     payload = {name: request[name] for name in ("models", "archive", "sizes")}
     for number in range(pace["processes"]):
-        place = f"process {number + 1} of {pace['processes']}"
+        place = f"{pace.get('place', '')}process {number + 1} of {pace['processes']}"
         count = len(request["models"])
         events.progress(f"{place}: loading {count} model{'s' if count > 1 else ''}")
         for event in call_process({"command": "turns", "process": number, **payload, **pace}, request):

@@ -15,8 +15,8 @@ from edgeprune.core.latency.table import MEASURED, LatencyPoint, LatencyTable, f
 BLOCKS = " ▁▂▃▄▅▆▇█"
 HEIGHT = 4
 """Lines of text that a chart is high; each line shows eight levels."""
-LABELLED = 20
-"""Up to so many points, every bar has its channel count below it."""
+MOST_BARS = 64
+"""Columns for the bars of a chart, so that it fits a terminal of 80; of more points so many are shown, evenly."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,12 @@ def render_staircase(staircase: Staircase, most: int = 3) -> str:
 
 
 def _bars(line: Line) -> str:
-    top = max(point.latency_ms for _, point in line.points)
-    levels = [round(8 * HEIGHT * point.latency_ms / top) for _, point in line.points]
-    labels = [str(count) for count, _ in line.points]
-    wide = max(map(len, labels)) + 1 if len(labels) <= LABELLED else 1
+    top, count = max(point.latency_ms for _, point in line.points), len(line.points)
+    shown = [line.points[index] for index in np.linspace(0, count - 1, min(count, MOST_BARS)).round().astype(int)]
+    levels = [round(8 * HEIGHT * point.latency_ms / top) for _, point in shown]
+    labels = [str(count) for count, _ in shown]
+    wide = max(map(len, labels)) + 1
+    wide = wide if wide * len(labels) <= MOST_BARS else 1  # a bar with its channel count below it, or bars alone
     margins = [f"{top:.4g} ms", *[""] * (HEIGHT - 2), line.fixed]
     rows = []
     for row, margin in zip(reversed(range(HEIGHT)), margins, strict=True):

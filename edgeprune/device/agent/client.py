@@ -16,6 +16,7 @@ from typing import Any
 from edgeprune.core.answers import describe_misfit
 from edgeprune.core.boards.doctor import MIN_PYTHON
 from edgeprune.core.formats import RUNTIMES
+from edgeprune.core.progress import Count
 from edgeprune.device.transports.transport import Completed, Transport, plain
 from edgeprune.disk import describe_os_error
 from edgeprune.errors import ConnectionFailed, DeviceError, NoSpace, RemoteError, RuntimeMissing
@@ -193,7 +194,7 @@ class EventReader:
         self._begun = True
         kind = event.pop("event")
         if kind == "progress":
-            self._progress(str(event.get("text", "")))
+            self._progress(Count(event.get("text", "")))
         elif kind == "mark" and self._on_mark is not None and isinstance(event.get("at_s"), (int, float)):
             self._on_mark(float(event["at_s"]))
         elif kind == "result":

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeprune.core.answers import number, read_fields
+from edgeprune.core.formats import AUTO
 from edgeprune.core.measuring.energy import METER, Energy, Meter, find_energies, make_readings, parse_windows
 from edgeprune.core.measuring.measurement import NO_POWER_SENSOR
 from edgeprune.core.measuring.readings import Arrival, find_problem
-from edgeprune.core.target import AUTO, COMMAND, ON_DEVICE, PLUGS, PowerSource, Target
+from edgeprune.core.target import COMMAND, ON_DEVICE, PLUGS, PowerSource, Target
 from edgeprune.device.agent.client import ask_agent, understood
 from edgeprune.device.agent.measure import push_models
 from edgeprune.device.board import ModelFile

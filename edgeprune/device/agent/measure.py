@@ -27,6 +27,7 @@ from edgeprune.device.transports.transport import AGAIN, hash_file
 from edgeprune.errors import DeviceError, RemoteError
 
 EVALUATION_THREADS = 1
+TOLD_BYTES = 1_000_000
 
 
 def measure_models(
@@ -40,7 +41,7 @@ def measure_models(
     """
     request = {
         "command": "measure",
-        **push_models(device, models),
+        **push_models(device, models, progress),
         "threads": threads,
         "rounds": protocol.rounds,
         "processes": protocol.processes,
@@ -77,7 +78,7 @@ def sustain_model(
     """
     request = {
         "command": "sustain",
-        **push_models(device, [model]),
+        **push_models(device, [model], progress),
         "threads": target.threads,
         "duration_s": duration_s,
         "start_temperature_c": target.protocol.start_temperature_c,
@@ -100,7 +101,7 @@ def measure_probes(
     if not models:
         return {}
     _check(device, models)
-    pushed = _push_archive(device, models, {model.file for model in models})
+    pushed = _push_archive(device, models, {model.file for model in models}, progress)
     row = ask_agent(device.agent, {"command": "probe", **pushed, "threads": threads, **asdict(settings)}, progress)
     with understood(device.facts.host, "the times of layers"):
         windows = {
@@ -152,7 +153,7 @@ def _check(device: Device, models: Sequence[ModelFile]) -> None:
         raise DeviceError("two models have the same name; results are told apart by it")
 
 
-def push_models(device: Device, models: Sequence[ModelFile]) -> dict[str, Any]:
+def push_models(device: Device, models: Sequence[ModelFile], progress: Progress = lambda _: None) -> dict[str, Any]:
     """Push those models that the board lacks, several as one archive; gives what a request says of them.
 
     Raises:
@@ -162,15 +163,25 @@ def push_models(device: Device, models: Sequence[ModelFile]) -> dict[str, Any]:
     _check(device, models)
     files = {model.file for model in models}
     if len(files) == 1:
-        put_bytes(device.transport, _read(models[0]), f"{device.workspace}/models/{models[0].file}")
+        content = _read(models[0])
+        _tell_size(len(content), progress)
+        put_bytes(device.transport, content, f"{device.workspace}/models/{models[0].file}")
         return _push_archive(device, models, set())
     row = ask_agent(device.agent, {"command": "have", "files": sorted(files)})
     with understood(device.facts.host, "its files"):
         present = each(text)(row["have"])
-    return _push_archive(device, models, files - set(present))
+    return _push_archive(device, models, files - set(present), progress)
 
 
-def _push_archive(device: Device, models: Sequence[ModelFile], files: set[str]) -> dict[str, Any]:
+def _tell_size(size: int, progress: Progress) -> None:
+    """Say what is sent, where a slow link needs seconds for it."""
+    if size >= TOLD_BYTES:
+        progress(f"sending {size / 1e6:.1f} MB")
+
+
+def _push_archive(
+    device: Device, models: Sequence[ModelFile], files: set[str], progress: Progress = lambda _: None
+) -> dict[str, Any]:
     rows = [model.to_request() for model in models]
     contents = {model.file: _read(model) for model in models if model.file in files}
     if not contents:
@@ -180,6 +191,7 @@ def _push_archive(device: Device, models: Sequence[ModelFile], files: set[str]) 
         for name, content in contents.items():
             archive.writestr(name, content)
     name = sha256(packed.getbuffer()).hexdigest() + ".zip"
+    _tell_size(len(packed.getbuffer()), progress)
     put_bytes(device.transport, packed.getvalue(), f"{device.workspace}/incoming/{name}")
     return {"models": rows, "archive": name, "sizes": {name: len(content) for name, content in contents.items()}}
 

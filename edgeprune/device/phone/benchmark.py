@@ -12,6 +12,7 @@ from edgeprune.core.boards.phone import Benchmark, core_mask, parse_benchmark, p
 from edgeprune.core.formats import RUNTIMES
 from edgeprune.core.measuring.measurement import Conditions, DeviceFacts, Measurement, Protocol, find_problems
 from edgeprune.core.measuring.windows import Window
+from edgeprune.core.progress import Count
 from edgeprune.core.target import FASTEST, Target
 from edgeprune.device.board import ModelFile
 from edgeprune.device.phone.state import Sections, collect, read_state
@@ -90,7 +91,7 @@ def measure_native(
     for turn in range(calls):
         for name, command in list(commands.items())[:: -1 if turn % 2 else 1]:
             benchmarks[name].append(_run(transport, command))
-        progress(f"round {turn + 1} of {calls}")
+        progress(Count(f"round {turn + 1} of {calls}"))
     conditions = replace(_conditions(transport.host, target, before, collect(transport)), too_warm_c=too_warm_c)
     device = describe_phone(transport).fingerprint
     return {model.name: _describe(model, benchmarks[model.name], target, conditions, device) for model in models}

@@ -10,6 +10,7 @@ from typing import Any
 
 from edgeprune.core.answers import count, describe_misfit, each, text
 from edgeprune.core.artifact import parse_artifact
+from edgeprune.core.progress import Count
 from edgeprune.core.releasing.release import Release, ReleaseOnBoard, build_release, parse_releases, shipped_path
 from edgeprune.core.target import Target
 from edgeprune.device.agent.client import Agent, ask_agent, understood
@@ -80,7 +81,9 @@ def _read_model(place: Path, sha256: str) -> bytes:
     return content
 
 
-def push_release(agent: Agent, release: Release, model: bytes) -> Pushed:
+def push_release(
+    agent: Agent, release: Release, model: bytes, progress: Callable[[str], None] = lambda _: None
+) -> Pushed:
     """Bring a release to a board, going on where a push broke; what is active there stays.
 
     Raises:
@@ -97,7 +100,9 @@ def push_release(agent: Agent, release: Release, model: bytes) -> Pushed:
         raise NoSpace(f"{host}: {describe_space(f'release {release.id}', needed, free)}")
     start = had if hashlib.sha256(model[:had]).hexdigest() == digest and had <= len(model) else 0
     for offset in range(start, len(model), PIECE_BYTES):
-        reason = _send_piece(agent, part, offset, model[offset : offset + PIECE_BYTES])
+        end = min(offset + PIECE_BYTES, len(model))
+        reason = _send_piece(agent, part, offset, model[offset:end])
+        progress(Count(f"{host}: sent {end >> 10} of {len(model) >> 10} KiB"))
         if reason:
             raise DeviceError(
                 f"{host}: release {release.id} cannot be written: {reason} ({describe_size(free)} were free, "

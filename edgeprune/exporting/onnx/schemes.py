@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
-from edgeprune.core.formats import FORMATS
-from edgeprune.core.target import AUTO
+from edgeprune.core.formats import AUTO, FORMATS
 from edgeprune.exporting.onnx.quantize import OnnxScheme, choose_onnx_scheme
 
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from edgeprune.core.artifact import Artifact
-from edgeprune.core.formats import find_runtime
+from edgeprune.core.formats import AUTO, find_runtime
 from edgeprune.core.measuring.measurement import Conditions, Measurement
 from edgeprune.core.metric import TOP1, Metric
 from edgeprune.core.planning.limits import Costs
 from edgeprune.core.releasing.document import Figures
 from edgeprune.core.releasing.gate import FAIL, INCONCLUSIVE, PASS, Gate, decide, settle_gates
 from edgeprune.core.releasing.shipping import DEFAULT_LIMIT, Candidates, choose_planned, is_within, quality_limits
-from edgeprune.core.target import AUTO, Target, parse_target
+from edgeprune.core.target import Target, parse_target
 from edgeprune.errors import TargetError
 
 DROP = Gate("accuracy_drop_points", at_most=1.5)

@@ -1,0 +1,114 @@
+"""The verdict in Markdown, short enough for a comment on a change."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgeprune.core.measuring.measurement import Conditions
+from edgeprune.core.metric import parse_metric
+from edgeprune.core.releasing.gate import FAIL, INCONCLUSIVE, PASS
+from edgeprune.core.text import make_printable
+
+NO_GATE = "no gate was asked for, so nothing can pass; add [[gates]] to the target, or give --gates FILE"
+MARKS = {PASS: "✅", FAIL: "❌", INCONCLUSIVE: "⚠️"}
+MOST_GATES = 20
+MOST_LETTERS = 300
+"""Of a reason; the whole one is in the report."""
+SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~])")
+
+
+def render_markdown(report: Mapping[str, Any], directory: Path) -> str:
+    """Verdict, the figures that matter first with interval and conditions, gates with reasons, and what to do next.
+
+    In the Markdown of GitHub and GitLab; whatever comes from files is escaped.
+    """
+    rows = sorted(report["gates"], key=lambda row: [FAIL, INCONCLUSIVE, PASS].index(row["outcome"]))
+    verdict = report["verdict"]
+    parts = [
+        f"### {MARKS[verdict]} {verdict}: {escape(report['recipe'])} on {escape(report['target'])}",
+        _table(("", "unpruned", "shipped", "95 % interval"), _figures(report)),
+        f"{escape(describe_conditions(report))}.",
+        _table(("gate", "outcome", "reason"), map(_gate, rows[:MOST_GATES])) if rows else f"{escape(NO_GATE)}.",
+        *([f"{len(rows) - MOST_GATES} more gates are in the report."] if len(rows) > MOST_GATES else []),
+        f"Next: {advise(report, directory)}",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def escape(text: str) -> str:
+    """A text that Markdown and HTML show as it is, in one line."""
+    line = make_printable(" ".join(str(text).split())).replace("&", "&amp;")
+    return SPECIAL.sub(r"\\\1", line).replace("\\<", "&lt;").replace("\\>", "&gt;")
+
+
+def describe_conditions(report: Mapping[str, Any]) -> str:
+    """What the figures were measured on, how, under which conditions, and whether they may be believed."""
+    result, device = report["result"], report["device"]
+    precision = next((row["precision"] for row in report["artifacts"] if row.get("shipped")), "")
+    statistic = f"median of {result['latency']['count']:,} inferences"
+    parts = [f"Measured in turns on {device['host']} ({device['cpu']})", report["runtime"], precision, statistic]
+    parts.append(Conditions(**report["conditions"]).describe())
+    doubts = list(dict.fromkeys([*report["baseline"]["problems"], *result["problems"]]))
+    parts.append(f"NOT VALID: {'; '.join(doubts)}" if doubts else "the run is valid")
+    return ", ".join(part for part in parts if part)
+
+
+def advise(report: Mapping[str, Any], directory: Path) -> str:
+    """What to do next, by the verdict and why it is so."""
+    run = f"--run {shlex.quote(str(directory))}"
+    if report["verdict"] == PASS:
+        return _code(f"edgeprune release push {run} --activate")
+    if report["verdict"] == FAIL:
+        return f"{_code(f'edgeprune explain {run}')} says what was cut and why; the whole report is `report.html`."
+    if not report["gates"]:
+        return f"add a gate, then {_code(f'edgeprune gate {run} --gates FILE')}"
+    if report["baseline"]["problems"] or report["result"]["problems"]:
+        return f"measure again on a quiet, cool board: {_code(f'edgeprune deploy {run} --from measure')}"
+    again = _code(f"edgeprune deploy {run} --from confirm")
+    return f"an interval holds a limit: measure again ({again}), longer by the target's protocol, or move the limit."
+
+
+def _figures(report: Mapping[str, Any]) -> list[Sequence[str]]:
+    """Speed-up and latency; the quality; energy, where there is a figure."""
+    before, after, metric = report["baseline"], report["result"], parse_metric(report["metric"])
+    latency, (low, high) = after["latency"], report["speedup_interval"]
+    rows: list[Sequence[str]] = [
+        ("speed-up", "1", f"{report['speedup']:.2f}", f"{low:.2f} to {high:.2f}"),
+        (
+            "latency p50",
+            f"{before['latency']['p50_ms']:.4g} ms",
+            f"{latency['p50_ms']:.4g} ms",
+            f"{latency['median_low_ms']:.4g} to {latency['median_high_ms']:.4g} ms",
+        ),
+        (
+            f"{metric.name} ({after['quality_samples']} inputs)",
+            metric.describe(before["quality"]),
+            metric.describe(after["quality"]),
+            "",
+        ),
+    ]
+    if (energy := after.get("energy") or {}).get("energy_mj") is not None:
+        spent = (before.get("energy") or {}).get("energy_mj")
+        ends = f"± {energy['uncertainty_mj']:.2g} mJ"
+        shown = "-" if spent is None else f"{spent:.4g} mJ"
+        rows.append(("energy above idle", shown, f"{energy['energy_mj']:.4g} mJ", ends))
+    return rows
+
+
+def _gate(row: Mapping[str, Any]) -> Sequence[str]:
+    reason = row["reason"] if len(row["reason"]) <= MOST_LETTERS else f"{row['reason'][:MOST_LETTERS]}..."
+    return (row["gate"], f"{MARKS[row['outcome']]} {row['outcome']}", reason)
+
+
+def _table(head: Sequence[str], rows: Any) -> str:
+    lines = [head, ["---"] * len(head), *([escape(cell) for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _code(command: str) -> str:
+    """A command as code: backticks in it would end it."""
+    return f"`{make_printable(command).replace('`', '?')}`"
