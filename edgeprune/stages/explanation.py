@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from edgeprune.core.artifact import name_artifact
@@ -17,12 +18,15 @@ from edgeprune.core.planning.plan import PruningPlan
 from edgeprune.core.planning.planner import Problem
 from edgeprune.core.releasing.document import Figures
 from edgeprune.core.releasing.shipping import Candidates
+from edgeprune.errors import RunError
 from edgeprune.run import Run, read_json, write_json
 from edgeprune.stages.job import Job
 from edgeprune.stages.record import find_candidates, read_figures
 from edgeprune.stages.results import Fitted, Profiled, Recovery, Scored, Traced
 
 EXPLANATION_VERSION = 1
+EXPLANATION = "explanation.json"
+"""What the command `explain` keeps in the run directory."""
 EXPLAINED_PLAN = "plan.explained.json"
 """What the stage `fit` writes beside the plan."""
 RESTS_ON = ("trace", "profile", "score", "plan", "fit", "prune", "recover", "export", "measure", "confirm")
@@ -147,13 +151,33 @@ def _find_fit_ms(job: Job) -> float | None:
 
 
 def hash_records(run: Run) -> str:
-    """SHA-256 over the records of the stages that an explanation rests on: another one once any was run anew.
+    """SHA-256 over the records of the stages that an explanation rests on, and the recipe's file where it is one:
+    another one once any stage was run anew, or the recipe's data may be others.
 
     Raises:
         RunError: something that a finished stage has made is gone or was changed.
     """
-    total = hashlib.sha256()
+    total, recipe = hashlib.sha256(), Path(run.request["recipe"])
+    if recipe.is_file():
+        total.update(recipe.read_bytes())
     for stage in filter(run.finished, RESTS_ON):
         run.check(stage)
         total.update((run.directory / "record" / f"{stage}.json").read_bytes())
     return total.hexdigest()
+
+
+def read_explanation(run: Run) -> dict[str, Any] | None:
+    """What was kept of a run, if it rests on what the run is now.
+
+    Raises:
+        RunError: something that a finished stage has made is gone or was changed.
+    """
+    digest, path = hash_records(run), run.directory / EXPLANATION
+    if not path.exists():
+        return None
+    try:
+        document = read_json(path)
+    except RunError:
+        return None  # damaged, so made anew
+    is_known = isinstance(document, dict) and document.get("version") == EXPLANATION_VERSION
+    return document if is_known and document.get("run_sha256") == digest else None

@@ -23,13 +23,13 @@ MEASURED, PREDICTED, ESTIMATED, COUNTED, REMAINDER = "measured", "predicted", "e
 UNPRUNED, PRECISION, MACS, BY_MACS = "unpruned", "precision", "macs", "by_macs"
 UNEXPLAINED, OTHER_FILE, END = "unexplained", "other_file", "pruned"
 TEXTS = {
-    PLACEMENT: "cut where a MAC takes more or less than the net's average",
-    STAIRCASE: "staircase: widths that cost as much as wider ones",
-    LAYER_OVERHEAD: "what a layer costs however few channels it has",
+    PLACEMENT: "cut where MACs cost more or less than average",
+    STAIRCASE: "staircase: widths as slow as wider ones",
+    LAYER_OVERHEAD: "what layers take whatever their channels",
     LAYERS: "staircase and overhead of layers, not told apart",
     JOINS: "layouts converted between layers",
-    BESIDE: "sums, pooling, activations: work without MACs",
-    CACHE: "weights and tensors that the caches do not hold",
+    BESIDE: "sums, pooling, activations: no MACs in them",
+    CACHE: "weights and tensors that caches do not hold",
     OVERHEAD: "of a whole net, whatever its widths",
 }
 
@@ -39,8 +39,8 @@ class Times:
     """Latencies in ms that a waterfall runs between, all at the speed of one session.
 
     `unpruned_fp32_ms` and `unpruned_ms`: the whole net in fp32, and as the plan is for; `planned_ms`: the cut net as
-    the plan is for; `shipped_ms`: what ships, which may be another file. `speed`: how much slower that session was than the
-    one that the predictions are of. `origin` is "measured" or "estimated"; `planned_origin` that of `planned_ms`.
+    the plan is for; `shipped_ms`: what ships, which may be another file. `speed`: how much slower that session was than
+    the one that the predictions are of. `origin`: "measured" or "estimated"; `planned_origin`: that of `planned_ms`.
     """
 
     unpruned_fp32_ms: float
