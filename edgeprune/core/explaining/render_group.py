@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgeprune.core.explaining.render import describe_width, wrap
+from edgeprune.core.explaining.render import Table, describe_width, wrap
 from edgeprune.core.planning.plan import BRANCH
 from edgeprune.core.text import render_columns, suggest
 from edgeprune.errors import UsageError
@@ -40,10 +40,9 @@ def find_place(plan: Mapping[str, Any], text: str) -> Place:
     elif not number.isdecimal() or name not in known:
         raise UsageError(f"explain: no group or layer {text!r} in this net{suggest(text, known)}")
     layer = layers.get(name)
-    own = [groups[name]] if name in groups else [groups[group] for group in layer["groups"] if group in groups]
-    place = Place(
-        name, tuple(sorted(own, key=lambda row: row["kind"] == BRANCH)), layer, int(number) if number else None
-    )
+    names = [name] if name in groups else layer["groups"] if layer else []
+    own = sorted((groups[each] for each in names if each in groups), key=lambda row: row["kind"] == BRANCH)
+    place = Place(name, tuple(own), layer, int(number) if number else None)
     _check_channel(place)
     return place
 
@@ -87,7 +86,7 @@ def select(document: Mapping[str, Any], place: Place) -> dict[str, Any]:
 
 
 def _render_layer(layer: Mapping[str, Any]) -> str:
-    table = [("", "before", "after")]
+    table: Table = [("", "before", "after")]
     table += [("shape", layer["shape_before"], layer["shape_after"])]
     table += [("MACs", *(f"{layer[f'macs_{side}']:,}" for side in ("before", "after")))]
     table += [("bytes of weights", *(f"{layer[f'weight_bytes_{side}']:,}" for side in ("before", "after")))]
@@ -163,7 +162,8 @@ def render_channel(
     lines = [f"channel {channel} of {row['group']} {fate}"]
     lines.append(f"{plan['importance']} score {score:.4g}, rank {rank} of {row['size']} (1 is the best)")
     enough = [point["width"] for point in row["curve"] if point["width"] >= rank]
-    lines.append(f"it stays at a width of {min(enough)} or more; planned: {row['planned_width']}")
+    if not row["gone_with"]:
+        lines.append(f"it stays at a width of {min(enough)} or more; planned: {row['planned_width']}")
     kept = [row["scores"][other] for other in _find_kept(row)]
     if went and kept:
         lines.append(f"the lowest score that was kept is {min(kept):.4g}")
