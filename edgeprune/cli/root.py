@@ -9,13 +9,14 @@ from collections.abc import Sequence
 
 import click
 
-from edgeprune.cli import boards, cache, catalog, history, judging, line, measure, releases
+from edgeprune.cli import boards, cache, catalog, explain, history, judging, line, measure, releases
 from edgeprune.disk import describe_os_error
 from edgeprune.errors import EdgepruneError, RunError
 
 COMMANDS = (
     *line.COMMANDS,
     *judging.COMMANDS,
+    *explain.COMMANDS,
     *measure.COMMANDS,
     *catalog.COMMANDS,
     *boards.COMMANDS,
