@@ -97,18 +97,6 @@ def _judge_again(
         finish(job)
 
 
-@click.command()
-@click.option("--run", "directory", required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
-@json_option
-def explain(directory: Path) -> None:
-    """Say what was cut from each group of channels, and why."""
-    from edgeprune.core.summary import render_plan
-    from edgeprune.run import look_at_run, read_json
-
-    plan = read_json(look_at_run(directory).file("plan.json"))
-    print_result({"run": directory, "plan": plan}, render_plan(plan))
-
-
 def finish(job: Job) -> None:
     """Print a run's result, and end with the exit code of its verdict."""
     from edgeprune.core.summary import render_result
@@ -139,4 +127,4 @@ def _append_summary(path: Path) -> None:
         say(f"{path.name} appended to the job's summary ($GITHUB_STEP_SUMMARY)")
 
 
-COMMANDS = (gate, report, explain)
+COMMANDS = (gate, report)

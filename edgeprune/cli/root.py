@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import click
 
-from edgeprune.cli import baseline, boards, cache, catalog, history, judging, line, measure, releases
+from edgeprune.cli import baseline, boards, cache, catalog, explain, history, judging, line, measure, releases
 from edgeprune.cli.completion import add_completion, completion
 from edgeprune.cli.output import JSON_FLAG, find_width, render_json, uses_colour
 from edgeprune.cli.progress import clear_line
@@ -22,6 +22,7 @@ COMMANDS = (
     *line.COMMANDS,
     *judging.COMMANDS,
     *baseline.COMMANDS,
+    *explain.COMMANDS,
     *measure.COMMANDS,
     *catalog.COMMANDS,
     *boards.COMMANDS,

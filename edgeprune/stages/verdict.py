@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from edgeprune.core.formats import AUTO
@@ -14,17 +15,23 @@ from edgeprune.core.planning.plan import NOTHING_CUT
 from edgeprune.core.releasing.document import REPORT_VERSION, Figures, describe_conditions
 from edgeprune.core.releasing.gate import QUALITY_METRICS, GateResult, decide
 from edgeprune.core.releasing.shipping import Candidates
+from edgeprune.history.address import find_history
+from edgeprune.history.measured import hash_sources
 from edgeprune.history.tracking import track
 from edgeprune.history.writing import keep_run
 from edgeprune.report.junit import render_junit
 from edgeprune.report.markdown import render_markdown
-from edgeprune.report.page import render_page
+from edgeprune.report.page import Evidence, render_report
 from edgeprune.run import read_json, write_atomic, write_json
 from edgeprune.stages.against import BESIDE, Standing
+from edgeprune.stages.explanation import explain_run, read_explanation
 from edgeprune.stages.job import Job
 from edgeprune.stages.record import find_candidates, read_artifacts, read_figures, read_refused
 from edgeprune.stages.results import Against, Exported, Fitted, Judged, Measured, Profiled, Recovery, Reported, Traced
 
+LIBRARIES = ("torch", "onnx", "onnxruntime", "litert-torch", "ai-edge-quantizer")
+"""Whose versions on this machine decide what is in the files."""
+FRONT = "front.json"
 ARTIFACT_FIELDS = ("path", "sha256", "format", "precision", "bytes", "role", "scheme")
 
 
@@ -72,11 +79,16 @@ def report(job: Job) -> Reported:
     _check_files(job, result, candidates.baseline)
     document = build_report(job, figures, candidates)
     last, baseline = candidates.find_last(result)
-    samples = {"before": baseline.measurement.samples_ms, "after": last.measurement.samples_ms}
+    evidence = Evidence(
+        before=baseline.measurement,
+        after=last.measurement,
+        front=read_json(job.run.file(FRONT)) if (job.run.directory / FRONT).exists() else None,
+        explanation=read_explanation(job.run),
+    )
     write_json(job.run.product("report.json"), document)
     write_atomic(job.run.product("gates.junit.xml"), render_junit(document))
     write_atomic(job.run.product("gates.md"), render_markdown(document, job.run.directory))
-    write_atomic(job.run.product("report.html"), render_page(document, samples))
+    write_atomic(job.run.product("report.html"), render_report(document, evidence))
     keep_run(job.run, document, job.detail)
     track(job.run.directory, document, job.detail)
     return Reported(verdict=document["verdict"])
@@ -118,12 +130,14 @@ def build_report(job: Job, figures: Mapping[str, Figures], candidates: Candidate
         "device": job.facts.to_dict(),
         "conditions": describe_conditions(result.measurement),
         "plan": read_json(job.run.file("plan.json")),
+        "explanation": explain_run(job),
         "parity": [*job.read(Exported).parity, *measured.parity],
         "torch_quality": {
             "original": traced.quality,
             "cut": recovered.quality_before,
             "recovered": recovered.quality,
         },
+        "provenance": _describe_provenance(job),
         "notes": [
             *traced.notes,
             *recovered.notes,
@@ -134,6 +148,26 @@ def build_report(job: Job, figures: Mapping[str, Figures], candidates: Candidate
             *_baseline_notes(job, judged),
         ],
     }
+
+
+def _describe_provenance(job: Job) -> dict[str, Any]:
+    """What was asked, and the hashes of what the files were made of."""
+    history = find_history(job.run.request.get("history"))
+    return {
+        "request": {name: value for name, value in job.run.request.items() if value is not None},
+        "run": str(job.run.directory.absolute()),
+        "python": platform.python_version(),
+        "libraries": {name: _find_version(name) for name in LIBRARIES},
+        **hash_sources(job.run),
+        "history": None if history is None else str(history),
+    }
+
+
+def _find_version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def _describe_runtime(figures: Figures) -> str:
