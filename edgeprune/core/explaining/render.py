@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from edgeprune.core.explaining.waterfall import LEVEL
@@ -74,10 +74,10 @@ def render_groups(plan: Mapping[str, Any]) -> str:
 
 def render_neighbours(plan: Mapping[str, Any]) -> str:
     """What would come back at one more step of the budget, and what would go at one less."""
-    lines = []
+    lines, branches = [], {row["group"] for row in plan["groups"] if row["kind"] == BRANCH}
     for side, words in (("more", "one more step of budget"), ("less", "one step less")):
         other = plan[side]
-        changes = ", ".join(f"{row['group']} {row['width']} to {row['other_width']}" for row in other["changes"])
+        changes = ", ".join(_say_change(row, branches) for row in other["changes"])
         text = f"{words} ({other['share']:+.0%}, {other['budget_ms']:.4g} ms): {changes or other['note']}"
         if other["changes"]:
             text += f"; loss rise {plan['loss_increase']:.4f} to {other['loss_increase']:.4f}"
@@ -85,6 +85,12 @@ def render_neighbours(plan: Mapping[str, Any]) -> str:
     if plan["price_loss_per_ms"] is not None:
         lines.append(f"price at this budget: {plan['price_loss_per_ms']:.4g} of loss per ms")
     return "\n".join(lines)
+
+
+def _say_change(row: Mapping[str, Any], branches: Collection[str]) -> str:
+    if row["group"] in branches:
+        return f"{row['group']} {'kept' if row['other_width'] else 'cut'}"
+    return f"{row['group']}: {row['width']} to {row['other_width']}"
 
 
 def render_classes(classes: Mapping[str, Any], outputs: Mapping[str, Any]) -> str:
