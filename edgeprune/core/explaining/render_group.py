@@ -42,6 +42,7 @@ def find_place(plan: Mapping[str, Any], text: str) -> Place:
         close = difflib.get_close_matches(name if number.isdecimal() else text, known, 1)
         hint = f"did you mean {close[0]!r}?" if close else "`edgeprune explain --run DIR` lists the groups"
         raise UsageError(f"explain: no group or layer {text!r} in this net; {hint}")
+    layer = layers.get(name)
     names = [name] if name in groups else layer["groups"] if layer else []
     own = sorted((groups[each] for each in names if each in groups), key=lambda row: row["kind"] == BRANCH)
     place = Place(name, tuple(own), layer, int(number) if number else None)

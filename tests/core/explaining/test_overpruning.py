@@ -100,6 +100,11 @@ def test_a_corruption_is_warned_of_beyond_the_clean_loss_once() -> None:
     ]  # fmt: skip
 
 
+def test_a_net_that_is_better_under_corruption_too_is_not_warned_of() -> None:
+    rows = [corrupted("none", 0, 68.0, 89.0, 1.0), corrupted("contrast", 1, 13.0, 18.0, 0.0)]
+    assert warn_of_corruptions(TOP1, rows) == []
+
+
 def test_errors_are_judged_as_a_share() -> None:
     clean = {**corrupted("none", 0, 1.0, 1.0, 1.0), "drop": 0.0}
     rows = [clean, {**corrupted("noise", 1, 2.0, 2.19, 0.01), "drop": 0.19}]
