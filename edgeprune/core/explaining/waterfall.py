@@ -6,18 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from edgeprune.core.explaining.parts import (
-    BESIDE,
-    CACHE,
-    JOINS,
-    LAYER_OVERHEAD,
-    LAYERS,
-    OVERHEAD,
-    PARTS,
-    PLACEMENT,
-    STAIRCASE,
-)
-
+PLACEMENT, STAIRCASE, LAYER_OVERHEAD, LAYERS = "placement", "staircase", "layer_overhead", "layers"
+JOINS, BESIDE, CACHE, OVERHEAD = "joins", "beside", "cache", "overhead"
+PARTS = (PLACEMENT, STAIRCASE, LAYER_OVERHEAD, LAYERS, JOINS, BESIDE, CACHE, OVERHEAD)
+"""Parts of a net's predicted ms; LAYERS is what cannot be told into STAIRCASE and LAYER_OVERHEAD."""
 LEVEL, CHANGE = "level", "change"
 MEASURED, PREDICTED, ESTIMATED, COUNTED, REMAINDER = "measured", "predicted", "estimated", "counted", "remainder"
 UNPRUNED, PRECISION, MACS, BY_MACS = "unpruned", "precision", "macs", "by_macs"

@@ -9,7 +9,8 @@ from chain_problem import FULL, by_macs, make_chain
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeprune.core.explaining.parts import (
+from edgeprune.core.explaining.parts import describe_layers, list_group_layers, split_parts
+from edgeprune.core.explaining.waterfall import (
     BESIDE,
     CACHE,
     JOINS,
@@ -19,9 +20,6 @@ from edgeprune.core.explaining.parts import (
     PARTS,
     PLACEMENT,
     STAIRCASE,
-    describe_layers,
-    list_group_layers,
-    split_parts,
 )
 from edgeprune.core.latency.correction import Correction
 from edgeprune.core.latency.layers import BESIDE as BESIDE_OP

@@ -6,8 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeprune.core.explaining.parts import OVERHEAD, STAIRCASE
-from edgeprune.core.explaining.waterfall import CHANGE, LEVEL, Times, build_waterfall, describe_waterfall
+from edgeprune.core.explaining.waterfall import (
+    CHANGE,
+    LEVEL,
+    OVERHEAD,
+    STAIRCASE,
+    Times,
+    build_waterfall,
+    describe_waterfall,
+)
 
 PARTS = {"macs_before": 100, "macs_after": 40, "lost_ms": {STAIRCASE: 0.1, OVERHEAD: 0.2}}
 LATENCIES = st.floats(0.01, 100)
