@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from edgeprune.core.explaining.waterfall import LEVEL
+from edgeprune.core.explaining.waterfall import ESTIMATED, LEVEL, MACS
 from edgeprune.core.metric import PERCENT, parse_metric
 from edgeprune.core.planning.plan import BRANCH
 from edgeprune.core.text import render_columns
@@ -44,15 +44,13 @@ def render_waterfall(waterfall: Mapping[str, Any]) -> str:
         text = ("" if is_level else "  ") + shorten(step["text"], LONGEST_TEXT - 2)
         change = "" if is_level else f"{step['ms']:+.4g}"
         table.append((text, change, f"{step['after_ms']:.4g}" if is_level else "", step["origin"]))
-    doubt = "" if waterfall["valid"] else " NOT VALID: a run behind it was disturbed, or none was measured"
-    promised, saved = (steps[0]["ms"] - level["ms"] for level in (_find_level(steps, "by_macs"), steps[-1]))
+    is_doubtful = not waterfall["valid"] and steps[-1]["origin"] != ESTIMATED
+    doubt = "; NOT VALID: a run behind it was disturbed" if is_doubtful else ""
+    macs = next(step for step in steps if step["name"] == MACS)
+    promised, saved = -macs["ms"], macs["after_ms"] - macs["ms"] - steps[-1]["ms"]
     share = f"; of {promised:.4g} ms that they promise, {saved:.4g} were saved" if promised > 0 else ""
     head = f"{before:,} multiply-accumulates (MACs), {after:,} left{share}"
     return "\n".join([wrap(head), wrap(waterfall["basis"] + doubt), render_columns(table)])
-
-
-def _find_level(steps: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Any]:
-    return next(step for step in steps if step["name"] == name)
 
 
 def render_groups(plan: Mapping[str, Any]) -> str:

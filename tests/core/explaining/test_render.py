@@ -11,7 +11,7 @@ from chain_problem import FULL, make_chain
 
 from edgeprune.core.explaining.outputs import compare_errors
 from edgeprune.core.explaining.plan import Basis, explain_plan
-from edgeprune.core.explaining.render import render_explanation
+from edgeprune.core.explaining.render import render_explanation, render_waterfall
 from edgeprune.core.explaining.render_group import find_place, render_place, select
 from edgeprune.core.explaining.waterfall import Times, describe_waterfall
 from edgeprune.core.planning.plan import GroupPlan, PruningPlan
@@ -60,6 +60,15 @@ def test_everything_fits_80_columns(document: dict[str, Any]) -> None:
     assert "warning: backbone.features.stage3.block12.conv_pw_1.0.conv: 8 of 64 channels" in text
     assert "not told: excited: inputs are no images" in text
     assert "classes" not in text  # as errors stand for them
+
+
+def test_what_macs_promise_is_held_against_what_was_saved_in_the_same_precision(document: dict[str, Any]) -> None:
+    times = Times(2.0, 1.0, 0.6, 0.6)
+    waterfall = describe_waterfall(document["plan"]["parts"], times, "a board", True)
+    share = 1 - document["plan"]["parts"]["macs_after"] / document["plan"]["parts"]["macs_before"]
+    text = " ".join(render_waterfall(waterfall).split())
+    assert f"of {share:.4g} ms that they promise, 0.4 were saved" in text
+    assert "NOT VALID" not in text
 
 
 def test_the_whole_says_what_bound_each_group_and_its_other_widths(document: dict[str, Any]) -> None:
