@@ -284,6 +284,18 @@ def open_run(directory: Path, request: dict[str, Any]) -> Iterator[Run]:
     Raises:
         RunError: another process is at work in it, or it was made for a different request.
     """
+    with hold_directory(directory, REQUEST):
+        yield Run(directory, settle_request(directory, request))
+
+
+@contextmanager
+def hold_directory(directory: Path, beginning: str) -> Iterator[None]:
+    """A folder, made where there is none, that no other process works in meanwhile; one in which no file `beginning`
+    was written goes again.
+
+    Raises:
+        RunError: another process is at work in it, or it cannot be made or written.
+    """
     _check_place(directory)
     missing = [place for place in (directory, *directory.absolute().parents) if not _exists(place)]
     try:
@@ -294,9 +306,9 @@ def open_run(directory: Path, request: dict[str, Any]) -> Iterator[Run]:
     with lock:
         _take(lock.fileno(), directory)
         try:
-            yield Run(directory, settle_request(directory, request))
+            yield
         finally:
-            if missing and not (directory / REQUEST).exists():
+            if missing and not (directory / beginning).exists():
                 _leave_no_trace(directory, missing)
 
 

@@ -13,19 +13,12 @@ import click
 from edgeprune.cli.judging import finish
 from edgeprune.cli.measure import file_options, measure_file
 from edgeprune.cli.options import (
-    RUNNING,
-    TARGET_HELP,
-    Command,
-    busy_option,
-    fresh_option,
-    governor_option,
-    history_option,
-    with_options,
+    line_options,
 )
 from edgeprune.cli.profile import calibrate_profile, show_profile
 from edgeprune.cli.progress import say_timed
 from edgeprune.core.stages import STEPS
-from edgeprune.deployment import DEFAULT_RECIPE, prepare, settle_request
+from edgeprune.deployment import prepare, settle_request
 from edgeprune.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,34 +26,6 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 EVERY = "all"
-
-
-def line_options(command: Command) -> Command:
-    """The options that every stage of the line takes."""
-    options = (
-        click.option("--target", help=TARGET_HELP),
-        click.option("--host", help="Address of the board: user@host, or a Host of ~/.ssh/config."),
-        click.option("--recipe", help=f"Built-in name or a .py file (`edgeprune recipes`). Default: {DEFAULT_RECIPE}."),
-        click.option("--latency-ms", type=click.FloatRange(0, min_open=True), help="Budget: median latency, ms."),
-        click.option(
-            "--speedup", type=click.FloatRange(1), help="Budget: so many times as fast as the unpruned fp32 net."
-        ),
-        click.option(
-            "--confidence",
-            type=click.FloatRange(0.5, 1, max_open=True),
-            help="Plan so that the latency budget is met with this probability, such as 0.95, before any is measured.",
-        ),
-        *RUNNING,
-        governor_option,
-        busy_option,
-        fresh_option,
-        history_option,
-        click.option("--gates", type=click.Path(exists=True, dir_okay=False), help="TOML file of [[gates]]."),
-        click.option(
-            "--run", "directory", type=click.Path(path_type=Path), help="Run directory: a new one, or one to resume."
-        ),
-    )
-    return with_options(command, options)
 
 
 def stage_command(name: str, until: str, text: str) -> click.Command:

@@ -9,14 +9,15 @@ from collections.abc import Sequence
 
 import click
 
-from edgeprune.cli import boards, cache, catalog, history, judging, line, measure, releases
+from edgeprune.cli import boards, cache, catalog, compare, history, judging, line, releases, sweep
 from edgeprune.disk import describe_os_error
 from edgeprune.errors import EdgepruneError, RunError
 
 COMMANDS = (
     *line.COMMANDS,
     *judging.COMMANDS,
-    *measure.COMMANDS,
+    *sweep.COMMANDS,
+    *compare.COMMANDS,
     *catalog.COMMANDS,
     *boards.COMMANDS,
     *cache.COMMANDS,
