@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from edgeprune.core.choosing.card import CardRun, Evidence, find_misfit, is_of_one_curve
 from edgeprune.core.choosing.document import Comparison
 from edgeprune.core.choosing.points import (
     UNFINISHED,
@@ -28,6 +29,7 @@ from edgeprune.stages.results import Fitted, read_result
 
 SWEEP, INTERLEAVED = "sweep.json", "interleaved.json"
 SWEEP_VERSION = 1
+EXPLANATION = "explanation.json"
 KINDS = {"speedup": "speedup", "latency_ms": "latency"}
 """What a sweep may go through, by the name of the budget, and what its folders are called by."""
 
@@ -221,3 +223,57 @@ def _setting_in_turns(setting: Setting, measurement: Measurement) -> Setting:
         affinity=conditions.affinity,
         governor=conditions.governor,
     )
+
+
+def gather_evidence(directories: Sequence[Path]) -> Evidence:
+    """What a card of the first run is made from: of a sweep the run to choose; a run within a sweep has its curve.
+
+    Raises:
+        UsageError: a run that is named twice, a sweep of which no run is to be chosen, or a run that is neither a
+            repeat of the first nor of its curve.
+        RunError: one has not finished, or cannot be read.
+    """
+    _check_directories(directories)
+    first, *others = directories
+    curve: list[Point] = []
+    if is_sweep(first):
+        others = [first, *others]
+        first = _choose_within(first)
+    elif is_sweep(first.resolve().parent):
+        others = [first.resolve().parent, *others]
+    run, repeats = read_card_run(first), []
+    for directory in dict.fromkeys(others):
+        if is_sweep(directory):
+            curve += [point for point in read_sweep(directory).points if point.verdict not in (UNPRUNED, UNFINISHED)]
+            continue
+        other = read_card_run(directory)
+        misfit = find_misfit(run, other)
+        if not misfit:
+            repeats.append(other)
+        elif is_of_one_curve(run, other):
+            curve += [*([] if curve else [run.point]), other.point]
+        else:
+            raise UsageError(
+                f"{directory}: is neither a run of the same plan with other seeds ({misfit}) nor one of the same net "
+                "at another budget; leave it out"
+            )
+    return Evidence(run, repeats, curve)
+
+
+def _choose_within(sweep: Path) -> Path:
+    choice = read_sweep(sweep).choice
+    if choice.name is None:
+        raise UsageError(f"{sweep}: {choice.reason}; name one of its runs, as --run {sweep}/NAME")
+    return sweep / choice.name
+
+
+def read_card_run(directory: Path) -> CardRun:
+    """A finished run for a card, with what was explained of it.
+
+    Raises:
+        RunError: it has not finished, or cannot be read.
+    """
+    run = look_at_run(directory)
+    place = directory / EXPLANATION
+    explanation = read_json(place) if place.exists() else None
+    return CardRun(directory.resolve().name, read_json(run.file("report.json")), explanation)

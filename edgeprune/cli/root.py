@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import click
 
-from edgeprune.cli import boards, cache, catalog, compare, history, judging, line, releases, sweep
+from edgeprune.cli import boards, cache, catalog, compare, evaluate, history, judging, line, releases, sweep
 from edgeprune.disk import describe_os_error
 from edgeprune.errors import EdgepruneError, RunError
 
@@ -18,6 +18,7 @@ COMMANDS = (
     *judging.COMMANDS,
     *sweep.COMMANDS,
     *compare.COMMANDS,
+    *evaluate.COMMANDS,
     *catalog.COMMANDS,
     *boards.COMMANDS,
     *cache.COMMANDS,

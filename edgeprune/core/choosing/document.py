@@ -119,8 +119,16 @@ def _write_notes(comparison: Comparison, fronts: Sequence[Front]) -> list[str]:
         notes.append(
             f"these runs are of different recipes ({names}): quality compares only if it is of the same inputs"
         )
-    notes += [f"{point.name}: not valid: {problem}" for point in comparison.points for problem in point.problems]
-    return notes
+    return notes + _describe_problems(sort_points(comparison.points))
+
+
+def _describe_problems(points: Sequence[Point]) -> list[str]:
+    """Why runs are not valid, each reason once with those that it holds for."""
+    names: dict[str, list[str]] = {}
+    for point in points:
+        for problem in dict.fromkeys(point.problems):
+            names.setdefault(problem, []).append(point.name)
+    return [f"not valid: {', '.join(own)}: {problem}" for problem, own in names.items()]
 
 
 def _differing(fronts: Sequence[Front]) -> list[str]:

@@ -31,7 +31,8 @@ def render_table(document: Mapping[str, Any]) -> str:
         parts.append(_render_loose(loose, labels))
     legend = [f"{label}  {name}" for name, label in labels.items() if label != name]
     notes = [f"note: {note}" for note in document["notes"]]
-    lines = [*legend, *(_wrap(note) for note in notes), _wrap(describe_choice(document["choice"]))]
+    conditions = [_wrap(document["conditions"])] if document["conditions"] else []
+    lines = [*legend, *conditions, *(_wrap(note) for note in notes), _wrap(describe_choice(document["choice"]))]
     return "\n\n".join([*parts, "\n".join(lines)])
 
 
@@ -51,10 +52,29 @@ def _render_front(document: Mapping[str, Any], number: int, labels: Mapping[str,
     front = document["fronts"][number]
     metric = parse_metric(front["metric"])
     rows = [row for row in document["rows"] if row["front"] == number]
-    head = ("run", "p50 ms", "95 % interval", "x", metric.unit or metric.name[:8], "kB", "verdict", "front")
+    head = ("run", "p50 ms", "95 % interval", "x", shorten(metric), "verdict", "front")
     cells = [(labels[row["name"]], *_cells(row, metric), describe_place(row, document, labels)) for row in rows]
     quality = f"{metric.name}, {metric.better} is better; x: times as fast as the unpruned fp32 net"
-    return "\n".join([_wrap(f"{front['setting']}; {quality}"), "", render_columns([head, *cells])])
+    table, costs = render_columns([head, *cells]), _render_costs(rows, labels)
+    return "\n".join([_wrap(f"{front['setting']}; {quality}"), "", table, "", costs])
+
+
+def shorten(metric: Metric) -> str:
+    """A metric as the head of a narrow column."""
+    return metric.unit or metric.name[:8]
+
+
+def _render_costs(rows: Sequence[Row], labels: Mapping[str, str]) -> str:
+    """What the shipped files cost beside the median."""
+    head = ("run", "file", "kB", "p95 ms", "load ms", "first ms", "MiB", "mJ")
+    return render_columns([head, *((labels[row["name"]], *_cost_cells(row)) for row in rows)])
+
+
+def _cost_cells(row: Row) -> tuple[str, ...]:
+    file = str(row["artifact"] or "-").rpartition("/")[2]
+    size = "-" if row["file_bytes"] is None else f"{row['file_bytes'] / 1000:.1f}"
+    names = ("latency_p95_ms", "init_ms", "first_ms", "peak_memory_mib", "energy_mj")
+    return (file, size, *("-" if row[name] is None else f"{row[name]:.3g}" for name in names))
 
 
 def _cells(row: Row, metric: Metric) -> tuple[str, ...]:
@@ -64,7 +84,6 @@ def _cells(row: Row, metric: Metric) -> tuple[str, ...]:
         f"{low:.4g}-{high:.4g}",
         "-" if row["speedup"] is None else f"{row['speedup']:.2f}",
         show_quality(row["quality"], metric),
-        "-" if row["file_bytes"] is None else f"{row['file_bytes'] / 1000:.1f}",
         VERDICTS.get(row["verdict"], str(row["verdict"])),
     )
 
