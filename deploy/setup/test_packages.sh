@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what the tests of devices need beyond pip: an SSH server, login
-# shells, and an emulated ARM64 userland.
+# Installs what tests need beyond pip: an SSH server, login shells, an emulated
+# ARM64 userland, and a browser that looks at the report.
 # Where it may not (not root, no apt), it says what is missing and succeeds: those tests are then skipped.
 set -eu
 
@@ -17,6 +17,7 @@ need ip iproute2
 need tcsh tcsh
 need fish fish
 need zsh zsh
+command -v google-chrome >/dev/null 2>&1 || need chromium chromium
 
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then
