@@ -137,7 +137,7 @@ def start_browser(folder: Path) -> Iterator[Browser]:
 
     # the protocol's pipes are file descriptors 3 and 4 of the browser
     shell = f'exec "$0" "$@" 3<&{theirs_in} 4>&{theirs_out}'
-    command = ["sh", "-c", shell, path, *OPTIONS, f"--user-data-dir={folder}", "about:blank"]
+    command = ["bash", "-c", shell, path, *OPTIONS, f"--user-data-dir={folder}", "about:blank"]
     with (folder / "browser.log").open("wb") as log:
         process = subprocess.Popen(command, pass_fds=(theirs_in, theirs_out), stdout=log, stderr=log)
     os.close(theirs_in)
