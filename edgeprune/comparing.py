@@ -242,7 +242,7 @@ def gather_evidence(directories: Sequence[Path]) -> Evidence:
     elif is_sweep(first.resolve().parent):
         others = [first.resolve().parent, *others]
     run, repeats = read_card_run(first), []
-    for directory in dict.fromkeys(others):
+    for directory in {other.resolve(): other for other in others}.values():
         if is_sweep(directory):
             curve += [point for point in read_sweep(directory).points if point.verdict not in (UNPRUNED, UNFINISHED)]
             continue

@@ -11,8 +11,8 @@ from edgeprune.report.charts import ACCENT, AFTER, SOFT, Chart, colour_by, numbe
 from edgeprune.report.layout import KeyFigure, Page, Section, paragraph, render_page
 from edgeprune.report.tables import Cell, Column, Table, render_table
 
-ON_FRONT, BEATEN, NOT_COUNTED = "on the front", "beaten by another", "on no front"
-COLOURS = {ON_FRONT: AFTER, BEATEN: SOFT, NOT_COUNTED: ACCENT}
+ON_FRONT, BEATEN, EXCLUDED = "on the front", "beaten", "excluded"
+COLOURS = {ON_FRONT: AFTER, BEATEN: SOFT, EXCLUDED: ACCENT}
 LONGEST_LABEL = 18
 """Of a point of the chart, in letters."""
 LABELS: tuple[tuple[str, int], ...] = (("left", 9), ("right", -9))
@@ -26,7 +26,7 @@ COLUMNS = (
     Column("quality"),
     Column("verdict", text=True),
     Column("front", text=True),
-    Column("not told apart by latency", text=True, wide=True),
+    Column("equal in latency", text=True),
 )
 COSTS = {
     "file_bytes": "kB",
@@ -133,7 +133,10 @@ def _costs_table(rows: Sequence[Row]) -> Table:
     columns = (Column("run", text=True), Column("file", text=True), *map(Column, COSTS.values()))
     return Table(
         columns,
-        [(row["name"], str(row["artifact"] or "-"), *(_cost_cell(name, row) for name in COSTS)) for row in rows],
+        [
+            (row["name"], str(row["artifact"] or "-").rpartition("/")[2], *(_cost_cell(name, row) for name in COSTS))
+            for row in rows
+        ],
     )
 
 
@@ -157,7 +160,12 @@ def _front_chart(rows: Sequence[Row], metric: Metric) -> Chart:
     points = [_point(row) for row in rows if row["quality"] is not None]
     best = [point for point in points if point["state"] == ON_FRONT]
     upward = {} if metric.better == HIGHER else {"reverse": True}
-    latency = number_axis("latency_ms", "latency p50, ms", scale={"zero": False, "padding": 24})
+    latency = number_axis(
+        "latency_ms",
+        "latency p50, ms",
+        scale={"zero": False, "padding": 24},
+        axis={"tickCount": 6, "labelOverlap": True},
+    )
     quality = number_axis("quality", metric.label, scale={"zero": False, "padding": 16, **upward})
     told = tooltip(name="run", latency_ms="p50 ms", speedup="speed-up", quality=metric.label, state="front")
     state = colour_by("state", COLOURS)
@@ -189,7 +197,8 @@ def _front_chart(rows: Sequence[Row], metric: Metric) -> Chart:
         {"data": {"values": points}, "layer": layers, "height": 320},
         f"{metric.label} over latency, measured; on the front: {names}",
         table,
-        "All points are measured; bars are 95 % intervals. Further left is faster, further up is better.",
+        "All points are measured; bars are 95 % intervals. Further left is faster, further up is better. Bars that "
+        "overlap do not tell points apart. Excluded: not valid, or failed its gates; the table says which.",
     )
 
 
@@ -205,7 +214,7 @@ def _point(row: Row) -> dict[str, Any]:
         "low": row["quality_low"],
         "high": row["quality_high"],
         "speedup": row["speedup"],
-        "state": NOT_COUNTED if row["exclusion"] else BEATEN if row["beaten_by"] else ON_FRONT,
+        "state": EXCLUDED if row["exclusion"] else BEATEN if row["beaten_by"] else ON_FRONT,
     }
 
 
