@@ -22,12 +22,13 @@ from edgeprune.core.choosing.points import (
 )
 from edgeprune.core.latency.table import ESTIMATED
 from edgeprune.core.measuring.measurement import Measurement, find_ratio
+from edgeprune.core.releasing.document import REPORT_VERSION
 from edgeprune.errors import RunError, UsageError
-from edgeprune.run import look_at_run, read_json
+from edgeprune.run import REQUEST, SWEEP, Run, look_at_run, read_json
 from edgeprune.stages.interleave import Interleaved, read_interleaved
 from edgeprune.stages.results import Fitted, read_result
 
-SWEEP, INTERLEAVED = "sweep.json", "interleaved.json"
+INTERLEAVED = "interleaved.json"
 SWEEP_VERSION = 1
 EXPLANATION = "explanation.json"
 KINDS = {"speedup": "speedup", "latency_ms": "latency"}
@@ -130,7 +131,7 @@ def read_run(directory: Path, name: str) -> Point:
     """
     run = look_at_run(directory)
     if run.finished("report"):
-        return read_point(name, read_json(run.file("report.json")), str(directory))
+        return read_point(name, read_report(run), str(directory))
     recipe = Path(str(run.request.get("recipe", ""))).stem
     point = Point(name, UNFINISHED, recipe=recipe, directory=str(directory))
     if not run.finished("fit"):
@@ -142,6 +143,22 @@ def read_run(directory: Path, name: str) -> Point:
     return replace(point, origin=ESTIMATED, latency=Interval(predicted_ms, predicted_ms, predicted_ms))
 
 
+def read_report(run: Run) -> Mapping[str, Any]:
+    """The report of a finished run.
+
+    Raises:
+        RunError: it has not finished, its report was changed, or is one of another version.
+    """
+    report: Any = read_json(run.file("report.json"))
+    version = report.get("version") if isinstance(report, dict) else None
+    if version != REPORT_VERSION:
+        raise RunError(
+            f"{run.directory / 'report.json'}: version {version}; this edgeprune reads version {REPORT_VERSION}; write "
+            f"it anew: `edgeprune report --run {run.directory}`"
+        )
+    return dict(report)
+
+
 def read_sweep(directory: Path) -> Comparison:
     """A sweep as far as it has come: its finished runs with what they took in turns, and the unpruned net.
 
@@ -150,7 +167,7 @@ def read_sweep(directory: Path) -> Comparison:
     """
     plan = read_sweep_plan(directory)
     places = {name: directory / name for name in plan.names if name not in plan.out_of_reach}
-    points = {name: read_run(place, name) for name, place in places.items() if (place / "request.json").exists()}
+    points = {name: read_run(place, name) for name, place in places.items() if (place / REQUEST).exists()}
     points |= {name: Point(name, UNFINISHED) for name in places if name not in points}
     finished = [name for name, point in points.items() if point.setting is not None]
     interleaved = read_interleaved(directory / INTERLEAVED)
@@ -159,7 +176,7 @@ def read_sweep(directory: Path) -> Comparison:
     shown = tuple(points.values())
     conditions = ""
     if interleaved is not None and in_turns:
-        report = read_json(look_at_run(places[finished[0]]).file("report.json"))
+        report = read_report(look_at_run(places[finished[0]]))
         shown = _put_in_turns(points, interleaved, report)
         conditions = describe_session(interleaved)
     return Comparison(shown, f"{recipe} on {target}", in_turns, plan.out_of_reach, conditions)
@@ -276,4 +293,4 @@ def read_card_run(directory: Path) -> CardRun:
     run = look_at_run(directory)
     place = directory / EXPLANATION
     explanation = read_json(place) if place.exists() else None
-    return CardRun(directory.resolve().name, read_json(run.file("report.json")), explanation)
+    return CardRun(directory.resolve().name, read_report(run), explanation)

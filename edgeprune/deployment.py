@@ -10,7 +10,7 @@ from typing import Any, TypedDict, Unpack
 
 from edgeprune.core.text import suggest
 from edgeprune.errors import UsageError
-from edgeprune.run import read_json
+from edgeprune.run import SWEEP, read_json
 from edgeprune.scopes import begin_scope, find_scope
 
 DEFAULT_RECIPE = "digits-resnet8"
@@ -98,13 +98,17 @@ def settle_request(directory: Path | None, options: Mapping[str, Any]) -> tuple[
     another budget the scope within it that has this one.
 
     Raises:
-        UsageError: two budgets, or no target for a new run.
+        UsageError: two budgets, no target for a new run, or the directory of a sweep.
     """
     request = {**dict.fromkeys(REQUEST), **options}
     if request["latency_ms"] is not None and request["speedup"] is not None:
         raise UsageError("give --latency-ms or --speedup, not both")
     if directory is not None and (directory / "request.json").exists():
         return find_scope(directory, settle_paths(request))
+    if directory is not None and (directory / SWEEP).exists():
+        raise UsageError(
+            f"{directory}: is a sweep; `edgeprune sweep --run {directory}` goes on with it, or name one of its runs"
+        )
     if request["target"] is None:
         raise UsageError("--target is needed for a new run; `edgeprune targets` lists them")
     request["recipe"] = request["recipe"] or DEFAULT_RECIPE

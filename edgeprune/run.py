@@ -27,7 +27,8 @@ from edgeprune.errors import RunError
 CHANGEABLE = ("allow_busy", "fresh", "history")
 """What of a request may be another one when a run is resumed: it changes no result, only whether to wait for one,
 whether one of an earlier run will do, or where what was measured is written down too."""
-REQUEST = "request.json"
+REQUEST, SWEEP = "request.json", "sweep.json"
+"""What a run directory, and that of a sweep, is known by."""
 ANEW = "begin a new run"
 BEGINNING = "request"
 """In place of a stage in the record: the beginning of the run, when its request was written."""

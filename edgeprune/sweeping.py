@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
 
-from edgeprune.comparing import INTERLEAVED, KINDS, SWEEP, SweepPlan, is_sweep, read_sweep, read_sweep_plan
+from edgeprune.comparing import INTERLEAVED, KINDS, SweepPlan, is_sweep, read_sweep, read_sweep_plan
 from edgeprune.core.choosing.points import UNPRUNED
 from edgeprune.core.releasing.gate import FAIL, INCONCLUSIVE, PASS
 from edgeprune.core.text import describe_duration, suggest
@@ -23,7 +23,7 @@ from edgeprune.errors import ExportError, GraphError, InfeasibleBudget, PlanErro
 from edgeprune.pipeline import deploy as run_line
 from edgeprune.pipeline import open_job
 from edgeprune.report.comparison import render_comparison_page
-from edgeprune.run import CHANGEABLE, hold_directory, look_at_run, write_atomic, write_json
+from edgeprune.run import CHANGEABLE, REQUEST, SWEEP, hold_directory, look_at_run, write_atomic, write_json
 from edgeprune.scopes import SHARED, begin_scope
 from edgeprune.stages.interleave import ShippedFile, find_shipped, interleave, read_interleaved
 from edgeprune.stages.job import Job, preview_job
@@ -94,7 +94,7 @@ def settle_sweep(
         return replace(plan, request=_settle_again(plan, settle_paths({**dict.fromkeys(SETTINGS), **options})))
     if not given:
         raise UsageError("--speedup 1.5,2,3 or --latency-ms 8,6,4 is needed: the budgets to go through")
-    if directory is not None and (directory / "request.json").exists():
+    if directory is not None and (directory / REQUEST).exists():
         raise UsageError(f"{directory}: is a run of one budget, not a sweep; name another --run")
     place, request = settle_request(directory, options)
     shared = {name: request[name] for name in SETTINGS}
@@ -233,7 +233,7 @@ def _run_budget(plan: SweepPlan, budget: float, say: Say) -> bool:
 def _find_source(plan: SweepPlan, place: Path) -> Path | None:
     """The run of another budget that has most of what all budgets share."""
     others = [plan.directory / name for name in plan.names]
-    begun = [other for other in others if other != place and (other / "request.json").exists()]
+    begun = [other for other in others if other != place and (other / REQUEST).exists()]
     return max(begun, key=lambda other: sum(map(look_at_run(other).finished, SHARED)), default=None)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from measured_run import FACTS, record_measured_run
-from recorded import record_run
+from recorded import record_run, record_stage
 from recorded_sweep import OPTIONS, open_lab
 
 import edgeprune as ep
@@ -17,7 +17,7 @@ from edgeprune.core.latency.table import ESTIMATED
 from edgeprune.core.planning.plan import PruningPlan
 from edgeprune.deployment import REQUEST
 from edgeprune.errors import RunError, UsageError
-from edgeprune.run import write_json
+from edgeprune.run import open_run, read_json, write_json
 from edgeprune.stages.job import open_job
 from edgeprune.stages.results import Fitted, Judged, Reported, run_stage
 from edgeprune.stages.verdict import gate, report
@@ -73,6 +73,17 @@ def test_a_report_that_was_changed_is_refused(tmp_path: Path) -> None:
     (run / "report.json").write_text((run / "report.json").read_text().replace('"pass"', '"fail"'))
     with pytest.raises(RunError, match="is not what it was"):
         read_comparison([run])
+
+
+def test_a_report_of_another_version_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    run = finish_run(tmp_path / "run")
+    document = read_json(run / "report.json") | {"version": 1}
+    write_json(run / "report.json", document)
+    with open_run(run, {}) as opened:
+        record_stage(opened, "report", Reported(verdict="pass"), ["report.json"])
+    for read in (read_comparison, gather_evidence):
+        with pytest.raises(RunError, match=r"version 1; this edgeprune reads version 2; .*edgeprune report --run"):
+            read([run])
 
 
 def test_a_sweep_is_read_as_it_was_measured_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

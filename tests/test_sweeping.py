@@ -126,6 +126,8 @@ def test_a_sweep_goes_on_as_it_was_begun(tmp_path: Path, monkeypatch: pytest.Mon
         run_sweep(directory / "speedup-2", 3)
     with pytest.raises(UsageError, match="no 'sped'"):
         ep.sweep(directory, sped=2)  # type: ignore[call-arg]
+    with pytest.raises(UsageError, match="is a sweep; `edgeprune sweep --run"):
+        ep.deploy(directory, speedup=2.0)
     (directory / "sweep.json").write_text('{"version": 1}')
     with pytest.raises(RunError, match="is damaged"):
         ep.sweep(directory)

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from edgeprune.core.summary import render_comparison, render_plan, render_result
+from edgeprune.core.summary import render_plan, render_result
 from edgeprune.report.junit import render_junit
 from edgeprune.report.page import _plain, render_page
 
@@ -142,12 +142,6 @@ def test_the_sizes_of_inputs_and_whose_the_processor_was_stand_with_the_figures(
 
 def test_plan_says_what_was_cut(report: dict[str, Any]) -> None:
     assert "3 of 64" in render_plan(report["plan"])
-
-
-def test_runs_of_different_devices_are_said_not_to_compare(report: dict[str, Any]) -> None:
-    other = {**report, "device": {**report["device"], "fingerprint": "bb"}}
-    assert "different devices" in render_comparison(["a", "b"], [report, other])
-    assert "different devices" not in render_comparison(["a", "b"], [report, report])
 
 
 def test_page_escapes_what_users_name_and_is_whole(report: dict[str, Any]) -> None:
