@@ -38,9 +38,11 @@ def _sweep_options(command: Command) -> Command:
 
 @click.command()
 @_sweep_options
+@click.option("--json", "as_json", is_flag=True, help="The comparison as JSON (docs/sweep.md).")
 @click.option("--dry-run", is_flag=True, help="Check what is asked, say what would be done, and do nothing.")
 def sweep(
     directory: Path | None,
+    as_json: bool,
     dry_run: bool,
     speedup: Sequence[float],
     latency_ms: Sequence[float],
@@ -65,8 +67,9 @@ def sweep(
     except KeyboardInterrupt:
         say_timed(f"interrupted; resume with `edgeprune sweep --run {plan.directory}`")
         sys.exit(INTERRUPTED)
-    show_comparison(result.comparison)
-    click.echo(f"page: {result.page}")
+    show_comparison(result.comparison, as_json)
+    if not as_json:
+        click.echo(f"page: {result.page}")
     sys.exit(EXIT_CODES[result.verdict])
 
 

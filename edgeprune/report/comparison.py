@@ -133,11 +133,13 @@ def _costs_table(rows: Sequence[Row]) -> Table:
     columns = (Column("run", text=True), Column("file", text=True), *map(Column, COSTS.values()))
     return Table(
         columns,
-        [
-            (row["name"], str(row["artifact"] or "-").rpartition("/")[2], *(_cost_cell(name, row) for name in COSTS))
-            for row in rows
-        ],
+        [(row["name"], _describe_file(row), *(_cost_cell(name, row) for name in COSTS)) for row in rows],
     )
+
+
+def _describe_file(row: Row) -> str:
+    """The role, the precision and the format of a run's file, which its name is made of."""
+    return str(row["artifact"] or "-").rpartition("/")[2].replace(".", " ")
 
 
 def _cost_cell(name: str, row: Row) -> Cell:

@@ -37,6 +37,8 @@ def test_a_sweep_ends_with_its_table_and_its_page(
     assert (code, lab.ran) == (0, ["speedup-1.5", "speedup-2"])
     assert printed.splitlines()[-1] == f"page: {tmp_path / 'sweep' / 'comparison.html'}"
     assert max(map(len, printed.splitlines()[:-1])) <= 80
+    code, printed, _ = run_command(capsys, "sweep", "--run", tmp_path / "sweep", "--json")
+    assert (code, json.loads(printed)) == (0, json.loads((tmp_path / "sweep" / "comparison.json").read_text()))
     code, printed, said = run_command(capsys, "sweep", "--run", tmp_path / "sweep", "--speedup", "9")
     assert (code, "speedup-9 has no run: no widths meet it" in printed) == (3, True), said
     for text, expected in (("2,two", "expected numbers with commas"), ("", "expected numbers"), ("0.5", "no budget")):

@@ -1,4 +1,4 @@
-"""A sweep that was killed goes on: runs that were finished stay, and nothing is measured or scored twice."""
+"""A sweep that was killed goes on: runs that were finished stay, and nothing is measured or scored twice, with --fresh neither."""
 
 from __future__ import annotations
 
@@ -35,10 +35,9 @@ def kill_once_there(process: subprocess.Popen[bytes], path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fresh", [True, False], ids=["fresh", "recalled"])
-def test_killed_after_its_second_budget_it_goes_on_and_measures_nothing_twice(tmp_path: Path, fresh: bool) -> None:
+def test_killed_after_its_second_budget_it_goes_on_and_measures_nothing_twice(tmp_path: Path) -> None:
     directory, cache, logs = tmp_path / "sweep", tmp_path / "cache", [tmp_path / "first.log", tmp_path / "second.log"]
-    words = ("--target", QUICK, "--host", "local", "--recipe", TINY, "--allow-busy", *(["--fresh"] if fresh else []))
+    words = ("--target", QUICK, "--host", "local", "--recipe", TINY, "--allow-busy", "--fresh")
     process = start_sweep(directory, cache, logs[0], *words, "--speedup", "2,1.2,1.5,60")
     kill_once_there(process, directory / NAMES[1] / "stages" / "report.json")
     finished = {path: path.stat().st_mtime_ns for name in NAMES[:2] for path in (directory / name / "stages").iterdir()}
