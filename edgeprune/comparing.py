@@ -25,12 +25,12 @@ from edgeprune.core.measuring.measurement import Measurement, find_ratio
 from edgeprune.core.releasing.document import REPORT_VERSION
 from edgeprune.errors import RunError, UsageError
 from edgeprune.run import REQUEST, SWEEP, Run, look_at_run, read_json
+from edgeprune.stages.explanation import read_explanation
 from edgeprune.stages.interleave import Interleaved, read_interleaved
 from edgeprune.stages.results import Fitted, read_result
 
 INTERLEAVED = "interleaved.json"
 SWEEP_VERSION = 1
-EXPLANATION = "explanation.json"
 KINDS = {"speedup": "speedup", "latency_ms": "latency"}
 """What a sweep may go through, by the name of the budget, and what its folders are called by."""
 
@@ -291,6 +291,4 @@ def read_card_run(directory: Path) -> CardRun:
         RunError: it has not finished, or cannot be read.
     """
     run = look_at_run(directory)
-    place = directory / EXPLANATION
-    explanation = read_json(place) if place.exists() else None
-    return CardRun(directory.resolve().name, read_report(run), explanation)
+    return CardRun(directory.resolve().name, read_report(run), read_explanation(run))

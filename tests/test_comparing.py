@@ -17,7 +17,8 @@ from edgeprune.core.latency.table import ESTIMATED
 from edgeprune.core.planning.plan import PruningPlan
 from edgeprune.deployment import REQUEST
 from edgeprune.errors import RunError, UsageError
-from edgeprune.run import open_run, read_json, write_json
+from edgeprune.run import look_at_run, open_run, read_json, write_json
+from edgeprune.stages.explanation import EXPLANATION, EXPLANATION_VERSION, hash_records
 from edgeprune.stages.job import open_job
 from edgeprune.stages.results import Fitted, Judged, Reported, run_stage
 from edgeprune.stages.verdict import gate, report
@@ -120,7 +121,9 @@ def test_a_card_takes_repeats_and_other_budgets_and_refuses_the_rest(tmp_path: P
         gather_evidence([run, finish_run(tmp_path / "same")])
     evidence = gather_evidence([run, other])
     assert ([point.name for point in evidence.curve], evidence.repeats) == (["run", "other"], [])
-    write_json(run / "explanation.json", {"robustness": None, "missing": {"robustness": "no inputs"}})
-    assert gather_evidence([run]).run.explanation == {"robustness": None, "missing": {"robustness": "no inputs"}}
+    document = {"version": EXPLANATION_VERSION, "run_sha256": hash_records(look_at_run(run)), "robustness": None}
+    for digest, known in ((document["run_sha256"], True), ("of what the run was before", False)):
+        write_json(run / EXPLANATION, document | {"run_sha256": digest})
+        assert (gather_evidence([run]).run.explanation is not None) == known
     with pytest.raises(RunError, match="deploy --run"):
         gather_evidence([plan_run(tmp_path / "planned")])

@@ -61,16 +61,6 @@ def _judge_again(directory: Path, stages: Sequence[str], history: str | None, ga
         finish(job)
 
 
-@click.command()
-@click.option("--run", "directory", required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
-def explain(directory: Path) -> None:
-    """Say what was cut from each group of channels, and why."""
-    from edgeprune.core.summary import render_plan
-    from edgeprune.run import look_at_run, read_json
-
-    click.echo(render_plan(read_json(look_at_run(directory).file("plan.json"))))
-
-
 def finish(job: Job) -> None:
     """Print a run's result, and end with the exit code of its verdict."""
     from edgeprune.core.summary import render_result
@@ -84,4 +74,4 @@ def finish(job: Job) -> None:
     sys.exit(EXIT_CODES[document["verdict"]])
 
 
-COMMANDS = (gate, report, explain)
+COMMANDS = (gate, report)

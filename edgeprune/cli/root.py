@@ -9,13 +9,14 @@ from collections.abc import Sequence
 
 import click
 
-from edgeprune.cli import boards, cache, catalog, compare, evaluate, history, judging, line, releases, sweep
+from edgeprune.cli import boards, cache, catalog, compare, evaluate, explain, history, judging, line, releases, sweep
 from edgeprune.disk import describe_os_error
 from edgeprune.errors import EdgepruneError, RunError
 
 COMMANDS = (
     *line.COMMANDS,
     *judging.COMMANDS,
+    *explain.COMMANDS,
     *sweep.COMMANDS,
     *compare.COMMANDS,
     *evaluate.COMMANDS,

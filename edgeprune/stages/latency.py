@@ -29,7 +29,7 @@ from edgeprune.core.latency.table import (
 )
 from edgeprune.core.planning.candidates import draw_variants, probe_shapes
 from edgeprune.core.planning.limits import count_costs, stated_bytes
-from edgeprune.core.planning.loop import AIM, Goal, Trial, choose_fitting, fit_to_budget, say_next
+from edgeprune.core.planning.loop import AIM, Goal, Trial, choose_fitting, fit_to_budget, recreate_goal, say_next
 from edgeprune.core.planning.plan import NOTHING_CUT, GroupPlan, PruningPlan, explain_width, find_gone
 from edgeprune.core.planning.planner import Choice, Problem, choose_widths, find_fastest, predict_ms, trace_front
 from edgeprune.core.planning.reach import Reach, check_reach
@@ -43,6 +43,7 @@ from edgeprune.pruning.importance import keep_best_by_group
 from edgeprune.run import hash_file, write_atomic, write_json
 from edgeprune.shipped import list_profiles, load_profiles
 from edgeprune.stages.artifacts import Files, build, build_format, build_variant
+from edgeprune.stages.explanation import write_explained_plan
 from edgeprune.stages.job import CHOSEN, Job
 from edgeprune.stages.memory import remember
 from edgeprune.stages.net import Net
@@ -390,21 +391,26 @@ def fit(job: Job) -> Fitted:
     if job.estimated:
         pruning_plan = job.read(Planned).plan
         write_atomic(job.run.product("plan.json"), pruning_plan.to_json())
+        write_explained_plan(job, pruning_plan, *find_first_goal(job))
         return Fitted(plan=pruning_plan, origin=ESTIMATED)
     net, profiled = read_net(job), job.read(Profiled)
     problem = read_problem(job, net)
     nets = [variant.net for variant in profiled.variants]
-    limit, names = budget_ms(job, profiled.baseline_ms), (f"try{number}" for number in count())
-    trials = fit_to_budget(
-        problem, nets, Goal(limit, first_aim(job)), lambda choice: _measure_try(job, net, choice, next(names))
-    )
+    goal, names = Goal(budget_ms(job, profiled.baseline_ms), first_aim(job)), (f"try{number}" for number in count())
+    trials = fit_to_budget(problem, nets, goal, lambda choice: _measure_try(job, net, choice, next(names)))
     best = choose_fitting(trials)
     pruning_plan = _make_plan(job, net, problem, best.choice)
     final_plan = replace(
         pruning_plan, notes=(*pruning_plan.notes, f"measured {best.share:.1%} of the budget before training")
     )
     write_atomic(job.run.product("plan.json"), final_plan.to_json())
+    write_explained_plan(job, final_plan, *recreate_goal(problem, nets, goal, trials[: trials.index(best)]))
     return Fitted(plan=final_plan, tries=tuple(_describe_try(trial) for trial in trials))
+
+
+def find_first_goal(job: Job) -> tuple[Problem, float]:
+    """What a plan is made by before any cut net is measured: the problem, and the predicted ms it is held to."""
+    return read_problem(job, read_net(job)), first_aim(job) * budget_ms(job, job.read(Profiled).baseline_ms)
 
 
 def _describe_try(trial: Trial) -> Try:

@@ -19,6 +19,7 @@ from edgeprune.history.writing import keep_run
 from edgeprune.report.junit import render_junit
 from edgeprune.report.page import render_page
 from edgeprune.run import read_json, write_atomic, write_json
+from edgeprune.stages.explanation import explain_run
 from edgeprune.stages.job import Job
 from edgeprune.stages.record import find_candidates, read_artifacts, read_figures, read_refused
 from edgeprune.stages.results import Exported, Fitted, Judged, Measured, Profiled, Recovery, Reported, Traced
@@ -106,6 +107,7 @@ def build_report(job: Job, figures: Mapping[str, Figures], candidates: Candidate
         "device": job.facts.to_dict(),
         "conditions": describe_conditions(result.measurement),
         "plan": read_json(job.run.file("plan.json")),
+        "explanation": explain_run(job),
         "parity": [*job.read(Exported).parity, *measured.parity],
         "torch_quality": {
             "original": traced.quality,

@@ -1,4 +1,4 @@
-"""A sweep that was killed goes on: runs that were finished stay, and nothing is measured or scored twice, with --fresh neither."""
+"""A sweep that was killed goes on: runs that were finished stay, nothing is measured or scored twice."""
 
 from __future__ import annotations
 

@@ -64,9 +64,18 @@ def fit_to_budget(problem: Problem, nets: Sequence[MeasuredNet], goal: Goal, mea
         trials.append(Trial(choice, measured_ms, measured_ms / goal.budget_ms))
         if trials[-1].fits and trials[-1].share >= ACCEPTED[0]:
             break
-        problem = _correct(problem, nets, trials)
-        aim_ms = AIM * goal.budget_ms * predict_ms(problem, choice.widths) / measured_ms
+        problem, aim_ms = recreate_goal(problem, nets, goal, trials)
     return trials
+
+
+def recreate_goal(
+    problem: Problem, nets: Sequence[MeasuredNet], goal: Goal, trials: Sequence[Trial]
+) -> tuple[Problem, float]:
+    """What the plan was made by that was tried after these, in ms: the problem as corrected then, and its cap."""
+    if not trials:
+        return problem, goal.first_aim * goal.budget_ms
+    corrected, last = _correct(problem, nets, trials), trials[-1]
+    return corrected, AIM * goal.budget_ms * predict_ms(corrected, last.choice.widths) / last.measured_ms
 
 
 def say_next(share: float) -> str:
