@@ -12,14 +12,29 @@ if TYPE_CHECKING:
     from edgeprune.deployment import Deployment, deploy
     from edgeprune.measuring import measure
     from edgeprune.net import Net, export, load, plan, prune, save, trace
+    from edgeprune.sweeping import Sweep, sweep
 
 _HOMES = {
     **dict.fromkeys(("Net", "trace", "plan", "prune", "save", "load", "export"), "edgeprune.net"),
     "measure": "edgeprune.measuring",
     **dict.fromkeys(("Deployment", "deploy"), "edgeprune.deployment"),
+    **dict.fromkeys(("Sweep", "sweep"), "edgeprune.sweeping"),
 }
 
-__all__ = ["Deployment", "Net", "deploy", "export", "load", "measure", "plan", "prune", "save", "trace"]
+__all__ = [
+    "Deployment",
+    "Net",
+    "Sweep",
+    "deploy",
+    "export",
+    "load",
+    "measure",
+    "plan",
+    "prune",
+    "save",
+    "sweep",
+    "trace",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,20 +10,18 @@ from typing import Any, TypedDict, Unpack
 
 from edgeprune.core.text import suggest
 from edgeprune.errors import UsageError
-from edgeprune.run import read_json
+from edgeprune.run import SWEEP, read_json
 from edgeprune.scopes import begin_scope, find_scope
 
 DEFAULT_RECIPE = "digits-resnet8"
 
 
-class Request(TypedDict, total=False):
-    """What a run may be asked for; the options of `edgeprune deploy` explain each."""
+class Settings(TypedDict, total=False):
+    """What a run may be asked for beside its budget; the options of `edgeprune deploy` explain each."""
 
     target: str | None
     host: str | None
     recipe: str | None
-    latency_ms: float | None
-    speedup: float | None
     confidence: float | None
     runtime: str | None
     precision: str | None
@@ -39,7 +37,14 @@ class Request(TypedDict, total=False):
     history: str | None
 
 
-REQUEST = tuple(Request.__annotations__)
+class Request(Settings, total=False):
+    """What a run may be asked for."""
+
+    latency_ms: float | None
+    speedup: float | None
+
+
+SETTINGS, REQUEST = tuple(Settings.__annotations__), tuple(Request.__annotations__)
 
 
 @dataclass(frozen=True)
@@ -93,21 +98,25 @@ def settle_request(directory: Path | None, options: Mapping[str, Any]) -> tuple[
     another budget the scope within it that has this one.
 
     Raises:
-        UsageError: two budgets, or no target for a new run.
+        UsageError: two budgets, no target for a new run, or the directory of a sweep.
     """
     request = {**dict.fromkeys(REQUEST), **options}
     if request["latency_ms"] is not None and request["speedup"] is not None:
         raise UsageError("give --latency-ms or --speedup, not both")
     if directory is not None and (directory / "request.json").exists():
-        return find_scope(directory, _absolute(request))
+        return find_scope(directory, settle_paths(request))
+    if directory is not None and (directory / SWEEP).exists():
+        raise UsageError(
+            f"{directory}: is a sweep; `edgeprune sweep --run {directory}` goes on with it, or name one of its runs"
+        )
     if request["target"] is None:
         raise UsageError("--target is needed for a new run; `edgeprune targets` lists them")
     request["recipe"] = request["recipe"] or DEFAULT_RECIPE
     stem = f"{Path(request['target']).stem}-{Path(request['recipe']).stem}-{datetime.now():%Y%m%d-%H%M%S}"
-    return directory or Path("runs") / stem, _absolute(request)
+    return directory or Path("runs") / stem, settle_paths(request)
 
 
-def _absolute(request: dict[str, Any]) -> dict[str, Any]:
+def settle_paths(request: dict[str, Any]) -> dict[str, Any]:
     """Files named in a request, by their whole path, so that it can be resumed from another folder."""
     if request["history"]:
         request = request | {"history": str(Path(request["history"]).expanduser().absolute())}

@@ -27,7 +27,8 @@ from edgeprune.errors import RunError
 CHANGEABLE = ("allow_busy", "fresh", "history")
 """What of a request may be another one when a run is resumed: it changes no result, only whether to wait for one,
 whether one of an earlier run will do, or where what was measured is written down too."""
-REQUEST = "request.json"
+REQUEST, SWEEP = "request.json", "sweep.json"
+"""What a run directory, and that of a sweep, is known by."""
 ANEW = "begin a new run"
 BEGINNING = "request"
 """In place of a stage in the record: the beginning of the run, when its request was written."""
@@ -284,6 +285,18 @@ def open_run(directory: Path, request: dict[str, Any]) -> Iterator[Run]:
     Raises:
         RunError: another process is at work in it, or it was made for a different request.
     """
+    with hold_directory(directory, REQUEST):
+        yield Run(directory, settle_request(directory, request))
+
+
+@contextmanager
+def hold_directory(directory: Path, beginning: str) -> Iterator[None]:
+    """A folder, made where there is none, that no other process works in meanwhile; one in which no file `beginning`
+    was written goes again.
+
+    Raises:
+        RunError: another process is at work in it, or it cannot be made or written.
+    """
     _check_place(directory)
     missing = [place for place in (directory, *directory.absolute().parents) if not _exists(place)]
     try:
@@ -294,9 +307,9 @@ def open_run(directory: Path, request: dict[str, Any]) -> Iterator[Run]:
     with lock:
         _take(lock.fileno(), directory)
         try:
-            yield Run(directory, settle_request(directory, request))
+            yield
         finally:
-            if missing and not (directory / REQUEST).exists():
+            if missing and not (directory / beginning).exists():
                 _leave_no_trace(directory, missing)
 
 

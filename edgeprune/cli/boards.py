@@ -128,7 +128,8 @@ def doctor(target: str, host: str | None) -> None:
 @json_option
 def lock(target: str, host: str | None, reason: str, duration: str) -> None:
     """Reserve a board for yourself: until then others are refused. Lock it again to change the time."""
-    from edgeprune.device.lease import describe_duration, describe_owner, parse_duration, reserve
+    from edgeprune.core.text import describe_duration
+    from edgeprune.device.lease import describe_owner, parse_duration, reserve
 
     seconds = parse_duration(duration)
     with open_target_agent(target, host) as agent:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import click
 
+from edgeprune.cli.output import json_option, print_result
 from edgeprune.cli.progress import say_timed
 from edgeprune.run import Run, look_at_run
 
@@ -16,8 +16,8 @@ from edgeprune.run import Run, look_at_run
 @click.command()
 @click.argument("place", metavar="[GROUP|LAYER|NAME:CHANNEL]", required=False)
 @click.option("--run", "directory", required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--json", "as_json", is_flag=True, help="Print the document of docs/explain.md, or its part.")
-def explain(place: str | None, directory: Path, as_json: bool) -> None:
+@json_option
+def explain(place: str | None, directory: Path) -> None:
     """Say what was cut and why, what it bought, and where the ms went; of one group, layer or channel if it is named.
 
     The first call runs both nets on noisy inputs and keeps what it finds in the run directory.
@@ -29,10 +29,10 @@ def explain(place: str | None, directory: Path, as_json: bool) -> None:
     run.file("plan.json")
     document = _read_or_make(run)
     where = find_place(document["plan"], place) if place is not None else None
-    if as_json:
-        click.echo(json.dumps(document if where is None else select(document, where), indent=1))
+    if where is None:
+        print_result(document, render_explanation(document))
     else:
-        click.echo(render_explanation(document) if where is None else render_place(document, where))
+        print_result(select(document, where), render_place(document, where))
 
 
 def _read_or_make(run: Run) -> dict[str, Any]:

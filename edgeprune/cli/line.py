@@ -13,21 +13,12 @@ import click
 
 from edgeprune.cli.judging import finish
 from edgeprune.cli.measure import file_options, measure_file
-from edgeprune.cli.options import (
-    RUNNING,
-    TARGET_HELP,
-    Command,
-    busy_option,
-    fresh_option,
-    governor_option,
-    history_option,
-    with_options,
-)
+from edgeprune.cli.options import Command, line_options
 from edgeprune.cli.output import json_option, print_result
 from edgeprune.cli.profile import calibrate_profile, show_profile
 from edgeprune.cli.progress import say_timed
 from edgeprune.core.stages import STEPS
-from edgeprune.deployment import DEFAULT_RECIPE, prepare, settle_request
+from edgeprune.deployment import prepare, settle_request
 from edgeprune.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,40 +28,16 @@ INTERRUPTED = 130
 EVERY = "all"
 
 
-def line_options(command: Command) -> Command:
-    """The options that every stage of the line takes."""
-    options = (
-        click.option("--target", help=TARGET_HELP),
-        click.option("--host", help="Address of the board: user@host, or a Host of ~/.ssh/config."),
-        click.option("--recipe", help=f"Built-in name or a .py file (`edgeprune recipes`). Default: {DEFAULT_RECIPE}."),
-        click.option("--latency-ms", type=click.FloatRange(0, min_open=True), help="Budget: median latency, ms."),
-        click.option(
-            "--speedup", type=click.FloatRange(1), help="Budget: so many times as fast as the unpruned fp32 net."
-        ),
-        click.option(
-            "--confidence",
-            type=click.FloatRange(0.5, 1, max_open=True),
-            help="Plan so that the latency budget is met with this probability, such as 0.95, before any is measured.",
-        ),
-        *RUNNING,
-        governor_option,
-        busy_option,
-        fresh_option,
-        history_option,
-        click.option("--gates", type=click.Path(exists=True, dir_okay=False), help="TOML file of [[gates]]."),
-        click.option(
-            "--run", "directory", type=click.Path(path_type=Path), help="Run directory: a new one, or one to resume."
-        ),
-        json_option,
-    )
-    return with_options(command, options)
+def stage_options(command: Command) -> Command:
+    """The options that every stage of the line takes, and what it prints."""
+    return line_options(json_option(command))
 
 
 def stage_command(name: str, until: str, text: str) -> click.Command:
     """A command that runs the line as far as one stage."""
 
     @click.command(name, help=f"{text}\n\nRuns the line as far as that, or resumes the run in --run.")
-    @line_options
+    @stage_options
     def command(directory: Path | None, **options: Any) -> None:
         if until == "fit" and _is_unreachable(directory, options):
             options["estimate"] = True
@@ -94,7 +61,7 @@ quantize = stage_command(
 
 
 @click.command()
-@line_options
+@stage_options
 @click.option(
     "--bisect",
     "bisected",
@@ -136,7 +103,7 @@ def _bisect(job: Job, name: str) -> None:
 
 @click.command()
 @click.argument("model", required=False, type=click.Path(path_type=Path, exists=True))
-@line_options
+@stage_options
 @file_options
 def measure(
     model: Path | None,
@@ -161,7 +128,7 @@ def measure(
 
 
 @click.group(invoke_without_command=True)
-@line_options
+@stage_options
 @click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Time for single layers. Default: 10.")
 @click.option(
     "--table", type=click.Path(exists=True, dir_okay=False), help="A latency table, in place of measuring one."
@@ -196,7 +163,7 @@ def show_layers(directory: Path) -> None:
 
 
 @click.command()
-@line_options
+@stage_options
 @click.option("--dry-run", is_flag=True, help="Check what is asked, say what would be done, and do nothing.")
 @click.option(
     "--from", "first", type=click.Choice(tuple(STEPS)), help="Make this stage of --run and all after it anew."

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from edgeprune.core.formats import AUTO, MOST_THREADS, RUNTIMES, list_precisions
+from edgeprune.deployment import DEFAULT_RECIPE
 
 TARGET_HELP = "Kind of board: a name (`edgeprune targets`) or a .toml file."
 BUSY_HELP = "Go on though others are at work on the board; no latency measured so passes a gate."
@@ -18,8 +19,10 @@ RUN = click.Path(path_type=Path, exists=True, file_okay=False)
 KEY_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 FRESH_HELP = "Measure and score anew, though an earlier run has done the same (`edgeprune cache list`)."
 HISTORY_HELP = 'File of the history of measurements, "" for none. Default: $EDGEPRUNE_HISTORY, or the user\'s own.'
+RUN_HELP = "Run directory: a new one, or one to resume."
 GOVERNOR_HELP = "Set the frequency governor to performance meanwhile; it is set back, whatever happens."
 
+Option = Callable[[Any], Any]
 Command = TypeVar("Command", bound=Callable[..., Any])
 RUNNING = (
     click.option("--runtime", type=click.Choice((*RUNTIMES, AUTO)), help="Runtime that ships; auto: the fastest here."),
@@ -73,3 +76,32 @@ def with_options(command: Command, options: Sequence[Callable[[Command], Command
     for option in reversed(options):
         command = option(command)
     return command
+
+
+ONE_BUDGET = (
+    click.option("--latency-ms", type=click.FloatRange(0, min_open=True), help="Budget: median latency, ms."),
+    click.option("--speedup", type=click.FloatRange(1), help="Budget: so many times as fast as the unpruned fp32 net."),
+)
+
+
+def line_options(command: Command, budgets: Sequence[Option] = ONE_BUDGET, run_help: str = RUN_HELP) -> Command:
+    """The options that every stage of the line takes, with those that say the budget."""
+    options: tuple[Option, ...] = (
+        click.option("--target", help=TARGET_HELP),
+        click.option("--host", help="Address of the board: user@host, or a Host of ~/.ssh/config."),
+        click.option("--recipe", help=f"Built-in name or a .py file (`edgeprune recipes`). Default: {DEFAULT_RECIPE}."),
+        *budgets,
+        click.option(
+            "--confidence",
+            type=click.FloatRange(0.5, 1, max_open=True),
+            help="Plan so that the latency budget is met with this probability, such as 0.95, before any is measured.",
+        ),
+        *RUNNING,
+        governor_option,
+        busy_option,
+        fresh_option,
+        history_option,
+        click.option("--gates", type=click.Path(exists=True, dir_okay=False), help="TOML file of [[gates]]."),
+        click.option("--run", "directory", type=click.Path(path_type=Path), help=run_help),
+    )
+    return with_options(command, options)

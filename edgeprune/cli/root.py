@@ -10,7 +10,20 @@ from typing import NoReturn
 
 import click
 
-from edgeprune.cli import baseline, boards, cache, catalog, explain, history, judging, line, measure, releases
+from edgeprune.cli import (
+    baseline,
+    boards,
+    cache,
+    catalog,
+    compare,
+    evaluate,
+    explain,
+    history,
+    judging,
+    line,
+    releases,
+    sweep,
+)  # fmt: skip
 from edgeprune.cli.completion import add_completion, completion
 from edgeprune.cli.output import JSON_FLAG, find_width, render_json, uses_colour
 from edgeprune.cli.progress import clear_line
@@ -23,7 +36,9 @@ COMMANDS = (
     *judging.COMMANDS,
     *baseline.COMMANDS,
     *explain.COMMANDS,
-    *measure.COMMANDS,
+    *sweep.COMMANDS,
+    *compare.COMMANDS,
+    *evaluate.COMMANDS,
     *catalog.COMMANDS,
     *boards.COMMANDS,
     *cache.COMMANDS,

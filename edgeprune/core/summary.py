@@ -1,4 +1,4 @@
-"""Texts for the terminal, made from a report document: the table of before and after, the plan, a comparison."""
+"""Texts for the terminal, made from a report document: the table of before and after, and the plan."""
 
 from __future__ import annotations
 
@@ -168,30 +168,6 @@ def describe_width(row: Mapping[str, Any]) -> str:
     if row["kind"] == BRANCH:
         return "kept" if row["keep"] else "cut"
     return f"{len(row['keep'])} of {row['size']}"
-
-
-def render_comparison(names: Sequence[str], reports: Sequence[Mapping[str, Any]]) -> str:
-    """The shipped artifacts of several runs, side by side."""
-    results = [report["result"] for report in reports]
-    metrics = [parse_metric(report["metric"]) for report in reports]
-    table = [("", *names), ("verdict", *(str(report["verdict"]) for report in reports))]
-    table += [_line(rows, results) for rows in zip(*map(figures_rows, metrics), strict=True)]
-    table.append(("speed-up", *(f"{report['speedup']:.2f}{doubt(_columns(report))}" for report in reports)))
-    notes = []
-    if len({report["device"]["fingerprint"] for report in reports}) > 1:
-        notes.append("note: these runs were measured on different devices; latencies do not compare")
-    if len(set(metrics)) > 1:
-        labels = ", ".join(dict.fromkeys(metric.label for metric in metrics))
-        notes.append(f"note: these runs are judged by different metrics ({labels}); quality does not compare")
-    return "\n".join([render_columns(table), *notes])
-
-
-def _line(rows: Sequence[Row], results: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """A figure of several files; each named by itself where it is not the same one of all."""
-    names, cells = {name for name, _ in rows}, [cell(result) for (_, cell), result in zip(rows, results, strict=True)]
-    if len(names) == 1:
-        return (*names, *cells)
-    return ("quality", *(f"{name}: {cell}" for (name, _), cell in zip(rows, cells, strict=True)))
 
 
 def _columns(report: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

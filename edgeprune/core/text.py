@@ -117,3 +117,11 @@ def _render_cells(rows: Sequence[Sequence[str]]) -> str:
         )
         for row in body
     )
+
+
+def describe_duration(seconds: float) -> str:
+    """A length of time for people: `2 h 5 min`, `40 s`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"

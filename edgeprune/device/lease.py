@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.core.answers import number, text
+from edgeprune.core.text import describe_duration
 from edgeprune.device.agent.client import Agent, ask_agent, understood
 from edgeprune.device.transports.transport import Transport
 from edgeprune.errors import DeviceError, UsageError
@@ -245,14 +246,6 @@ def parse_duration(duration: str) -> float:
     if not 0 < seconds <= LONGEST_RESERVATION_S:
         raise UsageError(f"{duration!r} is not a time; expected for example 30m, 2h or 1d, and 7d at most")
     return float(seconds)
-
-
-def describe_duration(seconds: float) -> str:
-    """For people: `2 h 5 min`, `40 s`."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def parse_lease(row: Any, host: str) -> Lease:

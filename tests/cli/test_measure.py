@@ -14,8 +14,8 @@ import pytest
 from device_models import CONV, make_model
 from release_board import make_run
 
+from edgeprune.cli import compare as cli_compare
 from edgeprune.cli import main
-from edgeprune.cli import measure as cli_measure
 from edgeprune.core.latency.layers import LayerShape
 from edgeprune.core.measuring.measurement import Conditions, DeviceFacts, Measurement
 from edgeprune.core.measuring.windows import Window
@@ -40,7 +40,7 @@ Call = Callable[..., tuple[int, str, str]]
 def call(no_devices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Call:
     """Run a command on this machine; gives its exit code and what it printed."""
     monkeypatch.setenv("EDGEPRUNE_HOST", "local")
-    monkeypatch.setattr(cli_measure, "COMPARE_S", 0.3)
+    monkeypatch.setattr(cli_compare, "COMPARE_S", 0.3)
     target = tmp_path / "quick.toml"
     target.write_text(TARGET.format(core=max(os.sched_getaffinity(0))))
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from edgeprune.core.summary import render_comparison, render_plan, render_result
+from edgeprune.core.summary import render_plan, render_result
 
 LATENCY = {
     "count": 200,
@@ -137,9 +137,3 @@ def test_the_sizes_of_inputs_and_whose_the_processor_was_stand_with_the_figures(
 
 def test_plan_says_what_was_cut(report: dict[str, Any]) -> None:
     assert "3 of 64" in render_plan(report["plan"])
-
-
-def test_runs_of_different_devices_are_said_not_to_compare(report: dict[str, Any]) -> None:
-    other = {**report, "device": {**report["device"], "fingerprint": "bb"}}
-    assert "different devices" in render_comparison(["a", "b"], [report, other])
-    assert "different devices" not in render_comparison(["a", "b"], [report, report])
