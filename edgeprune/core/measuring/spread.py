@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import exp, inf, sqrt
+from math import exp, fsum, inf, log, sqrt
 from typing import Protocol as Seam
-
-import numpy as np
 
 CONFIDENCE = 0.95
 TAIL = (1 - CONFIDENCE) / 2
@@ -65,11 +63,12 @@ def spread_over_processes(values: Sequence[float], session_error: float) -> Stud
     """
     if len(values) < 2:
         raise ValueError(f"a spread needs two processes or more, found {len(values)}")
-    logs = np.log(values)
-    within = float(np.var(logs, ddof=1)) / len(logs)
+    logs = [log(value) for value in values]
+    middle = fsum(logs) / len(logs)
+    within = fsum((value - middle) ** 2 for value in logs) / (len(logs) - 1) / len(logs)
     total = within + session_error**2
     freedom = inf if within == 0 else (len(logs) - 1) * (total / within) ** 2
-    return StudentSpread(exp(float(logs.mean())), sqrt(total), freedom)
+    return StudentSpread(exp(middle), sqrt(total), freedom)
 
 
 def ratio_over_processes(above: Mapping[int, float], below: Mapping[int, float]) -> StudentSpread:
@@ -96,6 +95,7 @@ class TableSpread:
 
     def bound(self, share: float) -> tuple[float, float]:
         """The one-sided bounds; beyond the table those at its end."""
+        import numpy as np
         from scipy.special import ndtri
 
         places, place = -ndtri(np.array(SHARES))[::-1], -float(ndtri(share))
