@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import call
-from measured_run import ENERGY, FACTS, Shipped, make_measurement, record_measured_run
+from fake_board import FakeBoard, shipped_hash
+from measured_run import ENERGY, FACTS, Shipped, record_measured_run
 
-from edgeprune.core.measuring.measurement import DeviceFacts, Measurement
 from edgeprune.core.metric import TOP1, Metric
-from edgeprune.device.board import ModelFile
 from edgeprune.run import read_json, write_json
 
 SURE = replace(ENERGY, uncertainty_mj=0.02)
@@ -26,6 +25,7 @@ RMSE = Metric("RMSE", better="lower", unit="K")
 @pytest.fixture(autouse=True)
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EDGEPRUNE_HISTORY", "")
     return tmp_path
 
 
@@ -115,6 +115,19 @@ def test_a_run_that_did_not_pass_is_no_baseline() -> None:
     assert read_json(new / "report.json") == before  # a refusal leaves the verdict
 
 
+def test_a_run_that_was_planned_on_an_estimate_is_no_baseline() -> None:
+    run = record_measured_run(Path("estimated").absolute(), request={"estimate": True}, shipped=STEADY)
+    for words in (("baseline", "set", "main", "--run", run), ("gate", "--run", record("new"), "--baseline", run)):
+        code, _, said = call(*words)
+        assert (code, "was planned on an estimated profile" in said) == (1, True)
+
+
+def test_a_run_that_was_not_judged_is_no_baseline() -> None:
+    run = record_measured_run(Path("measured").absolute(), shipped=STEADY)
+    code, _, said = call("baseline", "set", "main", "--run", run)
+    assert (code, "stage 'gate' has not run yet" in said) == (1, True)
+
+
 def test_a_run_directory_and_a_file_are_baselines_too() -> None:
     old, new = record("old"), record("new", 0.4001)
     call("baseline", "set", "main", "--run", old, "--to", "elsewhere")
@@ -158,14 +171,14 @@ def test_each_kind_of_device_has_its_own_under_one_name() -> None:
     assert (code, "a faster CPU" in printed, "latency_p50_ms" in printed) == (0, True, True)
 
 
-@pytest.mark.parametrize("keep", [0, 1, 100, -2, -1])
-def test_a_truncated_file_is_told(keep: int) -> None:
+def test_a_truncated_file_is_told() -> None:
     call("baseline", "set", "main", "--run", record("old"))
     (place,) = Path("baselines/main").glob("*.json")
-    content = place.read_text().rstrip("\n")
-    place.write_text(content[:keep])
-    code, _, said = call("gate", "--run", record("new"), "--baseline", "main")
-    assert (code, f"{place}: cannot be read" in said, "set the baseline again" in said) == (1, True, True)
+    content, new = place.read_text().rstrip("\n"), record("new", 0.4001)
+    for keep in (0, 1, 100, -1):
+        place.write_text(content[:keep])
+        code, _, said = call("gate", "--run", new, "--baseline", "main")
+        assert (code, f"{place}: cannot be read" in said, "set the baseline again" in said) == (1, True, True)
     code, _, said = call("baseline", "list")
     assert (code, f"{place}: cannot be read" in said) == (1, True)
 
@@ -264,30 +277,6 @@ def test_a_sustained_run_is_compared_where_both_have_one() -> None:
 # --interleave
 
 
-@dataclass
-class FakeBoard:
-    """A board on which each file takes as long as is said of its content; `sessions` counts how often it was asked."""
-
-    latency_ms: Mapping[str, float]
-    facts: DeviceFacts = FACTS
-    lacks: Mapping[str, str] = field(default_factory=lambda: {"energy": "no power sensor"})
-    problems: Sequence[str] = ()
-    processes: int = 6
-    sessions: int = 0
-
-    def time(self, models: Sequence[ModelFile], *_: object) -> dict[str, Measurement]:
-        self.sessions += 1
-        return {
-            model.name: replace(
-                make_measurement(
-                    model.name, model.sha256, self.latency_ms[model.sha256], self.problems, self.processes
-                ),
-                energy=None,
-            )
-            for model in models
-        }
-
-
 @pytest.fixture
 def boards(monkeypatch: pytest.MonkeyPatch) -> Callable[[FakeBoard], list[str | None]]:
     def install(board: FakeBoard) -> list[str | None]:
@@ -302,11 +291,6 @@ def boards(monkeypatch: pytest.MonkeyPatch) -> Callable[[FakeBoard], list[str | 
         return hosts
 
     return install
-
-
-def shipped_hash(run: Path) -> str:
-    rows = read_json(run / "report.json")["artifacts"]
-    return str(next(row["sha256"] for row in rows if row["shipped"]))
 
 
 @pytest.mark.parametrize(("now_ms", "code"), [(0.4, 0), (0.43, 3), (0.35, 0)])

@@ -49,6 +49,20 @@ from edgeprune.errors import TargetError
             "max_regression: 5 is no fraction; 5 % is 0.05",
         ),
         ({"description": "x", "gates": {"metric": "speedup"}}, r"write each as \[\[gates\]\]"),
+        ({"description": "x", "baseline": {"metric": "macs"}}, r"write each as \[\[baseline\]\]"),
+        ({"description": "x", "baseline": [{"metric": "speedup", "floor": 1}]}, "unknown metric 'speedup'"),
+        ({"description": "x", "baseline": [{"metric": "energy_m", "floor": 1}]}, "did you mean 'energy_mj'"),
+        ({"description": "x", "baseline": [{"metric": "macs"}]}, "no limit; write max_regression"),
+        ({"description": "x", "baseline": [{"metric": "macs", "floor": -1}]}, "floor: -1 is below zero"),
+        ({"description": "x", "baseline": [{"metric": "macs", "floor": "1"}]}, "wrong type"),
+        ({"description": "x", "baseline": [{"metric": "macs", "floor": math.inf}]}, "must be finite"),
+        ({"description": "x", "baseline": [{"metric": "macs", "max_regression": 5}]}, "5 is no fraction; 5 % is 0.05"),
+        (
+            {"description": "x", "baseline": [{"metric": "macs", "floor": 1, "over": "most"}]},
+            "over: 'most' is not known",
+        ),
+        ({"description": "x", "baseline": [{"metric": "macs", "at_most": 1}]}, "unknown key 'at_most'"),
+        ({"description": "x", "baseline": [{"metric": "macs", "floor": 1}] * 2}, "macs has two rows"),
         ({"description": "x", "budget": {"speedup": 2, "latency_ms": 1}}, "not both"),
         ({"description": "x", "hardware": {"cpu": {"value": "A72"}}}, "every fact has a source"),
         ({"description": "x", "protocol": {"min_samples": 2.5}}, "wrong type"),
@@ -65,7 +79,9 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=12), inner, max_size=3),
     max_leaves=8,
 )
-keys = st.sampled_from(["description", "runtime", "threads", "step", "budget", "gates", "protocol", "hardware"])
+keys = st.sampled_from(
+    ["description", "runtime", "threads", "step", "budget", "gates", "baseline", "protocol", "hardware"]
+)
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import accumulate
 from math import exp, log, sqrt
 from typing import NamedTuple
@@ -11,7 +12,7 @@ import numpy as np
 
 from edgeprune.core.measuring.measurement import Measurement
 from edgeprune.core.measuring.statistics import CONFIDENCE
-from edgeprune.core.measuring.windows import SteadyLatency, fit_common_speed
+from edgeprune.core.measuring.windows import SteadyLatency, Window, fit_common_speed
 
 MEDIAN = 50.0
 LEAST_PROCESSES = 2
@@ -105,10 +106,15 @@ def _to_reference(file: Measurement, reference: Measurement, percentile: float) 
 
 def _process_logs(above: Measurement, below: Measurement, percentile: float, other_percentile: float) -> list[float]:
     """The logarithm of the ratio in each process that timed both, at the common speed."""
-    steady = fit_common_speed({"above": above.windows, "below": below.windows})
-    mine = _by_process(above, steady["above"], percentile)
-    others = _by_process(below, steady["below"], other_percentile)
+    sides = _free_of_speed(above.windows, below.windows)
+    mine, others = _by_process(above, sides[0], percentile), _by_process(below, sides[1], other_percentile)
     return [log(mine[process] / others[process]) for process in mine if process in others]
+
+
+@lru_cache(maxsize=4)  # one fit for all percentiles of a pair
+def _free_of_speed(above: tuple[Window, ...], below: tuple[Window, ...]) -> tuple[SteadyLatency, SteadyLatency]:
+    steady = fit_common_speed({"above": above, "below": below})
+    return steady["above"], steady["below"]
 
 
 def _by_process(measurement: Measurement, steady: SteadyLatency, percentile: float) -> dict[int, float]:

@@ -233,6 +233,8 @@ def test_a_sustained_run_counts_for_its_own_file_only() -> None:
         pytest.approx(0.05), pytest.approx(0.02), pytest.approx(0.08),
     )  # fmt: skip
     assert parse_slowdown(document, "b") is None
+    doubtful = parse_slowdown({**document, "problems": ["not cooled down"]}, "a")
+    assert doubtful == replace(figure, problem="not cooled down")
     assert parse_slowdown({"sha256": "a", "change": {"ratio": "?"}}, "a") is None
     assert parse_slowdown([document], "a") is None
 

@@ -12,11 +12,14 @@ from edgeprune.core.releasing.fleet import (
     UNLIKE_RATIO,
     BoardLatency,
     choose_deciding,
+    choose_deciding_regression,
+    choose_over_fleet,
     describe_state,
     find_unlike,
     judge_board,
 )
 from edgeprune.core.releasing.gate import FAIL, INCONCLUSIVE, PASS, Gate, GateResult, decide
+from edgeprune.core.releasing.regression import Regression, RegressionLimit
 from edgeprune.device.transports.lookup import parse_groups
 from edgeprune.errors import TargetError
 
@@ -38,6 +41,30 @@ def test_the_worst_board_decides_unless_another_is_named() -> None:
         *"aabb", *"ddcc",
     ]  # fmt: skip
     assert choose_deciding(SPEEDUP, {"slow": result(PASS, 2.1), "fast": result(PASS, 3.0)})[0] == "slow"
+
+
+def regression(outcome: str, worse: float | None, over: str = "") -> Regression:
+    return Regression("file_bytes", RegressionLimit("file_bytes", 0.02, over=over), outcome, worse=worse)
+
+
+def test_the_board_that_lost_most_decides_against_a_baseline() -> None:
+    rows = {
+        "a": regression(PASS, 0.01),
+        "b": regression(PASS, -0.5),
+        "c": regression(FAIL, 0.1),
+        "d": regression(PASS, None),
+    }
+    ranks = [choose_deciding_regression(rows, percentile)[0] for percentile in (1, 25, 26, 50, 75, 100)]
+    assert ranks == ["b", "b", "a", "a", "d", "c"]
+    rows = {host: regression(PASS, worse, "median") for host, worse in zip("abc", (0.1, 0.2, 0.3), strict=True)}
+    assert choose_deciding_regression(rows, 100)[0] == "b"
+
+
+def test_a_board_that_was_not_compared_is_undecided_in_every_metric() -> None:
+    rows = choose_over_fleet({"a": [regression(PASS, 0.0)], "b": "not measured: refused"})
+    assert [(host, row.outcome, row.reason) for host, row in rows] == [("b", INCONCLUSIVE, "not measured: refused")]
+    assert choose_over_fleet({"a": [regression(PASS, 0.0)], "b": "refused"}, 50)[0][0] == "a"
+    assert [row.outcome for _, row in choose_over_fleet({"b": "refused"})] == [INCONCLUSIVE]
 
 
 def test_a_failure_is_not_hidden_by_a_board_that_does_not_answer() -> None:
