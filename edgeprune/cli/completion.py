@@ -22,10 +22,12 @@ Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 def completion(shell: str) -> None:
     """Print the script that lets SHELL complete commands, options, targets, recipes and run directories.
 
+    Write it where the shell looks for it:
+
     \b
-    bash: edgeprune completion bash > ~/.local/share/bash-completion/completions/edgeprune
-    zsh:  edgeprune completion zsh > ~/.zfunc/_edgeprune   (with fpath+=~/.zfunc before compinit)
-    fish: edgeprune completion fish > ~/.config/fish/completions/edgeprune.fish
+    bash  ~/.local/share/bash-completion/completions/edgeprune
+    zsh   ~/.zfunc/_edgeprune, with fpath+=~/.zfunc before compinit
+    fish  ~/.config/fish/completions/edgeprune.fish
     """
     from edgeprune.cli.root import cli
 

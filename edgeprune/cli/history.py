@@ -143,7 +143,14 @@ def export_rows(file: Path, **options: Any) -> None:
 
 @history.command("plot")
 @filter_options
-@click.option("--metric", type=click.Choice(METRICS), default="latency_p50_ms", show_default=True, help="What to draw.")
+@click.option(
+    "--metric",
+    metavar="METRIC",
+    type=click.Choice(METRICS),
+    default="latency_p50_ms",
+    show_default=True,
+    help=f"What to draw: {', '.join(METRICS)}.",
+)
 @click.option("--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The PNG file.")
 @json_option
 def plot(metric: str, output: Path, **options: Any) -> None:

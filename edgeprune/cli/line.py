@@ -166,7 +166,11 @@ def show_layers(directory: Path) -> None:
 @stage_options
 @click.option("--dry-run", is_flag=True, help="Check what is asked, say what would be done, and do nothing.")
 @click.option(
-    "--from", "first", type=click.Choice(tuple(STEPS)), help="Make this stage of --run and all after it anew."
+    "--from",
+    "first",
+    metavar="STAGE",
+    type=click.Choice(tuple(STEPS)),
+    help=f"Make this stage of --run and all after it anew: {', '.join(STEPS)}.",
 )
 def deploy(directory: Path | None, dry_run: bool, first: str | None, **options: Any) -> None:
     """Take a model to a device: prune, fine-tune, quantize, export, push, measure, judge.

@@ -25,7 +25,8 @@ JSON_FLAG = "--json"
 _ASKED = "edgeprune.json"
 
 COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
-OUTCOME = re.compile(r"(?m)^((?:verdict:|gate) +)(pass|fail|inconclusive)\b")
+OUTCOME = re.compile(r"(?m)(^(?:verdict:|gate) +|^(?=\w+:)|  )(pass|fail|inconclusive)\b(?=$|:| )")
+"""Of a line: behind its head, as its head, or in a column."""
 DOUBT = re.compile(r"NOT VALID|\bnot valid\b|\bINCONCLUSIVE\b")
 
 

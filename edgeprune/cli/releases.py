@@ -188,7 +188,7 @@ def prune(target: str, host: str | None, keep: int) -> None:
 def fleet(directory: Path, hosts: str, at_once: int, percentile: int, allow_busy: bool | None, baseline: str) -> None:
     """Measure what a run ships on many boards at once; judge by the worst, and name those unlike others of their kind.
 
-    Writes fleet.json and fleet.samples.json into the run.
+    Writes fleet.json, fleet.samples.json and fleet.junit.xml into the run.
     """
     from edgeprune.core.releasing.fleet import render_fleet
     from edgeprune.core.releasing.gate import EXIT_CODES

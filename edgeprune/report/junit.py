@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree
 
@@ -13,43 +14,72 @@ from edgeprune.report.markdown import NO_GATE, describe_conditions
 TAGS = {FAIL: "failure", INCONCLUSIVE: "error"}
 
 
+@dataclass(frozen=True)
+class Suite:
+    """What gates were judged together: of which target and recipe, when (ISO 8601, UTC), on which host, and more."""
+
+    target: str
+    recipe: str
+    created: str
+    host: str
+    properties: Mapping[str, Any]
+    conditions: str = ""
+
+
 def render_junit(report: Mapping[str, Any]) -> str:
-    """XML with a test case for each gate; an inconclusive gate is an error, a failed one a failure.
+    """XML with a test case for each gate of a report; an inconclusive gate is an error, a failed one a failure.
 
     After the schema of Jenkins (https://github.com/jenkinsci/xunit-plugin, junit-10.xsd), of which GitLab shows the
     text and actions of GitHub the message. Times are 0: that of judging. Without a gate one error says so.
     """
-    rows = report["gates"] or [{"gate": "gates", "outcome": INCONCLUSIVE, "reason": NO_GATE}]
+    names = ("verdict", "edgeprune", "target", "recipe", "runtime", "judged_by")
+    properties = {name: report[name] for name in names} | {"file": report["result"]["artifact"]}
+    host, conditions = report["device"]["host"], describe_conditions(report)
+    suite = Suite(report["target"], report["recipe"], report["created"], host, properties, conditions)
+    return _render(suite, report["gates"])
+
+
+def render_fleet_junit(document: Mapping[str, Any], recipe: str) -> str:
+    """The same of a fleet: a case for each gate with the board that decides, and one for each board not measured."""
+    properties = {name: document[name] for name in ("verdict", "target", "artifact", "percentile")}
+    against = document["against"]["rows"] if document.get("against") else []
+    rows = [{**row, "gate": f"{row['gate']} ({row['host']})"} for row in document["gates"]]
+    rows += [{**row, "gate": f"{row['metric']} against a baseline ({row['host']})"} for row in against]
+    rows += [
+        {"gate": f"measured ({board['host']})", "outcome": INCONCLUSIVE, "reason": board["error"]}
+        for board in document["boards"]
+        if board["error"]
+    ]
+    hosts = ", ".join(board["host"] for board in document["boards"])
+    return _render(Suite(document["target"], recipe, document["created"], hosts, properties), rows)
+
+
+def _render(about: Suite, gates: Sequence[Mapping[str, Any]]) -> str:
+    rows = gates or [{"gate": "gates", "outcome": INCONCLUSIVE, "reason": NO_GATE}]
     outcomes = [row["outcome"] for row in rows]
     counts = {"failures": outcomes.count(FAIL), "errors": outcomes.count(INCONCLUSIVE), "skipped": 0}
     totals = {"tests": str(len(rows)), **{name: str(count) for name, count in counts.items()}, "time": "0"}
-    title = f"edgeprune {report['recipe']} on {report['target']}"
     suites = ElementTree.Element("testsuites", {"name": "edgeprune", **_plain(totals)})
-    stamp = str(report["created"]).partition("+")[0]  # the schema has no zones; it is UTC
-    facts = {"name": title, **totals, "timestamp": stamp, "hostname": report["device"]["host"]}
+    stamp = about.created.partition("+")[0]  # the schema has no zones; it is UTC
+    title = f"edgeprune {about.recipe} on {about.target}"
+    facts = {"name": title, **totals, "timestamp": stamp, "hostname": about.host}
     suite = ElementTree.SubElement(suites, "testsuite", _plain(facts))
-    _add_properties(suite, report)
+    properties = ElementTree.SubElement(suite, "properties")
+    for name, value in about.properties.items():
+        ElementTree.SubElement(properties, "property", _plain({"name": name, "value": value}))
     for row in rows:
-        _add_case(suite, row, report)
+        _add_case(suite, row, about)
     return ElementTree.tostring(suites, encoding="unicode", xml_declaration=True)
 
 
-def _add_properties(suite: ElementTree.Element, report: Mapping[str, Any]) -> None:
-    names = ("verdict", "edgeprune", "target", "recipe", "runtime", "judged_by")
-    facts = {name: report[name] for name in names} | {"file": report["result"]["artifact"]}
-    properties = ElementTree.SubElement(suite, "properties")
-    for name, value in facts.items():
-        ElementTree.SubElement(properties, "property", _plain({"name": name, "value": value}))
-
-
-def _add_case(suite: ElementTree.Element, row: Mapping[str, Any], report: Mapping[str, Any]) -> None:
-    names = {"classname": f"edgeprune.{report['target']}.{report['recipe']}", "name": row["gate"], "time": "0"}
+def _add_case(suite: ElementTree.Element, row: Mapping[str, Any], about: Suite) -> None:
+    names = {"classname": f"edgeprune.{about.target}.{about.recipe}", "name": row["gate"], "time": "0"}
     case, outcome = ElementTree.SubElement(suite, "testcase", _plain(names)), row["outcome"]
     reason = make_printable(row["reason"])
     if outcome != PASS:
         ElementTree.SubElement(case, TAGS[outcome], _plain({"message": reason, "type": outcome})).text = reason
-    conditions = f"{reason}\n{make_printable(describe_conditions(report))}"
-    ElementTree.SubElement(case, "system-out").text = conditions
+    lines = [reason, *([make_printable(about.conditions)] if about.conditions else [])]
+    ElementTree.SubElement(case, "system-out").text = "\n".join(lines)
 
 
 def _plain(attributes: Mapping[str, Any]) -> dict[str, str]:

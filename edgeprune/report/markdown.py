@@ -16,6 +16,9 @@ from edgeprune.core.text import make_printable
 NO_GATE = "no gate was asked for, so nothing can pass; add [[gates]] to the target, or give --gates FILE"
 MARKS = {PASS: "✅", FAIL: "❌", INCONCLUSIVE: "⚠️"}
 MOST_GATES = 20
+"""Of those that fail or cannot be told."""
+FOLDED = 5
+"""More gates that pass are folded away."""
 MOST_LETTERS = 300
 """Of a reason; the whole one is in the report."""
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~])")
@@ -32,11 +35,34 @@ def render_markdown(report: Mapping[str, Any], directory: Path) -> str:
         f"### {MARKS[verdict]} {verdict}: {escape(report['recipe'])} on {escape(report['target'])}",
         _table(("", "unpruned", "shipped", "95 % interval"), _figures(report)),
         f"{escape(describe_conditions(report))}.",
-        _table(("gate", "outcome", "reason"), map(_gate, rows[:MOST_GATES])) if rows else f"{escape(NO_GATE)}.",
-        *([f"{len(rows) - MOST_GATES} more gates are in the report."] if len(rows) > MOST_GATES else []),
+        *_standing(report.get("against")),
+        *(_gates(rows) if rows else [f"{escape(NO_GATE)}."]),
         f"Next: {advise(report, directory)}",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _standing(against: Mapping[str, Any] | None) -> list[str]:
+    """Which baseline it was held against, and how."""
+    if not against:
+        return []
+    title = against["title"].rstrip(":.")
+    return [f"{escape(title[:1].upper() + title[1:])}."]
+
+
+def _gates(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Tables of the gates, those that do not pass first; many that pass are folded."""
+    head, passed = ("gate", "outcome", "reason"), [row for row in rows if row["outcome"] == PASS]
+    others = [row for row in rows if row["outcome"] != PASS]
+    if len(passed) <= FOLDED:
+        others, passed = [*others, *passed], []
+    parts = [_table(head, map(_gate, others[:MOST_GATES]))] if others else []
+    if len(others) > MOST_GATES:
+        parts.append(f"{len(others) - MOST_GATES} more gates are in the report.")
+    if passed:
+        shown = _table(head, map(_gate, passed[:MOST_GATES]))
+        parts.append(f"<details><summary>{len(passed)} gates pass</summary>\n\n{shown}\n\n</details>")
+    return parts
 
 
 def escape(text: str) -> str:
@@ -68,6 +94,11 @@ def advise(report: Mapping[str, Any], directory: Path) -> str:
         return f"add a gate, then {_code(f'edgeprune gate {run} --gates FILE')}"
     if report["baseline"]["problems"] or report["result"]["problems"]:
         return f"measure again on a quiet, cool board: {_code(f'edgeprune deploy {run} --from measure')}"
+    against = report.get("against")
+    if against and not against["sessions"]:
+        name = shlex.quote(against["name"])
+        again = _code(f"edgeprune gate {run} --baseline {name} --interleave")
+        return f"measure the baseline's file beside this one, which tells finer: {again}"
     again = _code(f"edgeprune deploy {run} --from confirm")
     return f"an interval holds a limit: measure again ({again}), longer by the target's protocol, or move the limit."
 

@@ -29,7 +29,8 @@ from edgeprune.device.boards import open_board
 from edgeprune.device.fleet import AT_ONCE, Answer, ask_boards
 from edgeprune.errors import BaselineError
 from edgeprune.exporting.runners import fit_inputs
-from edgeprune.run import write_json
+from edgeprune.report.junit import render_fleet_junit
+from edgeprune.run import write_atomic, write_json
 from edgeprune.stages.against import NEW, OLD, OLD_FILE, Pair, old_file, open_for_board, settle_measured
 from edgeprune.stages.artifacts import REMOTE_ROWS, evaluation_rows
 from edgeprune.stages.baseline import StoredBaseline, find_baselines, read_newcomer
@@ -71,8 +72,8 @@ class Measured:
 def measure_fleet(job: Job, fleet: Fleet) -> dict[str, Any]:
     """Measure the shipped file on every board, interleaved with the unpruned one, and judge by the run's gates.
 
-    Energy and quality are measured there where a gate asks for them. Writes `fleet.json`, and the raw samples as
-    `fleet.samples.json`.
+    Energy and quality are measured there where a gate asks for them. Writes `fleet.json`, the raw samples as
+    `fleet.samples.json`, and the gates as `fleet.junit.xml`.
 
     Raises:
         RunError: the run was not measured yet.
@@ -103,6 +104,7 @@ def measure_fleet(job: Job, fleet: Fleet) -> dict[str, Any]:
         "unlike": [outlier.describe() for outlier in find_unlike(_latencies(answers))],
     }
     write_json(job.run.path("fleet.json"), document)
+    write_atomic(job.run.path("fleet.junit.xml"), render_fleet_junit(document, job.recipe_name))
     return document
 
 

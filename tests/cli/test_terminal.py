@@ -136,10 +136,18 @@ def test_colours_are_for_terminals_and_those_who_ask(
 
 def test_verdicts_and_doubts_are_what_is_coloured() -> None:
     text = "gate pass         speedup\ngate inconclusive p50\na pass\nrun  NOT VALID\nverdict: fail"
+    text += "\nfail: latency\ninit_ms  30 %  pass\npassing by\npass the salt"
     painted = paint(text)
     assert re.sub(r"\x1b\[[\d;]*m", "", painted) == text
     colours = re.findall(r"\x1b\[(\d+)m(?:\x1b\[1m)?([a-zA-Z ]+)\x1b\[0m", painted)
-    assert colours == [("32", "pass"), ("33", "inconclusive"), ("33", "NOT VALID"), ("31", "fail")]
+    assert colours == [
+        ("32", "pass"),
+        ("33", "inconclusive"),
+        ("33", "NOT VALID"),
+        ("31", "fail"),
+        ("31", "fail"),
+        ("32", "pass"),
+    ]
 
 
 def test_a_pipe_gets_neither_colour_nor_width(folder: Path) -> None:

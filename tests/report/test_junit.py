@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 from judged_run import judge_run, read_report
 
-from edgeprune.report.junit import render_junit
+from edgeprune.report.junit import render_fleet_junit, render_junit
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
 
@@ -85,3 +85,20 @@ def test_a_run_that_is_not_valid_says_so(tmp_path: Path) -> None:
     report = dict(read_report(folder))
     report["result"] = {**report["result"], "problems": ["throttled: under-voltage"]}
     assert "NOT VALID: throttled: under-voltage" in render_junit(report)
+
+
+def test_of_a_fleet_each_gate_names_its_board_and_a_board_without_figures_is_an_error() -> None:
+    document = {
+        "verdict": "fail", "target": "rpi4", "artifact": "pruned-onnx-int8", "percentile": 100,
+        "created": "2026-11-21T10:00:00+00:00", "gates": [{"host": "b1", **gate("fail")}],
+        "against": {"name": "main", "rows": [{"host": "b2", "metric": "init_ms", "outcome": "pass", "reason": "same"}]},
+        "boards": [{"host": "b1", "error": None}, {"host": "b3", "error": "b3: refused"}],
+    }  # fmt: skip
+    (suite,) = ElementTree.fromstring(render_fleet_junit(document, "mine"))
+    assert [suite.get(name) for name in ("tests", "failures", "errors")] == ["3", "1", "1"]
+    outcomes = {case.get("name"): next(child.tag for child in case) for case in suite.iter("testcase")}
+    assert outcomes == {
+        "speedup at_least 2 (b1)": "failure",
+        "init_ms against a baseline (b2)": "system-out",
+        "measured (b3)": "error",
+    }

@@ -77,8 +77,22 @@ def test_many_gates_stay_a_comment_and_what_failed_comes_first(report: Any) -> N
     text = render_markdown(report, RUN)
     rows = text[text.index("| gate |") :].splitlines()
     assert "the bad" in rows[2]
+    assert "<details><summary>40 gates pass</summary>" in text
+    assert len(text) < 10_000
+    report["gates"] = [{**row, "outcome": "fail"}] * 41
+    text = render_markdown(report, RUN)
     assert f"{41 - MOST_GATES} more gates are in the report." in text
     assert len(text) < 10_000
+
+
+def test_a_baseline_is_named_and_a_doubt_asks_for_turns(report: Any) -> None:
+    report |= {"verdict": "inconclusive"}
+    report["against"] = {"name": "the main", "title": "against baseline the main, as recorded:", "sessions": 0}
+    text = render_markdown(report, RUN)
+    assert "Against baseline the main, as recorded." in text.splitlines()
+    assert "`edgeprune gate --run runs/mine --baseline 'the main' --interleave`" in text.splitlines()[-1]
+    report["against"]["sessions"] = 3
+    assert "--interleave" not in render_markdown(report, RUN)
 
 
 def test_names_from_files_break_neither_table_nor_page(report: Any) -> None:
