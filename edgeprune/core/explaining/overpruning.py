@@ -103,8 +103,8 @@ def warn_of_corruptions(metric: Metric, rows: Sequence[Mapping[str, Any]]) -> li
     warnings = dict[str, dict[str, Any]]()
     clean, *corrupted = rows
     for row in corrupted:
-        is_worse = None not in (row["drop"], clean["drop"]) and row["drop"] > 0
-        excess = row["drop"] - clean["drop"] if is_worse else 0.0
+        is_told = None not in (row["drop"], clean["drop"])
+        excess = row["drop"] - max(0.0, clean["drop"]) if is_told else 0.0
         threshold = CORRUPTION_POINTS if metric.unit == "%" else CORRUPTION_SHARE * abs(row["before"] or math.inf)
         if excess >= threshold and (row["chance"] is None or row["chance"] < CHANCE):
             where = f"{row['corruption']} of severity {row['severity']}"

@@ -101,8 +101,10 @@ def test_a_corruption_is_warned_of_beyond_the_clean_loss_once() -> None:
 
 
 def test_a_net_that_is_better_under_corruption_too_is_not_warned_of() -> None:
-    rows = [corrupted("none", 0, 68.0, 89.0, 1.0), corrupted("contrast", 1, 13.0, 18.0, 0.0)]
-    assert warn_of_corruptions(TOP1, rows) == []
+    clean = corrupted("none", 0, 68.0, 89.0, 1.0)
+    assert warn_of_corruptions(TOP1, [clean, corrupted("contrast", 1, 13.0, 18.0, 0.0)]) == []
+    assert warn_of_corruptions(TOP1, [clean, corrupted("contrast", 1, 11.3, 10.7, 0.0)]) == []  # both are lost there
+    assert len(warn_of_corruptions(TOP1, [clean, corrupted("contrast", 1, 40.0, 38.0, 0.0)])) == 1
 
 
 def test_errors_are_judged_as_a_share() -> None:
