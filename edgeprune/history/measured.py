@@ -193,12 +193,17 @@ def _read_run(run: Run, report: Mapping[str, Any]) -> RunRecord:
         exported=exported,
         quality=measured.get("quality") or {},
         facts=report.get("device") or profiled.get("device") or {},
-        hashes={
-            "recipe_sha256": _hash_recipe(run),
-            "model_sha256": _text(_read(run, "stages/trace.json").get("model_sha256")),
-            "plan_sha256": hash_file(_locate(run, "plan.json")) if (run.directory / "plan.json").exists() else None,
-        },
+        hashes=hash_sources(run),
     )
+
+
+def hash_sources(run: Run) -> dict[str, str | None]:
+    """SHA-256 of what a run's files were made of; None where it is gone or was changed."""
+    return {
+        "recipe_sha256": _hash_recipe(run),
+        "model_sha256": _text(_read(run, "stages/trace.json").get("model_sha256")),
+        "plan_sha256": hash_file(_locate(run, "plan.json")) if (run.directory / "plan.json").exists() else None,
+    }
 
 
 def open_record(directory: Path) -> Run:

@@ -28,6 +28,8 @@ BEFORE, AFTER, ACCENT, BAD, SOFT, INK = (
 )
 HEIGHT = 260
 """Of a chart, in px, where its specification says none."""
+ROW_PX = 24
+"""Of a row of a chart that has one for each name: with a width of its place Vega-Lite wants a height in px."""
 DRAWN, NOT_DRAWN = "<figure class=chart>", "<figure class=table-only>"
 """How a chart begins in a page, drawn and as its table alone."""
 CONFIG = {
@@ -47,7 +49,14 @@ CONFIG = {
         "labelLimit": 130,
     },
     "axisX": {"grid": False},
-    "legend": {"orient": "top", "title": None, "labelColor": INK, "labelFontSize": 12, "labelLimit": 260},
+    "legend": {
+        "orient": "top",
+        "title": None,
+        "labelColor": INK,
+        "labelFontSize": 12,
+        "labelLimit": 260,
+        "symbolOpacity": 1,
+    },
     "text": {"color": INK, "fontSize": 12},
     "rule": {"color": SOFT},
     "bar": {"color": AFTER},
@@ -73,9 +82,11 @@ def colour_by(field: str, colours: Mapping[str, str]) -> dict[str, Any]:
     return {"field": field, "type": "nominal", "scale": scale}
 
 
-def number_axis(field: str, title: str, *, zero: bool = False, **more: Any) -> dict[str, Any]:
-    """The encoding of figures along an axis; `more` is Vega-Lite's (`axis`, `scale`, `bin`)."""
-    return {"field": field, "type": "quantitative", "title": title, "scale": {"zero": zero}, **more}
+def number_axis(field: str, title: str, *, zero: bool = False, lines: bool = False, **more: Any) -> dict[str, Any]:
+    """The encoding of figures along an axis; `lines` draws its grid where bars lie; `more` is Vega-Lite's."""
+    scale = {"zero": True} if zero else {"zero": False, "padding": 8}
+    axis = {"axis": {"grid": True}} if lines else {}
+    return {"field": field, "type": "quantitative", "title": title, "scale": scale, **axis, **more}
 
 
 def tooltip(**titles: str) -> list[dict[str, Any]]:
@@ -88,7 +99,7 @@ def render_chart(chart: Chart) -> str:
     caption = f"<figcaption>{escape(chart.caption)}</figcaption>" if chart.caption else ""
     if not can_draw():
         return f"{NOT_DRAWN}{render_table(chart.table)}{caption}</figure>"
-    spec = json.dumps(_complete(chart.spec), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    spec = json.dumps(_complete(chart), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     return (
         f"{DRAWN}<div class=plot role=img aria-label='{escape(chart.alt)}'></div>{caption}"
         f"<details><summary>the same in figures</summary>{render_table(chart.table)}</details>"
@@ -96,9 +107,10 @@ def render_chart(chart: Chart) -> str:
     )
 
 
-def _complete(spec: Mapping[str, Any]) -> dict[str, Any]:
+def _complete(chart: Chart) -> dict[str, Any]:
+    """The specification with size and theme; Vega labels what it draws by its description."""
     size = {"width": "container", "height": HEIGHT, "autosize": {"type": "fit-x", "contains": "padding"}}
-    return {**size, **spec, "config": CONFIG}
+    return {**size, **chart.spec, "description": chart.alt, "config": CONFIG}
 
 
 def can_draw() -> bool:

@@ -22,11 +22,12 @@ INSTALL = "Charts are left out, tables stand in their place: pip install 'edgepr
 
 @dataclass(frozen=True)
 class KeyFigure:
-    """One of the figures that come first; `detail` says its interval and conditions."""
+    """One of the figures that come first; `detail` says its interval and conditions, `doubtful` greys it."""
 
     label: str
     value: str
     detail: str
+    doubtful: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,8 @@ def _banner(page: Page) -> str:
 
 def _figures(figures: Sequence[KeyFigure]) -> str:
     boxes = "".join(
-        f"<div><dt>{escape(figure.label)}</dt><dd class=value>{escape(figure.value)}</dd>"
-        f"<dd class=detail>{escape(figure.detail)}</dd></div>"
+        f"<div{' class=doubtful' if figure.doubtful else ''}><dt>{escape(figure.label)}</dt>"
+        f"<dd class=value>{escape(figure.value)}</dd><dd class=detail>{escape(figure.detail)}</dd></div>"
         for figure in figures
     )
     return f"<dl class=figures>{boxes}</dl>" if boxes else ""

@@ -12,6 +12,8 @@ from html import escape
 
 FILTER_FROM = 9
 """With so many rows a table that may be filtered has a field for it."""
+CARDS_FROM = 5
+"""With so many columns, or with prose in one, each row is a card on a phone, where columns would lie out of sight."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,12 @@ def render_table(table: Table) -> str:
     names = "".join(_head(column, table.sorts and len(table.rows) > 1) for column in table.columns)
     lines = "".join(_line(table, place) for place in range(len(table.rows)))
     caption = f"<caption>{escape(table.caption)}</caption>" if table.caption else ""
-    search = ""
+    is_broad = len(table.columns) >= CARDS_FROM or any(column.wide for column in table.columns)
+    cards, search = " class=cards" if is_broad else "", ""
     if table.sorts and len(table.rows) >= FILTER_FROM:
         search = "<input class=filter type=search placeholder='show rows with ...' aria-label='show rows with'>"
     return (
-        f"<div class=table>{search}<div class=scroll tabindex=0><table>{caption}<thead><tr>{names}</tr></thead>"
+        f"<div class=table>{search}<div class=scroll tabindex=0><table{cards}>{caption}<thead><tr>{names}</tr></thead>"
         f"<tbody>{lines}</tbody></table></div></div>"
     )
 
@@ -75,7 +78,8 @@ def _line(table: Table, place: int) -> str:
 
 
 def _cell(column: Column, cell: str | Cell) -> str:
+    name = f" data-name='{escape(column.name)}'"
     if isinstance(cell, str):
-        return f"<td{_kind(column)}>{escape(cell)}</td>"
+        return f"<td{_kind(column)}{name}>{escape(cell)}</td>"
     order = "" if cell.order is None or cell.order != cell.order else f" data-order='{cell.order!r}'"
-    return f"<td{_kind(column, escape(cell.kind))}{order}>{escape(cell.text)}</td>"
+    return f"<td{_kind(column, escape(cell.kind))}{name}{order}>{escape(cell.text)}</td>"

@@ -414,7 +414,12 @@ def find_first_goal(job: Job) -> tuple[Problem, float]:
 
 
 def _describe_try(trial: Trial) -> Try:
-    return Try(predicted_ms=trial.choice.latency_ms, measured_ms=trial.measured_ms, share_of_budget=trial.share)
+    return Try(
+        predicted_ms=trial.choice.latency_ms,
+        measured_ms=trial.measured_ms,
+        share_of_budget=trial.share,
+        loss_increase=trial.choice.loss_increase,
+    )
 
 
 def _measure_try(job: Job, net: Net, choice: Choice, name: str) -> float:

@@ -104,11 +104,12 @@ class Planned(Result):
 
 @dataclass(frozen=True, kw_only=True)
 class Try:
-    """A cut net that was measured untrained."""
+    """A cut net that was measured untrained; `loss_increase` is predicted, None in runs of earlier versions."""
 
     predicted_ms: float
     measured_ms: float
     share_of_budget: float
+    loss_increase: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

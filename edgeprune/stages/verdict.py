@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from edgeprune.core.measuring.measurement import find_ratio
@@ -14,16 +15,21 @@ from edgeprune.core.releasing.document import REPORT_VERSION, Figures, describe_
 from edgeprune.core.releasing.gate import QUALITY_METRICS, decide
 from edgeprune.core.releasing.shipping import Candidates
 from edgeprune.core.target import AUTO
+from edgeprune.history.address import find_history
+from edgeprune.history.measured import hash_sources
 from edgeprune.history.tracking import track
 from edgeprune.history.writing import keep_run
 from edgeprune.report.junit import render_junit
-from edgeprune.report.page import render_page
+from edgeprune.report.page import Evidence, render_report
 from edgeprune.run import read_json, write_atomic, write_json
-from edgeprune.stages.explanation import explain_run
+from edgeprune.stages.explanation import explain_run, read_explanation
 from edgeprune.stages.job import Job
 from edgeprune.stages.record import find_candidates, read_artifacts, read_figures, read_refused
 from edgeprune.stages.results import Exported, Fitted, Judged, Measured, Profiled, Recovery, Reported, Traced
 
+LIBRARIES = ("torch", "onnx", "onnxruntime", "litert-torch", "ai-edge-quantizer")
+"""Whose versions on this machine decide what is in the files."""
+FRONT = "front.json"
 ARTIFACT_FIELDS = ("path", "sha256", "format", "precision", "bytes", "role", "scheme")
 
 
@@ -63,10 +69,15 @@ def report(job: Job) -> Reported:
     _check_files(job, result, candidates.baseline)
     document = build_report(job, figures, candidates)
     last, baseline = candidates.find_last(result)
-    samples = {"before": baseline.measurement.samples_ms, "after": last.measurement.samples_ms}
+    evidence = Evidence(
+        before=baseline.measurement,
+        after=last.measurement,
+        front=read_json(job.run.file(FRONT)) if (job.run.directory / FRONT).exists() else None,
+        explanation=read_explanation(job.run),
+    )
     write_json(job.run.product("report.json"), document)
     write_atomic(job.run.product("gates.junit.xml"), render_junit(document))
-    write_atomic(job.run.product("report.html"), render_page(document, samples))
+    write_atomic(job.run.product("report.html"), render_report(document, evidence))
     keep_run(job.run, document, job.detail)
     track(job.run.directory, document, job.detail)
     return Reported(verdict=document["verdict"])
@@ -114,6 +125,7 @@ def build_report(job: Job, figures: Mapping[str, Figures], candidates: Candidate
             "cut": recovered.quality_before,
             "recovered": recovered.quality,
         },
+        "provenance": _describe_provenance(job),
         "notes": [
             *traced.notes,
             *recovered.notes,
@@ -123,6 +135,26 @@ def build_report(job: Job, figures: Mapping[str, Figures], candidates: Candidate
             *_problems(result, baseline),
         ],
     }
+
+
+def _describe_provenance(job: Job) -> dict[str, Any]:
+    """What was asked, and the hashes of what the files were made of."""
+    history = find_history(job.run.request.get("history"))
+    return {
+        "request": {name: value for name, value in job.run.request.items() if value is not None},
+        "run": str(job.run.directory.absolute()),
+        "python": platform.python_version(),
+        "libraries": {name: _find_version(name) for name in LIBRARIES},
+        **hash_sources(job.run),
+        "history": None if history is None else str(history),
+    }
+
+
+def _find_version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def _describe_runtime(figures: Figures) -> str:

@@ -14,8 +14,8 @@ import pytest
 from device_models import CONV, make_model
 from release_board import make_run
 
-from edgeprune.cli import main
 from edgeprune.cli import compare as cli_compare
+from edgeprune.cli import main
 from edgeprune.core.latency.layers import LayerShape
 from edgeprune.core.measuring.measurement import Conditions, DeviceFacts, Measurement
 from edgeprune.core.measuring.windows import Window

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import select
@@ -29,6 +30,7 @@ OPTIONS = (
     "--remote-debugging-pipe",
 )
 PATIENCE_S = 60.0
+FIRST_FREE = 10
 SETTLED = "new Promise(done => requestAnimationFrame(() => setTimeout(() => done(true), 60)))"
 """Charts are drawn by promises, and once more when their place has changed its width."""
 
@@ -134,14 +136,14 @@ def start_browser(folder: Path) -> Iterator[Browser]:
     path = find_browser()
     assert path is not None, why_no_browser()
     (theirs_in, commands), (answers, theirs_out) = os.pipe(), os.pipe()
-
-    # the protocol's pipes are file descriptors 3 and 4 of the browser
-    shell = f'exec "$0" "$@" 3<&{theirs_in} 4>&{theirs_out}'
+    pipes = [fcntl.fcntl(pipe, fcntl.F_DUPFD, FIRST_FREE) for pipe in (theirs_in, theirs_out)]
+    # the protocol's pipes are file descriptors 3 and 4 of the browser; only bash takes numbers of two digits
+    shell = f'exec "$0" "$@" 3<&{pipes[0]} 4>&{pipes[1]}'
     command = ["bash", "-c", shell, path, *OPTIONS, f"--user-data-dir={folder}", "about:blank"]
     with (folder / "browser.log").open("wb") as log:
-        process = subprocess.Popen(command, pass_fds=(theirs_in, theirs_out), stdout=log, stderr=log)
-    os.close(theirs_in)
-    os.close(theirs_out)
+        process = subprocess.Popen(command, pass_fds=pipes, stdout=log, stderr=log)
+    for pipe in (theirs_in, theirs_out, *pipes):
+        os.close(pipe)
     browser = Browser(process, commands, answers)
     try:
         target = browser.call("Target.createTarget", url="about:blank")["targetId"]
@@ -150,9 +152,7 @@ def start_browser(folder: Path) -> Iterator[Browser]:
             browser.call(f"{domain}.enable")
         yield browser
     finally:
-        browser.session = ""
-        if process.poll() is None:
-            browser.call("Browser.close")
+        process.terminate()
         process.wait(timeout=PATIENCE_S)
         os.close(commands)
         os.close(answers)

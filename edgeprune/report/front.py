@@ -1,0 +1,188 @@
+"""What could have been chosen: the predicted front of loss against latency, with measured points, and every file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edgeprune.core.metric import Metric
+from edgeprune.core.summary import describe_choice
+from edgeprune.report.charts import (
+    ACCENT,
+    AFTER,
+    BEFORE,
+    SOFT,
+    Chart,
+    colour_by,
+    number_axis,
+    render_chart,
+    round_rows,
+    tooltip,
+)
+from edgeprune.report.layout import paragraph
+from edgeprune.report.tables import Cell, Column, Table
+from edgeprune.report.words import say_ms
+
+CURVE, PLANNED, TRIED, SHIPS = (
+    "best at other budgets, predicted",
+    "planned, predicted",
+    "cut net, measured",
+    "ships, measured",
+)
+MARKS = {
+    CURVE: (SOFT, "circle"),
+    PLANNED: (ACCENT, "diamond"),
+    TRIED: (BEFORE, "square"),
+    SHIPS: (AFTER, "triangle-up"),
+}
+LATENCY, LOSS = "latency, ms", "predicted rise of the loss"
+
+Rows = list[dict[str, Any]]
+
+
+def render_front(report: Mapping[str, Any], front: Mapping[str, Any] | None, metric: Metric) -> str:
+    """The predicted front, where the run has drawn one, and the measured files."""
+    if front is None:
+        first = paragraph("This run has no front of other budgets.")
+    else:
+        first = "<h3>By prediction</h3>" + render_chart(draw_front(report, front))
+    files = draw_files(report["artifacts"], metric)
+    return f"{first}<h3>Every file, measured</h3>" + (
+        render_chart(files) if files else paragraph("No file has both a latency and a quality.")
+    )
+
+
+def draw_front(report: Mapping[str, Any], front: Mapping[str, Any]) -> Chart:
+    """Loss rise over latency: the predicted front, the plan on it, and what was measured of the nets it led to."""
+    rows = _list_points(report, front)
+    colours = {name: colour for name, (colour, _) in MARKS.items()}
+    shapes = {"domain": list(MARKS), "range": [shape for _, shape in MARKS.values()]}
+    axes = {
+        "x": number_axis("ms", LATENCY, zero=True),
+        "y": {**number_axis("loss", LOSS), "scale": {"type": "sqrt", "zero": True}},
+    }
+    line = {
+        "data": {"values": round_rows([row for row in rows if row["what"] == CURVE])},
+        "mark": {"type": "line", "color": SOFT},
+        "encoding": axes,
+    }
+    spans = {
+        "data": {"values": round_rows([row for row in rows if row["low"] is not None])},
+        "mark": {"type": "rule", "strokeWidth": 2},
+        "encoding": {
+            **axes,
+            "x": number_axis("low", LATENCY, zero=True),
+            "x2": {"field": "high"},
+            "color": colour_by("what", colours),
+        },
+    }
+    told = tooltip(what="what", ms="ms", loss="rise of the loss", detail="of it")
+    colour = colour_by("what", colours) | {"legend": {"columns": {"expr": "width < 480 ? 1 : 2"}}}
+    marks = {**axes, "color": colour, "shape": {"field": "what", "type": "nominal", "scale": shapes}, "tooltip": told}
+    points = [
+        {
+            "data": {"values": round_rows([row for row in rows if (row["what"] == PLANNED) == is_planned])},
+            "mark": {"type": "point", "strokeWidth": 2, "opacity": 1, "size": area_px},
+            "encoding": marks,
+        }
+        for is_planned, area_px in ((False, 70), (True, 320))
+    ]
+    cells = [
+        (row["what"], Cell(f"{row['ms']:.4g}", row["ms"]), Cell(f"{row['loss']:.4f}", row["loss"]), row["detail"])
+        for row in rows
+    ]
+    columns = (Column("point", text=True), Column("ms"), Column("rise of the loss"), Column("of it", text=True))
+    chosen = front["chosen"]
+    measured = "; ".join(f"{row['what']} {say_ms(row['ms'])}" for row in rows if row["what"] in (TRIED, SHIPS))
+    return Chart(
+        {"layer": [line, spans, *points]},
+        f"Front of {len(front['front'])} budgets, {front['origin']}. Planned: {say_ms(chosen['latency_ms'])} at a loss "
+        f"rise of {chosen['loss_increase']:.4f}. {measured or 'Nothing was measured'}.",
+        Table(columns, cells),
+        f"The line: the least rise of the calibration loss before fine-tuning that any widths reach at that latency, "
+        f"{front['origin']}. The rise of the loss is predicted everywhere; latencies are measured where it says so.",
+    )
+
+
+def _list_points(report: Mapping[str, Any], front: Mapping[str, Any]) -> Rows:
+    """Points by what they are; `low` and `high` in ms are the interval of what was measured with one."""
+    chosen, loss = front["chosen"], report["plan"]["loss_increase"]
+    rows = [_make_point(CURVE, row["latency_ms"], row["loss_increase"]) for row in front["front"]]
+    rows.sort(key=lambda row: float(row["ms"]))
+    rows.append(_make_point(PLANNED, chosen["latency_ms"], chosen["loss_increase"], front["origin"]))
+    for attempt in report["predicted"]["tries"]:
+        height = attempt.get("loss_increase")
+        text = f"untrained, predicted {say_ms(attempt['predicted_ms'])}"
+        rows.append(_make_point(TRIED, attempt["measured_ms"], loss if height is None else height, text))
+    result = report["result"]
+    latency = result["latency"]
+    span = latency["median_low_ms"], latency["median_high_ms"]
+    doubt = ", NOT VALID" if result["problems"] else ""
+    rows.append(_make_point(SHIPS, latency["p50_ms"], loss, f"{result['artifact']}, p50{doubt}", span))
+    return rows
+
+
+def _make_point(
+    what: str, ms: float, loss: float, detail: str = "", span: tuple[float | None, float | None] = (None, None)
+) -> dict[str, Any]:
+    return {"what": what, "ms": ms, "loss": loss, "detail": detail, "low": span[0], "high": span[1]}
+
+
+def draw_files(artifacts: Sequence[Mapping[str, Any]], metric: Metric) -> Chart | None:
+    """Quality over measured latency, a mark for each file that has both."""
+    rows = [
+        {
+            "file": row["path"].removeprefix("artifacts/"),
+            "role": row["role"],
+            "format": row["format"],
+            "ms": row["latency"]["p50_ms"],
+            "low": row["latency"]["median_low_ms"],
+            "high": row["latency"]["median_high_ms"],
+            "quality": row["quality"],
+            "choice": describe_choice(row) or "measured",
+        }
+        for row in artifacts
+        if row.get("latency") and row.get("quality") is not None
+    ]
+    if not rows:
+        return None
+    roles = {"original": BEFORE, "pruned": AFTER}
+    better = f"{metric.label}, {metric.better} is better"
+    colour = colour_by("role", roles)
+    y = number_axis("quality", better)
+    spans = {
+        "mark": {"type": "rule", "strokeWidth": 2},
+        "encoding": {"x": number_axis("low", LATENCY, zero=True), "x2": {"field": "high"}, "y": y, "color": colour},
+    }
+    told = tooltip(file="file", ms="p50 ms", quality=metric.name, choice="it is")
+    points = {
+        "mark": {"type": "point", "filled": True, "size": 90, "opacity": 0.9},
+        "encoding": {
+            "x": number_axis("ms", LATENCY, zero=True),
+            "y": y,
+            "color": colour,
+            "shape": {"field": "format", "type": "nominal"},
+            "tooltip": told,
+        },
+    }
+    ordered = sorted(rows, key=lambda row: float(row["ms"]))
+    return Chart(
+        {"data": {"values": round_rows(rows)}, "layer": [spans, points]},
+        f"{metric.label} over the median latency of {len(rows)} files: "
+        + "; ".join(f"{row['file']} {say_ms(row['ms'])}, {metric.describe(row['quality'])}" for row in ordered)
+        + ".",
+        Table(
+            (Column("file", text=True), Column("p50 ms"), Column(metric.name), Column("it is", text=True)),
+            [
+                (
+                    row["file"],
+                    Cell(f"{row['ms']:.4g}", row["ms"]),
+                    Cell(metric.describe(row["quality"]), row["quality"]),
+                    row["choice"],
+                )
+                for row in ordered
+            ],
+        ),
+        "Every file as it was measured in turns with all others, with the interval of its median; the one that ships "
+        "was measured once more for the verdict.",
+    )
