@@ -64,7 +64,7 @@ def test_runs_are_compared_as_a_table_as_json_and_as_a_page(
     code, printed, _ = run_command(capsys, "compare", sweep, "--json", "--html", page)
     assert (code, json.loads(printed)) == (0, json.loads((sweep / "comparison.json").read_text()))
     for words, expected in (
-        ([sweep, "--html", page, "--target", "local"], "--html and --json are for runs"),
+        ([sweep, "--html", page, "--target", "local"], "--html is for runs"),
         ([sweep / "sweep.json"], "to measure two files on a board, give --target"),
         ([sweep, "--host", "a"], "--target is needed"),
     ):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from line import QUICK, TINY
-from measured_run import make_measurement, record_measured_run
+from measured_run import Shipped, make_measurement, record_measured_run
 
 from edgeprune import sweeping
 from edgeprune.comparing import SweepPlan
@@ -51,7 +51,7 @@ class Lab:
             raise ExportError("cannot be exported")
         self.ran.append(place.name)
         request = {**plan.request, "speedup": budget}
-        record_measured_run(place, 0.95 / budget, request=request)
+        record_measured_run(place, 0.95 / budget, request=request, shipped=Shipped(processes=6))
         with open_job(place, request, say) as job:
             run_stage(job.run, Judged, partial(gate, job))
             run_stage(job.run, Reported, partial(report, job))
