@@ -16,7 +16,7 @@ from edgeprune.core.measuring.pairing import (
     ratio_of_values,
     recorded_ratio,
 )
-from edgeprune.core.measuring.spread import StudentSpread
+from edgeprune.core.measuring.spread import RatioSpread, StudentSpread
 from edgeprune.core.releasing.baseline import (
     Baseline,
     Newcomer,
@@ -103,7 +103,7 @@ def compare_pair(target: Target, pair: Pair) -> tuple[tuple[Regression, ...], di
     return judge_regressions(Figures(new, old, metric, find_ratios(pair)), limits, demanded, strictness)
 
 
-def find_ratios(pair: Pair) -> dict[str, StudentSpread]:
+def find_ratios(pair: Pair) -> dict[str, RatioSpread]:
     """How the latencies of a run relate to those of a baseline, by metric."""
     new, old = pair.run.figures.measurement, pair.old.figures.measurement
     sides = (new, pair.run.reference), (old, pair.old.reference)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
-from math import exp, inf, sqrt
+from math import exp, floor, inf, sqrt
 
 import numpy as np
 
@@ -68,18 +69,47 @@ def has_same_reference(new: Measurement | None, old: Measurement | None) -> bool
     return ways[0] == ways[1] and ways[0][-1]
 
 
-def ratio_of_values(new: Sequence[float], old: Sequence[float]) -> StudentSpread | None:
-    """The geometric mean of few independent values by that of others, as cold starts; None where there are too few.
+@dataclass(frozen=True)
+class RankSpread:
+    """The ratio of few independent values to others: the median of all ratios of one to another, bounded by ranks
+    (Hodges and Lehmann 1963, Moses 1965), which a value that was disturbed does not move.
 
-    The two have one spread (Student 1908), which two or three values tell badly: the interval is wide.
+    Where there are too few for a bound it is that of `means`: of logarithms with one spread (Student 1908).
     """
+
+    ratios: tuple[float, ...]
+    """Sorted."""
+    values: int
+    """Of both sides together."""
+    means: StudentSpread
+
+    def bound(self, share: float) -> tuple[float, float]:
+        """The one-sided bounds, each missed with a probability of `share`."""
+        from scipy.special import ndtri
+
+        count = len(self.ratios)
+        rank = floor(count / 2 + float(ndtri(share)) * sqrt(count * (self.values + 1) / 12))
+        return self.means.bound(share) if rank < 1 else (self.ratios[rank - 1], self.ratios[count - rank])
+
+    @property
+    def center(self) -> float:
+        """The median ratio."""
+        return float(np.median(self.ratios))
+
+
+def ratio_of_values(new: Sequence[float], old: Sequence[float]) -> RankSpread | None:
+    """Few independent values by others, as cold starts; None where there are too few."""
     if min(len(new), len(old)) < 2 or min(*new, *old) <= 0:
         return None
-    logs = [np.log(values) for values in (new, old)]
+    ratios = np.sort(np.divide.outer(np.asarray(new, float), np.asarray(old, float)), axis=None)
+    return RankSpread(tuple(ratios.tolist()), len(new) + len(old), _ratio_of_means(np.log(new), np.log(old)))
+
+
+def _ratio_of_means(new: np.ndarray, old: np.ndarray) -> StudentSpread:
     freedom = len(new) + len(old) - 2
-    variance = sum(float(((values - values.mean()) ** 2).sum()) for values in logs) / freedom
+    variance = sum(float(((logs - logs.mean()) ** 2).sum()) for logs in (new, old)) / freedom
     error = sqrt(variance * (1 / len(new) + 1 / len(old)))
-    return StudentSpread(exp(float(logs[0].mean() - logs[1].mean())), error, freedom)
+    return StudentSpread(exp(float(new.mean() - old.mean())), error, freedom)
 
 
 def _ratio_in_turns(above: Measurement, below: Measurement, percentile: float, other: float) -> StudentSpread:

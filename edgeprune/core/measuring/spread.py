@@ -26,6 +26,15 @@ class Spread(Seam):
         ...
 
 
+class RatioSpread(Spread, Seam):
+    """What is known of a ratio, which lies about its center."""
+
+    @property
+    def center(self) -> float:
+        """The ratio itself."""
+        ...
+
+
 @dataclass(frozen=True)
 class StudentSpread:
     """A positive figure whose logarithm is known with a standard error.

@@ -11,7 +11,7 @@ from math import hypot, isfinite
 from textwrap import fill
 from typing import Any
 
-from edgeprune.core.measuring.spread import TAIL, StudentSpread
+from edgeprune.core.measuring.spread import TAIL, RatioSpread
 from edgeprune.core.metric import HIGHER, LOWER, Metric
 from edgeprune.core.releasing.gate import (
     FAIL,
@@ -133,7 +133,7 @@ class Figures:
     new: Mapping[str, Figure]
     old: Mapping[str, Figure]
     metric: Metric
-    ratios: Mapping[str, StudentSpread]
+    ratios: Mapping[str, RatioSpread]
 
 
 def find_unit(metric: str) -> str:
@@ -197,7 +197,7 @@ def _judge(limit: RegressionLimit, figures: Figures, shares: tuple[float, float]
         return Regression(limit.metric, limit, INCONCLUSIVE, new.value, old.value, reason=reason)
     sign = -1.0 if (DIRECTIONS[limit.metric] or figures.metric.better) == HIGHER else 1.0
     spread = figures.ratios.get(limit.metric)
-    ratio = Ratio(*spread.interval()) if spread else _find_ratio(new, old)
+    ratio = Ratio(spread.center, *spread.bound(TAIL)) if spread else _find_ratio(new, old)
     changes = [_bound_change(new, old, spread, share) for share in shares]
     worst, best = [(low, high) if sign > 0 else (-high, -low) for low, high in changes]
     room = limit.room(old.value) + ROUNDING * max(abs(old.value), abs(new.value))
@@ -215,7 +215,7 @@ def _find_doubt(figure: Figure, side: str) -> str:
     return f"{side}: invalid run: {figure.problem}" if figure.problem else ""
 
 
-def _bound_change(new: Figure, old: Figure, ratio: StudentSpread | None, share: float) -> tuple[float, float]:
+def _bound_change(new: Figure, old: Figure, ratio: RatioSpread | None, share: float) -> tuple[float, float]:
     """Bounds of the difference in the metric's unit, each missed with this probability; by the ratio where one is."""
     new_value, old_value = new.value or 0.0, old.value or 0.0
     if ratio:

@@ -89,14 +89,32 @@ def test_one_process_without_windows_has_the_spread_of_sessions() -> None:
 
 
 def test_cold_starts_are_compared_by_their_own_spread() -> None:
-    found = ratio_of_values([11.0, 11.0, 11.0], [10.0, 10.0, 10.0])
-    assert found == StudentSpread(pytest.approx(1.1), 0.0, 4)
+    ratio = ratio_of_values([11.0, 11.0, 11.0], [10.0, 10.0, 10.0])
+    assert ratio is not None
+    assert (ratio.center, *ratio.bound(0.025)) == pytest.approx((1.1, 1.1, 1.1))
     wide = ratio_of_values([10.0, 12.0], [9.0, 11.0])
     assert wide is not None
     low, high = wide.bound(0.025)
     assert (low < 0.7, high > 1.5) == (True, True)
     assert ratio_of_values([10.0], [10.0, 11.0]) is None
     assert ratio_of_values([0.0, 1.0], [10.0, 11.0]) is None
+
+
+def test_one_disturbed_start_of_three_sessions_moves_little() -> None:
+    old = [10.0, 10.2, 10.1, 9.9, 10.0, 10.3, 10.1, 9.8, 10.2]
+    ratio = ratio_of_values([90.0, *(1.1 * ms for ms in old[1:])], old)
+    assert ratio is not None
+    assert ratio.center == pytest.approx(1.1, abs=0.01)
+    low, high = ratio.bound(0.025)
+    assert (low > 1.07, high < 1.14) == (True, True)
+
+
+def test_the_interval_by_ranks_holds_at_its_rate() -> None:
+    random = np.random.default_rng(1)
+    ratios = [ratio_of_values(*(np.exp(random.standard_t(3, 9) * 0.05) for _ in range(2))) for _ in range(400)]
+    bounds = [ratio.bound(0.025) for ratio in ratios if ratio is not None]
+    assert len(bounds) == 400
+    assert 0.92 < np.mean([low <= 1 <= high for low, high in bounds]) < 0.98
 
 
 def test_the_interval_is_students() -> None:
