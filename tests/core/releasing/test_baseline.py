@@ -202,6 +202,16 @@ def test_figures_that_were_taken_otherwise_do_not_compare() -> None:
     assert old["latency_p50_ms"].value == pytest.approx(MEASUREMENT.latency.p50_ms)
 
 
+def test_the_gain_of_one_meter_is_in_both_energies_and_cancels() -> None:
+    energy = replace(ENERGY, kind="plug")  # a gain that may be off by 3 %
+    baseline = replace(BASELINE, figures=replace(SHIPPED, measurement=replace(MEASUREMENT, energy=energy)))
+    for is_one_meter, error_mj in ((False, 0.5), (True, (0.5**2 - 0.12**2) ** 0.5)):
+        for figures in match_figures(baseline, with_measurement(energy=energy), is_one_meter=is_one_meter):
+            assert figures["energy_mj"].high == pytest.approx(4.0 + error_mj)
+    tiny = replace(energy, uncertainty_mj=0.1)
+    assert tiny.without_gain().uncertainty_mj == 0.0
+
+
 def test_power_is_above_idle_and_as_uncertain_as_the_energy() -> None:
     power = collect_figures(BASELINE)["power_w"]
     assert (power.value, power.low, power.high) == (2.0, pytest.approx(1.75), pytest.approx(2.25))
