@@ -101,25 +101,21 @@ def compare_pair(target: Target, pair: Pair) -> tuple[tuple[Regression, ...], di
     is_one_meter = bool(pair.sessions or (unit and unit == pair.old.unit))
     new, old = match_figures(pair.old, pair.run, confidence, is_one_meter)
     limits = settle_limits(target.baseline, metric, pair.run.figures.samples)
-    ratios = {name: _bound(ratio, confidence) for name, ratio in find_ratios(pair).items()}
+    ratios = find_ratios(pair, confidence)
     return judge_regressions(Figures(new, old, metric, ratios), limits, [limit.metric for limit in target.baseline])
 
 
-def _bound(ratio: LatencyRatio, confidence: float) -> Ratio:
-    return Ratio(ratio.ratio, *ratio.bound(confidence))
-
-
-def find_ratios(pair: Pair) -> dict[str, LatencyRatio]:
-    """How the latencies of a run relate to those of a baseline, by metric."""
+def find_ratios(pair: Pair, confidence: float) -> dict[str, Ratio]:
+    """How the latencies and cold starts of a run relate to those of a baseline, by metric."""
     new, old = pair.run.figures.measurement, pair.old.figures.measurement
     sides = (new, pair.run.reference), (old, pair.old.reference)
-    cold = {"init_ms": 0, "first_ms": 1}
-    starts = {
-        name: ratio_of_values(*([start[place] for start in side.cold_starts_ms] for side in (new, old)))
-        for name, place in cold.items()
-    }
     steady = {name: _latency_ratio(*sides, percentile, pair.sessions) for name, percentile in PERCENTILES.items()}
-    return {name: ratio for name, ratio in (steady | starts).items() if ratio is not None}
+    ratios = {name: Ratio(ratio.ratio, *ratio.bound(confidence)) for name, ratio in steady.items() if ratio}
+    for place, name in enumerate(("init_ms", "first_ms")):
+        now, before = ([start[place] for start in side.cold_starts_ms] for side in (new, old))
+        if ratio := ratio_of_values(now, before, confidence):
+            ratios[name] = Ratio(*ratio)
+    return ratios
 
 
 def _latency_ratio(new: Session, old: Session, percentile: float, sessions: int) -> LatencyRatio | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import accumulate
-from math import exp, log, sqrt
+from math import exp, floor, log, sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -86,18 +86,37 @@ def has_same_reference(new: Measurement | None, old: Measurement | None) -> bool
     return ways[0] == ways[1] and ways[0][-1]
 
 
-def ratio_of_values(new: Sequence[float], old: Sequence[float]) -> LatencyRatio | None:
-    """The geometric mean of few independent values by that of others, as cold starts; None where there are too few.
+def ratio_of_values(
+    new: Sequence[float], old: Sequence[float], confidence: float = CONFIDENCE
+) -> tuple[float, float, float] | None:
+    """Few independent values by others, as cold starts, and the interval; None where there are too few.
 
-    The two have one spread (Student 1908), which two or three values tell badly: the interval is wide.
+    The median of all ratios of one to the other, bounded by ranks (Hodges and Lehmann 1963, Moses 1965), which a start
+    that was disturbed does not move; where there are too few for that, means of logarithms with one spread (Student
+    1908), which two or three values tell badly: that interval is wide.
     """
     if min(len(new), len(old)) < 2 or min(*new, *old) <= 0:
         return None
-    logs = [np.log(values) for values in (new, old)]
+    count = len(new) * len(old)
+    rank = floor(count / 2 - _normal(confidence) * sqrt(count * (len(new) + len(old) + 1) / 12))
+    if rank < 1:
+        return _ratio_of_means(np.log(new), np.log(old), confidence)
+    ratios = np.sort(np.divide.outer(np.asarray(new, float), np.asarray(old, float)), axis=None)
+    return float(np.median(ratios)), float(ratios[rank - 1]), float(ratios[count - rank])
+
+
+def _normal(confidence: float) -> float:
+    from scipy.special import ndtri
+
+    return float(ndtri((1 + confidence) / 2))
+
+
+def _ratio_of_means(new: np.ndarray, old: np.ndarray, confidence: float) -> tuple[float, float, float]:
     freedom = len(new) + len(old) - 2
-    variance = sum(float(((values - values.mean()) ** 2).sum()) for values in logs) / freedom
+    variance = sum(float(((logs - logs.mean()) ** 2).sum()) for logs in (new, old)) / freedom
     error = sqrt(variance * (1 / len(new) + 1 / len(old)))
-    return LatencyRatio(exp(float(logs[0].mean() - logs[1].mean())), error, freedom)
+    ratio = LatencyRatio(exp(float(new.mean() - old.mean())), error, freedom)
+    return ratio.ratio, *ratio.bound(confidence)
 
 
 def _to_reference(file: Measurement, reference: Measurement, percentile: float) -> LatencyRatio:

@@ -87,14 +87,28 @@ def test_one_process_without_windows_has_the_spread_of_sessions() -> None:
 
 
 def test_cold_starts_are_compared_by_their_own_spread() -> None:
-    found = ratio_of_values([11.0, 11.0, 11.0], [10.0, 10.0, 10.0])
-    assert found == LatencyRatio(pytest.approx(1.1), 0.0, 4)
+    assert ratio_of_values([11.0, 11.0, 11.0], [10.0, 10.0, 10.0]) == pytest.approx((1.1, 1.1, 1.1))
     wide = ratio_of_values([10.0, 12.0], [9.0, 11.0])
     assert wide is not None
-    low, high = wide.bound()
-    assert (low < 0.7, high > 1.5) == (True, True)
+    assert (wide[1] < 0.7, wide[2] > 1.5) == (True, True)
     assert ratio_of_values([10.0], [10.0, 11.0]) is None
     assert ratio_of_values([0.0, 1.0], [10.0, 11.0]) is None
+
+
+def test_one_disturbed_start_of_three_sessions_moves_little() -> None:
+    old = [10.0, 10.2, 10.1, 9.9, 10.0, 10.3, 10.1, 9.8, 10.2]
+    ratio = ratio_of_values([90.0, *(1.1 * ms for ms in old[1:])], old)
+    assert ratio is not None
+    assert ratio[0] == pytest.approx(1.1, abs=0.01)
+    assert (ratio[1] > 1.07, ratio[2] < 1.14) == (True, True)
+
+
+def test_the_interval_by_ranks_holds_at_its_rate() -> None:
+    random = np.random.default_rng(1)
+    draws = [ratio_of_values(*(np.exp(random.standard_t(3, 9) * 0.05) for _ in range(2))) for _ in range(400)]
+    held = [low <= 1 <= high for draw in draws if draw is not None for low, high in [draw[1:]]]
+    assert len(held) == 400
+    assert 0.92 < np.mean(held) < 0.98
 
 
 def test_the_interval_is_students() -> None:
