@@ -99,6 +99,8 @@ def test_runs_whose_intervals_overlap_are_equal_in_that_and_the_better_is_chosen
     points = [fast, near, far]
     assert find_equal(fast, points, "latency") == ("near",)
     assert find_equal(fast, points, "quality") == ()
+    doubtful = replace(near, problems=("throttled",))
+    assert find_equal(fast, [doubtful, far], "latency") == find_equal(doubtful, points, "latency") == ()
     wide = replace(fast, quality=Interval(93.0, 91.0, 95.0))
     assert find_equal(wide, points, "quality") == ("near",)
     choice = choose_run(find_fronts(points))
