@@ -140,7 +140,8 @@ def _judge_corruptions(job: Job, examination: Examination) -> dict[str, Any] | N
         errors = _find_pair_errors(*outputs, targets)
         chance = None
         if clean_errors is not None and errors is not None:
-            chance = min(1.0, len(corrupted) * find_excess_chance(clean_errors, errors))
+            single = max(find_chance(*errors), find_excess_chance(clean_errors, errors))
+            chance = min(1.0, len(corrupted) * single)
         rows.append(_describe_row(job, {"corruption": name, "severity": severity}, outputs, targets, chance))
     return {"inputs": len(inputs), "metric": job.metric.to_dict(), "rows": rows}
 

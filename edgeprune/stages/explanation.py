@@ -8,14 +8,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeprune.core.artifact import name_artifact
 from edgeprune.core.explaining.overpruning import warn_of_plan, warn_of_training
-from edgeprune.core.explaining.plan import Basis, explain_plan
 from edgeprune.core.explaining.waterfall import ESTIMATED, PREDICTED, Times, describe_waterfall
 from edgeprune.core.planning.plan import PruningPlan
-from edgeprune.core.planning.planner import Problem
 from edgeprune.core.releasing.document import Figures
 from edgeprune.core.releasing.shipping import Candidates
 from edgeprune.errors import RunError
@@ -23,6 +21,9 @@ from edgeprune.run import Run, read_json, write_json
 from edgeprune.stages.job import Job
 from edgeprune.stages.record import find_candidates, read_figures
 from edgeprune.stages.results import Fitted, Profiled, Recovery, Scored, Traced
+
+if TYPE_CHECKING:
+    from edgeprune.core.planning.planner import Problem
 
 EXPLANATION_VERSION = 1
 EXPLANATION = "explanation.json"
@@ -40,6 +41,8 @@ def write_explained_plan(job: Job, plan: PruningPlan, problem: Problem, cap_ms: 
 
 def explain_fitted(job: Job, plan: PruningPlan, problem: Problem, cap_ms: float) -> dict[str, Any]:
     """The document of a plan (docs/explain.md)."""
+    from edgeprune.core.explaining.plan import Basis, explain_plan
+
     scored = job.read(Scored)
     return explain_plan(plan, Basis(problem, cap_ms, scored.scores, scored.importance, scored.steps))
 

@@ -137,7 +137,17 @@ def test_finished_run_explains_and_compares_itself(run: tuple[Path, dict[str, An
     channels = [group for group in report["plan"]["groups"] if group["kind"] == "channels"]
     cut = next(group for group in channels if len(group["keep"]) < group["size"])
     assert f"{len(cut['keep'])} of {cut['size']}" in explained
-    assert "saves" in explained
+    assert "what the MACs promise" in explained
+    explanation = report["explanation"]
+    assert explanation["missing"] == {}
+    steps = explanation["waterfall"]["steps"]
+    assert steps[-1]["ms"] == report["result"]["latency"]["p50_ms"]
+    assert steps[0]["ms"] == report["baseline"]["latency"]["p50_ms"]
+    kept = json.loads((directory / "explanation.json").read_text())
+    assert {name: kept[name] for name in ("plan", "waterfall")} == {
+        name: explanation[name] for name in ("plan", "waterfall")
+    }
+    assert sum(kept["classes"]["count"]) == kept["classes"]["inputs"]
     compared = subprocess.check_output(command("compare", directory, directory), text=True)
     assert compared.count(f"{report['speedup']:.2f}") >= 2
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edgeprune.core.explaining.curves import scale_limits
-from edgeprune.core.planning.planner import Choice, Problem, choose_widths
+from edgeprune.core.planning.planner import Choice, Problem, choose_widths, predict_ms
 from edgeprune.errors import InfeasibleBudget, PlanError
 
 STEPS = (0.05, 0.1, 0.2)
@@ -75,7 +75,9 @@ def _solve(problem: Problem, widths: Mapping[str, int], cap_ms: float, share: fl
     except PlanError as exc:
         return Neighbour(share, other_ms, note=str(exc))
     changes = _compare(widths, choice)
-    note = "" if changes else "no width changes, as widths come in steps"
+    note = (
+        "" if changes else f"no width changes, as widths come in steps (planned: {predict_ms(problem, widths):.4g} ms)"
+    )
     return Neighbour(share, other_ms, choice.latency_ms, choice.loss_increase, changes, note)
 
 

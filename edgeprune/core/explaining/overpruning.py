@@ -97,17 +97,20 @@ def warn_of_classes(classes: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def warn_of_corruptions(metric: Metric, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Of corruptions that took off more than clean inputs show: the first row is the clean one."""
-    warnings = []
+    """Of corruptions that took off more than clean inputs show, each at the mildest severity that tells it; the first
+    row is the clean one.
+    """
+    warnings = dict[str, dict[str, Any]]()
     clean, *corrupted = rows
     for row in corrupted:
-        excess = row["drop"] - clean["drop"] if None not in (row["drop"], clean["drop"]) else 0.0
+        is_told = None not in (row["drop"], clean["drop"])
+        excess = row["drop"] - max(0.0, clean["drop"]) if is_told else 0.0
         threshold = CORRUPTION_POINTS if metric.unit == "%" else CORRUPTION_SHARE * abs(row["before"] or math.inf)
         if excess >= threshold and (row["chance"] is None or row["chance"] < CHANCE):
-            where = f"{row['corruption']} {row['severity']}"
+            where = f"{row['corruption']} of severity {row['severity']}"
             text = (
                 f"{where}: {metric.name} {metric.describe(row['before'])} to {metric.describe(row['after'])}, "
                 f"{metric.describe(clean['before'])} to {metric.describe(clean['after'])} without"
             )
-            warnings.append(asdict(Sign("robustness", where, text, excess, threshold)))
-    return warnings
+            warnings.setdefault(row["corruption"], asdict(Sign("robustness", where, text, excess, threshold)))
+    return list(warnings.values())

@@ -8,15 +8,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgeprune.core.explaining.waterfall import (
+    BESIDE,
+    CACHE,
+    JOINS,
+    LAYER_OVERHEAD,
+    LAYERS,
+    OVERHEAD,
+    PARTS,
+    PLACEMENT,
+    STAIRCASE,
+)
 from edgeprune.core.latency.layers import JOIN, Layer, LayerShape
 from edgeprune.core.latency.table import LatencyPoint, LatencyTable, find_family
 from edgeprune.core.planning.limits import count_layer
 from edgeprune.core.planning.planner import Problem, predict_ms
 
-PLACEMENT, STAIRCASE, LAYER_OVERHEAD, LAYERS = "placement", "staircase", "layer_overhead", "layers"
-JOINS, BESIDE, CACHE, OVERHEAD = "joins", "beside", "cache", "overhead"
-PARTS = (PLACEMENT, STAIRCASE, LAYER_OVERHEAD, LAYERS, JOINS, BESIDE, CACHE, OVERHEAD)
-"""Names of the parts; LAYERS is what cannot be told into STAIRCASE and LAYER_OVERHEAD."""
 LEAST_POINTS = 3
 """Fewer measured widths of a layer tell no line from its steps."""
 

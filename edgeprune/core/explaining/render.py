@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from edgeprune.core.explaining.waterfall import LEVEL
+from edgeprune.core.explaining.waterfall import ESTIMATED, LEVEL, MACS
 from edgeprune.core.metric import PERCENT, parse_metric
 from edgeprune.core.planning.plan import BRANCH
 from edgeprune.core.text import render_columns
@@ -44,15 +44,13 @@ def render_waterfall(waterfall: Mapping[str, Any]) -> str:
         text = ("" if is_level else "  ") + shorten(step["text"], LONGEST_TEXT - 2)
         change = "" if is_level else f"{step['ms']:+.4g}"
         table.append((text, change, f"{step['after_ms']:.4g}" if is_level else "", step["origin"]))
-    doubt = "" if waterfall["valid"] else " NOT VALID: a run behind it was disturbed, or none was measured"
-    promised, saved = (steps[0]["ms"] - level["ms"] for level in (_find_level(steps, "by_macs"), steps[-1]))
+    is_doubtful = not waterfall["valid"] and steps[-1]["origin"] != ESTIMATED
+    doubt = "; NOT VALID: a run behind it was disturbed" if is_doubtful else ""
+    macs = next(step for step in steps if step["name"] == MACS)
+    promised, saved = -macs["ms"], macs["after_ms"] - macs["ms"] - steps[-1]["ms"]
     share = f"; of {promised:.4g} ms that they promise, {saved:.4g} were saved" if promised > 0 else ""
     head = f"{before:,} multiply-accumulates (MACs), {after:,} left{share}"
     return "\n".join([wrap(head), wrap(waterfall["basis"] + doubt), render_columns(table)])
-
-
-def _find_level(steps: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Any]:
-    return next(step for step in steps if step["name"] == name)
 
 
 def render_groups(plan: Mapping[str, Any]) -> str:
@@ -74,10 +72,10 @@ def render_groups(plan: Mapping[str, Any]) -> str:
 
 def render_neighbours(plan: Mapping[str, Any]) -> str:
     """What would come back at one more step of the budget, and what would go at one less."""
-    lines = []
+    lines, branches = [], {row["group"] for row in plan["groups"] if row["kind"] == BRANCH}
     for side, words in (("more", "one more step of budget"), ("less", "one step less")):
         other = plan[side]
-        changes = ", ".join(f"{row['group']} {row['width']} to {row['other_width']}" for row in other["changes"])
+        changes = ", ".join(_say_change(row, branches) for row in other["changes"])
         text = f"{words} ({other['share']:+.0%}, {other['budget_ms']:.4g} ms): {changes or other['note']}"
         if other["changes"]:
             text += f"; loss rise {plan['loss_increase']:.4f} to {other['loss_increase']:.4f}"
@@ -85,6 +83,12 @@ def render_neighbours(plan: Mapping[str, Any]) -> str:
     if plan["price_loss_per_ms"] is not None:
         lines.append(f"price at this budget: {plan['price_loss_per_ms']:.4g} of loss per ms")
     return "\n".join(lines)
+
+
+def _say_change(row: Mapping[str, Any], branches: Collection[str]) -> str:
+    if row["group"] in branches:
+        return f"{row['group']} {'kept' if row['other_width'] else 'cut'}"
+    return f"{row['group']}: {row['width']} to {row['other_width']}"
 
 
 def render_classes(classes: Mapping[str, Any], outputs: Mapping[str, Any]) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from edgeprune.core.explaining.render import Table, describe_width, wrap
 from edgeprune.core.planning.plan import BRANCH
-from edgeprune.core.text import render_columns, suggest
+from edgeprune.core.text import render_columns
 from edgeprune.errors import UsageError
 
 MOST_CHANNELS = 40
@@ -38,7 +39,9 @@ def find_place(plan: Mapping[str, Any], text: str) -> Place:
     if text in known:
         name, number = text, ""
     elif not number.isdecimal() or name not in known:
-        raise UsageError(f"explain: no group or layer {text!r} in this net{suggest(text, known)}")
+        close = difflib.get_close_matches(name if number.isdecimal() else text, known, 1)
+        hint = f"did you mean {close[0]!r}?" if close else "`edgeprune explain --run DIR` lists the groups"
+        raise UsageError(f"explain: no group or layer {text!r} in this net; {hint}")
     layer = layers.get(name)
     names = [name] if name in groups else layer["groups"] if layer else []
     own = sorted((groups[each] for each in names if each in groups), key=lambda row: row["kind"] == BRANCH)

@@ -6,22 +6,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from edgeprune.core.explaining.parts import (
-    BESIDE,
-    CACHE,
-    JOINS,
-    LAYER_OVERHEAD,
-    LAYERS,
-    OVERHEAD,
-    PARTS,
-    PLACEMENT,
-    STAIRCASE,
-)
-
+PLACEMENT, STAIRCASE, LAYER_OVERHEAD, LAYERS = "placement", "staircase", "layer_overhead", "layers"
+JOINS, BESIDE, CACHE, OVERHEAD = "joins", "beside", "cache", "overhead"
+PARTS = (PLACEMENT, STAIRCASE, LAYER_OVERHEAD, LAYERS, JOINS, BESIDE, CACHE, OVERHEAD)
+"""Parts of a net's predicted ms; LAYERS is what cannot be told into STAIRCASE and LAYER_OVERHEAD."""
 LEVEL, CHANGE = "level", "change"
 MEASURED, PREDICTED, ESTIMATED, COUNTED, REMAINDER = "measured", "predicted", "estimated", "counted", "remainder"
 UNPRUNED, PRECISION, MACS, BY_MACS = "unpruned", "precision", "macs", "by_macs"
 UNEXPLAINED, OTHER_FILE, END = "unexplained", "other_file", "pruned"
+ROUNDING = 1e-12
+"""Share of a level below which a change is arithmetic, not time."""
 TEXTS = {
     PLACEMENT: "cut where MACs cost more or less than average",
     STAIRCASE: "staircase: widths as slow as wider ones",
@@ -87,10 +81,10 @@ def build_waterfall(parts: Mapping[str, Any], times: Times) -> list[Step]:
 
 
 def _add(level_ms: float, rows: list[tuple[str, float, str, str]], keep: tuple[str, ...] = ()) -> list[Step]:
-    """Changes one after the other; those of nothing are left out, but for some."""
-    steps = []
+    """Changes one after the other; those of nothing, but for rounding, are left out, but for some."""
+    steps, least_ms = [], ROUNDING * level_ms
     for name, ms, origin, text in rows:
-        if ms or name in keep:
+        if abs(ms) > least_ms or name in keep:
             level_ms += ms
             steps.append(Step(name, CHANGE, ms, level_ms, origin, text))
     return steps

@@ -13,8 +13,17 @@ from edgeprune.core.latency.correction import Correction, MeasuredNet
 from edgeprune.core.latency.layers import Extent, Layer, LayerShape
 from edgeprune.core.latency.table import LatencyPoint, LatencyTable, TableKey, describe_net
 from edgeprune.core.planning.candidates import probe_shapes
-from edgeprune.core.planning.loop import ACCEPTED, TRIES, Goal, Trial, choose_fitting, fit_to_budget, say_next
-from edgeprune.core.planning.planner import Choice, Problem, predict_ms
+from edgeprune.core.planning.loop import (
+    ACCEPTED,
+    TRIES,
+    Goal,
+    Trial,
+    choose_fitting,
+    fit_to_budget,
+    recreate_goal,
+    say_next,
+)
+from edgeprune.core.planning.planner import Choice, Problem, choose_widths, predict_ms
 from edgeprune.errors import InfeasibleBudget
 
 KEY = TableKey("device", "onnxruntime", "1.0", "fp32", 1)
@@ -138,3 +147,16 @@ def test_a_board_that_never_comes_near_is_given_up_after_some_tries() -> None:
 def test_what_follows_from_a_try_is_said(share: float, said: str) -> None:
     assert say_next(share).endswith(said)
     assert bool(say_next(share)) == bool(said)
+
+
+@pytest.mark.parametrize("factor", [0.8, 1.25])
+def test_what_each_plan_was_made_by_can_be_had_again(factor: float) -> None:
+    problem = make_problem()
+    board = Board(problem, factor, 0.03, 1)
+    nets, goal = board.nets(), Goal(0.6 * board.take_ms(dict.fromkeys(NAMES, 64)))
+    trials = fit_to_budget(problem, nets, goal, board.measure)
+    for number, trial in enumerate(trials):
+        corrected, cap_ms = recreate_goal(problem, nets, goal, trials[:number])
+        again = choose_widths(corrected, cap_ms, [before.choice.widths for before in trials[:number]])
+        assert again == trial.choice
+    assert len(trials) > 1
