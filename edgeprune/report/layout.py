@@ -8,6 +8,7 @@ them escape what they are given. The page's own policy (Content-Security-Policy)
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +18,8 @@ from pathlib import Path
 from edgeprune.report.charts import DRAWN, NOT_DRAWN, chart_script
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
-INSTALL = "Charts are left out, tables stand in their place: pip install 'edgeprune[report]' draws them."
+COMMAND = re.compile("`([^`]+)`")
+INSTALL = "Charts are left out, tables stand in their place: `pip install 'edgeprune[report]'` draws them."
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,11 @@ class Page:
 
 
 def paragraph(text: str, kind: str = "") -> str:
-    """A paragraph of plain text; `kind` is a class of the page's style ("soft", "bad", "warn")."""
-    return f"<p{f' class={kind}' if kind else ''}>{escape(text)}</p>"
+    """A paragraph of plain text, commands between backticks; `kind` is a class of the page's style ("soft", "bad",
+    "warn").
+    """
+    words = COMMAND.sub(r"<code>\1</code>", escape(text))
+    return f"<p{f' class={kind}' if kind else ''}>{words}</p>"
 
 
 def render_page(page: Page) -> str:

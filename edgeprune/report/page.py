@@ -109,7 +109,8 @@ def _speedup_figure(report: Report) -> KeyFigure:
         f"{_say_confidence(report)} interval {low:.3f} to {high:.3f}; median of the unpruned fp32 file over that of "
         f"the shipped one, measured in turns on {_say_device(report)}"
     )
-    return KeyFigure("speed-up", f"{report['speedup']:.2f} times", _doubt(detail, doubtful), doubtful)
+    slower = "" if report["speedup"] >= 1 else "slower than before; "
+    return KeyFigure("speed-up", f"{report['speedup']:.2f} times", _doubt(slower + detail, doubtful), doubtful)
 
 
 def _latency_figure(report: Report) -> KeyFigure:

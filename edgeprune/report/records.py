@@ -62,7 +62,7 @@ def render_artifacts(rows: Rows, metric: Metric) -> str:
         Column("p95 ms"),
         Column("bytes"),
         Column("choice", text=True),
-        Column("scheme", text=True),
+        Column("scheme", text=True, wide=True),
         Column("sha256", text=True),
     )
     cells = [

@@ -20,7 +20,9 @@ def say_interval(latency: Mapping[str, Any]) -> str:
 
 
 def say_change(before: float, after: float) -> str:
-    """From one count to another, with the change in percent where there is one to speak of."""
+    """From one count to another, with the change in percent where there is one."""
+    if before == after:
+        return f"{say_count(after)} as before"
     change = f" ({after / before - 1:+.0%})" if before else ""
     return f"{say_count(before)} to {say_count(after)}{change}"
 
