@@ -84,7 +84,7 @@ def colour_by(field: str, colours: Mapping[str, str]) -> dict[str, Any]:
 
 def number_axis(field: str, title: str, *, zero: bool = False, lines: bool = False, **more: Any) -> dict[str, Any]:
     """The encoding of figures along an axis; `lines` draws its grid where bars lie; `more` is Vega-Lite's."""
-    scale = {"zero": True} if zero else {"zero": False, "padding": 8}
+    scale = {"zero": True} if zero else {"zero": False, "padding": 8, "nice": False}
     axis = {"axis": {"grid": True}} if lines else {}
     return {"field": field, "type": "quantitative", "title": title, "scale": scale, **axis, **more}
 

@@ -54,7 +54,10 @@ def render_losses(explanation: Document | None) -> str:
 
 def _render_classes(classes: Document) -> str:
     parts = ["<h3>By class</h3>", render_chart(_draw_classes(classes))]
-    lost = [f"{row['label']} {row['points']:+.1f} points" for row in classes.get("lost_most") or ()]
+    lost = [
+        f"class {row['label']} {row['points']:+.1f} points (by chance alone as much in {row['chance']:.2g} of cases)"
+        for row in classes.get("lost_most") or ()
+    ]
     parts.append(paragraph(f"Lost most: {', '.join(lost)}." if lost else "No class lost anything."))
     if classes.get("confusion_after") and len(classes["labels"]) <= MOST_CELLS:
         parts += ["<h3>Confusion after pruning</h3>", render_chart(_draw_confusion(classes))]

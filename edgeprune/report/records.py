@@ -67,7 +67,7 @@ def render_artifacts(rows: Rows, metric: Metric) -> str:
     )
     cells = [
         (
-            row["path"],
+            row["path"].removeprefix("artifacts/"),
             Cell(metric.describe(row.get("quality")), row.get("quality")),
             *(_latency_cell(row, name) for name in ("p50_ms", "p95_ms")),
             Cell(f"{row['bytes']:,}", row["bytes"]),

@@ -13,7 +13,9 @@ from html import escape
 FILTER_FROM = 9
 """With so many rows a table that may be filtered has a field for it."""
 CARDS_FROM = 5
-"""With so many columns, or with prose in one, each row is a card on a phone, where columns would lie out of sight."""
+"""With so many columns, or with prose in one of three, each row is a card on a phone, where columns would lie out of
+sight.
+"""
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,8 @@ def render_table(table: Table) -> str:
     names = "".join(_head(column, table.sorts and len(table.rows) > 1) for column in table.columns)
     lines = "".join(_line(table, place) for place in range(len(table.rows)))
     caption = f"<caption>{escape(table.caption)}</caption>" if table.caption else ""
-    is_broad = len(table.columns) >= CARDS_FROM or any(column.wide for column in table.columns)
-    cards, search = " class=cards" if is_broad else "", ""
+    has_prose = len(table.columns) > 2 and any(column.wide for column in table.columns)
+    cards, search = " class=cards" if has_prose or len(table.columns) >= CARDS_FROM else "", ""
     if table.sorts and len(table.rows) >= FILTER_FROM:
         search = "<input class=filter type=search placeholder='show rows with ...' aria-label='show rows with'>"
     return (

@@ -102,7 +102,7 @@ def test_a_click_on_a_column_sorts_by_its_figures_and_again_the_other_way(shown:
     click_head(shown, "p50 ms")
     assert read_column(shown, "p50 ms")[:4] == ["1", "0.5", "0.3", "-"], "what has no figure comes last"
     click_head(shown, "file")
-    assert read_column(shown, "file")[0] == "artifacts/original.fp32.onnx"
+    assert read_column(shown, "file")[0] == "original.fp32.onnx"
 
 
 def test_a_filter_leaves_the_rows_that_have_its_words(shown: Browser) -> None:

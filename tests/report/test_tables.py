@@ -70,7 +70,11 @@ def test_broad_tables_are_cards_on_a_phone() -> None:
     narrow, broad = ([Column(str(number)) for number in range(size)] for size in (CARDS_FROM - 1, CARDS_FROM))
     assert "class=cards" not in render_table(Table(narrow, []))
     assert "class=cards" in render_table(Table(broad, []))
-    assert "class=cards" in render_table(Table([Column("why", wide=True)], []))
+    pair = [Column(""), Column("why", wide=True)]
+    assert ["class=cards" in render_table(Table(columns, [])) for columns in (pair, [*pair, Column("ms")])] == [
+        False,
+        True,
+    ]
 
 
 def test_marked_rows_stand_out() -> None:
