@@ -76,6 +76,7 @@ def test_errors_of_single_inputs_fit_the_task() -> None:
     assert places.tolist() == [0.25]
     assert find_errors(np.zeros((2, 1)), np.array([0, 1])) is None  # a logit of two classes is no regression
     assert find_errors(np.zeros((2, 3)), np.zeros((2, 4))) is None
+    assert find_errors(np.array([[np.nan], [0.0]]), np.zeros((2, 1))) is None
 
 
 @pytest.mark.parametrize(
