@@ -22,6 +22,7 @@ USES = [
     ("cryptography", "sign", "from edgeprune.device.releasing.signing import load_signing_key as f; f(None, str)"),
     ("matplotlib", "report", "import edgeprune.report.pictures"),
     ("vl_convert", "report", "from edgeprune.report.charts import chart_script as f; f()"),
+    ("matplotlib", "report", "import edgeprune.report.contact_sheet"),
     ("onnx2torch", "onnx-input", "from edgeprune.recipes.onnx_model import load_onnx; load_onnx('net.onnx')"),
     ("ai_edge_litert", "tflite", "from edgeprune.exporting.tflite.schema import unpack_tflite; unpack_tflite(b'')"),
     ("ai_edge_litert", "tflite", "import edgeprune.exporting.tflite.probe_operators"),

@@ -160,7 +160,7 @@ def hash_records(run: Run) -> str:
     Raises:
         RunError: something that a finished stage has made is gone or was changed.
     """
-    total, recipe = hashlib.sha256(), Path(run.request["recipe"])
+    total, recipe = hashlib.sha256(), Path(run.request.get("recipe") or "")
     if recipe.is_file():
         total.update(recipe.read_bytes())
     for stage in filter(run.finished, RESTS_ON):

@@ -191,3 +191,16 @@ def test_a_whole_net_is_explained_as_such(tmp_path: Path, explain: Call) -> None
     assert [step["name"] for step in document["waterfall"]["steps"]][:3] == ["unpruned", "macs", "by_macs"]
     assert document["missing"]["excited"] == "no channel was cut"
     assert "no channel went" in explain(run, "stem")
+
+
+def test_without_matplotlib_inputs_are_listed_and_not_drawn(
+    images: Path, explain: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Path(shutil.copytree(images, tmp_path / "run"))
+    (run / EXPLANATION).unlink(missing_ok=True)
+    for name in ("edgeprune.report.contact_sheet", "edgeprune.report.pictures"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    for own in explain_json(explain, run)["excited"].values():
+        assert own["picture"] is None
+        assert own["channels"][0]["inputs"]

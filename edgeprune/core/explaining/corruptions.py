@@ -84,7 +84,6 @@ def _lose(signals: Inputs, share: float) -> Inputs:
         return np.where(lost, signals.mean(axis=0, keepdims=True), signals).astype(signals.dtype)
     length = signals.shape[-1]
     lost = generator.random((len(signals), length)) < share
-    lost[:, 0] = False
     source = np.maximum.accumulate(np.where(lost, 0, np.arange(length)), axis=1)
     places = source.reshape(len(signals), *(1,) * (signals.ndim - 2), length)
     return np.take_along_axis(signals, np.broadcast_to(places, signals.shape), axis=-1)

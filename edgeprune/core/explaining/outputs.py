@@ -26,7 +26,8 @@ def is_by_class(outputs: Numbers, targets: Numbers) -> bool:
 
 def find_errors(outputs: Numbers, targets: Numbers) -> Numbers | None:
     """The error of each input `[N]`: 0 or 1 of a class, the share of wrong places where each place has a class,
-    else the root of the mean square; None where outputs and targets cannot be held against each other.
+    else the root of the mean square; None where outputs and targets cannot be held against each other, or where one is
+    no finite number.
     """
     if is_by_class(outputs, targets):
         return np.asarray(outputs.argmax(1) != targets, np.float64)
@@ -36,7 +37,8 @@ def find_errors(outputs: Numbers, targets: Numbers) -> Numbers | None:
     is_real = np.issubdtype(targets.dtype, np.floating)
     if is_real and outputs.size == targets.size and len(outputs) == len(targets):
         difference = outputs.reshape(len(outputs), -1) - targets.reshape(len(targets), -1)
-        return np.asarray(np.sqrt(np.square(difference.astype(np.float64)).mean(1)))
+        errors = np.sqrt(np.square(difference.astype(np.float64)).mean(1))
+        return np.asarray(errors) if np.isfinite(errors).all() else None
     return None
 
 

@@ -40,6 +40,12 @@ def test_the_class_that_lost_the_largest_share_comes_first() -> None:
     assert [row["label"] for row in compare_classes(before, after, targets, [])["lost_most"]] == ["1", "0"]
 
 
+def test_answers_that_became_right_are_no_confusion() -> None:
+    targets = np.array([0, 0, 1])
+    compared = compare_classes(answer(1, 1, 1), answer(0, 0, 1), targets, [])
+    assert compared["confused_more"] == compared["lost_most"] == []
+
+
 def test_many_classes_have_no_matrix() -> None:
     targets = np.arange(60)
     compared = compare_classes(answer(*targets, count=60), answer(*targets, count=60), targets, ["only one"])
@@ -76,6 +82,7 @@ def test_errors_of_single_inputs_fit_the_task() -> None:
     assert places.tolist() == [0.25]
     assert find_errors(np.zeros((2, 1)), np.array([0, 1])) is None  # a logit of two classes is no regression
     assert find_errors(np.zeros((2, 3)), np.zeros((2, 4))) is None
+    assert find_errors(np.array([[np.nan], [0.0]]), np.zeros((2, 1))) is None
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,17 @@ def test_joins_and_what_is_beside_layers_are_told_apart() -> None:
     assert lost[JOINS] < 0 < lost[BESIDE]
 
 
+def test_a_layer_that_went_with_its_branch_has_lost_nothing() -> None:
+    problem = make_chain(cost=lambda shape: 0.1 + by_macs(shape))
+    inside = replace(problem.layers[1], cin=Extent(64).within(("br",)), cout=Extent(64).within(("br",)))
+    layers = (replace(problem.layers[1], cin=Extent(64), cout=Extent(64)), inside)
+    parts = split_parts(replace(problem, layers=layers, loss={"br": {0: 1.0, 1: 0.0}}), {"br": 0})
+    assert parts is not None
+    assert parts.macs_after == parts.macs_before / 2
+    only(dict(parts.lost_ms))
+    assert parts.pruned_ms == pytest.approx(parts.unpruned_ms / 2)
+
+
 def test_two_widths_tell_no_line() -> None:
     problem = make_chain(cost=lambda shape: 0.1 + by_macs(shape))
     table = problem.table

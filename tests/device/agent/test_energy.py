@@ -364,7 +364,7 @@ def energy_of(value: float | None, error: float = 1.0, reason: str = "") -> Ener
     ("found", "outcome", "reason"),
     [
         (energy_of(28.0), PASS, "28 [27, 29] <= 30"),
-        (energy_of(29.5), INCONCLUSIVE, "the interval of 29.5 [28.5, 30.5] holds the limit 30"),
+        (energy_of(29.5), INCONCLUSIVE, "29.5 [28.5, 30.5] is too near to the limit 30 to tell"),
         (energy_of(33.0), FAIL, "33 [32, 34] is not <= 30"),
         (energy_of(None, 0, "not measurable: 9 readings"), INCONCLUSIVE, "not measurable: 9 readings"),
         (None, INCONCLUSIVE, "energy_mj was not measured"),
