@@ -53,6 +53,9 @@ class Figures:
         """The quality as a report can hold it: None where there is no finite number."""
         return None if self.quality is None or self.quality != self.quality else self.quality
 
+    def _bound_quality(self) -> tuple[float | None, float | None]:
+        return self.spread.quality.bound(TAIL) if self.spread else (None, None)
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; raw samples stay in the measurement's own file."""
         measurement = self.measurement
@@ -60,7 +63,7 @@ class Figures:
             "artifact": self.artifact.path,
             "quality": self.shown_quality,
             "quality_samples": self.samples,
-            "quality_interval": list(self.spread.quality.bound(TAIL)) if self.spread else None,
+            **dict(zip(("quality_low", "quality_high"), self._bound_quality(), strict=True)),
             "latency": self.latency.to_dict(),
             "latency_intervals_ms": {
                 f"p{percent:g}": list(self.measurement.spread(percent).interval()[1:])
