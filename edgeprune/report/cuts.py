@@ -196,7 +196,7 @@ def _make_step(step: Mapping[str, Any]) -> dict[str, Any]:
         "step": step["name"].replace("_", " "),
         "kind": LEVEL if is_level else SAVED if step["ms"] <= 0 else LOST,
         "ms": step["ms"],
-        "from_ms": 0.0 if is_level else step["after_ms"] - step["ms"],
+        "from_ms": step["after_ms"] - step["ms"],
         "to_ms": step["after_ms"],
         "origin": step["origin"],
         "text": step["text"],

@@ -71,9 +71,9 @@ def test_without_the_library_the_table_stands_alone_and_the_page_says_what_to_in
 
 def test_what_first_meets_the_eye_is_escaped() -> None:
     page = render_page(
-        Page("<b>", "<i>", "<u>", [Section("<s>", "")], "pass", ["<em>"], [KeyFigure("<a>", "<p>", "<q>")])
+        Page("<b>", "<i>", "<u>", [Section("<s>", "")], "pass", ["<em>"], [KeyFigure("<a>", "<dfn>", "<q>")])
     )
-    assert not re.search(r"<(b|i|u|s|em|a|q)>", page)
+    assert not re.search(r"<(b|i|u|s|em|a|dfn|q)>", page)
 
 
 def test_commands_between_backticks_are_code() -> None:

@@ -104,6 +104,7 @@ def test_classes_that_lost_are_named_and_the_confusion_coloured_by_what_it_becam
     html = unescape(render_losses(make_explanation()))
     assert f"Lost most: class {EVIL} -20.0 points (by chance alone as much in 0.01 of cases)." in html
     assert f"{EVIL} answered cat: +2; {EVIL} answered {EVIL}: -2" in html
+    assert f"cat 100 to 100; {EVIL} 90 to 70; dog 100 to 100" in html
     assert html.count('"kind":"worse"') == 2
     assert "noise 3 80 to 60" in html
 

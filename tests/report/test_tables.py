@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from edgeprune.report.tables import CARDS_FROM, FILTER_FROM, Cell, Column, Table, render_table
 
-TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), max_size=30)
+LETTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\0\r")
+TEXTS = st.text(st.sampled_from("<>&'\"/;=a ") | LETTERS, max_size=30) | st.just("</td><b>&amp;'\"")
 
 
 class Reader(HTMLParser):
