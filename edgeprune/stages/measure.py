@@ -58,9 +58,9 @@ def measure(job: Job) -> Measured:
         model = models[name]
         job.detail(Count(f"evaluating {index} of {len(models)}: {name} on {len(inputs)} inputs"))
         outputs = job.board.run(model, fit_inputs(model.path, inputs), job.detail)
+        figure = float(metric(outputs, targets))
         if spread := find_quality_spread(metric, targets, outputs, spreads.get(original)):
             spreads[name] = spread
-        figure = float(metric(outputs, targets))
         quality[name] = figure if math.isfinite(figure) else None
         p50_ms = measurements[name].latency.p50_ms
         job.detail(f"{name}: {metric.name} {metric.describe(figure)}, p50 {p50_ms:.4g} ms")

@@ -148,8 +148,8 @@ def test_finished_run_explains_and_compares_itself(run: tuple[Path, dict[str, An
         name: explanation[name] for name in ("plan", "waterfall")
     }
     assert sum(kept["classes"]["count"]) == kept["classes"]["inputs"]
-    compared = subprocess.check_output(command("compare", directory, directory), text=True)
-    assert compared.count(f"{report['speedup']:.2f}") >= 2
+    compared = subprocess.check_output(command("compare", directory), text=True)
+    assert f"{report['speedup']:.2f}" in compared
 
 
 @pytest.mark.slow

@@ -45,15 +45,19 @@ class QualitySpread:
 def find_quality_spread(
     metric: Metric, targets: np.ndarray, outputs: np.ndarray, original: QualitySpread | None
 ) -> QualitySpread | None:
-    """The spread over inputs as likely as these; None where the metric gives no numbers on parts of them.
+    """The spread over inputs as likely as these; None where the metric gives no numbers on parts of them, or such as
+    do not lie about that of them all: it looks at more than outputs and targets, or at their order.
 
     Of a share of right answers: the interval of Wilson (1927), and for the drop that of Agresti and Min (Statistics in
     Medicine 24, 2005, 729-740), which knows that no difference on N inputs is not none at all. Of any other metric: the
     bootstrap (Efron 1979) over inputs, the same ones for both nets.
     """
+    value = _compute(metric, outputs, targets)
     right = _read_right(metric, outputs, targets)
     spread = _resample(metric, targets, outputs) if right is None else _spread_right(right)
-    if spread is None or original is None:
+    if spread is None or not spread.quality.holds(value):
+        return None
+    if original is None:
         return spread
     drop = compare_quality(metric, spread, original)
     return spread if drop is None else replace(spread, drop=drop.spread, lost=drop.lost, gained=drop.gained)

@@ -111,6 +111,10 @@ class TableSpread:
         low, high = (float(np.interp(place, places, values[::-1])) for values in (self.lows, self.highs))
         return low, high
 
+    def holds(self, value: float) -> bool:
+        """Whether a value is within the widest bounds."""
+        return self.lows[0] <= value <= self.highs[0]
+
     def scale(self, factor: float) -> TableSpread:
         """The spread of a figure that is so many times this one; `factor` is positive."""
         return TableSpread(tuple(factor * low for low in self.lows), tuple(factor * high for high in self.highs))

@@ -101,6 +101,16 @@ def test_a_metric_that_gives_no_numbers_has_no_spread() -> None:
     assert find_quality_spread(metric, np.zeros(20), np.zeros((20, 1)), None) is None
 
 
+def test_a_metric_that_looks_at_the_order_of_inputs_has_no_spread() -> None:
+    """Drawn anew they are in no order, and what it gives then says nothing of them."""
+
+    def is_sorted(outputs: Any, targets: Any) -> float:
+        return float(np.all(np.diff(outputs[:, 0]) > 0))
+
+    outputs = np.arange(50.0)[:, None]
+    assert find_quality_spread(Metric("order", is_sorted, better="higher"), np.zeros(50), outputs, None) is None
+
+
 def test_a_metric_that_fails_on_some_draws_is_resampled_on_the_others() -> None:
     """A class of which few inputs are there is missing from some draws."""
 
