@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeprune.core.measuring.measurement import Measurement
-from edgeprune.core.measuring.spread import CONFIDENCE
 from edgeprune.core.metric import HIGHER, Metric, parse_metric
+from edgeprune.core.planning.budget import Budget
 from edgeprune.core.releasing.document import describe_conditions
 from edgeprune.core.releasing.gate import FAIL, INCONCLUSIVE, PASS
 from edgeprune.report.cuts import describe_cut, render_cuts
@@ -151,8 +151,8 @@ def _say_file(report: Report) -> str:
 
 def _say_confidence(report: Report) -> str:
     """That of intervals which gates on latency look at: more than usual where the budget asks for more."""
-    asked = report["budget"].get("asked_confidence") or 0.5
-    return f"{100 * max(CONFIDENCE, 2 * asked - 1):.4g} %"
+    budget = Budget(confidence=report["budget"].get("asked_confidence"))
+    return f"{100 * budget.gate_confidence:.4g} %"
 
 
 def _doubt(detail: str, doubtful: bool) -> str:

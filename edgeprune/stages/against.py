@@ -26,6 +26,7 @@ from edgeprune.core.releasing.baseline import (
     device_unit,
     match_figures,
 )
+from edgeprune.core.releasing.document import COLD_STARTS, PERCENTILES
 from edgeprune.core.releasing.gate import INCONCLUSIVE, LOOKS, Strictness
 from edgeprune.core.releasing.regression import (
     RATIO_METRICS,
@@ -48,7 +49,6 @@ BESIDE = "beside.json"
 NEW, OLD = "run", "baseline"
 OLD_FILE = "earlier"
 """The baseline's file among those that boards of a fleet measure, where the unpruned one has the other name."""
-PERCENTILES = {"latency_p50_ms": 50.0, "latency_p90_ms": 90.0, "latency_p95_ms": 95.0, "latency_p99_ms": 99.0}
 Session = tuple[Measurement, Measurement | None]
 """What was measured of a file, and of what took turns with it."""
 
@@ -107,10 +107,9 @@ def find_ratios(pair: Pair) -> dict[str, RatioSpread]:
     """How the latencies of a run relate to those of a baseline, by metric."""
     new, old = pair.run.figures.measurement, pair.old.figures.measurement
     sides = (new, pair.run.reference), (old, pair.old.reference)
-    cold = {"init_ms": 0, "first_ms": 1}
     starts = {
         name: ratio_of_values(*([start[place] for start in side.cold_starts_ms] for side in (new, old)))
-        for name, place in cold.items()
+        for place, name in enumerate(COLD_STARTS)
     }
     steady = {name: _latency_ratio(*sides, percentile, pair.sessions) for name, percentile in PERCENTILES.items()}
     return {name: ratio for name, ratio in (steady | starts).items() if ratio is not None}

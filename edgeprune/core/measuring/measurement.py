@@ -24,7 +24,6 @@ SPREAD_LIMIT = 0.15
 """Above these fractions of the median, drift or median absolute deviation make a run unstable."""
 TAIL_LIMITS = {"p95": 2.0, "p99": 4.0}
 """So many times the median at most: beyond them something else than the file takes the time."""
-LEAST_PROCESSES = 2
 WAITED_LIMIT, DISTURBED_LIMIT = 0.05, 0.2
 """Share of the time that a run may wait for a core, and share of its windows that may be disturbed."""
 

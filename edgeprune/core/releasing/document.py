@@ -128,11 +128,10 @@ def gate_changes(figures: Figures, baseline: Figures) -> dict[str, Figure]:
     """How much worse each figure is than that of the baseline, as a share of it: of latencies, which took turns, and of
     the quality, over the same inputs. What gates on a regression look at.
     """
-    problems = [*figures.measurement.problems, *(f"baseline: {text}" for text in baseline.measurement.problems)]
-    changes = {}
+    changes, problem = {}, _pair_problem(figures, baseline)
     for name, percent in PERCENTILES.items():
         spread = replace(find_ratio(figures.measurement, baseline.measurement, percent), shift=-1.0)
-        changes[name] = Figure.of(spread.center - 1, spread, "; ".join(problems))
+        changes[name] = Figure.of(spread.center - 1, spread, problem)
     drops = quality_figures(figures.metric, figures.quality, baseline.quality, figures.spread)
     for name, drop_name in ((QUALITY, QUALITY_DROP), (ACCURACY, ACCURACY_DROP)):
         drop = drops.get(drop_name)
@@ -167,10 +166,14 @@ def _energy(energy: Energy, problem: str) -> Figure:
     return Figure(value, value - error, value + error, problem=problem)
 
 
+def _pair_problem(figures: Figures, baseline: Figures) -> str:
+    """Why nothing follows from a file beside the baseline; empty where something does."""
+    return "; ".join([*figures.measurement.problems, *(f"baseline: {text}" for text in baseline.measurement.problems)])
+
+
 def _speedup(figures: Figures, baseline: Figures) -> Figure:
-    problems = [*figures.measurement.problems, *(f"baseline: {text}" for text in baseline.measurement.problems)]
     spread = find_ratio(baseline.measurement, figures.measurement)
-    return Figure.of(spread.center, spread, "; ".join(problems))
+    return Figure.of(spread.center, spread, _pair_problem(figures, baseline))
 
 
 def budget_gates(budget: Budget, gates: Sequence[Gate]) -> tuple[Gate, ...]:
