@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import click
 
 from edgeprune.core.progress import Count
-from edgeprune.core.text import wrap
+from edgeprune.core.text import describe_duration, wrap
 
 _STARTED = time.monotonic()
 COUNT = re.compile(r"(?<![.\d])(\d+)(?: to (\d+))? of (\d+)\b")
@@ -99,11 +99,6 @@ def name_count(text: str) -> str:
     return f"{text.split(maxsplit=1)[0].rstrip(':,')} of {match[3] if match else ''}"
 
 
-def describe_left(seconds: float) -> str:
-    """For people: `40 s left`, `3 min left`."""
-    return f"{seconds:.0f} s left" if seconds < 100 else f"{seconds / 60:.0f} min left"
-
-
 def lives() -> bool:
     """Whether standard error is a terminal on which a line can be written over."""
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("CI")
@@ -151,7 +146,7 @@ def estimate_left(course: Course, now_s: float) -> float | None:
 
 
 def _tell_left(text: str, left_s: float | None) -> str:
-    return "" if left_s is None or text.endswith(" left") else f", {describe_left(left_s)}"
+    return "" if left_s is None or text.endswith(" left") else f", {describe_duration(left_s)} left"
 
 
 def _write_over(text: str, left_s: float | None) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from edgeprune.core.progress import Count
+from edgeprune.core.text import describe_duration
 from edgeprune.errors import EdgepruneError, RunError
 from edgeprune.graph.operators.table import find_operator
 from edgeprune.graph.trace import copy_program, set_training_
@@ -153,7 +154,7 @@ def recover(
         progress(
             Count(
                 f"{course.name}: epoch {training.epoch} of {settings.epochs}, loss {loss:.3f}, "
-                f"{_words(remaining_s)} left"
+                f"{describe_duration(remaining_s)} left"
             )
         )
     set_training_(training.runs, False)
@@ -364,7 +365,3 @@ def _resume_(training: _Training, checkpoint: Path, identity: str) -> bool:
             name.removeprefix("best."): value for name, value in tensors.items() if name.startswith("best.")
         }
     return True
-
-
-def _words(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

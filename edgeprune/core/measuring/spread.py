@@ -10,12 +10,15 @@ from typing import Protocol as Seam
 CONFIDENCE = 0.95
 TAIL = (1 - CONFIDENCE) / 2
 """The share on each side of the intervals that are shown."""
-SESSION_ERROR = 0.01
-"""How far sessions of one file on one quiet board lie apart: standard deviation of the logarithm of their latency."""
+SESSION_ERRORS = {50: 0.016, 95: 0.026, 100: 0.034}
+"""How far sessions of one file on one board lie apart, by the percentile up to which it holds: standard deviation of
+the logarithm of the latency. With it the intervals of `benchmarks/gate_errors.py` hold."""
 WIDEST = 300.0
 """No logarithm is said to be further off: its exponential is a number still."""
-RATIO_ERROR = 0.001
-"""The same of the ratio of two files that took turns."""
+RATIO_ERROR = 0.002
+"""The same of the ratio of two files that took turns; with it the intervals of `benchmarks/gate_errors.py` hold."""
+TRIMMED = 0.2
+"""The share of processes left out at each end of a ratio: one in ten is disturbed in one of the files only."""
 
 
 class Spread(Seam):
@@ -61,11 +64,15 @@ class StudentSpread:
         return self.center + self.shift, *self.bound((1 - confidence) / 2)
 
 
+def find_session_error(percent: float = 50.0) -> float:
+    """How far sessions lie apart in this percentile (0 to 100) of a latency, as a standard deviation of logarithms."""
+    return next(error for most, error in SESSION_ERRORS.items() if percent <= most)
+
+
 def spread_over_processes(values: Sequence[float], session_error: float) -> StudentSpread:
     """The geometric mean of what two processes or more say of a positive figure, with its spread.
 
-    `session_error` is the standard deviation of the logarithm from session to session, as known from elsewhere. Degrees
-    of freedom by Satterthwaite (Biometrics Bulletin 2, 1946), that of sessions taken as known.
+    `session_error` is the standard deviation of the logarithm from session to session, as known from elsewhere.
 
     Raises:
         ValueError: fewer than two processes.
@@ -73,22 +80,42 @@ def spread_over_processes(values: Sequence[float], session_error: float) -> Stud
     if len(values) < 2:
         raise ValueError(f"a spread needs two processes or more, found {len(values)}")
     logs = [log(value) for value in values]
-    middle = fsum(logs) / len(logs)
-    within = fsum((value - middle) ** 2 for value in logs) / (len(logs) - 1) / len(logs)
-    total = within + session_error**2
-    freedom = inf if within == 0 else (len(logs) - 1) * (total / within) ** 2
-    return StudentSpread(exp(middle), sqrt(total), freedom)
+    within = _sum_squares(logs) / len(logs) / (len(logs) - 1)
+    return _add_session(fsum(logs) / len(logs), within, len(logs) - 1, session_error)
 
 
 def ratio_over_processes(above: Mapping[int, float], below: Mapping[int, float]) -> StudentSpread:
-    """The ratio of two figures that took turns in processes: the geometric mean over those that have both.
+    """The ratio of two figures that took turns in processes: the trimmed geometric mean over those that have both.
+
+    Its error is by the Winsorized deviation (Yuen, Biometrika 61, 1974), so that a process in which something befell
+    one of the files widens nothing. Of fewer than five processes none is left out.
 
     Raises:
         ValueError: fewer than two processes have both.
     """
-    return spread_over_processes(
-        [above[process] / below[process] for process in above if process in below], RATIO_ERROR
-    )
+    logs = sorted(log(above[process] / below[process]) for process in above if process in below)
+    cut = int(TRIMMED * len(logs))
+    kept = logs[cut : len(logs) - cut]
+    if len(kept) < 2:
+        raise ValueError(f"a spread needs two processes or more, found {len(kept)}")
+    winsorized = [kept[0]] * cut + kept + [kept[-1]] * cut
+    within = _sum_squares(winsorized) / len(kept) / (len(kept) - 1)
+    return _add_session(fsum(kept) / len(kept), within, len(kept) - 1, RATIO_ERROR)
+
+
+def _sum_squares(values: Sequence[float]) -> float:
+    """Of how far each lies from the mean."""
+    middle = fsum(values) / len(values)
+    return fsum((value - middle) ** 2 for value in values)
+
+
+def _add_session(middle: float, within: float, freedom: int, session_error: float) -> StudentSpread:
+    """The spread of a logarithm: what processes tell of it, and what sessions add, taken as known.
+
+    Degrees of freedom by Satterthwaite (Biometrics Bulletin 2, 1946).
+    """
+    total = within + session_error**2
+    return StudentSpread(exp(middle), sqrt(total), inf if within == 0 else freedom * (total / within) ** 2)
 
 
 SHARES = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2)

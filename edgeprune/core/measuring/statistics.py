@@ -8,7 +8,7 @@ from math import hypot, log, sqrt
 
 import numpy as np
 
-from edgeprune.core.measuring.spread import SESSION_ERROR, TAIL, StudentSpread, spread_over_processes
+from edgeprune.core.measuring.spread import TAIL, StudentSpread, find_session_error, spread_over_processes
 
 SEED = 20261121
 """Fixed, so that the same samples always give the same interval."""
@@ -63,10 +63,13 @@ def spread_percentile(by_process_ms: Sequence[Sequence[float]], percent: float =
     process, whose samples are as alike as no other process's are, the spread is what order statistics say (David and
     Nagaraja, "Order Statistics", 2003, section 7.1) with PROCESS_ERROR beside it.
     """
-    percentiles = [float(np.percentile(own, percent)) for own in by_process_ms]
+    percentiles, session_error = (
+        [float(np.percentile(own, percent)) for own in by_process_ms],
+        find_session_error(percent),
+    )
     if len(percentiles) > 1:
-        return spread_over_processes(percentiles, SESSION_ERROR)
-    error = hypot(_order_error(np.asarray(by_process_ms[0], dtype=float), percent), PROCESS_ERROR, SESSION_ERROR)
+        return spread_over_processes(percentiles, session_error)
+    error = hypot(_order_error(np.asarray(by_process_ms[0], dtype=float), percent), PROCESS_ERROR, session_error)
     return StudentSpread(percentiles[0], error)
 
 

@@ -12,7 +12,7 @@ from edgeprune.core.measuring.energy import Energy
 from edgeprune.core.measuring.measurement import Measurement
 from edgeprune.core.measuring.paired_quality import QualitySpread
 from edgeprune.core.measuring.pairing import find_ratio
-from edgeprune.core.measuring.spread import SESSION_ERROR, TAIL, TableSpread, spread_over_processes
+from edgeprune.core.measuring.spread import TAIL, TableSpread, find_session_error, spread_over_processes
 from edgeprune.core.measuring.statistics import LatencySummary
 from edgeprune.core.metric import TOP1, Metric
 from edgeprune.core.planning.budget import Budget
@@ -110,7 +110,7 @@ def _timed_figures(figures: Figures) -> dict[str, Figure]:
     figures_by_metric = {name: _percentile(measurement, percent, problem) for name, percent in PERCENTILES.items()}
     for place, name in enumerate(COLD_STARTS):
         starts_ms = [start[place] for start in measurement.cold_starts_ms]
-        spread = spread_over_processes(starts_ms, SESSION_ERROR) if len(starts_ms) > 1 else None
+        spread = spread_over_processes(starts_ms, find_session_error()) if len(starts_ms) > 1 else None
         figures_by_metric[name] = Figure.of(getattr(measurement, name), spread, problem)
     if measurement.peak_memory_mib is not None:
         figures_by_metric["peak_memory_mib"] = Figure(measurement.peak_memory_mib, problem=problem)

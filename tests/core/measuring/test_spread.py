@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import norm
+from scipy.stats import norm, trim_mean
 from scipy.stats import t as student
+from scipy.stats.mstats import winsorize
 
 from edgeprune.core.measuring.spread import (
     RATIO_ERROR,
@@ -61,6 +62,21 @@ def test_a_ratio_is_over_the_processes_that_have_both() -> None:
     logs = np.log([2.0, 4.0, 2.0])
     assert ratio.center == pytest.approx(math.exp(logs.mean()))
     assert ratio.error == pytest.approx(math.hypot(logs.std(ddof=1) / math.sqrt(3), RATIO_ERROR))
+
+
+def test_a_process_that_befell_one_file_only_moves_and_widens_a_ratio_hardly() -> None:
+    logs = np.random.default_rng(0).normal(math.log(1.05), 0.004, 12)
+    disturbed = logs + np.eye(12)[3] * 0.3 + np.eye(12)[8] * 0.2
+    quiet, other = (
+        ratio_over_processes(dict(enumerate(np.exp(values))), dict.fromkeys(range(12), 1.0))
+        for values in (logs, disturbed)
+    )
+    assert math.log(other.center) == pytest.approx(trim_mean(disturbed, 0.2))
+    own = other.error**2 - RATIO_ERROR**2
+    assert own == pytest.approx(11 * winsorize(disturbed, limits=(0.2, 0.2)).var(ddof=1) / (8 * 7))
+    assert other.freedom == pytest.approx(7 * (other.error**2 / own) ** 2)
+    assert other.center == pytest.approx(quiet.center, rel=0.003)
+    assert other.error < 2 * quiet.error
 
 
 def test_a_change_is_a_ratio_less_one() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeprune.core.measuring.spread import SESSION_ERROR
+from edgeprune.core.measuring.spread import find_session_error
 from edgeprune.core.measuring.statistics import PROCESS_ERROR, drift, spread_percentile, summarise
 
 
@@ -41,7 +41,7 @@ def test_a_percentile_is_that_of_a_process_as_others_are_and_scales_with_the_uni
 def test_samples_of_one_process_say_nothing_of_the_next_process() -> None:
     """However many they are, the interval is as wide as processes and sessions are apart."""
     spread = spread_percentile([[1.0, 1.001] * 50_000])
-    assert spread.error == pytest.approx(math.hypot(PROCESS_ERROR, SESSION_ERROR), rel=0.01)
+    assert spread.error == pytest.approx(math.hypot(PROCESS_ERROR, find_session_error()), rel=0.01)
 
 
 @pytest.mark.parametrize("percent", [50.0, 90.0, 99.0])
@@ -50,7 +50,7 @@ def test_the_error_of_a_percentile_of_one_process_is_what_repeated_samples_show(
     samples = np.exp(random.normal(0, 0.3, (600, 1000)))
     seen = np.log(np.percentile(samples, percent, axis=1)).std()
     errors = [spread_percentile([row.tolist()], percent).error for row in samples[:60]]
-    within = np.sqrt(np.mean(np.square(errors)) - PROCESS_ERROR**2 - SESSION_ERROR**2)
+    within = np.sqrt(np.mean(np.square(errors)) - PROCESS_ERROR**2 - find_session_error(percent) ** 2)
     assert within == pytest.approx(seen, rel=0.15)
 
 
@@ -64,10 +64,16 @@ def draw_session(random: np.random.Generator, processes: int, session_error: flo
 def test_intervals_hold_what_sessions_have_in_common_as_often_as_they_say(percent: float) -> None:
     random, sessions = np.random.default_rng(8), 400
     truth = spread_percentile(draw_session(random, 5000, 0.0).tolist(), percent).center
-    spreads = [spread_percentile(draw_session(random, 8, SESSION_ERROR).tolist(), percent) for _ in range(sessions)]
+    spreads = [
+        spread_percentile(draw_session(random, 8, find_session_error(percent)).tolist(), percent)
+        for _ in range(sessions)
+    ]
     bounds = [spread.bound(0.025) for spread in spreads]
     assert 0.92 <= sum(low <= truth <= high for low, high in bounds) / sessions <= 0.985
-    alone = [spread_percentile(draw_session(random, 1, SESSION_ERROR).tolist(), percent) for _ in range(sessions)]
+    alone = [
+        spread_percentile(draw_session(random, 1, find_session_error(percent)).tolist(), percent)
+        for _ in range(sessions)
+    ]
     assert sum(low <= truth <= high for low, high in (spread.bound(0.025) for spread in alone)) / sessions >= 0.92
 
 
