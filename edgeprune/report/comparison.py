@@ -17,6 +17,8 @@ LONGEST_LABEL = 18
 """Of a point of the chart, in letters."""
 LABELS: tuple[tuple[str, int], ...] = (("left", 9), ("right", -9))
 """On which side of its point a label begins, and how far from it in px."""
+RISES = (-9, 14)
+"""How far below its point a label stands in px, by turns, so that neighbours do not run into each other."""
 COLUMNS = (
     Column("run", text=True),
     Column("p50 ms"),
@@ -101,7 +103,8 @@ def _front_sections(document: Mapping[str, Any], number: int) -> tuple[Section, 
 
 def _runs_table(rows: Sequence[Row], metric: Metric, chosen: str | None) -> Table:
     marked = frozenset(place for place, row in enumerate(rows) if row["name"] == chosen)
-    return Table(COLUMNS, [_run_cells(row, metric, chosen) for row in rows], marked=marked)
+    shown = len(COLUMNS) - (not any(row["equal_latency"] for row in rows))
+    return Table(COLUMNS[:shown], [_run_cells(row, metric, chosen)[:shown] for row in rows], marked=marked)
 
 
 def _run_cells(row: Row, metric: Metric, chosen: str | None) -> tuple[str | Cell, ...]:
@@ -221,20 +224,23 @@ def _point(row: Row) -> dict[str, Any]:
 
 
 def _label_layers(points: Sequence[Row], place: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Names beside their points, towards the middle of the picture."""
+    """Names beside their points, towards the middle of the picture, above and below by turns."""
     if not points:
         return []
-    middle = (min(point["latency_ms"] for point in points) + max(point["latency_ms"] for point in points)) / 2
-    halves = [[point for point in points if (point["latency_ms"] <= middle) == is_left] for is_left in (True, False)]
-    return [
-        {
-            "data": {"values": half},
-            "mark": {"type": "text", "align": align, "dx": shift, "dy": -9},
-            "encoding": {**place, "text": {"field": "label"}},
-        }
-        for half, (align, shift) in zip(halves, LABELS, strict=True)
-        if half
-    ]
+    ordered = sorted(points, key=lambda point: float(point["latency_ms"]))
+    middle = (ordered[0]["latency_ms"] + ordered[-1]["latency_ms"]) / 2
+    layers = []
+    for is_left, (align, shift) in zip((True, False), LABELS, strict=True):
+        half = [point for point in ordered if (point["latency_ms"] <= middle) == is_left]
+        for first, rise in enumerate(RISES):
+            layers.append(
+                {
+                    "data": {"values": half[first :: len(RISES)]},
+                    "mark": {"type": "text", "align": align, "dx": shift, "dy": rise},
+                    "encoding": {**place, "text": {"field": "label"}},
+                }
+            )
+    return [layer for layer in layers if layer["data"]["values"]]
 
 
 def _describe_notes(document: Mapping[str, Any]) -> str:
