@@ -16,16 +16,20 @@ from typing import Any, Unpack
 
 from edgeprune.comparing import INTERLEAVED, KINDS, SweepPlan, is_sweep, read_sweep, read_sweep_plan
 from edgeprune.core.choosing.points import UNPRUNED
+from edgeprune.core.measuring.measurement import Measurement
 from edgeprune.core.releasing.gate import FAIL, INCONCLUSIVE, PASS
 from edgeprune.core.text import describe_duration, suggest
 from edgeprune.deployment import SETTINGS, Settings, settle_paths, settle_request
 from edgeprune.errors import ExportError, GraphError, InfeasibleBudget, PlanError, RunError, UsageError
+from edgeprune.history.measured import describe_session
+from edgeprune.history.row import HistoryRow
+from edgeprune.history.writing import keep
 from edgeprune.pipeline import deploy as run_line
 from edgeprune.pipeline import open_job
 from edgeprune.report.comparison import render_comparison_page
 from edgeprune.run import CHANGEABLE, REQUEST, SWEEP, hold_directory, look_at_run, write_atomic, write_json
 from edgeprune.scopes import SHARED, begin_scope
-from edgeprune.stages.interleave import ShippedFile, find_shipped, interleave, read_interleaved
+from edgeprune.stages.interleave import Interleaved, ShippedFile, find_shipped, interleave, read_interleaved
 from edgeprune.stages.job import Job, preview_job
 
 COMPARISON, PAGE = "comparison.json", "comparison.html"
@@ -262,7 +266,16 @@ def _measure_in_turns(plan: SweepPlan, say: Say) -> None:
     say(f"measuring {len(files)} files in turns: what {len(files) - 1} runs ship, and the unpruned net")
     budget = next(budget for budget in plan.budgets if plan.name(budget) in files)
     with open_job(plan.directory / plan.name(budget), _ask(plan, budget), say) as job:
-        interleave(job, files, plan.directory / INTERLEAVED)
+        session = interleave(job, files, plan.directory / INTERLEAVED)
+        keep(job.run.request.get("history"), lambda: _describe_session(session, plan, job.run.directory), job.detail)
+
+
+def _describe_session(session: Interleaved, plan: SweepPlan, first: Path) -> list[HistoryRow]:
+    """Rows of the history; the unpruned file is told of with the `first` run."""
+    by_run: dict[Path, list[Measurement]] = {}
+    for name, measurement in session.measurements.items():
+        by_run.setdefault(first if name == UNPRUNED else plan.directory / name, []).append(measurement)
+    return describe_session(by_run, session.measured_at)
 
 
 def _write_comparison(plan: SweepPlan) -> Sweep:

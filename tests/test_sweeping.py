@@ -11,6 +11,8 @@ from recorded_sweep import OPTIONS, open_lab
 
 import edgeprune as ep
 from edgeprune.errors import PlanError, RunError, UsageError
+from edgeprune.history.filters import Filters
+from edgeprune.history.store import read_rows
 from edgeprune.sweeping import settle_sweep
 
 
@@ -30,6 +32,19 @@ def test_every_budget_has_a_run_and_all_are_measured_in_turns(tmp_path: Path, mo
     assert (done.verdict, done.comparison["interleaved"]) == ("pass", True)
     assert json.loads((tmp_path / "sweep" / "comparison.json").read_text()) == done.comparison
     assert done.page.read_text().startswith("<!doctype html>")
+
+
+def test_the_session_in_turns_is_in_the_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEPRUNE_HISTORY", str(tmp_path / "history.sqlite"))
+    open_lab(monkeypatch)
+    run_sweep(tmp_path / "sweep", 1.5, 2)
+    rows = read_rows(tmp_path / "history.sqlite", Filters(stage="sweep"))
+    by_run = {Path(row.run or "").name: row for row in rows if row.shipped}
+    assert {name: row.latency_p50_ms for name, row in by_run.items()} == pytest.approx(
+        {"speedup-1.5": 0.6, "speedup-2": 0.45}
+    )
+    (unpruned,) = (row for row in rows if not row.shipped)
+    assert (unpruned.latency_p50_ms, unpruned.plan_sha256) == (pytest.approx(1.0), None)
 
 
 def test_what_is_done_is_not_done_again_and_budgets_are_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SHOWN = 50
 """So many rows at most are shown where no limit is said."""
 MOST_PANELS = 12
-STAGES = ("measure", "confirm", "file")
+STAGES = ("measure", "confirm", "gate", "sweep", "file")
 
 
 def filter_options(command: Command) -> Command:

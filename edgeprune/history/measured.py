@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -21,7 +21,7 @@ from edgeprune.history.row import HistoryRow
 from edgeprune.run import REQUEST, Run, hash_file, read_json
 from edgeprune.shipped import PACKAGE
 
-REPORT, FILES = "report.json", {"measure": "measurements.json", "confirm": "confirmed.json"}
+REPORT, FILES = "report.json", {"measure": "measurements.json", "confirm": "confirmed.json", "gate": "beside.json"}
 """What a run directory keeps its measurements in, by the stage that made them."""
 DEFAULTS: dict[str, Any] = {"windows": [], "inputs": {}, "cold_starts_ms": [], "providers": {}, "problems": []}
 """Fields of a measurement that earlier versions had not."""
@@ -108,6 +108,11 @@ class RunRecord:
         rows = self.report.get("artifacts") or self.exported.get("artifacts") or []
         return {f"{row['role']}-{row['format']}-{row['precision']}": row for row in rows}
 
+    def name_file(self, measurement: Measurement) -> str:
+        """What the run calls a file that was measured; its own name there, where the run has no such file."""
+        names = [name for name, row in self.artifacts.items() if row.get("sha256") == measurement.sha256]
+        return measurement.artifact if measurement.artifact in names or not names else names[0]
+
 
 def describe_run(run: Run, report: Mapping[str, Any] | None = None) -> list[HistoryRow]:
     """A row for each measurement that a run directory holds; `report` is its report, read from there if not given.
@@ -143,10 +148,24 @@ def read_measurement(document: Mapping[str, Any]) -> Measurement:
     return parse_measurement({**DEFAULTS, **own, "conditions": conditions})
 
 
+def describe_session(measurements: Mapping[Path, Sequence[Measurement]], created: str) -> list[HistoryRow]:
+    """The rows of files of several runs that took turns, by the directory of the run that they are told with.
+
+    Raises:
+        HistoryError, RunError: as :func:`describe_run`.
+    """
+    rows = []
+    for directory, own in measurements.items():
+        run = open_record(directory)
+        record = _read_run(run, _read(run, REPORT))
+        rows += [describe_in_run(measurement, "sweep", created, record) for measurement in own]
+    return rows
+
+
 def describe_in_run(measurement: Measurement, stage: str, created: str, record: RunRecord) -> HistoryRow:
     """The row of one measurement of a run, with what its documents tell of the file."""
     own = replace(measurement, energy=None) if stage == "confirm" else measurement  # energy is taken over there
-    row = describe_measurement(own, stage, created)
+    row = describe_measurement(replace(own, artifact=record.name_file(own)), stage, created)
     file, report, request = record.artifacts.get(row.artifact, {}), record.report, record.run.request
     return replace(
         row,

@@ -13,8 +13,9 @@ JSON_COLUMNS = ("problems", "conditions")
 class HistoryRow:
     """One measurement of one file on one device; None is what nothing tells.
 
-    `created` is UTC in ISO 8601; `device` a fingerprint; `stage` is "measure" or "confirm" of a run, or "file" of a
-    ready file; `problems` is a JSON list, `conditions` a JSON object. docs/history.md explains each column.
+    `created` is UTC in ISO 8601; `device` a fingerprint; `stage` is "measure", "confirm" or "gate" of a run, "sweep" of
+    several, or "file" of a ready file; `problems` is a JSON list, `conditions` a JSON object. docs/history.md explains
+    each column.
     """
 
     key: str

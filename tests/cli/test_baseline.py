@@ -15,6 +15,8 @@ from fake_board import FakeBoard, shipped_hash
 from measured_run import ENERGY, FACTS, Shipped, record_measured_run
 
 from edgeprune.core.metric import TOP1, Metric
+from edgeprune.history.filters import Filters
+from edgeprune.history.store import read_rows
 from edgeprune.run import read_json, write_json
 
 SURE = replace(ENERGY, uncertainty_mj=0.02)
@@ -310,6 +312,23 @@ def test_both_files_are_measured_again_and_that_decides(
     assert set(json.loads((new / "beside.json").read_text())) == {"run", "baseline"}
     call("gate", "--run", new)
     assert not (new / "beside.json").exists()
+
+
+def test_what_was_measured_in_turns_is_in_the_history_under_the_names_of_the_run(
+    boards: Callable[[FakeBoard], list[str | None]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEPRUNE_HISTORY", str(tmp_path / "history.sqlite"))
+    old, new = record("old", 0.4), record("new", 0.4, replace(STEADY, size=1010))
+    call("baseline", "set", "main", "--run", old)
+    boards(FakeBoard({shipped_hash(old): 0.41, shipped_hash(new): 0.41}))
+    against(new, "main", "--interleave")
+    rows = {row.artifact: row for row in read_rows(tmp_path / "history.sqlite", Filters(stage="gate"))}
+    assert {name: row.artifact_sha256 for name, row in rows.items()} == {
+        "pruned-onnx-fp32": shipped_hash(new),
+        "baseline": shipped_hash(old),
+    }
+    assert rows["pruned-onnx-fp32"].shipped
+    assert (rows["baseline"].shipped, rows["baseline"].quality, rows["baseline"].speedup) == (None, None, None)
 
 
 def test_it_measures_on_while_undecided_and_not_for_ever(boards: Callable[[FakeBoard], list[str | None]]) -> None:
