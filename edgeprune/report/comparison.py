@@ -229,18 +229,17 @@ def _label_layers(points: Sequence[Row], place: Mapping[str, Any]) -> list[dict[
         return []
     ordered = sorted(points, key=lambda point: float(point["latency_ms"]))
     middle = (ordered[0]["latency_ms"] + ordered[-1]["latency_ms"]) / 2
-    layers = []
-    for is_left, (align, shift) in zip((True, False), LABELS, strict=True):
-        half = [point for point in ordered if (point["latency_ms"] <= middle) == is_left]
-        for first, rise in enumerate(RISES):
-            layers.append(
-                {
-                    "data": {"values": half[first :: len(RISES)]},
-                    "mark": {"type": "text", "align": align, "dx": shift, "dy": rise},
-                    "encoding": {**place, "text": {"field": "label"}},
-                }
-            )
-    return [layer for layer in layers if layer["data"]["values"]]
+    halves = [[point for point in ordered if (point["latency_ms"] <= middle) == is_left] for is_left in (True, False)]
+    return [
+        {
+            "data": {"values": half[first :: len(RISES)]},
+            "mark": {"type": "text", "align": align, "dx": shift, "dy": rise},
+            "encoding": {**place, "text": {"field": "label"}},
+        }
+        for half, (align, shift) in zip(halves, LABELS, strict=True)
+        for first, rise in enumerate(RISES)
+        if half[first:]
+    ]
 
 
 def _describe_notes(document: Mapping[str, Any]) -> str:
