@@ -29,12 +29,10 @@ def completion(shell: str) -> None:
     zsh   ~/.zfunc/_edgeprune, with fpath+=~/.zfunc before compinit
     fish  ~/.config/fish/completions/edgeprune.fish
     """
-    from edgeprune.cli.root import cli
-
     complete_class = get_completion_class(shell)
     if complete_class is None:  # pragma: no cover  (click knows these three)
         raise click.UsageError(f"click knows no completion for {shell}")
-    click.echo(complete_class(cli, {}, PROGRAM, VARIABLE).source())
+    click.echo(complete_class(click.get_current_context().find_root().command, {}, PROGRAM, VARIABLE).source())
 
 
 def complete_targets(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
