@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := ssh,sign,report,tflite,recipes
+EXTRAS := ssh,sign,report,tflite,serial,recipes
 INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt
 PYTHONS := python3.12 python3.13 python3.14
 UNMARKED := not device and not slow and not alone
@@ -42,7 +42,7 @@ test-versions: test-lowest
 test-lowest: LOWEST := .venv/lowest/bin/python -m pip install --quiet --constraint constraints-lowest.txt
 test-lowest:
 	$(PYTHON) -m venv .venv/lowest
-	$(LOWEST) --editable '.[ssh,sign,report,recipes]' pytest pytest-xdist hypothesis
+	$(LOWEST) --editable '.[ssh,sign,report,serial,recipes]' pytest pytest-xdist hypothesis
 	$(LOWEST) --no-deps onnx2torch
 	.venv/lowest/bin/python -m pytest -m "$(UNMARKED)" --numprocesses 2 --dist loadfile \
 	    tests/core tests/graph tests/exporting/onnx tests/recipes tests/device/ssh tests/device/releasing/test_signing.py

@@ -19,6 +19,7 @@ EXTRAS = {name: texts for name, texts in PROJECT["optional-dependencies"].items(
 USES = [
     ("paramiko", "ssh", "from edgeprune.device.connect import open_transport; open_transport('rpi4', 'pi@127.0.0.1')"),
     ("paramiko", "ssh", "import edgeprune.device.ssh.login"),
+    ("serial", "serial", "from edgeprune.device.serial.line import open_line; open_line(None).__enter__()"),
     ("cryptography", "sign", "from edgeprune.device.releasing.signing import load_signing_key as f; f(None, str)"),
     ("matplotlib", "report", "import edgeprune.report.pictures"),
     ("vl_convert", "report", "from edgeprune.report.charts import chart_script as f; f()"),

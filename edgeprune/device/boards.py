@@ -13,7 +13,8 @@ from edgeprune.device.board import PLAIN, Board, ModelFile, Progress, Session
 from edgeprune.device.connect import open_device, open_transport, shake_hands
 from edgeprune.device.phone.benchmark import has_python
 from edgeprune.device.phone.board import NativeBoard, hold_on_host
-from edgeprune.device.transports.address import AdbAddress
+from edgeprune.device.serial.board import open_serial
+from edgeprune.device.transports.address import AdbAddress, SerialAddress
 from edgeprune.device.transports.lookup import resolve_host
 
 
@@ -26,7 +27,12 @@ def open_board(target: Target, host: str | None, say: Progress = ignore, session
         DeviceError: the board cannot be reached, or is in use by somebody else.
         UsageError: the session asks for what this kind of board has not.
     """
-    if isinstance(resolve_host(target.name, host), AdbAddress):
+    address = resolve_host(target.name, host)
+    if isinstance(address, SerialAddress):
+        with open_serial(address, target, session) as serial_board:
+            yield serial_board
+        return
+    if isinstance(address, AdbAddress):
         with closing(open_transport(target.name, host)) as transport:
             if not has_python(transport, target):
                 with hold_on_host(transport.host_key, target.name):

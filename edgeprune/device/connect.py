@@ -15,7 +15,7 @@ from edgeprune.core.target import Target
 from edgeprune.device.agent.client import Agent, ask_agent, ignore, push_agent, understood
 from edgeprune.device.board import PLAIN, Session
 from edgeprune.device.lease import hold_lease
-from edgeprune.device.transports.address import AdbAddress
+from edgeprune.device.transports.address import AdbAddress, SerialAddress
 from edgeprune.device.transports.commands import cannot_write
 from edgeprune.device.transports.local import LocalTransport
 from edgeprune.device.transports.lookup import resolve_host
@@ -114,6 +114,7 @@ def open_transport(target_name: str, host: str | None) -> Transport:
     Raises:
         TargetError: no address is known.
         ConnectionFailed: it cannot be reached.
+        DeviceError: it is one that runs no commands.
     """
     address = resolve_host(target_name, host)
     if address is None:
@@ -122,6 +123,8 @@ def open_transport(target_name: str, host: str | None) -> Transport:
         from edgeprune.device.transports.adb import connect_adb
 
         return connect_adb(address)
+    if isinstance(address, SerialAddress):
+        raise DeviceError(f"{address}: runs no commands; `measure FILE` times the net of its firmware (docs/serial.md)")
     from edgeprune.device.ssh.transport import connect
 
     return connect(address)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgeprune.device.ssh.known_hosts import find_known
 from edgeprune.device.ssh.login import HostKey, read_host_key
-from edgeprune.device.transports.address import AdbAddress
+from edgeprune.device.transports.address import AdbAddress, SerialAddress
 from edgeprune.device.transports.lookup import resolve_host
 from edgeprune.errors import HostKeyError, UsageError
 
@@ -21,6 +21,8 @@ def fetch_host_key(host: str) -> HostKey:
     address = resolve_host(host, host)
     if isinstance(address, AdbAddress):
         raise UsageError(f"{address}: a phone has no host key; it asks on its screen whether this machine may debug it")
+    if isinstance(address, SerialAddress):
+        raise UsageError(f"{address}: a serial line has no host key; what is plugged in is known by its firmware")
     if address is None:
         raise UsageError("this machine has no host key to trust; name a board: edgeprune devices trust user@host")
     return read_host_key(address)

@@ -58,15 +58,46 @@ class AdbAddress:
         return ADB + self.serial
 
 
-def parse_host(text: str, where: str) -> Address | AdbAddress:
-    """Read an address of a board: `adb:SERIAL`, or what :func:`parse_address` reads.
+PORT = "serial:"
+BAUD = 115_200
+LINE = re.compile(r"(?P<port>(?:/dev/|COM)[^\s@]{1,200})(?:@(?P<baud>[0-9]{1,8}))?")
+
+
+@dataclass(frozen=True)
+class SerialAddress:
+    """A serial port of this machine, and how many bits a second go over it."""
+
+    port: str
+    baud: int = BAUD
+
+    def __str__(self) -> str:
+        """As it is given: `serial:/dev/ttyACM0@115200`."""
+        return PORT + self.port + (f"@{self.baud}" if self.baud != BAUD else "")
+
+
+AnyAddress = Address | AdbAddress | SerialAddress
+
+
+def parse_host(text: str, where: str) -> AnyAddress:
+    """Read an address of a board: `adb:SERIAL`, `serial:PORT`, or what :func:`parse_address` reads.
 
     Raises:
         TargetError: it is none of these.
     """
+    if text.startswith(PORT):
+        return _parse_line(text, where)
     if not text.startswith(ADB):
         return parse_address(text, where)
     serial = text.removeprefix(ADB)
     if not SERIAL.fullmatch(serial):
         raise TargetError(f"{where}: {text!r} is no phone; expected adb:SERIAL, as `adb devices` lists it")
     return AdbAddress(serial)
+
+
+def _parse_line(text: str, where: str) -> SerialAddress:
+    match = LINE.fullmatch(text.removeprefix(PORT))
+    if match is None or match["baud"] == "0":
+        raise TargetError(
+            f"{where}: {text!r} is no serial line; expected serial:/dev/ttyACM0, with @baud if not {BAUD}"
+        )
+    return SerialAddress(match["port"], int(match["baud"] or BAUD))

@@ -12,7 +12,7 @@ from typing import Any
 
 from edgeprune.core.text import suggest
 from edgeprune.device.ssh.config import list_config_hosts
-from edgeprune.device.transports.address import AdbAddress, Address, parse_host
+from edgeprune.device.transports.address import Address, AnyAddress, parse_host
 from edgeprune.errors import TargetError
 from edgeprune.shipped import config_dir
 
@@ -32,7 +32,7 @@ def is_known(target_name: str) -> bool:
     return target_name == LOCAL or bool(os.environ.get("EDGEPRUNE_HOST")) or is_listed or target_name in _ssh_hosts()
 
 
-def resolve_host(target_name: str, host: str | None) -> Address | AdbAddress | None:
+def resolve_host(target_name: str, host: str | None) -> AnyAddress | None:
     """The address of a target's board; None is this machine.
 
     A `host` that is given wins; then the target `local`; then $EDGEPRUNE_HOST, devices.toml and ~/.ssh/config.
@@ -61,7 +61,7 @@ def resolve_host(target_name: str, host: str | None) -> Address | AdbAddress | N
     )
 
 
-def _find_address(text: str, entries: dict[str, dict[str, str]], where: str) -> Address | AdbAddress | None:
+def _find_address(text: str, entries: dict[str, dict[str, str]], where: str) -> AnyAddress | None:
     """An address, by a device's name or as it stands."""
     if text in entries:
         where, text = f"{devices_path()}: devices.{text}", entries[text]["host"]
@@ -146,7 +146,7 @@ def resolve_boards(text: str) -> tuple[str, ...]:
     boards = tuple(dict.fromkeys(board for name in names for board in groups.get(name, (name,))))
     if not boards:
         raise TargetError(f"--hosts: {text!r} names no board; expected for example bench-1,bench-2 or a group")
-    boards_by_address: dict[Address | AdbAddress | None, str] = {}
+    boards_by_address: dict[AnyAddress | None, str] = {}
     for board in boards:
         address = _find_address(board, devices, "--hosts")
         if address in boards_by_address:
