@@ -15,6 +15,7 @@ import click
 from edgeprune.cli.options import Command
 from edgeprune.cli.output import print_result
 from edgeprune.cli.progress import say
+from edgeprune.core.measuring.spread import TAIL
 from edgeprune.core.releasing.gate import EXIT_CODES, INCONCLUSIVE
 from edgeprune.errors import UsageError
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from edgeprune.device.board import ModelFile
 
 SHAPE_HELP = "Of a model whose input sizes are open: images=1,3,640,640, or 1,3,640,640 for an only input."
+
+SHOWN = (50, 90, 95, 99)
+"""Percentiles that are printed."""
 
 
 def shape_option(command: Command) -> Command:
@@ -131,11 +135,18 @@ def read_model_file(path: Path) -> ModelFile:
     return read_model(path, Path(folder), say)
 
 
+def _describe_percentile(measurement: Measurement, rank: int) -> str:
+    spread = measurement.spread(rank)
+    low, high = spread.bound(TAIL)
+    return f"p{rank} {spread.center:.4g} [{low:.4g}, {high:.4g}]"
+
+
 def _render_measurement(measurement: Measurement) -> str:
-    latency, conditions = measurement.latency, measurement.conditions
+    conditions, processes = measurement.conditions, len(measurement.samples_by_process)
     rows = [
-        f"latency p50 {latency.p50_ms:.4g} ms (95 % interval {latency.median_low_ms:.4g} to "
-        f"{latency.median_high_ms:.4g}), p95 {latency.p95_ms:.4g}, p99 {latency.p99_ms:.4g}, {latency.count} samples",
+        "latency in ms, with 95 % intervals:",
+        *(f"  {_describe_percentile(measurement, rank)}" for rank in SHOWN),
+        f"{measurement.latency.count} samples of {processes} process{'es' * (processes > 1)}",
         f"load {measurement.init_ms:.3g} ms, first run {measurement.first_ms:.3g} ms",
     ]
     if measurement.peak_memory_mib is not None:
