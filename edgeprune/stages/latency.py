@@ -45,9 +45,10 @@ from edgeprune.shipped import list_profiles, load_profiles
 from edgeprune.stages.artifacts import Files, build, build_format, build_variant
 from edgeprune.stages.explanation import write_explained_plan
 from edgeprune.stages.job import CHOSEN, Job
+from edgeprune.stages.limits import find_limits
 from edgeprune.stages.memory import remember
 from edgeprune.stages.net import Net
-from edgeprune.stages.open_net import find_limits, read_net
+from edgeprune.stages.open_net import read_net
 from edgeprune.stages.power import learn_power
 from edgeprune.stages.record import read_originals
 from edgeprune.stages.results import Fitted, Planned, Profiled, Scored, Traced, Try, Variant
@@ -56,6 +57,8 @@ from edgeprune.stages.timing import TWIN_TOLERANCE, NetTimes, time_nets
 
 VARIANTS = 24
 VARIANT_SEED = 7
+UNTIMED = 100.0
+"""Times the unpruned net's latency: more than any cut net takes, for runs whose budget says nothing of time."""
 FRONT = 10
 """Budgets at which the front of loss against latency is looked at."""
 NOT_MEASURED = "estimated: no board was measured; this plan serves to look ahead and never passes a gate"
@@ -277,7 +280,11 @@ def read_problem(job: Job, net: Net) -> Problem:
 
 
 def budget_ms(job: Job, baseline_ms: float) -> float:
-    """The latency budget in ms, beside an unpruned fp32 net that takes `baseline_ms`."""
+    """The latency budget in ms, beside an unpruned fp32 net that takes `baseline_ms`; without a budget of time a limit
+    that decides nothing.
+    """
+    if not job.target.budget.is_timed:
+        return UNTIMED * baseline_ms
     return job.target.budget.limit_ms(baseline_ms, job.read(Profiled).power_w)
 
 
@@ -367,7 +374,7 @@ def _make_plan(job: Job, net: Net, problem: Problem, choice: Choice) -> PruningP
         tuple(entries),
         job.read(Traced).model_sha256,
         choice.latency_ms,
-        limit,
+        limit if job.target.budget.is_timed else None,
         choice.loss_increase,
         choice.gap,
         (*_uncut(job, is_cut), *((NOT_MEASURED,) if job.estimated else _foreign(problem.table))),

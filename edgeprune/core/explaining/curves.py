@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from edgeprune.core.planning.limits import UNITS, count_costs
-from edgeprune.core.planning.planner import LATENCY, Problem
+from edgeprune.core.planning.planner import Problem
+from edgeprune.core.planning.program import LATENCY
 
 RECIPE, BRANCH_GONE, ONLY_OFFER, WHOLE, LOSS = "recipe", "branch", "offer", "whole", "loss"
 """What bounds a width where no limit of the budget does."""
