@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +49,17 @@ def read_net_memory(job: Job, net: Net) -> NetMemory:
         if document["key"] == key:
             return msgspec.convert(document["memory"], NetMemory)
     memory = _learn(job, net)
-    write_atomic(path, json.dumps({"key": key, "memory": msgspec.to_builtins(memory)}))
-    whole = {group.name: group.size for group in net.analysis.groups if not group.frozen}
+    _save(job, net, memory)
+    whole = {group: max(widths) for group, widths in net.widths.items()}
     job.detail(
         f"unpruned, the activations take {memory.plan(whole).peak_bytes:,} bytes as the interpreter lays them out"
     )
     return memory
+
+
+def _save(job: Job, net: Net, memory: NetMemory) -> None:
+    document = {"key": _key(job, net), "memory": msgspec.to_builtins(memory)}
+    write_atomic(job.run.directory / FILE, json.dumps(document))
 
 
 def _key(job: Job, net: Net) -> dict[str, Any]:
@@ -126,7 +132,19 @@ def _draw(group: ChannelGroup, generator: np.random.Generator) -> int:
     return int(generator.choice(offered))
 
 
-def check_fits(memory: NetMemory, widths: Mapping[str, int], path: Path) -> int:
-    """By how many bytes a file needs more than was foretold of its widths; below zero where it needs less."""
+def learn_from_plan(job: Job, net: Net, widths: Mapping[str, int]) -> bool:
+    """Build the file of a plan and hold what it needs against what was foretold; where it needs more, that is kept
+    free in all plans from now on. Tells whether it was so. Nothing is built where memory is not limited.
+    """
+    if job.target.budget.sram_bytes is None:
+        return False
+    memory = read_net_memory(job, net)
+    keep = {group: range(width) for group, width in widths.items()}
+    path = build_variant(job, "planned", apply_plan(net.program, net.analysis, keep))
     file = read_file_memory(path)
-    return file.peak_bytes + count_overhead(path, file) - memory.count(widths)
+    missed = file.peak_bytes + count_overhead(path, file) - memory.count(widths)
+    if missed > 0:
+        overhead = memory.overhead_bytes
+        _save(job, net, replace(memory, overhead_bytes=replace(overhead, constant=overhead.constant + missed)))
+        job.detail(f"the planned file needs {missed:,} bytes more than was foretold: planning again with so many less")
+    return missed > 0

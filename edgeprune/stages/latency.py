@@ -42,6 +42,7 @@ from edgeprune.graph.surgery import apply_plan
 from edgeprune.pruning.importance import keep_best_by_group
 from edgeprune.run import hash_file, write_atomic, write_json
 from edgeprune.shipped import list_profiles, load_profiles
+from edgeprune.stages.arena import learn_from_plan
 from edgeprune.stages.artifacts import Files, build, build_format, build_variant
 from edgeprune.stages.explanation import write_explained_plan
 from edgeprune.stages.job import CHOSEN, Job
@@ -316,10 +317,16 @@ def plan(job: Job) -> Planned:
     problem = read_problem(job, net)
     limit = budget_ms(job, job.read(Profiled).baseline_ms)
     choice = choose_widths(problem, first_aim(job) * limit)
+    while learn_from_plan(job, net, choice.widths):
+        problem = read_problem(job, net)
+        choice = choose_widths(problem, first_aim(job) * limit)
     pruning_plan = _make_plan(job, net, problem, choice)
     write_atomic(job.run.product("plan.first.json"), pruning_plan.to_json())
     _draw_front(job, problem, choice)
-    job.detail(f"predicted {choice.latency_ms:.4g} ms for a budget of {limit:.4g} ms, gap {choice.gap:.2%}")
+    aim = f"for a budget of {limit:.4g} ms" if job.target.budget.is_timed else "and no budget of time"
+    job.detail(f"predicted {choice.latency_ms:.4g} ms {aim}, gap {choice.gap:.2%}")
+    if problem.limits.arena is not None:
+        job.detail(problem.limits.arena.describe(choice.widths))
     return Planned(plan=pruning_plan)
 
 
@@ -407,6 +414,8 @@ def fit(job: Job) -> Fitted:
     goal, names = Goal(budget_ms(job, profiled.baseline_ms), first_aim(job)), (f"try{number}" for number in count())
     trials = fit_to_budget(problem, nets, goal, lambda choice: _measure_try(job, net, choice, next(names)))
     best = choose_fitting(trials)
+    if learn_from_plan(job, net, best.choice.widths):
+        return fit(job)
     pruning_plan = _make_plan(job, net, problem, best.choice)
     final_plan = replace(
         pruning_plan, notes=(*pruning_plan.notes, f"measured {best.share:.1%} of the budget before training")

@@ -81,8 +81,16 @@ class ArenaLimit:
         """By how many bytes these widths are too big; 0 or less where they fit."""
         return self.memory.count(widths) - self.most_bytes
 
+    def describe(self, widths: Mapping[str, int]) -> str:
+        """For people: what these widths need, of how much, and where most of it is alive."""
+        needed = self.memory.count(widths)
+        return f"memory: {needed:,} of {self.most_bytes:,} bytes; most is alive at {self._describe_peak(widths)}"
+
     def describe_excess(self, widths: Mapping[str, int]) -> str:
         """For people: by how much these widths are too big, at which step, and what is alive there."""
+        return f"too big by {self.find_excess(widths):,} bytes, because of {self._describe_peak(widths)}"
+
+    def _describe_peak(self, widths: Mapping[str, int]) -> str:
         memory = self.memory
         alive_bytes = memory.alive_bytes(widths)
         step = alive_bytes.index(max(alive_bytes))
@@ -92,8 +100,7 @@ class ArenaLimit:
         tensors = " and ".join(f"{name} ({sizes[name]:,} bytes)" for name in largest)
         beside = memory.overhead_bytes.at(widths)
         overhead = f" beside {beside:,} bytes that the interpreter needs" if beside else ""
-        place = f"step {step} of {len(memory.operators)} ({operator})"
-        return f"too big by {self.find_excess(widths):,} bytes, because of {tensors} at {place}{overhead}"
+        return f"step {step} of {len(memory.operators)} ({operator}): {tensors}{overhead}"
 
 
 def drop_covered(steps: Sequence[Sequence[Tensor]]) -> list[Sequence[Tensor]]:

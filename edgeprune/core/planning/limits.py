@@ -97,6 +97,11 @@ class Limits:
         every = {name: getattr(self, name) for name in UNITS}
         return {name: limit for name, limit in every.items() if limit is not None}
 
+    @property
+    def all_given(self) -> dict[str, int]:
+        """The limits that are set, that on memory among them."""
+        return self.given if self.arena is None else {**self.given, "sram_bytes": self.arena.most_bytes}
+
     def describe(self) -> str:
         """All limits that are set, for people; empty without any."""
         parts = [f"{limit:,} {UNITS[name]}" for name, limit in self.given.items()]
