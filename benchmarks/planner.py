@@ -37,7 +37,8 @@ from planner_networks import NETWORKS
 from edgeprune.core.latency.layers import Layer, LayerShape
 from edgeprune.core.latency.table import LatencyTable
 from edgeprune.core.planning.candidates import candidate_widths, probe_shapes
-from edgeprune.core.planning.planner import RELATIVE_GAP, Problem, choose_widths
+from edgeprune.core.planning.planner import Problem, choose_widths
+from edgeprune.core.planning.program import RELATIVE_GAP
 from edgeprune.errors import InfeasibleBudget
 from edgeprune.graph.analysis import Analysis
 from edgeprune.graph.groups import find_groups

@@ -23,6 +23,8 @@ class Settings(TypedDict, total=False):
     host: str | None
     recipe: str | None
     confidence: float | None
+    sram_bytes: int | None
+    flash_bytes: int | None
     runtime: str | None
     precision: str | None
     threads: int | None

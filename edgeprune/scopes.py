@@ -12,7 +12,7 @@ from edgeprune.disk import describe_os_error
 from edgeprune.errors import RunError
 from edgeprune.run import look_at_run, read_request, settle_request
 
-BUDGET = ("latency_ms", "speedup", "confidence")
+BUDGET = ("latency_ms", "speedup", "confidence", "sram_bytes", "flash_bytes")
 """What of a request is its budget."""
 TIME = ("latency_ms", "speedup")
 """Of which one is given."""
@@ -38,10 +38,16 @@ def find_scope(directory: Path, request: Mapping[str, Any]) -> tuple[Path, dict[
         own_budget |= dict.fromkeys(TIME)
     budget = own_budget | changes
     base = directory.parent.parent if directory.parent.name == FOLDER else directory
-    name = "-".join(f"{name.removesuffix('_ms')}-{value:g}" for name, value in budget.items() if value is not None)
+    name = "-".join(_name_limit(name, value) for name, value in budget.items() if value is not None)
     is_base = base != directory and _budget_of(read_request(base)) == budget
     base_request = settle_request(directory, {**request, **dict.fromkeys(BUDGET)})
     return base if is_base else base / FOLDER / name, base_request | budget
+
+
+def _name_limit(name: str, value: float) -> str:
+    """`latency-1.5`, `sram-49152`."""
+    text = str(value) if isinstance(value, int) else f"{value:g}"
+    return f"{name.removesuffix('_ms').removesuffix('_bytes')}-{text}"
 
 
 def _budget_of(request: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from edgeprune.core.formats import AUTO, MOST_THREADS, RUNTIMES, list_precisions
+from edgeprune.core.text import parse_bytes
 from edgeprune.deployment import DEFAULT_RECIPE
 
 TARGET_HELP = "Kind of board: a name (`edgeprune targets`) or a .toml file."
@@ -21,6 +22,23 @@ FRESH_HELP = "Measure and score anew, though an earlier run has done the same (`
 HISTORY_HELP = 'File of the history of measurements, "" for none. Default: $EDGEPRUNE_HISTORY, or the user\'s own.'
 RUN_HELP = "Run directory: a new one, or one to resume."
 GOVERNOR_HELP = "Set the frequency governor to performance meanwhile; it is set back, whatever happens."
+
+
+class Bytes(click.ParamType[int]):
+    """A number of bytes above zero: 49152, 48KiB, 1.5MiB."""
+
+    name = "bytes"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number."""
+        try:
+            size = value if isinstance(value, int) else parse_bytes(value)
+        except ValueError as exc:
+            self.fail(str(exc), param, ctx)
+        if size <= 0:
+            self.fail(f"{value!r} must be above zero", param, ctx)
+        return size
+
 
 Option = Callable[[Any], Any]
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -84,6 +102,18 @@ ONE_BUDGET = (
 )
 
 
+SIZES = (
+    click.option(
+        "--sram",
+        "sram_bytes",
+        type=Bytes(),
+        help="Budget: memory of the interpreter that runs the TFLite file, such as 48KiB.",
+    ),
+    click.option("--flash", "flash_bytes", type=Bytes(), help="Budget: bytes of the model file, such as 256KiB."),
+)
+"""What a microcontroller has room for; beside a budget of time, or alone."""
+
+
 def line_options(command: Command, budgets: Sequence[Option] = ONE_BUDGET, run_help: str = RUN_HELP) -> Command:
     """The options that every stage of the line takes, with those that say the budget."""
     options: tuple[Option, ...] = (
@@ -91,6 +121,7 @@ def line_options(command: Command, budgets: Sequence[Option] = ONE_BUDGET, run_h
         click.option("--host", help="Address of the board: user@host, or a Host of ~/.ssh/config."),
         click.option("--recipe", help=f"Built-in name or a .py file (`edgeprune recipes`). Default: {DEFAULT_RECIPE}."),
         *budgets,
+        *SIZES,
         click.option(
             "--confidence",
             type=click.FloatRange(0.5, 1, max_open=True),

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+COUNTED = "counted by TFLM"
+"""How `sram_counted` begins where the interpreter has counted itself; else it says what was left out."""
+
 
 @dataclass(frozen=True)
 class Signature:
@@ -22,7 +25,8 @@ class Artifact:
     `role` is "original" (the unpruned net) or "pruned"; `format` and `precision` are those of
     `core.formats.FORMATS`; `path` is relative to the run directory; `predicted_ms` is what it is predicted to
     take on the device, where it was chosen by that; `activation_bytes` the most that any one layer of a file of mixed
-    precision reads and writes.
+    precision reads and writes; `sram_bytes` what its interpreter needs as memory, where that lays
+    tensors out by fixed rules, and `sram_counted` by what that was counted.
     """
 
     path: str
@@ -36,6 +40,8 @@ class Artifact:
     scheme: str = ""
     predicted_ms: float | None = None
     activation_bytes: int | None = None
+    sram_bytes: int | None = None
+    sram_counted: str = ""
 
     @property
     def name(self) -> str:

@@ -23,7 +23,7 @@ from edgeprune.core.measuring.measurement import Protocol
 from edgeprune.core.planning.budget import Budget
 from edgeprune.core.releasing.gate import LIMITS, METRICS, RELATIVE, Gate, check_direction
 from edgeprune.core.releasing.regression import DIRECTIONS, OVER, RegressionLimit
-from edgeprune.core.text import suggest
+from edgeprune.core.text import parse_bytes, suggest
 from edgeprune.errors import TargetError
 
 LAYOUTS = ("nchw", "nhwc")
@@ -315,7 +315,8 @@ def _parse_regression_limit(row: Mapping[str, Any], where: str) -> RegressionLim
 
 def _parse_budget(table: Any, where: str) -> Budget:
     numbers = ("latency_ms", "speedup", "confidence", "energy_mj")
-    counts = ("parameters", "file_bytes", "macs", "activation_bytes")
+    counts = ("parameters", "file_bytes", "macs", "activation_bytes", "sram_bytes", "flash_bytes")
+    table = _read_bytes(table, ("sram_bytes", "flash_bytes"), where)
     _check_figures(table, numbers, counts, where)
     if "latency_ms" in table and "speedup" in table:
         raise TargetError(f"{where}: give latency_ms or speedup, not both")
@@ -323,6 +324,20 @@ def _parse_budget(table: Any, where: str) -> Budget:
         raise TargetError(f"{where}: confidence: {table['confidence']!r} must be at least 0.5 and below 1")
     budget: dict[str, Any] = {key: float(value) if key in numbers else value for key, value in table.items()}
     return Budget(**budget)
+
+
+def _read_bytes(table: Any, keys: Sequence[str], where: str) -> Any:
+    """The table with sizes such as "48KiB" as numbers of bytes."""
+    if not isinstance(table, dict):
+        return table
+    sizes = {}
+    for key in keys:
+        if isinstance(table.get(key), str):
+            try:
+                sizes[key] = parse_bytes(table[key])
+            except ValueError as exc:
+                raise TargetError(f"{where}: {key}: {exc}") from exc
+    return table | sizes
 
 
 def _parse_protocol(table: Any, where: str) -> Protocol:

@@ -19,6 +19,7 @@ from edgeprune.exporting.formats import find_format
 from edgeprune.exporting.metadata import embed_metadata, read_metadata
 from edgeprune.exporting.request import ExportRequest, Source
 from edgeprune.exporting.runners import describe_file
+from edgeprune.exporting.sram import count_sram
 from edgeprune.versions import find_version
 
 FOLDER = "artifacts"
@@ -113,6 +114,9 @@ def _export(source: Source, request: ExportRequest, format: str, precision: str)
     figures = (notes.scheme, notes.predicted_ms, notes.activation_bytes)
     artifact = Artifact(place, request.role, format, precision, 0, "", inputs, outputs, *figures)
     embed_metadata(path, {**read_metadata(path), **describe_origin(request, artifact)})
+    sram = count_sram(path)
+    if sram is not None:
+        artifact = replace(artifact, sram_bytes=sram.bytes, sram_counted=sram.counted_by)
     return replace(artifact, bytes=path.stat().st_size, sha256=sha256_of(path))
 
 

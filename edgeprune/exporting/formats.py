@@ -21,6 +21,7 @@ from edgeprune.errors import ExportError
 if TYPE_CHECKING:
     from edgeprune.core.latency.breakdown import NodeTime
     from edgeprune.core.latency.layers import Layer, LayerShape
+    from edgeprune.core.memory.learn import FileMemory
     from edgeprune.exporting.parity.layer_outputs import Trace
     from edgeprune.exporting.parity.tolerances import Tolerance
     from edgeprune.exporting.probing.probes import Layers
@@ -69,7 +70,8 @@ class Inside:
     `trace(path, inputs, optimised)` gives every layer's output, `run_rows(path, rows)` every float tensor for each row
     in turn; the next read layers, operators and names of outputs of a float file, and give its content with other
     weights. `read_shapes(path)` describes layers as latency models know them, `sort_nodes(path, nodes, layers)` says
-    which layer each node belongs to that a runtime's profiler told.
+    which layer each node belongs to that a runtime's profiler told. `read_memory(path)` gives the tensors that the file
+    holds in memory, where an interpreter lays them out by fixed rules.
     """
 
     trace: Callable[[Path, np.ndarray, bool], Trace]
@@ -80,6 +82,7 @@ class Inside:
     change_weights: Callable[[Path, Changes], bytes]
     read_shapes: Callable[[Path], tuple[LayerShape, ...]] = _refuse
     sort_nodes: Callable[[Path, Sequence[NodeTime], Sequence[Layer]], Mapping[str, list[NodeTime]]] = _refuse
+    read_memory: Callable[[Path], FileMemory] | None = None
 
 
 def take_whole(path: Path, folder: Path) -> Path:

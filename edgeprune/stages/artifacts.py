@@ -91,7 +91,7 @@ def build_format(job: Job, program: GraphModule, files: Files, file_format: str)
     Raises:
         ExportError: it cannot be made.
     """
-    facts = job.facts
+    processor = Processor() if job.estimated else Processor(job.facts.machine, job.facts.cpu_flags)
     request = ExportRequest(
         directory=files.directory,
         role=files.role,
@@ -99,7 +99,7 @@ def build_format(job: Job, program: GraphModule, files: Files, file_format: str)
         precisions=tuple(precision for precision in files.precisions if precision in FORMATS[file_format].precisions),
         calibration=_inputs_only(job.recipe.calibration_data()),
         int8_scheme=job.target.int8_scheme,
-        processor=Processor(facts.machine, facts.cpu_flags),
+        processor=processor,
         origin=_origin(job, files.role),
         tuned=files.tuned,
         form=Form(nhwc=job.target.input_layout == "nhwc", integers=job.target.io == "integer"),

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 
 CHOSEN = "chosen.json"
 """Where a run keeps the runtime and the precision that it plans for, if its target leaves one open."""
+BESIDE_TIME = ("confidence", "sram_bytes", "flash_bytes")
+"""What a request may say of the budget beside its limit on time."""
+ARENA_PRECISIONS = ("int8", "int16x8", "fp32")
+"""Those in which activations have fixed types, as TensorFlow Lite Micro has kernels for."""
 QUIET_WAIT_S = 300.0
 """How long the line waits for a board on which others are at work."""
 
@@ -75,8 +79,8 @@ class Job:
         limits = {name: request[name] for name in ("latency_ms", "speedup") if request[name] is not None}
         if limits:
             target = replace(target, budget=replace(target.budget, **{"latency_ms": None, "speedup": None, **limits}))
-        if request.get("confidence") is not None:
-            target = replace(target, budget=replace(target.budget, confidence=request["confidence"]))
+        beside = {name: request[name] for name in BESIDE_TIME if request.get(name) is not None}
+        target = replace(target, budget=replace(target.budget, **beside))
         if self._gates_file is not None:
             target = load_gates(self._gates_file, target)
         return target
@@ -252,8 +256,11 @@ def check_request(job: Job) -> None:
         RecipeError: the recipe cannot be loaded.
     """
     target, budget = job.target, job.target.budget
-    if budget.latency_ms is None and budget.speedup is None and budget.energy_mj is None:
-        raise TargetError(f"target {target.name}: no budget; give --latency-ms or --speedup, or [budget] in the target")
+    if not (budget.is_timed or budget.is_sized):
+        raise TargetError(
+            f"target {target.name}: no budget; give --latency-ms or --speedup (or --sram, --flash), or [budget] in the "
+            "target"
+        )
     if budget.energy_mj is not None and job.estimated:
         raise TargetError(f"target {target.name}: a budget of energy_mj needs a board with a power meter; give --host")
     if target.runtime == AUTO and job.estimated:
@@ -266,9 +273,29 @@ def check_request(job: Job) -> None:
         raise TargetError(
             f"target {target.name}: runtime {target.runtime} needs {needed.title}; `pip install '{install}'`"
         )
+    if budget.sram_bytes is not None:
+        check_arena(target)
     if not job.run.finished("trace"):
         job.recipe  # noqa: B018  loads it: a broken recipe is told at once
     job.asked_gates  # noqa: B018  one that does not fit is told at once
+
+
+def check_arena(target: Target) -> None:
+    """Require that what ships is a file whose memory an interpreter lays out by fixed rules.
+
+    Raises:
+        TargetError: it is not, or is yet to be chosen.
+    """
+    from edgeprune.exporting.formats import find_format
+
+    open_choice = AUTO in (target.runtime, target.precision)
+    inside = None if open_choice else find_format(target.format).inside
+    if inside is None or inside.read_memory is None or target.precision not in ARENA_PRECISIONS:
+        raise TargetError(
+            f"target {target.name}: a budget of sram_bytes is planned for TFLite files in "
+            f"{', '.join(ARENA_PRECISIONS)}; found runtime {target.runtime} and precision {target.precision}; give "
+            "--runtime litert --precision int8"
+        )
 
 
 @contextmanager

@@ -42,12 +42,14 @@ from edgeprune.graph.surgery import apply_plan
 from edgeprune.pruning.importance import keep_best_by_group
 from edgeprune.run import hash_file, write_atomic, write_json
 from edgeprune.shipped import list_profiles, load_profiles
+from edgeprune.stages.arena import learn_from_plan
 from edgeprune.stages.artifacts import Files, build, build_format, build_variant
 from edgeprune.stages.explanation import write_explained_plan
 from edgeprune.stages.job import CHOSEN, Job
+from edgeprune.stages.limits import find_limits
 from edgeprune.stages.memory import remember
 from edgeprune.stages.net import Net
-from edgeprune.stages.open_net import find_limits, read_net
+from edgeprune.stages.open_net import read_net
 from edgeprune.stages.power import learn_power
 from edgeprune.stages.record import read_originals
 from edgeprune.stages.results import Fitted, Planned, Profiled, Scored, Traced, Try, Variant
@@ -56,6 +58,8 @@ from edgeprune.stages.timing import TWIN_TOLERANCE, NetTimes, time_nets
 
 VARIANTS = 24
 VARIANT_SEED = 7
+UNTIMED = 100.0
+"""Times the unpruned net's latency: more than any cut net takes, for runs whose budget says nothing of time."""
 FRONT = 10
 """Budgets at which the front of loss against latency is looked at."""
 NOT_MEASURED = "estimated: no board was measured; this plan serves to look ahead and never passes a gate"
@@ -277,7 +281,11 @@ def read_problem(job: Job, net: Net) -> Problem:
 
 
 def budget_ms(job: Job, baseline_ms: float) -> float:
-    """The latency budget in ms, beside an unpruned fp32 net that takes `baseline_ms`."""
+    """The latency budget in ms, beside an unpruned fp32 net that takes `baseline_ms`; without a budget of time a limit
+    that decides nothing.
+    """
+    if not job.target.budget.is_timed:
+        return UNTIMED * baseline_ms
     return job.target.budget.limit_ms(baseline_ms, job.read(Profiled).power_w)
 
 
@@ -309,10 +317,16 @@ def plan(job: Job) -> Planned:
     problem = read_problem(job, net)
     limit = budget_ms(job, job.read(Profiled).baseline_ms)
     choice = choose_widths(problem, first_aim(job) * limit)
+    while learn_from_plan(job, net, choice.widths):
+        problem = read_problem(job, net)
+        choice = choose_widths(problem, first_aim(job) * limit)
     pruning_plan = _make_plan(job, net, problem, choice)
     write_atomic(job.run.product("plan.first.json"), pruning_plan.to_json())
     _draw_front(job, problem, choice)
-    job.detail(f"predicted {choice.latency_ms:.4g} ms for a budget of {limit:.4g} ms, gap {choice.gap:.2%}")
+    aim = f"for a budget of {limit:.4g} ms" if job.target.budget.is_timed else "and no budget of time"
+    job.detail(f"predicted {choice.latency_ms:.4g} ms {aim}, gap {choice.gap:.2%}")
+    if problem.limits.arena is not None:
+        job.detail(problem.limits.arena.describe(choice.widths))
     return Planned(plan=pruning_plan)
 
 
@@ -367,7 +381,7 @@ def _make_plan(job: Job, net: Net, problem: Problem, choice: Choice) -> PruningP
         tuple(entries),
         job.read(Traced).model_sha256,
         choice.latency_ms,
-        limit,
+        limit if job.target.budget.is_timed else None,
         choice.loss_increase,
         choice.gap,
         (*_uncut(job, is_cut), *((NOT_MEASURED,) if job.estimated else _foreign(problem.table))),
@@ -400,6 +414,8 @@ def fit(job: Job) -> Fitted:
     goal, names = Goal(budget_ms(job, profiled.baseline_ms), first_aim(job)), (f"try{number}" for number in count())
     trials = fit_to_budget(problem, nets, goal, lambda choice: _measure_try(job, net, choice, next(names)))
     best = choose_fitting(trials)
+    if learn_from_plan(job, net, best.choice.widths):
+        return fit(job)
     pruning_plan = _make_plan(job, net, problem, best.choice)
     final_plan = replace(
         pruning_plan, notes=(*pruning_plan.notes, f"measured {best.share:.1%} of the budget before training")

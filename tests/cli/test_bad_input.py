@@ -115,6 +115,15 @@ def test_two_budgets(capsys: pytest.CaptureFixture[str]) -> None:
     assert "not both" in fails(capsys, 2, *arguments)
 
 
+@pytest.mark.parametrize(("size", "message"), [("48 KiBs", "no number of bytes"), ("0", "must be above zero")])
+def test_a_size_that_is_none(size: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for option in ("--sram", "--flash"):
+        with pytest.raises(SystemExit) as ended:
+            main(("deploy", "--target", "local", option, size))
+        assert ended.value.code == 2
+        assert message in capsys.readouterr().err
+
+
 def test_gates_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     gates = tmp_path / "gates.toml"
     gates.write_text("[[gates]]\nmetric = 'latency_p50_ms'\natmost = 3\n")

@@ -64,6 +64,12 @@ from edgeprune.errors import TargetError
         ({"description": "x", "baseline": [{"metric": "macs", "at_most": 1}]}, "unknown key 'at_most'"),
         ({"description": "x", "baseline": [{"metric": "macs", "floor": 1}] * 2}, "macs has two rows"),
         ({"description": "x", "budget": {"speedup": 2, "latency_ms": 1}}, "not both"),
+        (
+            {"description": "x", "budget": {"sram_bytes": "48 KiBs"}},
+            "budget: sram_bytes: '48 KiBs' is no number of bytes",
+        ),
+        ({"description": "x", "budget": {"flash_bytes": "0KiB"}}, "flash_bytes: 0 must be above zero"),
+        ({"description": "x", "budget": {"flash_bytes": 1.5}}, "wrong type"),
         ({"description": "x", "hardware": {"cpu": {"value": "A72"}}}, "every fact has a source"),
         ({"description": "x", "protocol": {"min_samples": 2.5}}, "wrong type"),
     ],
@@ -90,3 +96,11 @@ def test_any_document_is_a_target_or_a_clear_error(document: dict[str, object]) 
     with contextlib.suppress(TargetError):
         target = parse_target(document, "board", "board.toml")
         assert target.threads > 0
+
+
+def test_a_budget_of_bytes_may_have_a_unit() -> None:
+    table = {"sram_bytes": "48KiB", "flash_bytes": "0.5 MB"}
+    budget = parse_target({"description": "x", "budget": table}, "board", "here").budget
+    assert (budget.sram_bytes, budget.flash_bytes) == (49152, 500_000)
+    assert budget.is_sized
+    assert not budget.is_timed

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeprune.core.text import WIDTH, fold, narrow, render_columns, wrap
+from edgeprune.core.text import WIDTH, fold, narrow, parse_bytes, render_columns, wrap
 
 ROWS = [
     ("file", "p50 ms", "choice"),
@@ -78,3 +78,15 @@ def test_a_long_line_goes_on_below_its_beginning() -> None:
 def test_a_path_stays_whole_so_that_it_can_be_copied() -> None:
     path = "/a/path/that-is-long/" * 3
     assert path in wrap(f"report: {path}", 20).splitlines()[-1]
+
+
+@given(st.integers(0, 10**9), st.sampled_from(["", "B", "KB", "MB", "KiB", "MiB", "kib"]), st.sampled_from(["", " "]))
+def test_a_number_of_bytes_is_read_with_any_unit(number: int, unit: str, gap: str) -> None:
+    sizes = {"": 1, "b": 1, "kb": 1000, "mb": 1_000_000, "kib": 1024, "mib": 1_048_576}
+    assert parse_bytes(f"{number}{gap}{unit}") == number * sizes[unit.lower()]
+
+
+@pytest.mark.parametrize("text", ["", "KiB", "-1", "1.5", "0.3KiB", "1 GiBs", "1e3", "nan"])
+def test_what_is_no_whole_number_of_bytes_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="bytes"):
+        parse_bytes(text)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from edgeprune.core.planning.limits import UNITS, count_costs
-from edgeprune.core.planning.planner import LATENCY, Problem
+from edgeprune.core.planning.limits import SRAM, UNITS, count_costs
+from edgeprune.core.planning.planner import Problem
+from edgeprune.core.planning.program import LATENCY
 
 RECIPE, BRANCH_GONE, ONLY_OFFER, WHOLE, LOSS = "recipe", "branch", "offer", "whole", "loss"
 """What bounds a width where no limit of the budget does."""
+NAMES = {**UNITS, "sram_bytes": SRAM}
+"""What the limits are on, for people."""
 FLAT_MS = 1e-9
 """Widths whose nets are nearer than this cost the same."""
 
@@ -91,11 +94,16 @@ def find_bound(problem: Problem, widths: Mapping[str, int], curve: Sequence[Poin
 
 def _find_exceeded(problem: Problem, widths: Mapping[str, int], net_ms: float, cap_ms: float) -> tuple[str, ...]:
     costs = count_costs(problem.layers, widths, problem.limits.precision)
-    return (*((LATENCY,) if net_ms > cap_ms else ()), *problem.limits.find_exceeded(costs))
+    is_over, fits_arena = net_ms > cap_ms, problem.limits.fits_arena(widths)
+    return (
+        *((LATENCY,) if is_over else ()),
+        *problem.limits.find_exceeded(costs),
+        *(() if fits_arena else ("sram_bytes",)),
+    )
 
 
 def _say(limit: str) -> str:
-    return f"the limit on {UNITS.get(limit, limit)}"
+    return f"the limit on {NAMES.get(limit, limit)}"
 
 
 def _name(width: int, offered: Sequence[int]) -> str:
@@ -112,4 +120,7 @@ def rank_channels(scores: Sequence[float]) -> tuple[int, ...]:
 def scale_limits(problem: Problem, factor: float) -> Problem:
     """The problem with every limit but latency so many times as high."""
     changed = {name: max(1, int(limit * factor)) for name, limit in problem.limits.given.items()}
-    return replace(problem, limits=replace(problem.limits, **changed))  # type: ignore[arg-type]
+    arena = problem.limits.arena
+    if arena is not None:
+        arena = replace(arena, most_bytes=max(1, int(arena.most_bytes * factor)))
+    return replace(problem, limits=replace(problem.limits, arena=arena, **changed))  # type: ignore[arg-type]

@@ -53,7 +53,7 @@ def explain_plan(plan: PruningPlan, basis: Basis) -> dict[str, Any]:
         "predicted_ms": predict_ms(problem, widths),
         "whole_ms": predict_ms(problem, {group: max(losses) for group, losses in problem.loss.items()}),
         "loss_increase": plan.loss_increase,
-        "limits": problem.limits.given,
+        "limits": problem.limits.all_given,
         "price_loss_per_ms": find_price(more, less),
         "more": _describe_neighbour(more, budget_ms),
         "less": _describe_neighbour(less, budget_ms),

@@ -14,7 +14,7 @@ Table = list[tuple[str, ...]]
 COLUMNS = 80
 LONGEST_NAME, LONGEST_TEXT = 24, 48
 """Letters of a group's name and of a step of the waterfall, so that their tables fit."""
-BOUNDS = {"weight_bytes": "bytes", "activation_bytes": "activations", "macs": "MACs"}
+BOUNDS = {"weight_bytes": "bytes", "activation_bytes": "activations", "macs": "MACs", "sram_bytes": "SRAM"}
 """Short names of limits."""
 SHOWN_MISSING = ("plan", "waterfall", "outputs", "classes", "errors", "robustness", "excited")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 from edgeprune.core.measuring.spread import CONFIDENCE
 
@@ -22,8 +23,27 @@ class Budget:
     file_bytes: int | None = None
     macs: int | None = None
     activation_bytes: int | None = None
+    sram_bytes: int | None = None
+    """Of the interpreter's arena; files of an interpreter that lays tensors out by fixed rules have one."""
+    flash_bytes: int | None = None
+    """Of the model file, which lies there as it is; the runtime's code and the application come on top."""
     energy_mj: float | None = None
     """Of one inference, above idle, in mJ; the board needs a power meter."""
+
+    @property
+    def most_file_bytes(self) -> int | None:
+        """The most that the file may take, by whatever limits it."""
+        return min((limit for limit in (self.file_bytes, self.flash_bytes) if limit is not None), default=None)
+
+    @property
+    def is_sized(self) -> bool:
+        """Whether there is a budget of bytes on a microcontroller, by which a net can be pruned without one of time."""
+        return self.sram_bytes is not None or self.flash_bytes is not None
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether there is a budget of time, or of energy, which goes by time."""
+        return self.latency_ms is not None or self.speedup is not None or self.energy_mj is not None
 
     @property
     def gate_confidence(self) -> float:
@@ -33,7 +53,10 @@ class Budget:
         return max(CONFIDENCE, 2 * (self.confidence or 0.5) - 1)
 
     def limit_ms(self, baseline_ms: float, power_w: float | None) -> float:
-        """The most that the net may take, the unpruned fp32 one taking `baseline_ms`; it draws `power_w` above idle."""
+        """The most that the net may take, the unpruned fp32 one taking `baseline_ms`; it draws `power_w` above idle.
+
+        Infinite where the budget says nothing of time.
+        """
         limits = [self.latency_ms, self.speedup and baseline_ms / self.speedup]
         limits.append(self.energy_mj and power_w and self.energy_mj / power_w)
-        return min(limit for limit in limits if limit)
+        return min((limit for limit in limits if limit), default=inf)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from edgeprune.core.latency.layers import Layer, LayerShape
+from edgeprune.core.memory.steps import ArenaLimit
 from edgeprune.core.planning.budget import Budget
 from edgeprune.core.text import suggest
 from edgeprune.errors import InfeasibleBudget, PlanError
@@ -18,6 +19,7 @@ UNITS = {
     "macs": "multiply-accumulates",
     "activation_bytes": "bytes of activations",
 }
+SRAM = "bytes of SRAM"
 STATED_BYTES = 512
 """What a final file states of itself beyond an untrained one: its plan and its scheme."""
 REPEAT = "@"
@@ -66,7 +68,8 @@ class Costs:
 class Limits:
     """The most that a net may cost, None where it does not matter, and the only width that groups may have.
 
-    `precision` is what ships, a key of SIZES. `fixed` is the width by group.
+    `precision` is what ships, a key of SIZES. `fixed` is the width by group. `arena` limits the memory that the
+    interpreter needs, at every step of the net.
 
     Raises:
         PlanError: a limit that is not above zero, or an unknown precision.
@@ -78,6 +81,7 @@ class Limits:
     activation_bytes: int | None = None
     precision: str = "fp32"
     fixed: Mapping[str, int] = field(default_factory=dict)
+    arena: ArenaLimit | None = None
 
     def __post_init__(self) -> None:
         """Reject figures that cannot be meant."""
@@ -92,6 +96,22 @@ class Limits:
         """The limits on costs that are set, by name."""
         every = {name: getattr(self, name) for name in UNITS}
         return {name: limit for name, limit in every.items() if limit is not None}
+
+    @property
+    def all_given(self) -> dict[str, int]:
+        """The limits that are set, that on memory among them."""
+        return self.given if self.arena is None else {**self.given, "sram_bytes": self.arena.most_bytes}
+
+    def describe(self) -> str:
+        """All limits that are set, for people; empty without any."""
+        parts = [f"{limit:,} {UNITS[name]}" for name, limit in self.given.items()]
+        if self.arena is not None:
+            parts.append(f"{self.arena.most_bytes:,} {SRAM}")
+        return ", ".join(parts)
+
+    def fits_arena(self, widths: Mapping[str, int]) -> bool:
+        """Whether a net of these widths, laid out, fits into the memory; it does where there is no limit."""
+        return self.arena is None or self.arena.find_excess(widths) <= 0
 
     def find_exceeded(self, costs: Costs) -> list[str]:
         """Names of the limits that these costs exceed."""
@@ -131,12 +151,13 @@ def read_limits(budget: Budget, precision: str, overhead_bytes: int, other_param
     Raises:
         InfeasibleBudget: the file may not be larger than that overhead, or there are more of these parameters.
     """
-    weight_bytes, parameters = budget.file_bytes, budget.parameters
+    file_bytes, parameters = budget.most_file_bytes, budget.parameters
+    weight_bytes = file_bytes
     if weight_bytes is not None:
         weight_bytes -= overhead_bytes
         if weight_bytes <= 0:
             raise InfeasibleBudget(
-                f"no widths meet a file of {budget.file_bytes:,} bytes: {overhead_bytes:,} of them are not weights; "
+                f"no widths meet a file of {file_bytes:,} bytes: {overhead_bytes:,} of them are not weights; "
                 "raise this limit"
             )
     if parameters is not None:

@@ -5,48 +5,47 @@ with pairs. It is solved exactly as a mixed-integer program (HiGHS through `scip
 each group and width; for each layer a weight for each combination of its groups' widths, tied to the binaries by
 its marginals, which makes it the indicator of the chosen combination. A layer fed by a concatenation of many groups
 follows its total input channels as an exact piecewise-linear function instead. Parameters, bytes of weights and
-multiply-accumulates are sums over the same weights; a combination that needs too much memory has none.
+multiply-accumulates are sums over the same weights; a combination that needs too much memory has none. The memory of
+an interpreter is a constraint for each step of the net: what is alive there fits. The arena that it lays out may be
+larger than the most of these sums, so each plan is laid out as it does, and one that does not fit is ruled out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
+from itertools import pairwise, product
 from math import prod
 from typing import NoReturn
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, milp
-from scipy.sparse import csr_array
 
 from edgeprune.core.latency.correction import Correction
-from edgeprune.core.latency.layers import Layer, LayerShape
+from edgeprune.core.latency.layers import Extent, Layer, LayerShape
 from edgeprune.core.latency.table import LatencyTable
+from edgeprune.core.memory.arena import round_up
+from edgeprune.core.memory.steps import drop_covered
 from edgeprune.core.planning.candidates import input_knots, is_joint, joint_choices, output_choices, shape_at_knot
-from edgeprune.core.planning.limits import SIZES, TOTALS, UNITS, Costs, Limits, allowed_widths, count_costs, count_layer
+from edgeprune.core.planning.limits import (
+    SIZES,
+    SRAM,
+    UNITS,
+    Costs,
+    Limits,
+    allowed_widths,
+    count_costs,
+    count_layer,
+)
+from edgeprune.core.planning.program import LATENCY, RELATIVE_GAP, Price, Program
 from edgeprune.errors import InfeasibleBudget, PlanError
 
-LATENCY, MEGAVALUES = "latency", "megavalues"
-NOTHING = Costs()
-RELATIVE_GAP = 1e-3
 TIE = 1e-6
 """Weight of width in the objective, as a share of the largest loss: ties go to the wider layer."""
-SECONDS = 60.0
-INFEASIBLE = 2
-"""The status with which `milp` says that no values meet the constraints."""
-
-
-@dataclass(frozen=True)
-class Price:
-    """What a layer adds to a net's latency in ms, and to the values that it moves, in millions."""
-
-    latency_ms: float = 0.0
-    megavalues: float = 0.0
-
-
-FREE = Price()
+FRAGMENTED = 20
+"""Plans that are ruled out one by one as their laid-out arena does not fit; after that some memory is kept free."""
+FREE_STEP = 1 / 64
+"""How finely it is looked for how much of the memory has to be kept free."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ def choose_widths(problem: Problem, budget_ms: float, forbidden: Iterable[Mappin
     choice = _solve(problem, program, budget_ms)
     if choice is None:
         fastest = find_fastest(problem)
-        beside = " within " + _list_limits(problem.limits) if problem.limits.given else ""
+        beside = f" within {problem.limits.describe()}" if problem.limits.describe() else ""
         raise InfeasibleBudget(
             f"no widths meet {budget_ms:.4g} ms: the narrowest choice{beside} is predicted at "
             f"{fastest.latency_ms:.4g} ms; raise --latency-ms (or lower --speedup), or allow narrower widths"
@@ -115,27 +114,64 @@ def choose_widths(problem: Problem, budget_ms: float, forbidden: Iterable[Mappin
     return choice
 
 
-def _list_limits(limits: Limits) -> str:
-    return ", ".join(f"{limit:,} {UNITS[name]}" for name, limit in limits.given.items())
-
-
-def _solve(problem: Problem, program: _Program, budget_ms: float) -> Choice | None:
+def _solve(problem: Problem, program: Program, budget_ms: float) -> Choice | None:
     """The optimum; None when the budget and the limits are proven infeasible."""
     return _minimise(problem, program, program.loss, budget_ms - problem.correction.offset_ms)
 
 
-def _minimise(problem: Problem, program: _Program, cost: np.ndarray, latency_ms: float) -> Choice | None:
+def _minimise(problem: Problem, program: Program, cost: np.ndarray, latency_ms: float) -> Choice | None:
     """The choice of least cost of its variables, with so much latency at most; None when proven infeasible.
 
-    The solver lets a limit be exceeded by a millionth; a choice that does so is forbidden and another one sought.
+    The solver lets a limit be exceeded by a millionth; a choice that does so is forbidden and another one sought. So is
+    one whose activations do not fit once they are laid out, FRAGMENTED times; then the best of those with some memory
+    kept free is taken, and its gap tells how far it may be from the optimum.
     """
-    caps = {**problem.limits.given, LATENCY: latency_ms}
+    caps, tries = {**problem.limits.given, LATENCY: latency_ms}, 0
     while (solved := program.minimise(cost, caps)) is not None:
         choice = _choice(problem, program, *solved)
-        if not problem.limits.find_exceeded(_count(problem, choice.widths)):
+        is_within = not problem.limits.find_exceeded(_count(problem, choice.widths))
+        if is_within and problem.limits.fits_arena(choice.widths):
             return choice
-        program.forbid(choice.widths)
+        _rule_out(problem, program, choice, is_within)
+        tries += is_within
+        if tries == FRAGMENTED:
+            return _leave_free(problem, program, cost, caps, choice.loss_increase)
     return None
+
+
+def _rule_out(problem: Problem, program: Program, choice: Choice, is_within: bool) -> None:
+    """Rule out one choice; where only its laid-out arena does not fit, all that have the same arena."""
+    arena = problem.limits.arena
+    groups = arena.memory.groups if arena is not None and is_within else choice.widths.keys()
+    program.forbid({group: width for group, width in choice.widths.items() if group in groups})
+
+
+def _leave_free(
+    problem: Problem, program: Program, cost: np.ndarray, caps: Mapping[str, float], proven: float
+) -> Choice | None:
+    """The best choice whose arena fits among the optima for so much of the memory, by bisection of how much is free.
+
+    `proven` is the loss that none that fits can go below. What is None here was not proven infeasible.
+    """
+    best, too_little, enough = None, 0.0, 1.0
+    while enough - too_little > FREE_STEP:
+        share = (too_little + enough) / 2
+        program.reserve(share)
+        solved = program.minimise(cost, caps)
+        choice = None if solved is None else _choice(problem, program, *solved)
+        is_within = choice is not None and not problem.limits.find_exceeded(_count(problem, choice.widths))
+        if choice is not None and not (is_within and problem.limits.fits_arena(choice.widths)):
+            _rule_out(problem, program, choice, is_within)
+            too_little = share
+            continue
+        enough = share
+        if choice is not None and (best is None or choice.loss_increase < best.loss_increase):
+            best = choice
+    program.reserve(0.0)
+    if best is None:
+        return None
+    gap = 1 - proven / best.loss_increase if best.loss_increase else 0.0
+    return replace(best, gap=max(best.gap, gap))
 
 
 def _count(problem: Problem, widths: Mapping[str, int]) -> Costs:
@@ -173,11 +209,19 @@ def find_fastest(problem: Problem) -> Choice:
 
 def _refuse(problem: Problem) -> NoReturn:
     """Name a limit that no widths meet: all that is limited grows with every width, so the narrowest net settles it."""
-    least = _count(problem, {group: widths[0] for group, widths in problem.widths.items()})
+    narrowest, arena = {group: widths[0] for group, widths in problem.widths.items()}, problem.limits.arena
+    least = _count(problem, narrowest)
     for name in problem.limits.find_exceeded(least):
         raise InfeasibleBudget(
             f"no widths meet {problem.limits.given[name]:,} {UNITS[name]}: the narrowest choice has "
             f"{getattr(least, name):,}; raise this limit, or allow narrower widths"
+        )
+    if arena is not None and arena.find_excess(narrowest) > 0:
+        count, least_count = arena.memory.count(narrowest), arena.memory.count_least(narrowest)
+        proof = "" if count == least_count else f", and no layout of it takes less than {least_count:,}"
+        raise InfeasibleBudget(
+            f"no widths meet {arena.most_bytes:,} {SRAM}: the narrowest choice needs {count:,}{proof}; it is "
+            f"{arena.describe_excess(narrowest)}; raise this limit, or allow narrower widths"
         )
     raise PlanError("the planner found no widths at all; every group needs at least one width")
 
@@ -190,113 +234,26 @@ def predict_ms(problem: Problem, widths: Mapping[str, int]) -> float:
     return problem.table.predict_net(shapes, problem.correction).latency_ms
 
 
-def _choice(problem: Problem, program: _Program, values: np.ndarray, gap: float) -> Choice:
+def _choice(problem: Problem, program: Program, values: np.ndarray, gap: float) -> Choice:
     widths = program.read_widths(values)
     loss = sum(problem.loss[group][width] for group, width in widths.items())
     return Choice(widths, loss, predict_ms(problem, widths), gap)
 
 
-class _Program:
-    """Variables, constraints and the two cost vectors of a mixed-integer program under construction."""
-
-    def __init__(self) -> None:
-        self._loss: list[float] = []
-        self._sums: dict[str, list[float]] = {name: [] for name in (LATENCY, MEGAVALUES, *TOTALS)}
-        self._binary: list[bool] = []
-        self._rows: list[dict[int, float]] = []
-        self._sides: list[tuple[float, float]] = []
-        self.widths: dict[tuple[str, int], int] = {}
-
-    @property
-    def loss(self) -> np.ndarray:
-        return np.array(self._loss)
-
-    @property
-    def latency(self) -> np.ndarray:
-        return np.array(self._sums[LATENCY])
-
-    def variable(self, loss: float = 0.0, price: Price = FREE, costs: Costs = NOTHING, binary: bool = False) -> int:
-        self._loss.append(loss)
-        self._sums[LATENCY].append(price.latency_ms)
-        self._sums[MEGAVALUES].append(price.megavalues)
-        for name in TOTALS:
-            self._sums[name].append(getattr(costs, name))
-        self._binary.append(binary)
-        return len(self._loss) - 1
-
-    def require_equal(self, row: dict[int, float], side: float) -> None:
-        """The sum of the row's variables, each times its factor, is `side`."""
-        self._rows.append(row)
-        self._sides.append((side, side))
-
-    def require_at_most(self, row: dict[int, float], side: float) -> None:
-        """The sum of the row's variables, each times its factor, does not exceed `side`."""
-        self._rows.append(row)
-        self._sides.append((-np.inf, side))
-
-    def charge_beyond(self, correction: Correction, whole_megavalues: float) -> None:
-        """Charge for what a net moves beyond the caches: a variable, the share of what the whole net moves there."""
-        most = whole_megavalues - correction.cached_megavalues
-        is_charged = correction.per_megavalue_ms > 0 and most > 0
-        if is_charged:
-            moved = {index: value for index, value in enumerate(self._sums[MEGAVALUES]) if value}
-            share = self.variable(price=Price(correction.per_megavalue_ms * most))
-            self.require_at_most({**moved, share: -most}, correction.cached_megavalues)
-
-    def forbid(self, widths: Mapping[str, int]) -> None:
-        """Rule out one choice."""
-        self.require_at_most({self.widths[item]: 1.0 for item in widths.items()}, len(widths) - 1)
-
-    def minimise(self, cost: np.ndarray, caps: Mapping[str, float]) -> tuple[np.ndarray, float] | None:
-        """Solve with each sum at most its cap, those without a sum left out; None when proven infeasible."""
-        if any(limit <= 0 for limit in caps.values()):
-            return None
-        low, high = np.array(self._sides, dtype=float).T
-        solution = milp(
-            cost / (np.abs(cost).max() or 1.0),
-            constraints=[LinearConstraint(self._matrix(), low, high), *self._cap(caps)],
-            integrality=np.array(self._binary, dtype=int),
-            bounds=Bounds(0, 1),
-            options={"mip_rel_gap": RELATIVE_GAP, "time_limit": SECONDS},
-        )
-        if solution.status == INFEASIBLE:
-            return None
-        if solution.x is None:
-            raise PlanError(
-                f"the planner gave up after {SECONDS:g} s: {solution.message}; use fewer widths (a larger step)"
-            )
-        return solution.x, float(solution.mip_gap or 0.0)
-
-    def _cap(self, caps: Mapping[str, float]) -> Iterator[LinearConstraint]:
-        """Each sum at most its cap, both as shares of the cap, so that all rows have numbers of one magnitude."""
-        for name, limit in caps.items():
-            has_sum, is_finite = name in self._sums, np.isfinite(limit)
-            if has_sum and is_finite:
-                row = csr_array(np.array(self._sums[name])[None, :] / limit)
-                yield LinearConstraint(row, -np.inf, 1.0)
-
-    def _matrix(self) -> csr_array:
-        entries = [(row, column, value) for row, terms in enumerate(self._rows) for column, value in terms.items()]
-        rows, columns, values = zip(*entries, strict=True)
-        return csr_array((values, (rows, columns)), shape=(len(self._rows), len(self._loss)))
-
-    def read_widths(self, values: np.ndarray) -> dict[str, int]:
-        return {group: width for (group, width), index in self.widths.items() if values[index] > 0.5}
-
-
-def _build_program(problem: Problem) -> _Program:
-    program = _Program()
+def _build_program(problem: Problem) -> Program:
+    program = Program()
     for group in problem.widths:
         _add_group(program, problem, group)
     fixed = {group: widths[0] for group, widths in problem.widths.items() if len(widths) == 1}
     for layer in problem.layers:
         _add_layer(program, problem, layer.bind(fixed))
     widest = {group: widths[-1] for group, widths in problem.widths.items()}
+    _limit_arena(program, problem, fixed)
     program.charge_beyond(problem.correction, sum(layer.at(widest).megavalues for layer in problem.layers))
     return program
 
 
-def _add_group(program: _Program, problem: Problem, group: str) -> None:
+def _add_group(program: Program, problem: Problem, group: str) -> None:
     """A binary for each width of a group, exactly one of them chosen."""
     widths, loss = problem.widths[group], problem.loss[group]
     for width in widths:
@@ -305,7 +262,7 @@ def _add_group(program: _Program, problem: Problem, group: str) -> None:
     program.require_equal({program.widths[group, width]: 1.0 for width in widths}, 1)
 
 
-def _add_layer(program: _Program, problem: Problem, layer: Layer) -> None:
+def _add_layer(program: Program, problem: Problem, layer: Layer) -> None:
     missing = sorted(layer.depends_on - problem.widths.keys())
     if missing:
         raise PlanError(f"layer {layer.name!r} depends on group {missing[0]!r}, which has no widths to choose from")
@@ -315,14 +272,14 @@ def _add_layer(program: _Program, problem: Problem, layer: Layer) -> None:
         _add_piecewise(program, problem, layer)
 
 
-def _weigh(program: _Program, problem: Problem, layer: Layer, shape: LayerShape) -> int | None:
+def _weigh(program: Program, problem: Problem, layer: Layer, shape: LayerShape) -> int | None:
     """A weight for the layer at a shape; None where it would need too much memory."""
     costs, most = count_layer(layer, shape, problem.limits.precision), problem.limits.activation_bytes
     needs_too_much = most is not None and costs.activation_bytes > most
     return None if needs_too_much else program.variable(price=problem.price(shape), costs=costs)
 
 
-def _add_joint(program: _Program, problem: Problem, layer: Layer) -> None:
+def _add_joint(program: Program, problem: Problem, layer: Layer) -> None:
     """One weight for each combination of widths; its marginals are the groups' binaries."""
     groups = sorted(layer.depends_on)
     marginals: dict[int, dict[int, float]] = {
@@ -342,7 +299,7 @@ def _add_joint(program: _Program, problem: Problem, layer: Layer) -> None:
         program.require_equal({**own, binary: -1.0}, 0)
 
 
-def _add_piecewise(program: _Program, problem: Problem, layer: Layer) -> None:
+def _add_piecewise(program: Program, problem: Problem, layer: Layer) -> None:
     """Latency over the total input channels, for each width of the one group on the output side.
 
     One segment between two knots is chosen. Only the knots that it touches have weight, and the weighted mean of these
@@ -373,7 +330,7 @@ def _check_piecewise(layer: Layer) -> None:
         )
 
 
-def _add_knots(program: _Program, problem: Problem, layer: Layer, output: Mapping[str, int]) -> list[int]:
+def _add_knots(program: Program, problem: Problem, layer: Layer, output: Mapping[str, int]) -> list[int]:
     """One weight for each knot; they sum to one where this output width is the chosen one, else to zero.
 
     A layer whose output no group decides over has but one output width, which is always the chosen one.
@@ -389,7 +346,7 @@ def _add_knots(program: _Program, problem: Problem, layer: Layer, output: Mappin
     return weights
 
 
-def _sum_inputs(program: _Program, problem: Problem, layer: Layer) -> dict[int, float]:
+def _sum_inputs(program: Program, problem: Problem, layer: Layer) -> dict[int, float]:
     """What each width of each group adds to the layer's input channels, by binary."""
     return {
         program.widths[group, width]: float(factor * width)
@@ -398,7 +355,62 @@ def _sum_inputs(program: _Program, problem: Problem, layer: Layer) -> dict[int, 
     }
 
 
-def _limit_activations(program: _Program, problem: Problem, layer: Layer) -> None:
+def _limit_arena(program: Program, problem: Problem, fixed: Mapping[str, int]) -> None:
+    """What is alive at each step, with what the interpreter needs beside it, fits into the memory."""
+    arena = problem.limits.arena
+    if arena is None:
+        return
+    overhead, most = (
+        _weigh_bytes(program, problem, arena.memory.overhead_bytes.bind(fixed), exact=True),
+        arena.most_bytes,
+    )
+    rows = {tensor: _weigh_bytes(program, problem, tensor.size_bytes.bind(fixed)) for tensor in arena.memory.tensors}
+    for alive in drop_covered(arena.memory.alive):
+        parts = [overhead, *(rows[tensor] for tensor in alive)]
+        row, always = dict[int, float](), sum(constant for _, constant in parts)
+        for part, _ in parts:
+            for variable, size in part.items():
+                row[variable] = row.get(variable, 0.0) + size / most
+        program.require_at_most({**row, program.reserved(): 1.0}, (most - always) / most)
+
+
+def _weigh_bytes(program: Program, problem: Problem, size: Extent, exact: bool = False) -> tuple[dict[int, float], int]:
+    """A size in bytes as a sum over variables and a constant, aligned as an arena does (`exact`: not at all).
+
+    A sum over several groups is left as it is, which is at most the aligned size.
+    """
+    groups, is_sum = sorted(size.groups), all(len(names) == 1 for _, names in size.terms)
+    whole = (lambda value: value) if exact or (len(groups) > 1 and is_sum) else round_up
+    if not groups:
+        return {}, whole(size.constant)
+    if len(groups) == 1:
+        (group,) = groups
+        return {
+            program.widths[group, width]: float(whole(size.at({group: width}))) for width in problem.widths[group]
+        }, 0
+    if is_sum:
+        row = dict[int, float]()
+        for factor, (group,) in size.terms:
+            for width in problem.widths[group]:
+                binary = program.widths[group, width]
+                row[binary] = row.get(binary, 0.0) + factor * width
+        return row, size.constant
+    weights = _add_combinations(program, problem, groups)
+    return {weight: float(whole(size.at(chosen))) for weight, chosen in weights.items()}, 0
+
+
+def _add_combinations(program: Program, problem: Problem, groups: Sequence[str]) -> dict[int, dict[str, int]]:
+    """A weight for each combination of widths of some groups, which is the indicator of the chosen one."""
+    offered = [problem.widths[group] for group in groups]
+    weights = {program.variable(): dict(zip(groups, widths, strict=True)) for widths in product(*offered)}
+    for group in groups:
+        for width in problem.widths[group]:
+            own = {weight: 1.0 for weight, chosen in weights.items() if chosen[group] == width}
+            program.require_equal({**own, program.widths[group, width]: -1.0}, 0)
+    return weights
+
+
+def _limit_activations(program: Program, problem: Problem, layer: Layer) -> None:
     """Input and output of a layer that is fed by many groups, as a sum over their widths."""
     most = problem.limits.activation_bytes
     if most is None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import floor
 
-from edgeprune.core.planning.limits import UNITS, Limits
-from edgeprune.core.planning.planner import RELATIVE_GAP
+from edgeprune.core.planning.limits import Limits
+from edgeprune.core.planning.program import RELATIVE_GAP
 from edgeprune.errors import InfeasibleBudget
 
 
@@ -46,7 +46,7 @@ def check_reach(reach: Reach) -> None:
     """
     if reach.is_enough:
         return
-    limits = ", ".join(f"{limit:,} {UNITS[name]}" for name, limit in reach.limits.given.items())
+    limits = reach.limits.describe()
     narrowest = f"the narrowest net within {limits}" if limits else "the narrowest net"
     raise InfeasibleBudget(
         f"no widths meet {reach.limit_ms:.4g} ms: {narrowest} is predicted at {reach.fastest_ms:.4g} ms in "
@@ -69,5 +69,5 @@ def _advise(reach: Reach) -> str:
         advice.append(f"ask for --speedup {speedup:.2f} or --latency-ms {1.001 * reach.best_ms:.4g} at best")
     elif reach.fastest_ms < reach.baseline_ms:
         advice.append(f"ask for --latency-ms {1.001 * reach.best_ms:.4g} at best")
-    relax = "raise the other limits of the budget, or allow" if reach.limits.given else "or allow"
+    relax = "raise the other limits of the budget, or allow" if reach.limits.describe() else "or allow"
     return "; ".join([*advice, f"{relax} narrower widths (step in the target, widths in the recipe)"])

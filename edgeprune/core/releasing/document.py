@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from edgeprune.core.artifact import Artifact
+from edgeprune.core.artifact import COUNTED, Artifact
 from edgeprune.core.measuring.energy import Energy
 from edgeprune.core.measuring.measurement import Measurement
 from edgeprune.core.measuring.paired_quality import QualitySpread
@@ -21,6 +21,8 @@ from edgeprune.core.releasing.gate import ACCURACY, ACCURACY_DROP, QUALITY, QUAL
 
 REPORT_VERSION = 2
 PERCENTILES = {f"latency_p{percent}_ms": float(percent) for percent in (50, 90, 95, 99)}
+COUNTS = ("file_bytes", "parameters", "macs", "activation_bytes", "sram_bytes", "flash_bytes")
+"""Limits of a budget that are gates by the same name."""
 COLD_STARTS = ("init_ms", "first_ms")
 """In the order in which a cold start holds them."""
 
@@ -77,6 +79,8 @@ class Figures:
             "parameters": self.costs.parameters,
             "macs": self.costs.macs,
             "activation_bytes": self.costs.activation_bytes,
+            "sram_bytes": self.artifact.sram_bytes,
+            "sram_counted": self.artifact.sram_counted,
             "predicted_ms": self.predicted_ms,
             "energy_mj": measurement.energy_mj,
             "power": measurement.power,
@@ -144,7 +148,17 @@ def gate_changes(figures: Figures, baseline: Figures) -> dict[str, Figure]:
 def _cost_figures(figures: Figures) -> dict[str, Figure]:
     """Those that were counted on the file and on the net that it holds: no run can spoil them."""
     counts = {name: getattr(figures.costs, name) for name in ("parameters", "macs", "activation_bytes")}
-    return {name: Figure(value) for name, value in {**counts, "file_bytes": figures.artifact.bytes}.items()}
+    size = figures.artifact.bytes
+    costs = {name: Figure(value) for name, value in {**counts, "file_bytes": size, "flash_bytes": size}.items()}
+    return {**costs, **_sram_figure(figures.artifact)}
+
+
+def _sram_figure(artifact: Artifact) -> dict[str, Figure]:
+    """The memory that the interpreter needs; an estimate where it did not count that itself."""
+    if artifact.sram_bytes is None:
+        return {}
+    is_counted = artifact.sram_counted.startswith(COUNTED)
+    return {"sram_bytes": Figure(artifact.sram_bytes, origin="measured" if is_counted else artifact.sram_counted)}
 
 
 def quality_figures(
@@ -181,7 +195,7 @@ def budget_gates(budget: Budget, gates: Sequence[Gate]) -> tuple[Gate, ...]:
     limits = {
         "latency_p50_ms": budget.latency_ms,
         "energy_mj": budget.energy_mj,
-        **{name: getattr(budget, name) for name in ("file_bytes", "parameters", "macs", "activation_bytes")},
+        **{name: getattr(budget, name) for name in COUNTS},
     }
     own = [Gate("speedup", at_least=budget.speedup)] if budget.speedup is not None else []
     own += [Gate(metric, at_most=limit) for metric, limit in limits.items() if limit is not None]

@@ -31,6 +31,8 @@ METRICS = {
     "parameters": LOWER,
     "macs": LOWER,
     "activation_bytes": LOWER,
+    "sram_bytes": LOWER,
+    "flash_bytes": LOWER,
     "energy_mj": LOWER,
     "speedup": HIGHER,
     ACCURACY: HIGHER,

@@ -8,6 +8,7 @@ from edgeprune.core.latency.layers import PROBED
 from edgeprune.exporting.formats import Exporter, Format, Inside
 from edgeprune.exporting.parity.tolerances import TOLERANCES
 from edgeprune.exporting.probing.probes import Layers
+from edgeprune.exporting.tflite.lifetimes import read_memory
 from edgeprune.exporting.tflite.metadata import embed_tflite, read_tflite
 from edgeprune.exporting.tflite.run import describe_tflite, run_rows, run_tflite
 from edgeprune.exporting.tflite.trace import trace_tflite
@@ -40,5 +41,7 @@ FORMAT = Format(
     build_probe=build_probe,
     probe_axes=(1, 2),  # LiteRT runs convolutions of three axes in float alone, none in XNNPACK
     kernels=TOLERANCES["xnnpack"],
-    inside=Inside(trace_tflite, run_rows, read_layers, read_nodes, read_outputs, change_weights),
+    inside=Inside(
+        trace_tflite, run_rows, read_layers, read_nodes, read_outputs, change_weights, read_memory=read_memory
+    ),
 )

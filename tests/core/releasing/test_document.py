@@ -20,13 +20,14 @@ from edgeprune.core.releasing.gate import INCONCLUSIVE, METRICS, PASS, Gate, jud
 from edgeprune.core.releasing.shipping import judge_figures
 
 RMSE = Metric("RMSE", better="lower", unit="K")
-COUNTED = {"file_bytes", "parameters", "macs", "activation_bytes"}
+COUNTED = {"file_bytes", "flash_bytes", "parameters", "macs", "activation_bytes", "sram_bytes"}
 ENERGY = Energy("meter", "shunt", "board", 4.0, 0.5, None, 2.0, 1.0, 100, 50, 50.0, "")
 
 
 def figures(p50_ms: float, problems: tuple[str, ...] = (), **changes: Any) -> Figures:
     samples = tuple(p50_ms * np.linspace(0.9, 1.1, 101))
     artifact = Artifact("artifacts/pruned.fp32.onnx", "pruned", "onnx", "fp32", 5000, "", (), ())
+    artifact = replace(artifact, sram_bytes=3000, sram_counted="counted by TFLM (32-bit)")
     taken = Measurement("a", "", "onnxruntime", "1", "f", Conditions(threads=1), 20.0, 3.0, 10, samples, 60.0)
     taken = replace(taken, energy=ENERGY, problems=problems)
     return replace(Figures(artifact, taken, 90.0, 300, Costs(1000, 4000, 70_000, 2048)), **changes)
@@ -45,7 +46,8 @@ def test_every_metric_of_a_gate_has_a_figure() -> None:
         "init_ms": 20.0, "first_ms": 3.0, "peak_memory_mib": 60.0, "energy_mj": 4.0,
     }  # fmt: skip
     assert {name: values[name] for name in COUNTED} == {
-        "file_bytes": 5000, "parameters": 1000, "macs": 70_000, "activation_bytes": 2048,
+        "file_bytes": 5000, "flash_bytes": 5000, "parameters": 1000, "macs": 70_000, "activation_bytes": 2048,
+        "sram_bytes": 3000,
     }  # fmt: skip
     assert {name: values[name] for name in METRICS if "quality" in name or "accuracy" in name} == {
         "accuracy_percent": 90.0, "quality": 90.0, "accuracy_drop_points": 2.0, "quality_drop": 2.0,
@@ -118,7 +120,21 @@ def test_a_gate_that_the_budget_is_already_is_judged_once() -> None:
 
 def test_a_budget_is_gated_by_what_was_counted() -> None:
     counted = gate_figures(figures(1.0, metric=TOP1))
-    for name, value in (("file_bytes", 5000), ("parameters", 1000), ("macs", 70_000), ("activation_bytes", 2048)):
+    for name, value in (
+        ("file_bytes", 5000), ("parameters", 1000), ("macs", 70_000), ("activation_bytes", 2048),
+        ("sram_bytes", 3000), ("flash_bytes", 5000),
+    ):  # fmt: skip
         for limit, outcome in ((value, "pass"), (value - 1, "fail")):
             (gate,) = budget_gates(Budget(**{name: limit}), ())
             assert judge(gate, counted, {}).outcome == outcome
+
+
+def test_memory_that_the_interpreter_did_not_count_decides_nothing() -> None:
+    whole = figures(1.0)
+    planned = replace(whole.artifact, sram_counted="planned by edgeprune (activations only)")
+    (gate,) = budget_gates(Budget(sram_bytes=9000), ())
+    judged = judge(gate, gate_figures(replace(whole, artifact=planned)), {})
+    assert (judged.outcome, judged.value) == (INCONCLUSIVE, 3000)
+    assert judged.reason == "planned by edgeprune (activations only), not measured"
+    unknown = gate_figures(replace(whole, artifact=replace(whole.artifact, sram_bytes=None)))
+    assert judge(gate, unknown, {}).reason == "sram_bytes was not measured"

@@ -1,0 +1,27 @@
+"""The memory that an interpreter needs for a file that it lays out by fixed rules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeprune.core.memory.arena import plan_arena
+from edgeprune.exporting.formats import find_format
+
+PLANNED = "planned by edgeprune (activations only)"
+
+
+@dataclass(frozen=True)
+class SramCount:
+    """Bytes, and by what they were counted."""
+
+    bytes: int
+    counted_by: str
+
+
+def count_sram(path: Path) -> SramCount | None:
+    """What a file needs as memory; None of a format whose runtimes have no such rules."""
+    inside = find_format(path.suffix.removeprefix(".")).inside
+    if inside is None or inside.read_memory is None:
+        return None
+    return SramCount(plan_arena(inside.read_memory(path).buffers).peak_bytes, PLANNED)
