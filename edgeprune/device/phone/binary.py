@@ -28,6 +28,8 @@ done
 echo "machine=$(uname -m)"
 """
 """Says where the first of some places is that is there, and what is known of it."""
+CANNOT_START = (126, 127)
+"""Exit codes of a shell: a program that is none here, or whose loader is not there (POSIX, Shell, 2.8.2)."""
 PLAIN_PATH = re.compile(r"[A-Za-z0-9_./+-]{1,400}")
 GET = "docs/phones.md says where it comes from; give it by --benchmark-model FILE"
 
@@ -115,7 +117,7 @@ def _ask_flags(transport: Transport, rows: dict[str, str]) -> frozenset[str]:
     flags = parse_flags(text)
     if flags:
         return flags
-    wrong = re.search(r"[Ee]xec format error|not executable|cannot execute|syntax error|No such file", text)
+    wrong = completed.exit_code in CANNOT_START or "syntax error" in text
     reason = (
         f"it is not for this board ({rows.get('machine', '')})" if wrong else "it does not answer --help as it should"
     )
