@@ -5,22 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 
-from edgeprune.core.formats import AUTO, RUNTIMES
 from edgeprune.core.measuring.measurement import DeviceFacts, Measurement
 from edgeprune.core.target import Target
 from edgeprune.device.agent.board import AgentBoard
 from edgeprune.device.agent.client import ignore
 from edgeprune.device.board import PLAIN, Board, ModelFile, Progress, Session
 from edgeprune.device.connect import open_device, open_transport, shake_hands
-from edgeprune.device.phone.benchmark import has_python
+from edgeprune.device.phone.benchmark import NATIVE_RUNTIME, has_python
 from edgeprune.device.phone.binary import find_binary
 from edgeprune.device.phone.board import NativeBoard, hold_on_host
 from edgeprune.device.transports.address import AdbAddress
 from edgeprune.device.transports.lookup import resolve_host
 from edgeprune.errors import PythonMissing, RuntimeMissing, UsageError
-
-NATIVE_FORMAT = "tflite"
-"""What benchmark_model runs."""
 
 
 @contextmanager
@@ -70,7 +66,7 @@ def _wants_native(target: Target, host: str | None, session: Session) -> bool:
 
 def _can_run_natively(target: Target) -> bool:
     """Whether what ships for a target may be a file that benchmark_model runs."""
-    return any(RUNTIMES[name].format == NATIVE_FORMAT for name in target.runtimes)
+    return NATIVE_RUNTIME in target.runtimes
 
 
 def _require_provider(target: Target, host: str) -> None:
@@ -79,7 +75,7 @@ def _require_provider(target: Target, host: str) -> None:
     Raises:
         RuntimeMissing: the target names such a one.
     """
-    if target.runtime != AUTO and target.format == NATIVE_FORMAT and target.provider != "cpu":
+    if target.runtime == NATIVE_RUNTIME and target.provider != "cpu":
         raise RuntimeMissing(
             f'{host}: provider = "{target.provider}": LiteRT for Python runs on the CPU; give a '
             "benchmark_model by --benchmark-model FILE (docs/phones.md)"

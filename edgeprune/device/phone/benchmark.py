@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from edgeprune.core.boards.phone import Benchmark, parse_benchmark, parse_phone, parse_spread, pick_fastest
-from edgeprune.core.formats import RUNTIMES
 from edgeprune.core.measuring.measurement import Conditions, DeviceFacts, Measurement, Protocol, find_problems
 from edgeprune.core.measuring.windows import Window
 from edgeprune.core.progress import Count
@@ -22,7 +21,9 @@ from edgeprune.device.transports.adb import HOME
 from edgeprune.device.transports.transport import Transport
 from edgeprune.errors import RemoteError
 
-RUNTIME, FORMAT = "benchmark_model (TFLite)", "tflite"
+RUNTIME = "benchmark_model (TFLite)"
+NATIVE_RUNTIME = "litert"
+"""The runtime that benchmark_model is built around."""
 CALLS = 2
 LOOK_FLAGS = ("--num_runs=1", "--min_secs=0.2", "--warmup_min_secs=0", "--report_peak_memory_footprint=true")
 """Long enough for several looks at the memory, one every 50 ms."""
@@ -127,12 +128,12 @@ def measure_native(
 
 
 def require_tflite(host: str, models: Sequence[ModelFile]) -> None:
-    """Refuse files of another format.
+    """Refuse files of another runtime.
 
     Raises:
         RemoteError: there is one.
     """
-    wrong = [model.path.name for model in models if RUNTIMES[model.runtime].format != FORMAT]
+    wrong = [model.path.name for model in models if model.runtime != NATIVE_RUNTIME]
     if wrong:
         raise RemoteError(f"{host}: without Python only .tflite files run there; found {wrong[0]}")
 

@@ -11,13 +11,12 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from edgeprune.core.formats import RUNTIMES
 from edgeprune.core.measuring.measurement import NO_POWER_SENSOR, DeviceFacts, Measurement, Protocol
 from edgeprune.core.measuring.windows import Window
 from edgeprune.core.target import Target
 from edgeprune.device.board import MS, ModelFile, ProbeSettings, Progress, Session
 from edgeprune.device.phone.benchmark import (
-    FORMAT,
+    NATIVE_RUNTIME,
     RUNTIME,
     describe_phone,
     find_cores,
@@ -81,7 +80,7 @@ class NativeBoard:
 
     def runtime_version(self, runtime: str) -> str:
         """The benchmark runs TFLite files, and tells no version; with the provider, where it is not the CPU."""
-        if RUNTIMES[runtime].format != FORMAT:
+        if runtime != NATIVE_RUNTIME:
             return ""
         return RUNTIME if self.target.provider == "cpu" else f"{RUNTIME}+{self.target.provider}"
 

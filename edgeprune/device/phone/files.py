@@ -6,7 +6,6 @@ import hashlib
 import io
 import re
 import secrets
-import shlex
 import tarfile
 import tempfile
 from collections.abc import Mapping
@@ -116,4 +115,4 @@ def join_files(transport: Transport, folder: str) -> bytes:
 
 def remove_folder(transport: Transport, folder: str) -> None:
     """Remove a folder of the board with what it holds; one that is not there is no fault."""
-    transport.run(["sh", "-c", f"rm -rf -- {shlex.quote(folder)}"], timeout_s=SHORT_S)
+    transport.run(["rm", "-rf", "--", folder], timeout_s=SHORT_S)
