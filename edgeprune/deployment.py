@@ -34,6 +34,7 @@ class Settings(TypedDict, total=False):
     insist: bool | None
     estimate: bool | None
     set_governor: bool | None
+    benchmark_model: str | None
     allow_busy: bool | None
     fresh: bool | None
     history: str | None
@@ -122,6 +123,8 @@ def settle_paths(request: dict[str, Any]) -> dict[str, Any]:
     """Files named in a request, by their whole path, so that it can be resumed from another folder."""
     if request["history"]:
         request = request | {"history": str(Path(request["history"]).expanduser().absolute())}
+    if request["benchmark_model"]:
+        request = request | {"benchmark_model": str(Path(request["benchmark_model"]).resolve())}
     files = {key: request[key] for key in ("target", "recipe", "gates", "table") if request[key] is not None}
     return request | {
         key: str(Path(name).resolve()) for key, name in files.items() if Path(name).suffix in (".py", ".toml", ".json")

@@ -95,6 +95,10 @@ class RuntimeMissing(DeviceError):
     """The inference runtime that the target names is not installed on the board."""
 
 
+class PythonMissing(DeviceError):
+    """A board has no Python in which an agent could run."""
+
+
 class ProfileError(EdgepruneError):
     """A latency table lacks a layer shape, or was made elsewhere."""
 

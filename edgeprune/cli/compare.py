@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from edgeprune.cli.measure import find_target, parse_shapes, read_model_file, shape_option
-from edgeprune.cli.options import HOST_HELP, TARGET_HELP, governor_option
+from edgeprune.cli.options import HOST_HELP, TARGET_HELP, benchmark_option, governor_option
 from edgeprune.cli.output import json_option, print_result
 from edgeprune.cli.progress import say
 from edgeprune.core.releasing.gate import EXIT_CODES, INCONCLUSIVE
@@ -32,6 +32,7 @@ COMPARE_S = 9.0
     "--margin", type=click.FloatRange(0, 50, min_open=True), default=2.0, show_default=True, help="Equivalence, in %."
 )
 @governor_option
+@benchmark_option
 @shape_option
 @click.option("--output", type=FILE, help="With --target: where to write everything as JSON.")
 @json_option
@@ -94,7 +95,11 @@ def _compare_on_board(paths: tuple[Path, Path], options: Mapping[str, Any], marg
     protocol = replace(protocol, processes=processes, min_duration_s=least_s)
     models = [replace(read_model_file(path), name=name) for name, path in zip("AB", paths, strict=True)]
     comparison_target = replace(target, protocol=protocol)
-    session = Session(bool(options["set_governor"]), shapes=parse_shapes(options["shapes"]))
+    session = Session(
+        bool(options["set_governor"]),
+        shapes=parse_shapes(options["shapes"]),
+        benchmark_model=options["benchmark_model"],
+    )
     facts, measured = measure_files(comparison_target, options["host"], models, session, say)
     steady = fit_common_speed({name: measurement.windows for name, measurement in measured.items()})
     result = compare_processes(steady["A"].by_process_ms, steady["B"].by_process_ms, margin)

@@ -86,7 +86,11 @@ def measure_file(
     model = read_model_file(path)
     if options.get("runtime") not in (None, "auto", model.runtime):
         raise UsageError(f"--runtime {options['runtime']}: {path.name} is a file of {model.runtime}; leave it out")
-    session = Session(bool(options.get("set_governor")), shapes=parse_shapes(shapes))
+    session = Session(
+        bool(options.get("set_governor")),
+        shapes=parse_shapes(shapes),
+        benchmark_model=options.get("benchmark_model"),
+    )
     if duration_s is not None:
         with open_board(target, options["host"], say, session) as board:
             require(board, "sustain")

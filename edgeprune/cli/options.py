@@ -21,6 +21,7 @@ KEY_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 FRESH_HELP = "Measure and score anew, though an earlier run has done the same (`edgeprune cache list`)."
 HISTORY_HELP = 'File of the history of measurements, "" for none. Default: $EDGEPRUNE_HISTORY, or the user\'s own.'
 RUN_HELP = "Run directory: a new one, or one to resume."
+BENCHMARK_HELP = "TFLite's benchmark_model for the board: measure by it, where no Python is (docs/phones.md)."
 GOVERNOR_HELP = "Set the frequency governor to performance meanwhile; it is set back, whatever happens."
 
 
@@ -67,6 +68,12 @@ def running_options(command: Command) -> Command:
 def governor_option(command: Command) -> Command:
     """The option that lets the governor be changed."""
     return click.option("--set-governor", is_flag=True, default=None, help=GOVERNOR_HELP)(command)
+
+
+def benchmark_option(command: Command) -> Command:
+    """The option that gives TFLite's native benchmark, for boards without Python."""
+    path = click.Path(exists=True, dir_okay=False)
+    return click.option("--benchmark-model", metavar="FILE", type=path, help=BENCHMARK_HELP)(command)
 
 
 def busy_option(command: Command) -> Command:
@@ -129,6 +136,7 @@ def line_options(command: Command, budgets: Sequence[Option] = ONE_BUDGET, run_h
         ),
         *RUNNING,
         governor_option,
+        benchmark_option,
         busy_option,
         fresh_option,
         history_option,

@@ -125,11 +125,13 @@ RUNTIMES = {
                     companions=("numpy<2",),
                 ),
             ),
+            ("cpu", "gpu", "nnapi"),
         ),
     )
 }
 """Runtimes by name. Figures of packages are those of onnxruntime 1.31.1, ai-edge-litert 2.3.0 and tflite-runtime 2.14.0
-(112, 97 and 53 MiB of wheels for aarch64); LiteRT has its own delegate, XNNPACK, and knows the provider "cpu" only."""
+(112, 97 and 53 MiB of wheels for aarch64). LiteRT on the CPU is its own delegate, XNNPACK; "gpu" and "nnapi" are the
+delegates of TFLite's native benchmark_model, which Python's packages do not have."""
 
 
 def list_precisions() -> tuple[str, ...]:

@@ -32,8 +32,10 @@ DEEDS = {
     "energy": "measure energy",
     "nodes": "tell what each node of a net takes",
     "sustain": "run without a pause",
+    "percentiles": "tell percentiles of single runs",
 }
-"""What a board may be unable to do, by the name of its method, in words."""
+"""What a board may be unable to do, by the name of its method, in words; percentiles are no method but a part of what
+`time` tells."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,13 @@ class Session:
 
     With `set_governor` whatever is timed there is timed under the governor "performance", set back afterwards. A board
     that others are at work on is waited for, up to `quiet_wait_s`. `shapes` are those of inputs whose sizes are open.
+    `benchmark_model` is a file of this machine: TFLite's benchmark, by which the board is measured whatever it has.
     """
 
     set_governor: bool = False
     quiet_wait_s: float = 0.0
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    benchmark_model: str | None = None
 
 
 PLAIN = Session()

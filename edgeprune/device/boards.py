@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
 from edgeprune.core.measuring.measurement import DeviceFacts, Measurement
 from edgeprune.core.target import Target
@@ -11,35 +11,80 @@ from edgeprune.device.agent.board import AgentBoard
 from edgeprune.device.agent.client import ignore
 from edgeprune.device.board import PLAIN, Board, ModelFile, Progress, Session
 from edgeprune.device.connect import open_device, open_transport, shake_hands
-from edgeprune.device.phone.benchmark import has_python
+from edgeprune.device.phone.benchmark import NATIVE_RUNTIME, has_python
+from edgeprune.device.phone.binary import find_binary
 from edgeprune.device.phone.board import NativeBoard, hold_on_host
 from edgeprune.device.serial.board import open_serial
 from edgeprune.device.transports.address import AdbAddress, SerialAddress
 from edgeprune.device.transports.lookup import resolve_host
+from edgeprune.errors import PythonMissing, RuntimeMissing, UsageError
 
 
 @contextmanager
 def open_board(target: Target, host: str | None, say: Progress = ignore, session: Session = PLAIN) -> Iterator[Board]:
     """Connect to a target's board, and hold it: nobody else's measurement runs there meanwhile.
 
+    What it has decides how: the agent where Python is, else TFLite's benchmark_model, which a session may also ask for.
+
     Raises:
         TargetError: no address is known for the target.
-        DeviceError: the board cannot be reached, or is in use by somebody else.
+        DeviceError: the board cannot be reached, has neither, or is in use by somebody else.
         UsageError: the session asks for what this kind of board has not.
     """
     address = resolve_host(target.name, host)
-    if isinstance(address, SerialAddress):
-        with open_serial(address, target, session) as serial_board:
-            yield serial_board
-        return
-    if isinstance(address, AdbAddress):
-        with closing(open_transport(target.name, host)) as transport:
-            if not has_python(transport, target):
-                with hold_on_host(transport.host_key, target.name):
-                    yield NativeBoard.of(transport, target, session)
+    with ExitStack() as stack:
+        if isinstance(address, SerialAddress):
+            yield stack.enter_context(open_serial(address, target, session))
+            return
+        if not _wants_native(target, host, session):
+            try:
+                device = stack.enter_context(open_device(target, host, say, session))
+            except PythonMissing as exc:
+                if not _can_run_natively(target):
+                    raise
+                say(f"{exc.args[0].partition(';')[0]}: looking for benchmark_model")
+            else:
+                _require_provider(target, device.facts.host)
+                yield AgentBoard(device)
                 return
-    with open_device(target, host, say, session) as device:
-        yield AgentBoard(device)
+        transport = stack.enter_context(closing(open_transport(target.name, host)))
+        stack.enter_context(hold_on_host(transport.host_key, target.name))
+        yield NativeBoard.of(transport, target, session)
+
+
+def _wants_native(target: Target, host: str | None, session: Session) -> bool:
+    """Whether benchmark_model is asked for, or a phone has nothing else; other boards are asked by their agent.
+
+    Raises:
+        UsageError: it is asked for on this machine.
+    """
+    address = resolve_host(target.name, host)
+    if session.benchmark_model is not None:
+        if address is None:
+            raise UsageError("--benchmark-model is for phones and boards; this machine is measured by its own Python")
+        return True
+    if not isinstance(address, AdbAddress):
+        return False
+    with closing(open_transport(target.name, host)) as transport:
+        return not has_python(transport, target)
+
+
+def _can_run_natively(target: Target) -> bool:
+    """Whether what ships for a target may be a file that benchmark_model runs."""
+    return NATIVE_RUNTIME in target.runtimes
+
+
+def _require_provider(target: Target, host: str) -> None:
+    """Refuse a delegate that Python's runtimes do not have: they would run on the CPU and say nothing.
+
+    Raises:
+        RuntimeMissing: the target names such a one.
+    """
+    if target.runtime == NATIVE_RUNTIME and target.provider != "cpu":
+        raise RuntimeMissing(
+            f'{host}: provider = "{target.provider}": LiteRT for Python runs on the CPU; give a '
+            "benchmark_model by --benchmark-model FILE (docs/phones.md)"
+        )
 
 
 def measure_files(
@@ -57,16 +102,25 @@ def measure_files(
         return board.facts, board.time(models, target.threads, target.protocol, progress)
 
 
-def reach_board(target: Target, host: str | None) -> str:
-    """Find out whether a board answers, and has Python if it needs that; it is not held. Gives its address.
+def reach_board(target: Target, host: str | None, session: Session = PLAIN) -> str:
+    """Find out whether a board answers, and has Python or a benchmark_model; it is not held. Gives its address.
 
     Raises:
         TargetError: no address is known for the target.
-        DeviceError: it cannot be reached, or lacks Python.
+        DeviceError: it cannot be reached, or lacks both.
+        UsageError: a benchmark_model is asked for on this machine.
     """
+    is_native = _wants_native(target, host, session)
     with closing(open_transport(target.name, host)) as transport:
-        if transport.name != "adb" or has_python(transport, target):
-            shake_hands(transport, target.python)
+        if not is_native:
+            try:
+                shake_hands(transport, target.python)
+            except PythonMissing:
+                if not _can_run_natively(target):
+                    raise
+                is_native = True
+        if is_native:
+            find_binary(transport, session.benchmark_model)
         return transport.host
 
 

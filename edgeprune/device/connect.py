@@ -20,7 +20,7 @@ from edgeprune.device.transports.commands import cannot_write
 from edgeprune.device.transports.local import LocalTransport
 from edgeprune.device.transports.lookup import resolve_host
 from edgeprune.device.transports.transport import Transport, plain
-from edgeprune.errors import DeviceError, RuntimeMissing
+from edgeprune.errors import PythonMissing, RuntimeMissing
 from edgeprune.shipped import cache_dir
 
 VENV = "~/.local/share/edgeprune/venv"
@@ -91,7 +91,8 @@ def open_device(
         hold_lease(agent, f"target {target.name}", say) as holding,
     ):
         settings = {"cores": target.cores, "provider": target.provider, "allow_fallback": target.allow_fallback}
-        settings |= {**asdict(session), **holding.settings}
+        used = {name: value for name, value in asdict(session).items() if name != "benchmark_model"}
+        settings |= {**used, **holding.settings}
         yield _gather(replace(holding, settings=settings), target)
 
 
@@ -139,7 +140,8 @@ def shake_hands(transport: Transport, python: str) -> tuple[str, str]:
     """The workspace's whole path, made, and the interpreter's: the one asked for, or the usual ones.
 
     Raises:
-        DeviceError: no home to write in, or no Python.
+        PythonMissing: no Python.
+        DeviceError: no home to write in.
     """
     local = transport.name == "local"
     workspace = str(cache_dir() / "board") if local else REMOTE_WORKSPACE
@@ -152,7 +154,7 @@ def shake_hands(transport: Transport, python: str) -> tuple[str, str]:
     if "python" not in paths:
         remedy = "install python3 (3.8 or newer) with venv"
         remedy = "set the target's python to one that is there" if python else remedy
-        raise DeviceError(f"{transport.host}: no Python there ({', '.join(candidates)}); {remedy}")
+        raise PythonMissing(f"{transport.host}: no Python there ({', '.join(candidates)}); {remedy}")
     return paths["workspace"], paths["python"]
 
 

@@ -18,7 +18,7 @@ from edgeprune.core.measuring.measurement import DeviceFacts
 from edgeprune.core.metric import Metric, parse_metric
 from edgeprune.core.progress import put_behind
 from edgeprune.core.releasing.document import budget_gates
-from edgeprune.core.releasing.gate import Gate, settle_gates
+from edgeprune.core.releasing.gate import TAILS, Gate, settle_gates
 from edgeprune.core.releasing.runtime_faults import check_runtime
 from edgeprune.core.target import Target
 from edgeprune.errors import DeviceError, RunError, TargetError
@@ -192,7 +192,8 @@ class Job:
         request = self.run.request
         board = self.stack.enter_context(open_board(self.target, request["host"], self.detail, self.session))
         self.detail(f"{board.facts.host}: {board.facts.cpu}, {board.facts.os}")
-        require(board, "time", "time_probes", "run")
+        tails = TAILS & {gate.metric for gate in self.asked_gates}
+        require(board, "time", "time_probes", "run", *["percentiles"] * bool(tails))
         board.check_power(self.target)
         check_runtime(self.target, board.facts.runtimes)
         if self.run.finished("profile"):
@@ -215,7 +216,8 @@ class Job:
         from edgeprune.device.board import Session
 
         wait_s = 0.0 if self.allows_busy else QUIET_WAIT_S
-        return Session(bool(self.run.request.get("set_governor")), wait_s)
+        governor, benchmark_model = (self.run.request.get(name) for name in ("set_governor", "benchmark_model"))
+        return Session(bool(governor), wait_s, benchmark_model=benchmark_model)
 
     def require_measured(self) -> None:
         """Refuse whatever comes after planning in a run that was planned on an estimate.
@@ -337,7 +339,7 @@ def reach_board(job: Job, until: str) -> None:
 
     if until == "trace" or job.estimated or job.run.finished("trace"):
         return  # no board is needed, or the next stage opens it
-    job.detail(f"{reach(job.target, job.run.request['host'])} answers")
+    job.detail(f"{reach(job.target, job.run.request['host'], job.session)} answers")
 
 
 def find_address(job: Job, until: str, again: Collection[str] = ()) -> str:

@@ -12,6 +12,7 @@ from edgeprune_agent.runtimes import list_formats, list_runtimes
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeprune.core.boards.delegates import DELEGATES
 from edgeprune.core.formats import FORMATS, RUNTIMES, FileFormat, Package, Runtime, find_runtime, list_precisions
 from edgeprune.core.target import Target
 from edgeprune.device.preparing.site import Interpreter, choose_packages
@@ -24,7 +25,7 @@ def test_the_agent_has_a_module_for_each_runtime(name: str) -> None:
     assert {package.name: package.module for package in runtime.packages} == module.PACKAGES
     assert list(module.PACKAGES) == [package.name for package in runtime.packages]
     assert (module.FORMAT, hasattr(module, "profile_nodes")) == (runtime.format, runtime.tells_nodes)
-    assert runtime.providers == (tuple(NAMES) if name == "onnxruntime" else ("cpu",))
+    assert runtime.providers == (tuple(NAMES) if name == "onnxruntime" else tuple(DELEGATES))
 
 
 def test_the_agent_knows_no_other_runtime_or_format() -> None:

@@ -17,8 +17,9 @@ from edgeprune.core.target import FASTEST, Target
 from edgeprune.device.board import ModelFile
 from edgeprune.device.connect import shake_hands
 from edgeprune.device.phone import benchmark as phone
+from edgeprune.device.phone.benchmark import Timed, describe_phone, find_cores
 from edgeprune.device.phone.benchmark import _describe as describe_calls
-from edgeprune.device.phone.benchmark import describe_phone, find_cores
+from edgeprune.device.phone.binary import Binary
 from edgeprune.device.phone.state import collect, read_state
 
 TARGET = Target("rpi4", "a board of the tests")
@@ -81,7 +82,7 @@ def test_what_a_phone_says_is_read_by_section() -> None:
 def test_the_memory_of_a_file_is_the_most_that_any_call_took(tmp_path: Path) -> None:
     path = tmp_path / "a.tflite"
     path.write_bytes(b"")
-    calls = [Benchmark(5000.0, 900.0, 800.0, 700.0, 50, peak) for peak in (3.0, None, 9.0, 4.0)]
+    calls = [Timed(Benchmark(5000.0, 900.0, 800.0, 700.0, 50, peak)) for peak in (3.0, None, 9.0, 4.0)]
     one = describe_calls(ModelFile.of(path, "litert"), calls, TARGET, Conditions(1), "f")
     assert (one.peak_memory_mib, one.init_ms, one.first_ms) == (9.0, 5.0, 0.9)
     assert list(one.samples_ms) == [0.7] * 4
@@ -94,13 +95,15 @@ def test_files_on_a_phone_take_turns_in_changing_order(tmp_path: Path, monkeypat
         path.write_bytes(name.encode())
         models.append(replace(ModelFile.of(path, "litert"), name=name))
 
-    def run(transport: Echo, command: list[str]) -> Benchmark:
-        ran.extend(command)
-        return Benchmark(1.0, 1.0, 1.0, 1.0, 50, None)
+    def run(transport: Echo, command: list[str]) -> Timed:
+        ran.extend(word.removeprefix("--graph=") for word in command if word.startswith("--graph="))
+        return Timed(Benchmark(1.0, 1.0, 1.0, 1.0, 50, None))
 
-    monkeypatch.setattr(phone, "_command", lambda transport, model, target, told: [model.name])
+    monkeypatch.setattr(phone, "_put", lambda transport, model: model.name)
+    monkeypatch.setattr(phone, "_look", lambda transport, command, target, name: (None, {}))
     monkeypatch.setattr(phone, "_run", run)
-    measured = phone.measure_native(Echo({}, PHONE), models, TARGET, lambda text: None)
+    binary = Binary("./benchmark_model", "f" * 64, frozenset({"graph"}))
+    measured = phone.measure_native(Echo({}, PHONE), binary, models, TARGET, lambda text: None)
     assert set(measured) == {"a", "b"}
     assert "".join(ran[:8]) == "abbaabba"
     assert len(ran) == 2 * phone.CALLS * TARGET.protocol.processes

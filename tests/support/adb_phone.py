@@ -5,12 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from network import Cable
+import pytest
+from network import Cable, laid_cable, why_no_network
+from places import DEPLOY
 
 START_S = 10.0
+CANNOT_FETCH = 3
+CACHE = os.environ.get("EDGEPRUNE_CACHE") or Path.home() / ".cache" / "edgeprune"
+"""The user's own, as it is before a test has one for itself."""
 LIBRARIES = "usr/lib/x86_64-linux-gnu"
 ENTER = """
 set -e
@@ -85,3 +92,27 @@ class Phone:
             self.process.wait()
             (self.folder / "log").write_text("")
             self.process = None
+
+
+def fetch_adbd() -> Path:
+    """A real adbd, fetched once and kept in the user's cache; the test is skipped where it cannot be had or run."""
+    cache = Path(CACHE) / "adbd"
+    script = DEPLOY / "setup" / "android_phone.sh"
+    built = subprocess.run([script, cache], capture_output=True, text=True, check=False)
+    if built.returncode == CANNOT_FETCH or why_no_network():
+        pytest.skip(built.stderr.strip().splitlines()[-1] if built.returncode else why_no_network())
+    assert built.returncode == 0, built.stderr
+    return cache
+
+
+@contextmanager
+def switched_on(folder: Path, debian: Path, number: int, patch: pytest.MonkeyPatch) -> Iterator[Phone]:
+    """A phone in a network of its own, with an adb server of its own."""
+    patch.setenv("ANDROID_ADB_SERVER_PORT", str(5080 + number))
+    patch.setenv("ADB_MDNS", "0")
+    with laid_cable(number) as cable:
+        phone = Phone(folder, debian, cable)
+        phone.start()
+        yield phone
+        subprocess.run(["adb", "kill-server"], capture_output=True, timeout=20, check=False)
+        phone.stop()

@@ -20,6 +20,7 @@ TIMINGS = re.compile(
 COUNT = re.compile(
     rf"count=([0-9]{{1,9}}) (?:first={NUMBER} curr={NUMBER} min={NUMBER} max={NUMBER} avg=|curr=){NUMBER}"
 )
+SPREAD = re.compile(rf"count=[0-9]{{1,9}} [^\n]*?avg={NUMBER} std={NUMBER}")
 PEAK = re.compile(rf"Overall peak memory footprint \(MB\) via periodic monitoring: {NUMBER}")
 FOOTPRINT = re.compile(
     rf"(?:Memory footprint delta from the start of the tool|Peak memory footprint) \(MB\): .*overall={NUMBER}"
@@ -113,6 +114,13 @@ def parse_benchmark(text: str) -> Benchmark | None:
     peak = PEAK.search(text) or FOOTPRINT.search(text)
     init, first, warmup, inference = (float(figure) for figure in timings.groups())
     return Benchmark(init, first, warmup, inference, int(counts[-1][0]), float(peak.group(1)) if peak else None)
+
+
+def parse_spread(text: str) -> float | None:
+    """The standard deviation of the runs of a call, as a fraction of their mean; None where it is not told."""
+    rows = SPREAD.findall(text)
+    mean, deviation = (float(figure) for figure in rows[-1]) if rows else (0.0, 0.0)
+    return deviation / mean if mean else None
 
 
 def pick_fastest(clocks: Mapping[int, int], count: int) -> tuple[int, ...]:

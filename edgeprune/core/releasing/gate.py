@@ -47,6 +47,8 @@ LIMITS = {LOWER: "at_most", HIGHER: "at_least"}
 """The limit that can be meant, by the direction that is better."""
 TIMED = {name for name in METRICS if name.endswith("_ms")} | {"speedup"}
 """Metrics of which a run can measure more."""
+TAILS = {"latency_p90_ms", "latency_p95_ms", "latency_p99_ms"}
+"""Metrics that single runs are needed for."""
 ALLOWED_TO_FAIL = 0.01
 """How often all gates of a run together may fail where no figure is beyond its limit."""
 LOOKS = 3

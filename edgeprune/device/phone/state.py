@@ -10,9 +10,11 @@ from edgeprune.device.transports.transport import Transport
 SHORT_S = 60.0
 COLLECT = r"""
 section() { printf '\n== %s\n' "$1"; }
-section model; getprop ro.product.manufacturer; getprop ro.product.model
+section model; getprop ro.product.manufacturer; getprop ro.product.model; cat /proc/device-tree/model
 section soc; getprop ro.soc.manufacturer; getprop ro.soc.model
 section android; getprop ro.build.version.release
+section os; sed -n "s/^PRETTY_NAME=//p" /etc/os-release
+section cpuinfo; grep -E "^(processor|model name|Hardware|cpu model)" /proc/cpuinfo
 section machine; uname -m
 section kernel; uname -r
 section memory; grep MemTotal /proc/meminfo

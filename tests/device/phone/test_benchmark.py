@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -16,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from adb_phone import Phone
+from adb_phone import Phone, fetch_adbd, switched_on
 from device_models import QUICK, ignore, make_model
-from network import laid_cable, why_no_network
-from places import AGENT, RECORDS
+from places import RECORDS
 
 from edgeprune.core.target import Target
 from edgeprune.device.agent.measure import evaluate_model, measure_models
@@ -41,29 +39,11 @@ TARGET = Target("pixel8", "a phone of the tests", runtime="litert", protocol=QUI
 device = pytest.mark.device
 
 
-@pytest.fixture(scope="module")
-def debian() -> Path:
-    """A real adbd, fetched once and kept in the cache."""
-    cache = Path(os.environ.get("EDGEPRUNE_CACHE") or Path.home() / ".cache" / "edgeprune") / "adbd"
-    script = AGENT.parent / "setup" / "android_phone.sh"
-    built = subprocess.run([script, cache], capture_output=True, text=True, check=False)
-    if built.returncode == 3 or why_no_network():
-        pytest.skip(built.stderr.strip().splitlines()[-1] if built.returncode else why_no_network())
-    assert built.returncode == 0, built.stderr
-    return cache
-
-
 @pytest.fixture
-def phone(debian: Path, no_devices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Phone]:
+def phone(no_devices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Phone]:
     """A phone that is on, in a network of its own; it has no Python."""
-    monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", "5138")
-    monkeypatch.setenv("ADB_MDNS", "0")
-    with laid_cable(58) as cable:
-        one = Phone(tmp_path / "phone", debian, cable)
-        one.start()
-        yield one
-        subprocess.run(["adb", "kill-server"], capture_output=True, timeout=20, check=False)
-        one.stop()
+    with switched_on(tmp_path / "phone", fetch_adbd(), 58, monkeypatch) as phone:
+        yield phone
 
 
 @pytest.fixture
@@ -77,10 +57,15 @@ def lend_python(phone: Phone) -> None:
     (place / "venv").symlink_to(sys.prefix)
 
 
+HELP = "Flags:\n\t--graph=\tstring\n\t--num_runs=50\tint32\n\t--use_xnnpack=false\tbool\n\t--output_filepath=\tstring\n"
+
+
 def lend_benchmark(phone: Phone, text: str) -> None:
-    """A benchmark_model that prints a record, and notes how it was called."""
+    """A benchmark_model that prints a record, and notes how it was called to time a file."""
     (phone.tmp / "printed").write_text(text)
-    called = 'echo "$@" >> called; grep -i cpus_allowed: /proc/self/status >> called; cat printed'
+    (phone.tmp / "help").write_text(HELP)
+    called = """case "$*" in --help) cat help; exit 1;; *report_peak*) cat printed; exit;; esac
+echo "$@" >> called; grep -i cpus_allowed: /proc/self/status >> called; cat printed"""
     phone.script("benchmark_model", called, phone.tmp)
     phone.script("getprop", 'case $1 in ro.soc.model) echo "Tensor G3";; ro.product.model) echo "Pixel 8";; esac')
     phone.script("dumpsys", f'cat {phone.bin}/$1 2>/dev/null || echo "Can\'t find service: $1"')
@@ -270,7 +255,7 @@ def test_a_phone_without_python_is_measured_by_benchmark_model(
     assert one.samples_ms == (13.5202,) * CALLS
     assert one.samples_by_process == dict.fromkeys(range(CALLS), (13.5202,))
     assert (one.problems, one.conditions.affinity) == ((), (core,))
-    assert "a sample is the mean of 74 runs" in one.conditions.notes
+    assert "a sample is the mean of 74 runs, which lie 3.5% apart (standard deviation)" in one.conditions.notes
     calls = (phone.tmp / "called").read_text().splitlines()
     graphs = [word for line in calls for word in line.split() if word.startswith("--graph=")]
     first, second = (f"--graph=edgeprune/{model.file}" for model in models)
@@ -294,17 +279,17 @@ def test_a_hot_phone_makes_the_run_invalid(phone: Phone, tmp_path: Path, monkeyp
 @pytest.mark.parametrize(
     ("text", "kind", "said"),
     [
-        (None, RuntimeMissing, "neither Python nor benchmark_model is there; put TFLite's"),
         ("ERROR: Failed to load model net.tflite\nERROR: Benchmarking failed.", RemoteError, "Benchmarking failed"),
         ("", RemoteError, r"benchmark_model failed \(exit code 0\)"),
     ],
 )
 def test_what_a_phone_lacks_is_told(
-    text: str | None, kind: type[Exception], said: str, phone: Phone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    text: str, kind: type[Exception], said: str, phone: Phone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edgeprune.device.boards.has_python", lambda transport, target: False)
-    if text is not None:
-        lend_benchmark(phone, text)
+    with pytest.raises(RuntimeMissing, match="neither Python nor benchmark_model is there; put TFLite's"):
+        measure_files(TARGET, phone.host, [make_model(tmp_path, "litert")], Session(), ignore)
+    lend_benchmark(phone, text)
     with pytest.raises(kind, match=said):
         measure_files(TARGET, phone.host, [make_model(tmp_path, "litert")], Session(), ignore)
     with pytest.raises(RemoteError, match=r"without Python only \.tflite files run there"):
