@@ -1,0 +1,171 @@
+"""What a ready TFLite file costs on a microcontroller, estimated: by published results, or by Arm's compiler."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeprune.core.estimating.cycles import (
+    CycleEstimate,
+    CyclePrices,
+    CycleTable,
+    RuntimeFacts,
+    find_term,
+    parse_cycles,
+)
+from edgeprune.core.latency.layers import LayerShape
+from edgeprune.core.target import Target
+from edgeprune.disk import describe_os_error
+from edgeprune.errors import ProfileError, UsageError
+from edgeprune.exporting.tflite.layers import FileLayers, read_file_layers
+from edgeprune.exporting.tflite.vela import VelaEstimate, estimate_by_vela
+from edgeprune.shipped import PROFILES, shipped_dir
+
+CORE = re.compile(r"Cortex-M\d+\+?|ESP32-S3")
+NPU = re.compile(r"Ethos-U55(?:[- ](\d+))?")
+NPU_MACS = "128"
+"""Multiply-accumulates a cycle of an Ethos-U55 where its target says none."""
+CLOCKS = ("cpu_mhz", "clock_mhz")
+"""Names that a target's fact of the clock may have."""
+ESP32 = "ESP32-S3"
+NO_RESULT_OF_C = "no result of generated C was published; taken as TensorFlow Lite Micro with the same kernels"
+
+
+@dataclass(frozen=True)
+class FileEstimate:
+    """Estimated cycles of a file on a microcontroller, and what they rest on.
+
+    `layers` are those that the runtime computes with the cycles of each; `dropped_macs` are of channels whose weights
+    are all zero, which it leaves out. `notes` are for people.
+    """
+
+    target: str
+    core: str
+    clock_mhz: float
+    runtime: RuntimeFacts
+    prices: CyclePrices
+    file: FileLayers
+    cycles: CycleEstimate
+    layers: tuple[tuple[LayerShape, float], ...]
+    dropped_macs: int
+    sources: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def latency_ms(self) -> tuple[float, float, float]:
+        """Latency at the clock, and its 90 % interval."""
+        return self.cycles.at(self.clock_mhz)
+
+    def cycles_by_kind(self) -> dict[str, float]:
+        """Cycles by kind of kernel, the dearest first."""
+        kinds: dict[str, float] = {}
+        for shape, cycles in self.layers:
+            kind = find_term(shape) if shape.has_weights else shape.op
+            kinds[kind] = kinds.get(kind, 0.0) + cycles
+        return dict(sorted(kinds.items(), key=lambda pair: -pair[1]))
+
+
+def load_cycles() -> CycleTable:
+    """The shipped prices.
+
+    Raises:
+        ProfileError: the file is missing or not valid.
+    """
+    path = shipped_dir(PROFILES) / "cycles" / "mcu.json"
+    try:
+        return parse_cycles(path.read_text(), str(path))
+    except OSError as exc:
+        raise ProfileError(describe_os_error(exc, path)) from exc
+
+
+def find_npu(target: Target) -> str | None:
+    """The accelerator of a target as vela calls it, if it has an Ethos-U55."""
+    for fact in target.hardware:
+        if match := NPU.search(str(fact.value)):
+            return f"ethos-u55-{match[1] or NPU_MACS}"
+    return None
+
+
+def find_core(target: Target) -> tuple[str, float]:
+    """A microcontroller's core and clock in MHz, by the target's hardware facts.
+
+    Raises:
+        UsageError: they name none.
+    """
+    cores = [match[0] for fact in target.hardware if (match := CORE.search(str(fact.value)))]
+    clocks = [fact.value for fact in target.hardware if fact.name in CLOCKS and isinstance(fact.value, int | float)]
+    if not cores or not clocks:
+        raise UsageError(
+            f"target {target.name}: is no microcontroller that cycles are estimated for: its [hardware] has to name a "
+            "core (Cortex-M..., ESP32-S3) and cpu_mhz; for other boards see `edgeprune plan --estimate`"
+        )
+    return cores[0], float(clocks[0])
+
+
+def estimate_file(path: Path, target: Target, runtime: str | None = None) -> FileEstimate:
+    """Estimate the cycles of an int8 `.tflite` file on a target's core, in its runtime or another that was published.
+
+    Raises:
+        UsageError: the target is no microcontroller, or the file is not int8.
+        ProfileError: no published results of that core or runtime, or an operator that is in none.
+        ExportError: the file cannot be read.
+    """
+    core, clock_mhz = find_core(target)
+    table = load_cycles()
+    name, notes = (runtime, ()) if runtime else _default_runtime(target.runtime, core)
+    prices = table.choose(core, name)
+    facts, layers = table.facts(name), read_layers(path)
+    shapes = layers.live if facts.drops_dead else layers.whole
+    return FileEstimate(
+        target.name,
+        core,
+        clock_mhz,
+        facts,
+        prices,
+        layers,
+        prices.estimate(shapes),
+        tuple((shape, prices.price(shape)) for shape in shapes),
+        layers.macs - sum(shape.macs for shape in shapes),
+        table.sources,
+        notes,
+    )
+
+
+def _default_runtime(name: str, core: str) -> tuple[str, tuple[str, ...]]:
+    """The published runtime that stands for a target's, and what is to be said of it."""
+    return "tflm-esp-nn" if core == ESP32 else "tflm", (NO_RESULT_OF_C,) if name == "c" else ()
+
+
+def read_layers(path: Path) -> FileLayers:
+    """The layers of an int8 `.tflite` file.
+
+    Raises:
+        UsageError: no such file, or not int8.
+        ExportError: it cannot be read.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as exc:
+        raise UsageError(describe_os_error(exc, path)) from exc
+    layers = read_file_layers(content, str(path))
+    if not layers.is_int8:
+        raise UsageError(
+            f"{path}: its weights are not all int8; published results are of int8 files; quantize it first"
+        )
+    return layers
+
+
+def estimate_npu(path: Path, target: Target) -> VelaEstimate | None:
+    """What vela says of an int8 `.tflite` file, where the target has an Ethos-U55.
+
+    Raises:
+        UsageError: the file is not int8.
+        MissingExtra: vela is not installed.
+        ExportError: the file cannot be read, or vela refused it.
+    """
+    accelerator = find_npu(target)
+    if accelerator is None:
+        return None
+    read_layers(path)
+    return estimate_by_vela(path, accelerator)
