@@ -98,7 +98,7 @@ def find_core(target: Target) -> tuple[str, float]:
     if not cores or not clocks:
         raise UsageError(
             f"target {target.name}: is no microcontroller that cycles are estimated for: its [hardware] has to name a "
-            "core (Cortex-M..., ESP32-S3) and cpu_mhz; for other boards see `edgeprune plan --estimate`"
+            "core (Cortex-M..., ESP32-S3) and cpu_mhz; `edgeprune plan` estimates nets on other boards"
         )
     return cores[0], float(clocks[0])
 

@@ -98,8 +98,8 @@ def _say_basis(estimate: FileEstimate) -> str:
     names = estimate.prices.submissions
     if not names:
         return (
-            f"no published result of {estimate.core} in this runtime, but those of the core in other runtimes and of the "
-            "runtime on other cores, hence the wide interval (MLPerf Tiny, TinyEngine, ESP-NN, ESP-DL)"
+            f"no published result of {estimate.core} in this runtime, but those of the core in other runtimes and of "
+            "the runtime on other cores, hence the wide interval (MLPerf Tiny, TinyEngine, ESP-NN, ESP-DL)"
         )
     more = f"; and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return f"published results of {estimate.core} in this runtime: {'; '.join(names[:SHOWN])}{more}"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from edgeprune.core.latency.layers import LayerShape, Window, describe_linear, describe_window
 from edgeprune.core.latency.steps import ADD, CONCAT, CURVE, MUL, POINTWISE, POOL, REDUCE, RESIZE, SOFTMAX
 from edgeprune.errors import ExportError
+from edgeprune.exporting.foreign import foreign
 from edgeprune.exporting.tflite.schema import unpack_tflite
 
 Mask = NDArray[np.bool_]
@@ -61,6 +63,8 @@ STORED: dict[int, np.dtype[Any]] = {
 }
 """Element types of tensors by their number in the schema (TFLite schema, TensorType), where weights may be of them."""
 INT8 = 9
+MOST_CHANNELS = 1 << 22
+"""Longest axis of a tensor; a file with a longer one is broken."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,11 @@ def read_file_layers(content: bytes, where: str) -> FileLayers:
     """
     if content[4:8] != b"TFL3":
         raise ExportError(f"{where}: not a TFLite file; expected one that begins with TFL3 at its fifth byte")
-    operators = _list_operators(content, where)
+    with foreign("reading its layers", Path(where)):
+        return _read_layers(_list_operators(content), where)
+
+
+def _read_layers(operators: Sequence[_Operator], where: str) -> FileLayers:
     masks: dict[int, Mask] = {}
     whole, live = list[LayerShape](), list[LayerShape]()
     for operator in operators:
@@ -122,29 +130,29 @@ def read_file_layers(content: bytes, where: str) -> FileLayers:
     )
 
 
-def _list_operators(content: bytes, where: str) -> list[_Operator]:
-    try:
-        schema, model = unpack_tflite(content)
-        kinds = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
-        graph = model.subgraphs[0]
+def _list_operators(content: bytes) -> list[_Operator]:
+    schema, model = unpack_tflite(content)
+    kinds = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
+    graph = model.subgraphs[0]
+    longest = max(int(np.max(tensor.shape, initial=0)) for tensor in graph.tensors if tensor.shape is not None)
+    if longest > MOST_CHANNELS:
+        raise ValueError(f"a tensor with an axis of {longest}; expected {MOST_CHANNELS} at most")
 
-        def stored(tensor: Any) -> np.ndarray | None:
-            data = model.buffers[tensor.buffer].data
-            kind = STORED.get(tensor.type)
-            if data is None or len(data) == 0 or kind is None:
-                return None
-            values: np.ndarray = np.frombuffer(np.asarray(data, np.uint8).tobytes(), kind).reshape(tensor.shape)
-            return values
+    def stored(tensor: Any) -> np.ndarray | None:
+        data = model.buffers[tensor.buffer].data
+        kind = STORED.get(tensor.type)
+        if data is None or len(data) == 0 or kind is None:
+            return None
+        values: np.ndarray = np.frombuffer(np.asarray(data, np.uint8).tobytes(), kind).reshape(tensor.shape)
+        return values
 
-        operators = []
-        for row in graph.operators:
-            code = model.operatorCodes[row.opcodeIndex]
-            kind = kinds[max(code.builtinCode, code.deprecatedBuiltinCode)]
-            inputs = tuple(graph.tensors[index] for index in row.inputs if index >= 0)
-            operators.append(_Operator(kind, row.builtinOptions, inputs, graph.tensors[row.outputs[0]], stored))
-        return operators
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as exc:
-        raise ExportError(f"{where}: cannot be read as a TFLite file: {type(exc).__name__}: {exc}") from exc
+    operators = []
+    for row in graph.operators:
+        code = model.operatorCodes[row.opcodeIndex]
+        kind = kinds[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        inputs = tuple(graph.tensors[index] for index in row.inputs if index >= 0)
+        operators.append(_Operator(kind, row.builtinOptions, inputs, graph.tensors[row.outputs[0]], stored))
+    return operators
 
 
 def _count_parameters(operator: _Operator) -> int:
