@@ -9,27 +9,21 @@ from pathlib import Path
 from edgeprune.core.estimating.cycles import (
     CycleEstimate,
     CyclePrices,
-    CycleTable,
     RuntimeFacts,
     find_term,
-    parse_cycles,
 )
+from edgeprune.core.estimating.microcontrollers import NO_RESULT_OF_C, choose_runtime
 from edgeprune.core.latency.layers import LayerShape
 from edgeprune.core.target import Target
 from edgeprune.disk import describe_os_error
-from edgeprune.errors import ProfileError, UsageError
+from edgeprune.errors import UsageError
 from edgeprune.exporting.tflite.layers import FileLayers, read_file_layers
 from edgeprune.exporting.tflite.vela import VelaEstimate, estimate_by_vela
-from edgeprune.shipped import PROFILES, shipped_dir
+from edgeprune.shipped import load_microcontroller
 
-CORE = re.compile(r"Cortex-M\d+\+?|ESP32-S3")
 NPU = re.compile(r"Ethos-U55(?:[- ](\d+))?")
 NPU_MACS = "128"
 """Multiply-accumulates a cycle of an Ethos-U55 where its target says none."""
-CLOCKS = ("cpu_mhz", "clock_mhz")
-"""Names that a target's fact of the clock may have."""
-ESP32 = "ESP32-S3"
-NO_RESULT_OF_C = "no result of generated C was published; taken as TensorFlow Lite Micro with the same kernels"
 
 
 @dataclass(frozen=True)
@@ -66,41 +60,12 @@ class FileEstimate:
         return dict(sorted(kinds.items(), key=lambda pair: -pair[1]))
 
 
-def load_cycles() -> CycleTable:
-    """The shipped prices.
-
-    Raises:
-        ProfileError: the file is missing or not valid.
-    """
-    path = shipped_dir(PROFILES) / "cycles" / "mcu.json"
-    try:
-        return parse_cycles(path.read_text(), str(path))
-    except OSError as exc:
-        raise ProfileError(describe_os_error(exc, path)) from exc
-
-
 def find_npu(target: Target) -> str | None:
     """The accelerator of a target as vela calls it, if it has an Ethos-U55."""
     for fact in target.hardware:
         if match := NPU.search(str(fact.value)):
             return f"ethos-u55-{match[1] or NPU_MACS}"
     return None
-
-
-def find_core(target: Target) -> tuple[str, float]:
-    """A microcontroller's core and clock in MHz, by the target's hardware facts.
-
-    Raises:
-        UsageError: they name none.
-    """
-    cores = [match[0] for fact in target.hardware if (match := CORE.search(str(fact.value)))]
-    clocks = [fact.value for fact in target.hardware if fact.name in CLOCKS and isinstance(fact.value, int | float)]
-    if not cores or not clocks:
-        raise UsageError(
-            f"target {target.name}: is no microcontroller that cycles are estimated for: its [hardware] has to name a "
-            "core (Cortex-M..., ESP32-S3) and cpu_mhz; `edgeprune plan` estimates nets on other boards"
-        )
-    return cores[0], float(clocks[0])
 
 
 def estimate_file(path: Path, target: Target, runtime: str | None = None) -> FileEstimate:
@@ -111,30 +76,29 @@ def estimate_file(path: Path, target: Target, runtime: str | None = None) -> Fil
         ProfileError: no published results of that core or runtime, or an operator that is in none.
         ExportError: the file cannot be read.
     """
-    core, clock_mhz = find_core(target)
-    table = load_cycles()
-    name, notes = (runtime, ()) if runtime else _default_runtime(target.runtime, core)
-    prices = table.choose(core, name)
-    facts, layers = table.facts(name), read_layers(path)
+    board = load_microcontroller(target)
+    if board is None:
+        raise UsageError(
+            f"target {target.name}: is no microcontroller that cycles are estimated for: its [hardware] has to name a "
+            "core (Cortex-M..., ESP32-S3) and cpu_mhz; `edgeprune plan` estimates nets on other boards"
+        )
+    name = runtime or choose_runtime(target.runtime, board.core)
+    prices = board.table.choose(board.core, name)
+    facts, layers = board.table.facts(name), read_layers(path)
     shapes = layers.live if facts.drops_dead else layers.whole
     return FileEstimate(
         target.name,
-        core,
-        clock_mhz,
+        board.core,
+        board.clock_mhz,
         facts,
         prices,
         layers,
         prices.estimate(shapes),
         tuple((shape, prices.price(shape)) for shape in shapes),
         layers.macs - sum(shape.macs for shape in shapes),
-        table.sources,
-        notes,
+        board.table.sources,
+        (NO_RESULT_OF_C,) if runtime is None and target.runtime == "c" else (),
     )
-
-
-def _default_runtime(name: str, core: str) -> tuple[str, tuple[str, ...]]:
-    """The published runtime that stands for a target's, and what is to be said of it."""
-    return "tflm-esp-nn" if core == ESP32 else "tflm", (NO_RESULT_OF_C,) if name == "c" else ()
 
 
 def read_layers(path: Path) -> FileLayers:

@@ -123,9 +123,7 @@ class CycleTable:
             )
         offers = {entry.runtime: entry for entry in self.entries if entry.core == core}
         if runtime not in offers:
-            raise ProfileError(
-                f"no estimate of {core} in {runtime!r}{suggest(runtime, offers)}; there are {', '.join(offers)}"
-            )
+            raise ProfileError(f"no estimate of {core} in {runtime!r}{suggest(runtime, offers)}")
         return offers[runtime]
 
     def facts(self, runtime: str) -> RuntimeFacts:
