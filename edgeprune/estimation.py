@@ -12,7 +12,7 @@ from edgeprune.core.estimating.cycles import (
     RuntimeFacts,
     find_term,
 )
-from edgeprune.core.estimating.microcontrollers import NO_RESULT_OF_C, choose_runtime
+from edgeprune.core.estimating.microcontrollers import NO_RESULT_OF_C, Microcontroller, choose_runtime
 from edgeprune.core.latency.layers import LayerShape
 from edgeprune.core.target import Target
 from edgeprune.disk import describe_os_error
@@ -82,7 +82,7 @@ def estimate_file(path: Path, target: Target, runtime: str | None = None) -> Fil
             f"target {target.name}: is no microcontroller that cycles are estimated for: its [hardware] has to name a "
             "core (Cortex-M..., ESP32-S3) and cpu_mhz; `edgeprune plan` estimates nets on other boards"
         )
-    name = runtime or choose_runtime(target.runtime, board.core)
+    name, notes = (runtime, ()) if runtime else _default_runtime(target.runtime, board)
     prices = board.table.choose(board.core, name)
     facts, layers = board.table.facts(name), read_layers(path)
     shapes = layers.live if facts.drops_dead else layers.whole
@@ -97,8 +97,18 @@ def estimate_file(path: Path, target: Target, runtime: str | None = None) -> Fil
         tuple((shape, prices.price(shape)) for shape in shapes),
         layers.macs - sum(shape.macs for shape in shapes),
         board.table.sources,
-        (NO_RESULT_OF_C,) if runtime is None and target.runtime == "c" else (),
+        notes,
     )
+
+
+def _default_runtime(name: str, board: Microcontroller) -> tuple[str, tuple[str, ...]]:
+    """The published runtime that stands for a target's, and what is to be said of it."""
+    published = [facts.name for facts in board.table.runtimes]
+    known = choose_runtime(name, board.core)
+    if known not in published:
+        known = choose_runtime("tflm", board.core)
+        return known, (f"no result in {name}, the target's runtime, was published; --runtime chooses another",)
+    return known, (NO_RESULT_OF_C,) if name == "c" else ()
 
 
 def read_layers(path: Path) -> FileLayers:

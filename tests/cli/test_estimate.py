@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from command_line import run_command
+
+from edgeprune.core.formats import RUNTIMES
 
 pytest.importorskip("ai_edge_litert")
 
@@ -30,6 +33,7 @@ def test_every_figure_says_what_it_is_of(tmp_path: Path, capsys: pytest.CaptureF
     assert "MLPerf Tiny v0.5 reference" in text
     assert "passes no gate" in text
     assert "not counted" not in text, "this runtime computes dead channels too"
+    assert "no result in litert, the target's runtime, was published" in text
 
 
 def test_dead_channels_are_left_out_where_the_runtime_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -56,6 +60,19 @@ def test_the_runtime_of_an_esp32_is_with_its_own_kernels(tmp_path: Path, capsys:
     code, text = estimate(capsys, put_model(tmp_path), "--target", target)
     assert code == 0
     assert "TensorFlow Lite Micro with ESP-NN" in text
+
+
+@pytest.mark.parametrize(("runtime", "note"), [("c", "no result of generated C was published"), ("tflm", "")])
+def test_the_runtimes_of_microcontrollers_are_estimated_as_their_kernels(
+    runtime: str, note: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RUNTIMES, runtime, replace(RUNTIMES["litert"], name=runtime))
+    target = put_target(tmp_path, TARGET.replace("litert", runtime))
+    code, text = estimate(capsys, put_model(tmp_path), "--target", target)
+    assert code == 0
+    assert "TensorFlow Lite Micro with CMSIS-NN" in text
+    assert ("note:" in text) == bool(note)
+    assert note in text
 
 
 def test_an_ethos_is_estimated_by_vela(
