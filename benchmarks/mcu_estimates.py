@@ -98,15 +98,14 @@ def split(misses: Sequence[Miss], key: Callable[[Miss], str]) -> dict[str, dict[
 
 def summarize(misses: Sequence[Miss]) -> dict[str, Any]:
     """All errors, and by net, runtime and board."""
+    chosen = [one for one in misses if one.submission.labels["board"][:4] in ("L4R5", "H7A3")]
     return {
         "all": describe(misses),
         "by net": split(misses, lambda one: one.net),
         "by runtime": split(misses, lambda one: one.submission.runtime),
         "by core": split(misses, lambda one: one.submission.core),
-        "by board of ST and net": split(
-            [one for one in misses if one.submission.labels["board"][:4] in ("L4R5", "H7A3")],
-            lambda one: f"{one.submission.labels['board'][:4]} {one.net}",
-        ),
+        "by net on L4R5 and H7A3": split(chosen, lambda one: f"{one.submission.labels['board'][:4]} {one.net}"),
+        "by runtime on L4R5 and H7A3": split(chosen, lambda one: one.submission.labels["board"]),
     }
 
 
