@@ -13,6 +13,7 @@ from edgeprune.core.text import suggest
 from edgeprune.errors import ProfileError, TargetError
 
 if TYPE_CHECKING:
+    from edgeprune.core.estimating.microcontrollers import Microcontroller
     from edgeprune.core.estimating.profiles import BoardProfiles
     from edgeprune.core.target import Target
 
@@ -100,6 +101,37 @@ def read_profiles(path: Path) -> BoardProfiles:
     except (OSError, UnicodeDecodeError) as exc:
         raise ProfileError(f"{path}: cannot be read: {exc}") from exc
     return parse_profiles(text, str(path))
+
+
+def load_microcontroller(target: Target) -> Microcontroller | None:
+    """A target's core with the shipped prices in cycles; None where its facts name no microcontroller and its clock.
+
+    Raises:
+        ProfileError: the file of prices cannot be read.
+    """
+    from edgeprune.core.estimating.cycles import parse_cycles
+    from edgeprune.core.estimating.microcontrollers import Microcontroller, find_core
+
+    core = find_core([(fact.name, fact.value) for fact in target.hardware])
+    if core is None:
+        return None
+    path = shipped_dir(PROFILES) / "cycles" / "mcu.json"
+    try:
+        table = parse_cycles(path.read_text(), str(path))
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ProfileError(f"{path}: cannot be read: {exc}") from exc
+    return Microcontroller(target.name, target.description, *core, table)
+
+
+def load_estimate(target: Target) -> BoardProfiles | Microcontroller:
+    """The estimated profiles of a target's board: a calibrated or shipped file of its name, else its core's cycles.
+
+    Raises:
+        ProfileError: there are none, or the file is not valid.
+    """
+    paths = list_profiles()
+    board = None if target.name in paths else load_microcontroller(target)
+    return board or load_profiles(target.name, paths)
 
 
 def load_gates(path: Path, target: Target) -> Target:

@@ -12,7 +12,7 @@ from places import ROOT
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 NOTICE = (ROOT / "NOTICE").read_text()
 CHECKPOINTS = sorted((ROOT / "edgeprune" / "recipes" / "checkpoints").iterdir())
-PROFILES = sorted((ROOT / "hardware_profiles").glob("*.json"))
+PROFILES = sorted((ROOT / "hardware_profiles").rglob("*.json"))
 
 
 def test_the_notice_ships() -> None:

@@ -25,7 +25,7 @@ def recipes(context: click.Context) -> None:
         built_in = describe_built_in()
         print_result(
             {"recipes": [{"name": name, "description": text} for name, text in built_in.items()]},
-            "\n".join(f"{name:18} {text}" for name, text in built_in.items()),
+            "\n".join(f"{name:20} {text}" for name, text in built_in.items()),
         )
 
 

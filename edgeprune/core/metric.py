@@ -17,7 +17,8 @@ class Metric:
     """A figure of quality: `Metric("F1", f1, better="higher")`, `Metric("RMSE", rmse, better="lower", unit="K")`.
 
     `compute(outputs, targets)` takes arrays, so that it can judge outputs that came from a board; a metric that was
-    read back from a report has none. `unit` is "" for a figure without one.
+    read back from a report has none. `unit` is "" for a figure without one. `doubt` says why its figures mean nothing,
+    as where a recipe has no data but made inputs: no gate on the quality passes then.
 
     Raises:
         ValueError: no name, a direction that is neither "higher" nor "lower", or a unit that is no text.
@@ -27,6 +28,7 @@ class Metric:
     compute: Callable[[Any, Any], Any] | None = field(default=None, compare=False, repr=False)
     better: str = field(kw_only=True)
     unit: str = field(default="", kw_only=True)
+    doubt: str = field(default="", kw_only=True)
 
     def __post_init__(self) -> None:
         """Reject what cannot be meant."""
@@ -74,7 +76,8 @@ class Metric:
 
     def to_dict(self) -> dict[str, str]:
         """JSON-ready, without the function."""
-        return {"name": self.name, "better": self.better, "unit": self.unit}
+        plain = {"name": self.name, "better": self.better, "unit": self.unit}
+        return plain | ({"doubt": self.doubt} if self.doubt else {})
 
 
 TOP1 = Metric("top-1 accuracy", better=HIGHER, unit=PERCENT)
@@ -83,4 +86,4 @@ TOP1 = Metric("top-1 accuracy", better=HIGHER, unit=PERCENT)
 
 def parse_metric(row: Mapping[str, Any]) -> Metric:
     """Read back what :meth:`Metric.to_dict` gave."""
-    return Metric(row["name"], better=row["better"], unit=row["unit"])
+    return Metric(row["name"], better=row["better"], unit=row["unit"], doubt=row.get("doubt", ""))

@@ -20,7 +20,7 @@ from edgeprune.device.transports.commands import cannot_write
 from edgeprune.device.transports.local import LocalTransport
 from edgeprune.device.transports.lookup import resolve_host
 from edgeprune.device.transports.transport import Transport, plain
-from edgeprune.errors import PythonMissing, RuntimeMissing
+from edgeprune.errors import DeviceError, PythonMissing, RuntimeMissing
 from edgeprune.shipped import cache_dir
 
 VENV = "~/.local/share/edgeprune/venv"

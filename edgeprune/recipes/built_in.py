@@ -11,9 +11,17 @@ from edgeprune.errors import RecipeError
 
 BUILT_IN = {
     name: Path(__file__).parent / f"{name.replace('-', '_')}.py"
-    for name in ("digits-resnet8", "cifar10-resnet8", "motion-cnn")
+    for name in (
+        "digits-resnet8",
+        "cifar10-resnet8",
+        "motion-cnn",
+        "kws-dscnn",
+        "vww-mobilenetv1-025",
+        "ad-autoencoder",
+    )
 }
-"""Built-in recipes by name; each is a file that a user can copy."""
+BUILT_IN["ic-resnet8"] = BUILT_IN["cifar10-resnet8"]
+"""Built-in recipes by name; each is a file that a user can copy. `ic-resnet8` is what MLPerf Tiny calls ResNet-8."""
 
 
 def copy_recipe(name: str, directory: Path) -> Path:

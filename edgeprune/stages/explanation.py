@@ -91,7 +91,15 @@ def _describe_waterfall(job: Job, parts: Mapping[str, Any]) -> dict[str, Any]:
     if job.estimated:
         end, basis = "predicted: no board was measured", f"estimated for {job.target.name}, never measured"
         estimate = parts["unpruned_ms"], parts["pruned_ms"], parts["pruned_ms"]
-        times = Times(profiled.baseline_ms, *estimate, origin=ESTIMATED, planned_origin=ESTIMATED, end=end)
+        whole = profiled.baseline_precision
+        times = Times(
+            profiled.baseline_ms,
+            *estimate,
+            origin=ESTIMATED,
+            planned_origin=ESTIMATED,
+            end=end,
+            baseline_precision=whole,
+        )
         return describe_waterfall(parts, times, basis, valid=False)
     fit_ms = _find_fit_ms(job)
     last_ms, origin = (parts["pruned_ms"], PREDICTED) if fit_ms is None else (fit_ms, "measured")

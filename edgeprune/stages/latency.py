@@ -41,7 +41,7 @@ from edgeprune.graph.costs import list_shapes
 from edgeprune.graph.surgery import apply_plan
 from edgeprune.pruning.importance import keep_best_by_group
 from edgeprune.run import hash_file, write_atomic, write_json
-from edgeprune.shipped import list_profiles, load_profiles
+from edgeprune.shipped import load_estimate
 from edgeprune.stages.arena import learn_from_plan
 from edgeprune.stages.artifacts import Files, build, build_format, build_variant
 from edgeprune.stages.explanation import write_explained_plan
@@ -205,18 +205,19 @@ def _build_open(job: Job, net: Net, precisions: Sequence[str]) -> dict[str, tupl
 
 
 def _estimate(job: Job, net: Net) -> Profiled:
-    """What layers cost by the estimated profile of the target's board; the unpruned net by that of fp32."""
+    """What layers cost by the target's estimated profile; the unpruned net in fp32, on a microcontroller in int8."""
     target = job.target
-    board = load_profiles(target.name, list_profiles())
+    board = load_estimate(target)
     profile = board.choose(target.runtime, target.layer_precision, target.threads)
     table, shapes = profile.tabulate(probe_shapes(net.layers, net.widths)), list_shapes(net.analysis, {})
-    baseline = board.choose(target.runtime, "fp32", target.threads).predict_net(shapes)
+    precision = board.baseline_precision
+    baseline = board.choose(target.runtime, precision, target.threads).predict_net(shapes)
     parts_ms = sum(profile.predict(layer.shape).latency_ms for layer in net.layers)
     beside = Correction(offset_ms=profile.predict_net(shapes).latency_ms - parts_ms)
     write_atomic(job.run.product("latency_table.json"), render_table(table))
     job.detail(
-        f"estimated, not measured: unpruned fp32 {baseline.latency_ms:.4g} ms (90 % interval {baseline.low_ms:.4g} "
-        f"to {baseline.high_ms:.4g}), {board.description}"
+        f"estimated, not measured: unpruned {precision} {baseline.latency_ms:.4g} ms (90 % interval "
+        f"{baseline.low_ms:.4g} to {baseline.high_ms:.4g}), {board.description}"
     )
     return Profiled(
         origin=ESTIMATED,
@@ -224,6 +225,7 @@ def _estimate(job: Job, net: Net) -> Profiled:
         baseline_interval_ms=(baseline.low_ms, baseline.high_ms),
         correction=beside,
         baseline_predicted_ms=baseline.latency_ms,
+        baseline_precision=precision,
     )
 
 
@@ -295,18 +297,19 @@ def check_budget(job: Job, net: Net) -> None:
     Raises:
         InfeasibleBudget: says the best that can be reached, and what to do.
     """
-    baseline_ms = job.read(Profiled).baseline_ms
+    profiled = job.read(Profiled)
     free = {group: dict.fromkeys(widths, 0.0) for group, widths in net.widths.items()}
     problem = Problem(net.layers, free, read_table(job), read_correction(job), find_limits(job, net))
     whole = {group: widths[-1] for group, widths in problem.widths.items()}
     reach = Reach(
-        limit_ms=budget_ms(job, baseline_ms),
+        limit_ms=budget_ms(job, profiled.baseline_ms),
         aim=first_aim(job),
         fastest_ms=find_fastest(problem).latency_ms,
         unpruned_ms=predict_ms(problem, whole),
-        baseline_ms=baseline_ms,
+        baseline_ms=profiled.baseline_ms,
         precision=job.planned.fitted_precision,
         limits=problem.limits,
+        baseline_precision=profiled.baseline_precision,
     )
     check_reach(reach)
 

@@ -70,6 +70,8 @@ class Profiled(Result):
     origin: str = MEASURED
     baseline_interval_ms: tuple[float, float] | None = None
     baseline_predicted_ms: float | None = None
+    baseline_precision: str = "fp32"
+    """What `baseline_ms` is of; int8 where a microcontroller is estimated."""
     twin_gap: float = 0.0
     problems: tuple[str, ...] = ()
     power_w: float | None = None

@@ -368,3 +368,17 @@ def test_a_document_is_asked_for_by_one_command_and_not_by_the_next(capsys: pyte
     for words, printed in ((["--json"], '"a": 1'), ([], "text\n")):
         command.main(words, standalone_mode=False)
         assert printed in capsys.readouterr().out
+
+
+def test_an_estimate_on_a_microcontroller(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ai_edge_litert")
+    from mcu_files import TARGET, put_model, put_vela
+
+    model = put_model(tmp_path)
+    (tmp_path / "m4.toml").write_text(TARGET)
+    document = call("estimate", model, "--target", "m4.toml", "--runtime", "x-cube-ai")
+    check_fields(document, FIELDS["estimate MODEL"])
+    (tmp_path / "npu.toml").write_text(TARGET.replace("Cortex-M4F", "Cortex-M55, Ethos-U55-256"))
+    put_vela(tmp_path, monkeypatch)
+    document = call("estimate", model, "--target", "npu.toml")
+    check_fields(document, FIELDS["estimate MODEL on an Ethos-U55"])

@@ -33,6 +33,8 @@ class BoardProfiles:
     sources: tuple[str, ...]
     facts: Mapping[str, str]
     profiles: tuple[EstimatedProfile, ...] = field(default=())
+    baseline_precision: str = field(default="fp32", init=False)
+    """What the unpruned net is estimated in."""
 
     def choose(self, runtime: str, precision: str, threads: int) -> EstimatedProfile:
         """The profile of a runtime, asked at a precision and for so many threads.

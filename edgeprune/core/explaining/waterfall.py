@@ -32,6 +32,7 @@ TEXTS = {
 class Times:
     """Latencies in ms that a waterfall runs between, all at the speed of one session.
 
+    `baseline_precision`: what `unpruned_fp32_ms` is of, where there is no fp32.
     `unpruned_fp32_ms` and `unpruned_ms`: the whole net in fp32, and as the plan is for; `planned_ms`: the cut net as
     the plan is for; `shipped_ms`: what ships, which may be another file. `speed`: how much slower that session was than
     the one that the predictions are of. `origin`: "measured" or "estimated"; `planned_origin`: that of `planned_ms`.
@@ -45,6 +46,7 @@ class Times:
     origin: str = MEASURED
     planned_origin: str = MEASURED
     end: str = "the shipped file"
+    baseline_precision: str = "fp32"
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ def build_waterfall(parts: Mapping[str, Any], times: Times) -> list[Step]:
     predicted = ESTIMATED if times.origin == ESTIMATED else PREDICTED
     rows = [(PRECISION, times.unpruned_ms - times.unpruned_fp32_ms, times.origin, "another precision or runtime")]
     rows += [(MACS, -times.unpruned_ms * (1 - rest), COUNTED, f"if ms fell as MACs did, by {1 - rest:.1%}")]
-    steps = [Step(UNPRUNED, LEVEL, times.unpruned_fp32_ms, times.unpruned_fp32_ms, times.origin, "unpruned, fp32")]
+    whole = f"unpruned, {times.baseline_precision}"
+    steps = [Step(UNPRUNED, LEVEL, times.unpruned_fp32_ms, times.unpruned_fp32_ms, times.origin, whole)]
     steps += _add(times.unpruned_fp32_ms, rows, keep=(MACS,))
     steps.append(Step(BY_MACS, LEVEL, steps[-1].after_ms, steps[-1].after_ms, COUNTED, "what the MACs promise"))
     lost = [(name, parts["lost_ms"].get(name, 0.0) * times.speed, predicted, TEXTS[name]) for name in PARTS]

@@ -16,7 +16,7 @@ class Reach:
 
     `aim` is the share of `limit_ms` that a first plan is made for. `fastest_ms` is predicted of the narrowest net
     within the `limits`, `unpruned_ms` of the whole net, both in the `precision` that is planned for; `baseline_ms` is
-    what the unpruned fp32 net takes.
+    what the unpruned net takes in `baseline_precision`.
     """
 
     limit_ms: float
@@ -26,6 +26,7 @@ class Reach:
     baseline_ms: float
     precision: str
     limits: Limits = field(default_factory=Limits)
+    baseline_precision: str = "fp32"
 
     @property
     def is_enough(self) -> bool:
@@ -50,20 +51,22 @@ def check_reach(reach: Reach) -> None:
     narrowest = f"the narrowest net within {limits}" if limits else "the narrowest net"
     raise InfeasibleBudget(
         f"no widths meet {reach.limit_ms:.4g} ms: {narrowest} is predicted at {reach.fastest_ms:.4g} ms in "
-        f"{reach.precision}, the unpruned fp32 net takes {reach.baseline_ms:.4g} ms; {_advise(reach)}"
+        f"{reach.precision}, the unpruned {reach.baseline_precision} net takes {reach.baseline_ms:.4g} ms; "
+        f"{_advise(reach)}"
     )
 
 
 def _advise(reach: Reach) -> str:
     """What to do: another precision where this one is what is slow, a budget that can be met, narrower widths."""
     advice = []
-    slower = reach.precision != "fp32" and reach.unpruned_ms > reach.baseline_ms
+    another, whole = reach.precision != reach.baseline_precision, reach.baseline_precision
+    slower = another and reach.unpruned_ms > reach.baseline_ms
     if reach.fastest_ms >= reach.baseline_ms:
-        advice.append(f"no net in {reach.precision} is faster here than the unpruned one in fp32")
+        advice.append(f"no net in {reach.precision} is faster here than the unpruned one in {whole}")
     elif slower:
-        advice.append(f"{reach.precision} is slower here than fp32 (unpruned {reach.unpruned_ms:.4g} ms)")
-    if reach.precision != "fp32":
-        advice.append("choose --precision fp32, or auto to let the board decide")
+        advice.append(f"{reach.precision} is slower here than {whole} (unpruned {reach.unpruned_ms:.4g} ms)")
+    if another:
+        advice.append(f"choose --precision {whole}, or auto to let the board decide")
     speedup = floor(100 * reach.baseline_ms / reach.best_ms) / 100
     if speedup > 1:
         advice.append(f"ask for --speedup {speedup:.2f} or --latency-ms {1.001 * reach.best_ms:.4g} at best")

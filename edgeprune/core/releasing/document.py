@@ -141,7 +141,7 @@ def gate_changes(figures: Figures, baseline: Figures) -> dict[str, Figure]:
         drop = drops.get(drop_name)
         if drop is not None and drop.value is not None and baseline.quality:
             scaled = drop.spread.scale(1 / abs(baseline.quality)) if isinstance(drop.spread, TableSpread) else None
-            changes[name] = Figure.of(drop.value / abs(baseline.quality), scaled)
+            changes[name] = Figure.of(drop.value / abs(baseline.quality), scaled, drop.problem)
     return changes
 
 
@@ -168,8 +168,12 @@ def quality_figures(
     if value is None:
         return {}
     names = [(QUALITY, QUALITY_DROP), *([(ACCURACY, ACCURACY_DROP)] if metric.is_percent else [])]
-    quality = Figure.of(value, spread.quality if spread else None)
-    drop = None if original is None else Figure.of(metric.drop(value, original), spread.drop if spread else None)
+    quality = Figure.of(value, spread.quality if spread else None, metric.doubt)
+    drop = (
+        None
+        if original is None
+        else Figure.of(metric.drop(value, original), spread.drop if spread else None, metric.doubt)
+    )
     return {**{name: quality for name, _ in names}, **{name: drop for _, name in names if drop}}
 
 

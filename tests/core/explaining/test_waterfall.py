@@ -61,3 +61,8 @@ def test_an_estimate_says_so_in_every_step_in_ms() -> None:
     document = describe_waterfall(PARTS, times, "estimated for rpi4", valid=False)
     assert {step["origin"] for step in document["steps"]} == {"estimated", "counted"}
     assert not document["valid"]
+
+
+def test_the_first_level_is_called_by_its_precision() -> None:
+    assert build_waterfall(PARTS, Times(1.0, 1.0, 0.7, 0.7))[0].text == "unpruned, fp32"
+    assert build_waterfall(PARTS, Times(1.0, 1.0, 0.7, 0.7, baseline_precision="int8"))[0].text == "unpruned, int8"

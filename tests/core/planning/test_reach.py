@@ -70,3 +70,9 @@ def test_where_the_baseline_is_hardly_beaten_no_speed_up_is_advised() -> None:
     said = refusal(replace(FP32, fastest_ms=0.1195))
     assert "--speedup" not in said
     assert "ask for --latency-ms 0.1196 at best" in said
+
+
+def test_where_there_is_no_fp32_the_baseline_is_called_what_it_is_and_fp32_is_not_advised() -> None:
+    said = refusal(replace(FP32, precision="int8", baseline_precision="int8"))
+    assert "the unpruned int8 net takes" in said
+    assert "fp32" not in said
