@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from edgeprune.core.formats import AUTO, MOST_THREADS, RUNTIMES, list_precisions
+from edgeprune.core.formats import AUTO, MOST_THREADS, list_board_runtimes, list_precisions
 from edgeprune.deployment import DEFAULT_RECIPE
 
 TARGET_HELP = "Kind of board: a name (`edgeprune targets`) or a .toml file."
@@ -25,7 +25,11 @@ GOVERNOR_HELP = "Set the frequency governor to performance meanwhile; it is set 
 Option = Callable[[Any], Any]
 Command = TypeVar("Command", bound=Callable[..., Any])
 RUNNING = (
-    click.option("--runtime", type=click.Choice((*RUNTIMES, AUTO)), help="Runtime that ships; auto: the fastest here."),
+    click.option(
+        "--runtime",
+        type=click.Choice((*list_board_runtimes(), AUTO)),
+        help="Runtime that ships; auto: the fastest here.",
+    ),
     click.option(
         "--precision",
         type=click.Choice((*list_precisions(), AUTO)),

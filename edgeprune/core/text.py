@@ -7,6 +7,7 @@ import re
 import textwrap
 from collections.abc import Collection, Sequence
 from contextvars import ContextVar
+from decimal import Decimal
 from itertools import zip_longest
 
 WIDTH: ContextVar[int | None] = ContextVar("width", default=None)
@@ -20,6 +21,26 @@ def suggest(word: str, valid: Collection[str]) -> str:
     """`; did you mean 'x'?` or a list of what is valid."""
     close = difflib.get_close_matches(word, valid, 1)
     return f"; did you mean {close[0]!r}?" if close else f"; valid: {', '.join(sorted(valid))}"
+
+
+BYTE_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "kib": 2**10, "mib": 2**20}
+BYTES = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
+
+
+def parse_bytes(text: str) -> int:
+    """A number of bytes such as "49152", "48KiB" or "0.5 MiB"; of KB and MB a thousand and a million.
+
+    Raises:
+        ValueError: it is none, or no whole number of them.
+    """
+    match = BYTES.fullmatch(text)
+    unit = BYTE_UNITS.get(match[2].lower()) if match else None
+    if match is None or unit is None:
+        raise ValueError(f"{text!r} is no number of bytes; write it as 49152, 48KiB or 1.5MiB")
+    size = Decimal(match[1]) * unit
+    if size != int(size):
+        raise ValueError(f"{text!r} is no whole number of bytes")
+    return int(size)
 
 
 def make_printable(text: str) -> str:

@@ -16,6 +16,12 @@ from edgeprune.errors import TargetError
 @pytest.mark.parametrize(
     ("document", "message"),
     [
+        ({"description": "x", "memory": {"sram_bytes": 1}}, "memory: 'flash_bytes' is missing"),
+        ({"description": "x", "memory": {}}, "memory: 'sram_bytes' is missing"),
+        ({"description": "x", "memory": 4}, "memory: expected a table"),
+        ({"description": "x", "memory": {"sram_bytes": "48 kg", "flash_bytes": 1}}, "sram_bytes: '48 kg' is no number"),
+        ({"description": "x", "memory": {"sram_bytes": 0, "flash_bytes": 1}}, "sram_bytes: 0 must be above zero"),
+        ({"description": "x", "memory": {"sram": 1}}, "unknown key 'sram'"),
         ({"description": "x", "theads": 1}, "unknown key 'theads'; did you mean 'threads'"),
         (
             {"description": "x", "runtime": "onnxruntim"},
@@ -90,3 +96,11 @@ def test_any_document_is_a_target_or_a_clear_error(document: dict[str, object]) 
     with contextlib.suppress(TargetError):
         target = parse_target(document, "board", "board.toml")
         assert target.threads > 0
+
+
+def test_sizes_of_memory_are_numbers_or_have_units() -> None:
+    document = {"description": "x", "runtime": "tflm", "memory": {"sram_bytes": "48KiB", "flash_bytes": 1000}}
+    memory = parse_target(document, "board", "file").memory
+    assert memory is not None
+    assert (memory.sram_bytes, memory.flash_bytes) == (49_152, 1000)
+    assert parse_target({"description": "x"}, "board", "file").memory is None

@@ -44,7 +44,8 @@ def test_a_chain_takes_no_less_than_the_best_of_all_orders(sizes: list[int]) -> 
     buffers = [Buffer(str(step), size, step, step + 1) for step, size in enumerate(sizes)]
     best = min(_place_in_order(order) for order in permutations(buffers))
     assert best <= plan_arena(buffers, alignment=1).peak_bytes
-    by_size = sorted(buffers[::-1], key=lambda buffer: -buffer.size_bytes)
+    last_first = list(reversed(buffers))
+    by_size = sorted(last_first, key=lambda buffer: -buffer.size_bytes)
     assert plan_arena(buffers, alignment=1).peak_bytes == _place_in_order(tuple(by_size))
 
 
