@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := ssh,sign,report,tflite,serial,recipes,ethos-u
+EXTRAS := ssh,sign,report,tflite,mcu,serial,recipes,ethos-u
 INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt
 PYTHONS := python3.12 python3.13 python3.14
 UNMARKED := not device and not slow and not alone

@@ -30,6 +30,8 @@ USES = [
     ("ai_edge_quantizer", "tflite", "from edgeprune.exporting.tflite.libraries import import_library as f; f('NAME')"),
     ("litert_torch", "tflite", "from edgeprune.exporting.tflite.libraries import import_library as f; f('NAME')"),
     ("flatbuffers", "tflite", "import edgeprune.exporting.tflite.probes"),
+    ("mcufit", "mcu", "from edgeprune.exporting.tflite.micro import count_32_bit as f; f(None, None)"),
+    ("tflite_micro", "mcu", "from edgeprune.exporting.tflite.micro import count_64_bit as f; f(None, None)"),
     ("sklearn", "recipes", "from edgeprune.recipes.data import load_digits; load_digits()"),
     ("PIL", "recipes", "from edgeprune.recipes.data import _read_sheet; _read_sheet('sheet.png')"),
 ]

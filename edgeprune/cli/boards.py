@@ -14,7 +14,7 @@ import click
 from edgeprune.cli.options import KEY_FILE, TARGET_HELP, board_options
 from edgeprune.cli.output import json_option, print_result, wants_json
 from edgeprune.cli.progress import say
-from edgeprune.core.formats import RUNTIMES
+from edgeprune.core.formats import list_board_runtimes
 
 if TYPE_CHECKING:
     from edgeprune.device.agent.client import Agent
@@ -90,7 +90,7 @@ def trust(host: str, yes: bool) -> None:
 
 @devices.command("setup")
 @board_options
-@click.option("--runtime", type=click.Choice(list(RUNTIMES)), help="Runtime to install, if not the target's.")
+@click.option("--runtime", type=click.Choice(list_board_runtimes()), help="Runtime to install, if not the target's.")
 @click.option(
     "--wheels", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Install these wheels alone."
 )

@@ -76,15 +76,21 @@ def targets(name: str | None) -> None:
 
 
 def _target_lines(target: Target, whole: bool) -> list[str]:
-    head = f"{target.name:18} {target.description}"
+    head = f"{target.name:20} {target.description}"
     if not whole:
         return [head]
     return [
         head,
         f"  runtime {target.runtime}, {target.precision}, {target.threads} thread(s), widths by {target.step}",
+        *_memory_lines(target),
         *(f"  gate {gate.describe()}" for gate in target.gates),
         *(f"  {fact.name}: {fact.value} ({fact.source})" for fact in target.hardware),
     ]
+
+
+def _memory_lines(target: Target) -> list[str]:
+    memory = target.memory
+    return [f"  memory: {memory.sram_bytes:,} bytes of SRAM, {memory.flash_bytes:,} of flash"] if memory else []
 
 
 def _target_row(target: Target) -> dict[str, Any]:
@@ -93,6 +99,7 @@ def _target_row(target: Target) -> dict[str, Any]:
         "budget": asdict(target.budget),
         "gates": [gate.to_dict() for gate in target.gates],
         "hardware": [asdict(fact) for fact in target.hardware],
+        "memory": asdict(target.memory) if target.memory is not None else None,
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from edgeprune.core.formats import AUTO, MOST_THREADS, RUNTIMES, list_precisions
+from edgeprune.core.formats import AUTO, MOST_THREADS, list_board_runtimes, list_precisions
 from edgeprune.core.text import parse_bytes
 from edgeprune.deployment import DEFAULT_RECIPE
 
@@ -44,7 +44,11 @@ class Bytes(click.ParamType[int]):
 Option = Callable[[Any], Any]
 Command = TypeVar("Command", bound=Callable[..., Any])
 RUNNING = (
-    click.option("--runtime", type=click.Choice((*RUNTIMES, AUTO)), help="Runtime that ships; auto: the fastest here."),
+    click.option(
+        "--runtime",
+        type=click.Choice((*list_board_runtimes(), AUTO)),
+        help="Runtime that ships; auto: the fastest here.",
+    ),
     click.option(
         "--precision",
         type=click.Choice((*list_precisions(), AUTO)),

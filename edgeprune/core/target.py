@@ -14,12 +14,14 @@ from edgeprune.core.formats import (
     MOST_THREADS,
     RUNTIMES,
     Runtime,
+    list_board_runtimes,
     list_int8_schemes,
     list_io_types,
     list_precisions,
     list_providers,
 )
 from edgeprune.core.measuring.measurement import Protocol
+from edgeprune.core.memory.size import MemorySize
 from edgeprune.core.planning.budget import Budget
 from edgeprune.core.releasing.gate import LIMITS, METRICS, RELATIVE, Gate, check_direction
 from edgeprune.core.releasing.regression import DIRECTIONS, OVER, RegressionLimit
@@ -41,7 +43,9 @@ HERE, ON_DEVICE = "here", "device"
 PLAIN_KEYS = {"description", "runtime", "precision", "threads", "step", "python", "cores", "provider"}
 PLAIN_KEYS |= {"allow_fallback", "input_layout", "io", "int8_scheme"}
 """Keys of a target document that stand in no table."""
+TABLES = {"budget", "gates", "baseline", "protocol", "power", "hardware", "memory"}
 NUMBER = (int, float)
+MEMORY = ("sram_bytes", "flash_bytes")
 GATE_LIMITS = ("at_most", "at_least", "max_regression")
 
 
@@ -103,6 +107,8 @@ class Target:
     protocol: Protocol = Protocol()
     power: PowerSource = PowerSource()
     hardware: tuple[HardwareFact, ...] = ()
+    memory: MemorySize | None = None
+    """What a microcontroller has for a program; None where an operating system deals it out."""
     file: str = field(default="", compare=False)
     """The file that it was given as; empty where its name finds it."""
 
@@ -161,7 +167,7 @@ class Target:
     @property
     def runtimes(self) -> tuple[str, ...]:
         """The runtimes that may run what ships."""
-        return tuple(RUNTIMES) if self.runtime == AUTO else (self.runtime,)
+        return list_board_runtimes() if self.runtime == AUTO else (self.runtime,)
 
     @property
     def fitted_precision(self) -> str:
@@ -181,7 +187,7 @@ def parse_target(document: Mapping[str, Any], name: str, where: str) -> Target:
     Raises:
         TargetError: unknown key, wrong type, value out of range; says where and what is expected.
     """
-    _check_keys(document, PLAIN_KEYS | {"budget", "gates", "baseline", "protocol", "power", "hardware"}, where)
+    _check_keys(document, PLAIN_KEYS | TABLES, where)
     return Target(
         name=name,
         **_parse_plain(document, where),
@@ -191,6 +197,7 @@ def parse_target(document: Mapping[str, Any], name: str, where: str) -> Target:
         protocol=_parse_protocol(document.get("protocol", {}), f"{where}: protocol"),
         power=_parse_power(document.get("power", {}), f"{where}: power"),
         hardware=_parse_hardware(document.get("hardware", {}), f"{where}: hardware"),
+        memory=_parse_memory(document["memory"], f"{where}: memory") if "memory" in document else None,
     )
 
 
@@ -382,6 +389,16 @@ def _parse_hardware(table: Any, where: str) -> tuple[HardwareFact, ...]:
             raise TargetError(f'{where}: {name}: expected {{ value = ..., source = "..." }}; every fact has a source')
         facts.append(HardwareFact(name, fact["value"], str(fact["source"])))
     return tuple(facts)
+
+
+def _parse_memory(table: Any, where: str) -> MemorySize:
+    """The table `[memory]`: both sizes, in bytes or as "640KiB"."""
+    sizes = _read_bytes(table, MEMORY, where)
+    _check_figures(sizes, (), MEMORY, where)
+    missing = [key for key in MEMORY if key not in sizes]
+    if missing:
+        raise TargetError(f'{where}: {missing[0]!r} is missing; say both, as sram_bytes = "640KiB"')
+    return MemorySize(**sizes)
 
 
 def _check_table(table: Any, allowed: Collection[str], where: str) -> None:

@@ -20,7 +20,7 @@ from edgeprune.core.measuring.sustained import SustainedRun
 from edgeprune.core.measuring.windows import Window
 from edgeprune.core.target import Target
 from edgeprune.device.transports.transport import hash_file
-from edgeprune.errors import DeviceError
+from edgeprune.errors import DeviceError, TargetError
 
 Progress = Callable[[str], None]
 MS = "ms"
@@ -170,3 +170,17 @@ def require(board: Board, *methods: str) -> None:
     for method in methods:
         if method in board.lacks:
             raise DeviceError(f"{board.facts.host}: cannot {DEEDS[method]}: {board.lacks[method]}")
+
+
+def refuse_untimed(target: Target) -> None:
+    """Refuse a kind of device that nothing here can run a file on, before anything is connected.
+
+    Raises:
+        TargetError: it is one; says what can be done for it.
+    """
+    if not all(RUNTIMES[runtime].needs_python for runtime in target.runtimes):
+        raise TargetError(
+            f"target {target.name}: nothing here runs or times files with {target.runtime}, so none can be deployed to "
+            f"it; `edgeprune fit MODEL.tflite {target.option}` says whether a file fits, and `edgeprune export` of a "
+            "run on another target makes one"
+        )

@@ -9,7 +9,7 @@ from edgeprune.core.measuring.measurement import DeviceFacts, Measurement
 from edgeprune.core.target import Target
 from edgeprune.device.agent.board import AgentBoard
 from edgeprune.device.agent.client import ignore
-from edgeprune.device.board import PLAIN, Board, ModelFile, Progress, Session
+from edgeprune.device.board import PLAIN, Board, ModelFile, Progress, Session, refuse_untimed
 from edgeprune.device.connect import open_device, open_transport, shake_hands
 from edgeprune.device.phone.benchmark import NATIVE_RUNTIME, has_python
 from edgeprune.device.phone.binary import find_binary
@@ -36,6 +36,7 @@ def open_board(target: Target, host: str | None, say: Progress = ignore, session
         if isinstance(address, SerialAddress):
             yield stack.enter_context(open_serial(address, target, session))
             return
+        refuse_untimed(target)
         if not _wants_native(target, host, session):
             try:
                 device = stack.enter_context(open_device(target, host, say, session))
@@ -130,4 +131,5 @@ def describe_address(target: Target, host: str | None) -> str:
     Raises:
         TargetError: nothing says it.
     """
+    refuse_untimed(target)
     return str(resolve_host(target.name, host) or "this machine")

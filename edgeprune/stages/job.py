@@ -253,11 +253,15 @@ def check_request(job: Job) -> None:
     """Settle what can be settled before anything slow begins.
 
     Raises:
-        TargetError: no budget, one of energy without a board, a runtime whose format cannot be made here, or a gate
-            that does not fit the recipe's metric.
+        TargetError: a device that nothing here times, no budget, one of energy without a board, a runtime whose format
+            cannot be made here, or a gate that does not fit the recipe's metric.
         RecipeError: the recipe cannot be loaded.
     """
+    from edgeprune.device.board import refuse_untimed
+
     target, budget = job.target, job.target.budget
+    if not job.estimated:
+        refuse_untimed(target)
     if not (budget.is_timed or budget.is_sized):
         raise TargetError(
             f"target {target.name}: no budget; give --latency-ms or --speedup (or --sram, --flash), or [budget] in the "

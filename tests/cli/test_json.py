@@ -17,6 +17,7 @@ from command_line import run_command
 from device_models import make_model
 from judged_run import judge_run
 from measured_run import FACTS, make_measurement
+from micro_files import build_residual
 from places import RECIPES, ROOT
 
 from edgeprune import calibration
@@ -164,6 +165,13 @@ def test_what_is_planned_and_exported(judged: Path, call: Call, monkeypatch: pyt
             "artifacts/original.fp32.onnx", "artifacts/pruned.fp32.onnx"
         }  # fmt: skip
         check_fields(document, FIELDS["quantize"])
+
+
+def test_what_fits(call: Call) -> None:
+    Path("net.tflite").write_bytes(build_residual())
+    document = call("fit", "net.tflite", "--html", "page.html")
+    assert document["peak"] == document["steps"][2]
+    check_fields(document, FIELDS["fit MODEL"])
 
 
 def test_a_bisection(judged: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,13 +13,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeprune.core.boards.delegates import DELEGATES
-from edgeprune.core.formats import FORMATS, RUNTIMES, FileFormat, Package, Runtime, find_runtime, list_precisions
+from edgeprune.core.formats import (
+    FORMATS,
+    RUNTIMES,
+    FileFormat,
+    Package,
+    Runtime,
+    find_runtime,
+    list_board_runtimes,
+    list_precisions,
+)
 from edgeprune.core.target import Target
 from edgeprune.device.preparing.site import Interpreter, choose_packages
 from edgeprune.errors import DeviceError
 
 
-@pytest.mark.parametrize("name", RUNTIMES)
+@pytest.mark.parametrize("name", list_board_runtimes())
 def test_the_agent_has_a_module_for_each_runtime(name: str) -> None:
     module, runtime = find_module(name), RUNTIMES[name]
     assert {package.name: package.module for package in runtime.packages} == module.PACKAGES
@@ -29,7 +38,7 @@ def test_the_agent_has_a_module_for_each_runtime(name: str) -> None:
 
 
 def test_the_agent_knows_no_other_runtime_or_format() -> None:
-    assert (set(list_runtimes()), set(list_formats())) == (set(RUNTIMES), set(FORMATS))
+    assert (set(list_runtimes()), set(list_formats())) == (set(list_board_runtimes()), set(FORMATS))
 
 
 def test_a_second_runtime_of_a_format_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,13 +50,21 @@ def test_a_second_runtime_of_a_format_hides_no_other(monkeypatch: pytest.MonkeyP
     assert Target("board", "", "auto").runtimes == ("onnxruntime", "litert", "other")
 
 
+def test_what_runs_on_microcontrollers_alone_is_nothing_that_auto_chooses() -> None:
+    assert "tflm" in RUNTIMES
+    assert "tflm" not in Target("board", "", "auto").runtimes
+    assert find_runtime("tflite") == "litert"
+
+
 def test_precisions_are_those_of_any_format(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(FORMATS, "other", FileFormat("other", "Other", ("fp32", "int4"), "torch"))
     assert list_precisions()[-1] == "int4"
     assert len(set(list_precisions())) == len(list_precisions())
 
 
-@given(st.sampled_from(list(RUNTIMES)), st.integers(8, 15), st.sampled_from(["x86_64", "aarch64", "armv7l", "i686"]))
+@given(
+    st.sampled_from(list_board_runtimes()), st.integers(8, 15), st.sampled_from(["x86_64", "aarch64", "armv7l", "i686"])
+)
 def test_what_is_installed_has_wheels_for_the_interpreter(runtime: str, minor: int, machine: str) -> None:
     interpreter, wide = Interpreter((3, minor), machine, ""), machine in ("x86_64", "aarch64")
     litert = "ai-edge-litert" if wide and minor >= 10 else "tflite-runtime" if minor <= 11 else None

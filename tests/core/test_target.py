@@ -16,6 +16,12 @@ from edgeprune.errors import TargetError
 @pytest.mark.parametrize(
     ("document", "message"),
     [
+        ({"description": "x", "memory": {"sram_bytes": 1}}, "memory: 'flash_bytes' is missing"),
+        ({"description": "x", "memory": {}}, "memory: 'sram_bytes' is missing"),
+        ({"description": "x", "memory": 4}, "memory: expected a table"),
+        ({"description": "x", "memory": {"sram_bytes": "48 kg", "flash_bytes": 1}}, "sram_bytes: '48 kg' is no number"),
+        ({"description": "x", "memory": {"sram_bytes": 0, "flash_bytes": 1}}, "sram_bytes: 0 must be above zero"),
+        ({"description": "x", "memory": {"sram": 1}}, "unknown key 'sram'"),
         ({"description": "x", "theads": 1}, "unknown key 'theads'; did you mean 'threads'"),
         (
             {"description": "x", "runtime": "onnxruntim"},
@@ -104,3 +110,9 @@ def test_a_budget_of_bytes_may_have_a_unit() -> None:
     assert (budget.sram_bytes, budget.flash_bytes) == (49152, 500_000)
     assert budget.is_sized
     assert not budget.is_timed
+def test_sizes_of_memory_are_numbers_or_have_units() -> None:
+    document = {"description": "x", "runtime": "tflm", "memory": {"sram_bytes": "48KiB", "flash_bytes": 1000}}
+    memory = parse_target(document, "board", "file").memory
+    assert memory is not None
+    assert (memory.sram_bytes, memory.flash_bytes) == (49_152, 1000)
+    assert parse_target({"description": "x"}, "board", "file").memory is None

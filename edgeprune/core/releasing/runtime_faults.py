@@ -21,7 +21,7 @@ no such file is made, theirs have one scale for all (edgeprune.exporting.tflite)
 def find_provider(runtime: str, versions: Mapping[str, str]) -> str:
     """The package that runs a target's files on a board; `versions` are those of the packages that it has."""
     packages = [package.name for package in RUNTIMES[runtime].packages]
-    return next((name for name in packages if name in versions), packages[0])
+    return next((name for name in packages if name in versions), packages[0] if packages else runtime)
 
 
 def check_runtime(target: Target, versions: Mapping[str, str]) -> None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from edgeprune.core.boards.doctor import Finding, Purpose, find_drift_s, judge_board, parse_board
 from edgeprune.core.formats import RUNTIMES
 from edgeprune.core.target import Target
+from edgeprune.device.board import refuse_untimed
 from edgeprune.device.connect import VENV, open_transport
 from edgeprune.device.transports.transport import SHELL_REMEDY, plain
 from edgeprune.errors import DeviceError
@@ -74,6 +75,7 @@ def examine_board(target: Target, host: str | None) -> tuple[str, list[Finding]]
         TargetError: no address is known.
         DeviceError: it cannot be reached, or runs no commands.
     """
+    refuse_untimed(target)
     modules_by_package = {
         package.name: package.module for name in target.runtimes for package in RUNTIMES[name].packages
     }

@@ -19,6 +19,7 @@ from edgeprune.core.answers import text
 from edgeprune.core.formats import list_packages
 from edgeprune.core.target import Target
 from edgeprune.device.agent.client import ask_agent, push_agent, understood
+from edgeprune.device.board import refuse_untimed
 from edgeprune.device.connect import VENV, open_transport, shake_hands
 from edgeprune.device.preparing.site import (
     Interpreter,
@@ -91,6 +92,7 @@ def setup_device(order: Order, host: str | None, say: Callable[[str], None]) -> 
         NoSpace: the runtime does not fit there.
         DeviceError: no Python or venv there, no wheel for it, or the installation failed.
     """
+    refuse_untimed(order.target)
     with closing(open_transport(order.target.name, host)) as transport:
         if transport.name == "local":
             own = Interpreter(sys.version_info[:2], "x86_64", "")
