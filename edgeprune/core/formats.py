@@ -78,6 +78,11 @@ class Runtime:
         """The format of its files."""
         return FORMATS[self.format]
 
+    @property
+    def needs_python(self) -> bool:
+        """Whether it comes as a Python package, for boards that have Python; one for microcontrollers does not."""
+        return bool(self.packages)
+
 
 FORMATS = {
     entry.name: entry
@@ -126,6 +131,7 @@ RUNTIMES = {
                 ),
             ),
         ),
+        Runtime("c", "tflite", ()),  # C generated from int8 files, for microcontrollers: no package, no Python there
     )
 }
 """Runtimes by name. Figures of packages are those of onnxruntime 1.31.1, ai-edge-litert 2.3.0 and tflite-runtime 2.14.0
@@ -155,6 +161,11 @@ def list_providers() -> tuple[str, ...]:
 def list_packages() -> dict[str, Package]:
     """Packages of all runtimes by name."""
     return {package.name: package for runtime in RUNTIMES.values() for package in runtime.packages}
+
+
+def list_board_runtimes() -> tuple[str, ...]:
+    """Runtimes that a board with Python may have; AUTO chooses among them."""
+    return tuple(name for name, runtime in RUNTIMES.items() if runtime.needs_python)
 
 
 def find_runtime(file_format: str, names: Iterable[str] = RUNTIMES) -> str | None:

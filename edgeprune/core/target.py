@@ -14,6 +14,7 @@ from edgeprune.core.formats import (
     MOST_THREADS,
     RUNTIMES,
     Runtime,
+    list_board_runtimes,
     list_int8_schemes,
     list_io_types,
     list_precisions,
@@ -161,7 +162,7 @@ class Target:
     @property
     def runtimes(self) -> tuple[str, ...]:
         """The runtimes that may run what ships."""
-        return tuple(RUNTIMES) if self.runtime == AUTO else (self.runtime,)
+        return list_board_runtimes() if self.runtime == AUTO else (self.runtime,)
 
     @property
     def fitted_precision(self) -> str:
