@@ -7,37 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeprune.core.boards.cortex_m import CORES, Core, find_core
 from edgeprune.core.target import Target
+from edgeprune.device.mcu.board import core_of
 from edgeprune.device.mcu.counting import Counts, count_project
-from edgeprune.errors import TargetError
 from edgeprune.exporting.c.generate import MODEL, generate_c
 from edgeprune.exporting.c.project import make_vectors
 from edgeprune.exporting.tflite.run import run_tflite
-
-EMULATED = "qemu-"
-"""What the name of a target begins with whose board is emulated."""
-
-
-def core_of(target: Target) -> Core:
-    """The Cortex-M of a target, by its hardware fact "core".
-
-    Raises:
-        TargetError: it names none that C is generated for.
-    """
-    text = next((str(fact.value) for fact in target.hardware if fact.name == "core"), "")
-    core = find_core(text)
-    if core is None:
-        raise TargetError(
-            f"target {target.name}: hardware: core: {text!r} is none that C is generated for; expected one of "
-            f"{', '.join(CORES)}"
-        )
-    return core
-
-
-def is_emulated(target: Target) -> bool:
-    """Whether a target's board is a microcontroller in QEMU on this machine."""
-    return target.name.startswith(EMULATED)
 
 
 def count_file(path: Path, target: Target) -> tuple[Counts, int]:

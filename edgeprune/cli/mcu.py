@@ -63,7 +63,7 @@ def export_c(
 
 
 def _choose_core(core: str | None, target: str | None) -> str:
-    from edgeprune.counting import core_of
+    from edgeprune.device.mcu.board import core_of
     from edgeprune.shipped import load_target
 
     if core is not None and target is not None:

@@ -66,10 +66,10 @@ def measure_file(
     """Measure a ready file on a board, or run it for long; `options` are those of the line."""
     from edgeprune.cli.mcu import print_counts
     from edgeprune.core.measuring.sustained import find_sustained_problems, render_sustained
-    from edgeprune.counting import is_emulated
     from edgeprune.device.board import Session, require
     from edgeprune.device.boards import measure_files, open_board
     from edgeprune.device.lease import parse_duration
+    from edgeprune.device.mcu.board import is_emulated
     from edgeprune.history.measured import describe_file
     from edgeprune.history.writing import keep
     from edgeprune.run import write_json

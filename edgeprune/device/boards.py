@@ -11,10 +11,13 @@ from edgeprune.device.agent.board import AgentBoard
 from edgeprune.device.agent.client import ignore
 from edgeprune.device.board import PLAIN, Board, ModelFile, Progress, Session
 from edgeprune.device.connect import open_device, open_transport, shake_hands
+from edgeprune.device.mcu.board import QemuBoard, is_emulated, refuse_unreachable
 from edgeprune.device.phone.benchmark import has_python
 from edgeprune.device.phone.board import NativeBoard, hold_on_host
 from edgeprune.device.transports.address import AdbAddress
 from edgeprune.device.transports.lookup import resolve_host
+
+EMULATOR = "QEMU on this machine"
 
 
 @contextmanager
@@ -26,6 +29,10 @@ def open_board(target: Target, host: str | None, say: Progress = ignore, session
         DeviceError: the board cannot be reached, or is in use by somebody else.
         UsageError: the session asks for what this kind of board has not.
     """
+    refuse_unreachable(target)
+    if is_emulated(target):
+        yield QemuBoard.of(target, session)
+        return
     if isinstance(resolve_host(target.name, host), AdbAddress):
         with closing(open_transport(target.name, host)) as transport:
             if not has_python(transport, target):
@@ -58,6 +65,9 @@ def reach_board(target: Target, host: str | None) -> str:
         TargetError: no address is known for the target.
         DeviceError: it cannot be reached, or lacks Python.
     """
+    refuse_unreachable(target)
+    if is_emulated(target):
+        return EMULATOR
     with closing(open_transport(target.name, host)) as transport:
         if transport.name != "adb" or has_python(transport, target):
             shake_hands(transport, target.python)
@@ -70,4 +80,7 @@ def describe_address(target: Target, host: str | None) -> str:
     Raises:
         TargetError: nothing says it.
     """
+    refuse_unreachable(target)
+    if is_emulated(target):
+        return EMULATOR
     return str(resolve_host(target.name, host) or "this machine")

@@ -1,4 +1,4 @@
 """Microcontrollers: firmware built with the Arm compiler, and run in QEMU, which counts instructions.
 
-Nothing outside `device` comes in here, but for `device.mcu.counting`.
+`boards` opens what is in `board`; nothing else of `device` comes in here.
 """
