@@ -11,11 +11,12 @@ from edgeprune.device.agent.board import AgentBoard
 from edgeprune.device.agent.client import ignore
 from edgeprune.device.board import PLAIN, Board, ModelFile, Progress, Session
 from edgeprune.device.connect import open_device, open_transport, shake_hands
-from edgeprune.device.mcu.board import QemuBoard, is_emulated, refuse_unreachable
+from edgeprune.device.mcu.board import COUNTS_ONLY, QemuBoard, is_emulated, refuse_unreachable
 from edgeprune.device.phone.benchmark import has_python
 from edgeprune.device.phone.board import NativeBoard, hold_on_host
 from edgeprune.device.transports.address import AdbAddress
 from edgeprune.device.transports.lookup import resolve_host
+from edgeprune.errors import TargetError
 
 EMULATOR = "QEMU on this machine"
 
@@ -78,9 +79,11 @@ def describe_address(target: Target, host: str | None) -> str:
     """Where a board is, in words.
 
     Raises:
-        TargetError: nothing says it.
+        TargetError: nothing says it, or nothing that is there tells time.
     """
     refuse_unreachable(target)
     if is_emulated(target):
-        return EMULATOR
+        raise TargetError(
+            f"target {target.name}: {COUNTS_ONLY}; the line plans and judges in milliseconds alone so far"
+        )
     return str(resolve_host(target.name, host) or "this machine")
