@@ -13,6 +13,9 @@ need qemu-aarch64-static qemu-user-static
 need mmdebstrap mmdebstrap
 need arch-test arch-test
 need adb adb
+need arm-none-eabi-gcc gcc-arm-none-eabi
+need arm-none-eabi-gcc libnewlib-arm-none-eabi
+need qemu-system-arm qemu-system-arm
 need ip iproute2
 need tcsh tcsh
 need fish fish

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeprune.cli.judging import finish
+from edgeprune.cli.mcu import c_options, export_c
 from edgeprune.cli.measure import file_options, measure_file
 from edgeprune.cli.options import Command, line_options
 from edgeprune.cli.output import json_option, print_result
@@ -61,7 +62,9 @@ quantize = stage_command(
 
 
 @click.command()
+@click.argument("model", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @stage_options
+@c_options
 @click.option(
     "--bisect",
     "bisected",
@@ -70,12 +73,27 @@ quantize = stage_command(
     flag_value=EVERY,
     help="Compare files of --run layer by layer; name the first bad layer, its figures and why. Exit code 1 if any.",
 )
-def export(directory: Path | None, bisected: str | None, **options: Any) -> None:
+def export(
+    model: Path | None,
+    directory: Path | None,
+    bisected: str | None,
+    form: str | None,
+    core: str | None,
+    output: Path | None,
+    **options: Any,
+) -> None:
     """Export the pruned net to ONNX and TFLite, as `quantize` does; find the layer that makes a file wrong.
 
     Runs the line as far as that, or resumes the run in --run. --bisect also serves a run that stopped at a broken link:
     it takes all files, or one such as pruned-onnx-int8.
+
+    With MODEL, a static int8 .tflite file, and --format c: writes it as C for a microcontroller, with a self-test.
     """
+    if model is not None or form is not None:
+        export_c(model, form, core, output, options)
+        return
+    if core is not None or output is not None:
+        raise UsageError("--core and --output are for a ready file: edgeprune export MODEL.tflite --format c")
     with _open(directory, options) as job:
         if bisected is None:
             _run_line(job, "export")

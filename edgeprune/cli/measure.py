@@ -68,10 +68,12 @@ def measure_file(
     path: Path, options: Mapping[str, Any], sustained: str | None, output: Path | None, shapes: Sequence[str] = ()
 ) -> None:
     """Measure a ready file on a board, or run it for long; `options` are those of the line."""
+    from edgeprune.cli.mcu import print_counts
     from edgeprune.core.measuring.sustained import find_sustained_problems, render_sustained
     from edgeprune.device.board import Session, require
     from edgeprune.device.boards import measure_files, open_board
     from edgeprune.device.lease import parse_duration
+    from edgeprune.device.mcu.board import is_emulated
     from edgeprune.history.measured import describe_file
     from edgeprune.history.writing import keep
     from edgeprune.run import write_json
@@ -83,6 +85,11 @@ def measure_file(
         )
     duration_s = parse_duration(sustained) if sustained is not None else None
     target = find_target(options)
+    if is_emulated(target):
+        if duration_s is not None or shapes or options.get("set_governor"):
+            raise UsageError(f"target {target.name}: an emulator is counted; give --target and --output alone")
+        print_counts(path, target, output)
+        return
     model = read_model_file(path)
     if options.get("runtime") not in (None, "auto", model.runtime):
         raise UsageError(f"--runtime {options['runtime']}: {path.name} is a file of {model.runtime}; leave it out")

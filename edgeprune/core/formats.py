@@ -63,7 +63,8 @@ class Runtime:
 
     `packages` are those that provide it, the preferred one first. `providers` are its ways to compute; "cpu" is the
     default of each. `tells_nodes`: its profiler tells what each node takes. `agent_module` is a Python file with the
-    agent's `runtime_NAME`, for a runtime that the agent in `deploy/` does not know.
+    agent's `runtime_NAME`, for a runtime that the agent in `deploy/` does not know. `generator` is the module whose
+    `generate_c` makes the code that runs a file on a microcontroller; such a runtime has no packages.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Runtime:
     providers: tuple[str, ...] = ("cpu",)
     tells_nodes: bool = False
     agent_module: str = ""
+    generator: str = ""
 
     @property
     def file_format(self) -> FileFormat:
@@ -133,6 +135,7 @@ RUNTIMES = {
             ("cpu", "gpu", "nnapi"),
         ),
         Runtime("tflm", "tflite", ()),  # TensorFlow Lite Micro: counted (`edgeprune fit`), not timed
+        Runtime("c", "tflite", (), generator="edgeprune.exporting.c.generate"),
     )
 }
 """Runtimes by name. Figures of packages are those of onnxruntime 1.31.1, ai-edge-litert 2.3.0 and tflite-runtime 2.14.0

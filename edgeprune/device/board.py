@@ -25,6 +25,8 @@ from edgeprune.errors import DeviceError, TargetError
 Progress = Callable[[str], None]
 MS = "ms"
 """The unit of what a board that times says of a file."""
+INSTRUCTIONS = "instructions"
+"""The unit of what a board that counts says of a file; it is never made into milliseconds."""
 DEEDS = {
     "time": "time files",
     "time_probes": "time single layers",
@@ -111,7 +113,7 @@ class Board(Seam):
 
     @property
     def unit(self) -> str:
-        """What it counts the cost of a file in: MS."""
+        """What it counts the cost of a file in: MS or INSTRUCTIONS."""
         ...
 
     @property

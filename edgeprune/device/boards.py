@@ -11,13 +11,16 @@ from edgeprune.device.agent.board import AgentBoard
 from edgeprune.device.agent.client import ignore
 from edgeprune.device.board import PLAIN, Board, ModelFile, Progress, Session, refuse_untimed
 from edgeprune.device.connect import open_device, open_transport, shake_hands
+from edgeprune.device.mcu.board import COUNTS_ONLY, QemuBoard, is_emulated
 from edgeprune.device.phone.benchmark import NATIVE_RUNTIME, has_python
 from edgeprune.device.phone.binary import find_binary
 from edgeprune.device.phone.board import NativeBoard, hold_on_host
 from edgeprune.device.serial.board import open_serial
 from edgeprune.device.transports.address import AdbAddress, SerialAddress
 from edgeprune.device.transports.lookup import resolve_host
-from edgeprune.errors import PythonMissing, RuntimeMissing, UsageError
+from edgeprune.errors import PythonMissing, RuntimeMissing, TargetError, UsageError
+
+EMULATOR = "QEMU on this machine"
 
 
 @contextmanager
@@ -31,6 +34,9 @@ def open_board(target: Target, host: str | None, say: Progress = ignore, session
         DeviceError: the board cannot be reached, has neither, or is in use by somebody else.
         UsageError: the session asks for what this kind of board has not.
     """
+    if is_emulated(target):
+        yield QemuBoard.of(target, session)
+        return
     address = resolve_host(target.name, host)
     with ExitStack() as stack:
         if isinstance(address, SerialAddress):
@@ -111,6 +117,8 @@ def reach_board(target: Target, host: str | None, session: Session = PLAIN) -> s
         DeviceError: it cannot be reached, or lacks both.
         UsageError: a benchmark_model is asked for on this machine.
     """
+    if is_emulated(target):
+        return EMULATOR
     is_native = _wants_native(target, host, session)
     with closing(open_transport(target.name, host)) as transport:
         if not is_native:
@@ -129,7 +137,9 @@ def describe_address(target: Target, host: str | None) -> str:
     """Where a board is, in words.
 
     Raises:
-        TargetError: nothing says it.
+        TargetError: nothing says it, or nothing that is there tells time.
     """
+    if is_emulated(target):
+        raise TargetError(f"target {target.name}: {COUNTS_ONLY}; the line plans and judges in milliseconds alone so far")
     refuse_untimed(target)
     return str(resolve_host(target.name, host) or "this machine")

@@ -21,6 +21,7 @@ from edgeprune.exporting.request import FLOAT_NCHW, Form
 from edgeprune.exporting.runners import describe_file
 from edgeprune.exporting.tflite.biases import fit_tflite_biases
 from edgeprune.exporting.tflite.libraries import import_library
+from edgeprune.exporting.tflite.versions import settle_versions
 
 
 def quantize_tflite(
@@ -78,7 +79,7 @@ def quantize_with_ranges(
                 "min": np.full_like(statistics[name]["min"], low),
                 "max": np.full_like(statistics[name]["max"], high),
             }
-        return fit_tflite_biases(_quantize(model, recipe, statistics), source)
+        return settle_versions(fit_tflite_biases(_quantize(model, recipe, statistics), source))
 
 
 def _quantize(model: bytes, recipe: Any, ranges: Any = None) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -43,3 +44,14 @@ def pack_tflite(model: Any) -> bytes:
     builder = Aligned(1024)
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
     return bytes(builder.Output())
+
+
+def name_kinds(schema: Any, model: Any) -> Callable[[Any], str]:
+    """What gives the name of an operator's kind, as "CONV_2D"; old files have its code in another field."""
+    names: dict[int, str] = {value: name for name, value in vars(schema.BuiltinOperator).items() if name.isupper()}
+
+    def name_kind(operator: Any) -> str:
+        code = model.operatorCodes[operator.opcodeIndex]
+        return names[max(code.builtinCode, code.deprecatedBuiltinCode)]
+
+    return name_kind

@@ -1,0 +1,160 @@
+"""A microcontroller that QEMU emulates: it runs nets and counts their instructions, and tells no time."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from edgeprune.core.boards.cortex_m import CORES, Core, find_core
+from edgeprune.core.formats import RUNTIMES
+from edgeprune.core.measuring.measurement import NO_POWER_SENSOR, DeviceFacts
+from edgeprune.core.target import Target
+from edgeprune.device.board import INSTRUCTIONS, ModelFile, Progress, Session
+from edgeprune.device.mcu.counting import Counts, count_project
+from edgeprune.device.mcu.firmware import COMPILER, run_tool
+from edgeprune.errors import DeviceError, TargetError, UsageError
+
+EMULATED = "qemu-"
+"""What the name of a target begins with whose board is emulated."""
+COUNTS_ONLY = "an emulator counts instructions and tells no time; edgeprune measure MODEL.tflite counts a ready file"
+
+
+@dataclass(frozen=True)
+class QemuBoard:
+    """A :class:`Board` by qemu-system-arm; `core` is the one that it emulates."""
+
+    core: Core
+    facts: DeviceFacts
+    unit: str = INSTRUCTIONS
+
+    @classmethod
+    def of(cls, target: Target, session: Session) -> QemuBoard:
+        """The emulated board of a target.
+
+        Raises:
+            UsageError: the governor is to be set, or sizes of inputs are given.
+            TargetError: the target names no core that C is generated for.
+            DeviceError: the compiler or the emulator is not installed.
+        """
+        if session.set_governor or session.shapes:
+            option = "--set-governor" if session.set_governor else "--shape"
+            raise UsageError(f"target {target.name}: an emulator has none of it; leave {option} out")
+        core = core_of(target)
+        compiler = run_tool([COMPILER, "-dumpfullversion"]).strip()
+        emulator = run_tool(["qemu-system-arm", "--version"]).split("\n", maxsplit=1)[0]
+        version = re.search(r"[0-9]+\.[0-9.]+[0-9]", emulator)
+        facts = DeviceFacts(
+            host="qemu",
+            machine=core.machine.name,
+            model=f"QEMU {version[0] if version else emulator}, machine {core.machine.name}",
+            cpu=core.name,
+            cores=1,
+            cpu_flags=core.flags,
+            memory_mib=core.machine.data_bytes >> 20,
+            os="",
+            kernel="",
+            python="",
+            runtimes={"c": f"{COMPILER} {compiler}"},
+        )
+        return cls(core, facts)
+
+    @property
+    def lacks(self) -> Mapping[str, str]:
+        """All that takes time or energy."""
+        return dict.fromkeys(("time", "time_probes", "energy", "nodes", "sustain"), COUNTS_ONLY)
+
+    @property
+    def is_remote(self) -> bool:
+        """Its processor is none of this machine's."""
+        return True
+
+    def runtime_version(self, runtime: str) -> str:
+        """The compiler that makes firmware of a net; empty for any other runtime."""
+        return self.facts.runtimes.get(runtime, "")
+
+    def check_power(self, target: Target) -> str:
+        """There is no power meter that could be read."""
+        return NO_POWER_SENSOR
+
+    def count(self, model: ModelFile, inputs: np.ndarray) -> Counts:
+        """What one inference of a static int8 TFLite file takes, for int8 `inputs` `[N, ...]`, and what it gives.
+
+        Raises:
+            ExportError: no C can be made of the file.
+            DeviceError: the firmware does not build or run.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self._generate(model, Path(folder))
+            return count_project(Path(folder), self.core.name, inputs)
+
+    def run(self, model: ModelFile, inputs: np.ndarray, progress: Progress) -> np.ndarray:
+        """Outputs `[N, ...]` of a file for inputs `[N, ...]`: floats are quantized here by the net's own scales."""
+        with tempfile.TemporaryDirectory() as folder:
+            facts = self._generate(model, Path(folder))
+            is_float = inputs.dtype.kind == "f"
+            rows = quantize(inputs, facts["input_scale"], facts["input_zero_point"]) if is_float else inputs
+            outputs = count_project(Path(folder), self.core.name, rows).outputs
+        if not is_float:
+            return outputs
+        real = (outputs.astype(np.float32) - facts["output_zero_point"]) * np.float32(facts["output_scale"])
+        return np.asarray(real, inputs.dtype)
+
+    def _generate(self, model: ModelFile, folder: Path) -> dict[str, Any]:
+        """Make C of a file, by the module that its runtime names; gives what the code says of itself."""
+        generator = RUNTIMES[model.runtime].generator
+        if not generator:
+            raise DeviceError(f"{self.facts.host}: {model.runtime} does not run on a {self.core.name}; expected c")
+        facts: dict[str, Any] = importlib.import_module(generator).generate_c(model.path, folder, self.core.name).facts
+        return facts
+
+    def _refuse(self, *_: Any) -> NoReturn:
+        raise DeviceError(f"{self.facts.host}: {COUNTS_ONLY}")
+
+    time = time_probes = energy = nodes = sustain = _refuse
+
+
+def quantize(values: np.ndarray, scale: float, zero_point: int) -> np.ndarray:
+    """Floats as int8, of whatever shape: the nearest step, ties to even, as LiteRT rounds on this machine."""
+    return np.asarray(np.clip(np.rint(values / np.float32(scale)) + zero_point, -128, 127).astype(np.int8))
+
+
+def core_of(target: Target) -> Core:
+    """The Cortex-M of a target, by its hardware fact "core".
+
+    Raises:
+        TargetError: it names none that C is generated for.
+    """
+    text = next((str(fact.value) for fact in target.hardware if fact.name == "core"), "")
+    core = find_core(text)
+    if core is None:
+        raise TargetError(
+            f"target {target.name}: hardware: core: {text!r} is none that C is generated for; expected one of "
+            f"{', '.join(CORES)}"
+        )
+    return core
+
+
+def is_emulated(target: Target) -> bool:
+    """Whether a target's board is a microcontroller in QEMU on this machine."""
+    return target.name.startswith(EMULATED)
+
+
+def refuse_unreachable(target: Target) -> None:
+    """Refuse a target whose runtime has no package and whose board is not emulated.
+
+    Raises:
+        TargetError: it is one; says what can be done for it.
+    """
+    runtimes: Sequence[str] = [name for name in target.runtimes if not RUNTIMES[name].needs_python]
+    if runtimes and not is_emulated(target):
+        raise TargetError(
+            f"target {target.name}: {runtimes[0]} is not run on a board from here; `edgeprune export MODEL.tflite "
+            f"--format c {target.option}` makes a project for it that checks itself"
+        )
