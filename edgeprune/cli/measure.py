@@ -137,9 +137,10 @@ def read_model_file(path: Path) -> ModelFile:
 
 def _render_measurement(measurement: Measurement) -> str:
     latency, conditions = measurement.latency, measurement.conditions
+    tails = f"p95 {latency.p95_ms:.4g}, p99 {latency.p99_ms:.4g}" if measurement.tells_runs else "p95 not told"
     rows = [
         f"latency p50 {latency.p50_ms:.4g} ms (95 % interval {latency.median_low_ms:.4g} to "
-        f"{latency.median_high_ms:.4g}), p95 {latency.p95_ms:.4g}, p99 {latency.p99_ms:.4g}, {latency.count} samples",
+        f"{latency.median_high_ms:.4g}), {tails}, {latency.count} samples",
         f"load {measurement.init_ms:.3g} ms, first run {measurement.first_ms:.3g} ms",
     ]
     if measurement.peak_memory_mib is not None:

@@ -360,6 +360,7 @@ def test_nodes_that_a_delegate_leaves_to_the_cpu_are_refused_unless_allowed(
     measured = board.time(models[:1], 1, QUICK, ignore)[models[0].name]
     taken = 1.0 if share == "gpu 1 1" else 0.5
     assert measured.providers == {"gpu": taken, "cpu": 1 - taken}
+    assert measured.runs_per_sample > 1
     assert (measured.runtime_version, measured.peak_memory_mib) == ("benchmark_model (TFLite)", 30.5)
     assert board.runtime_version("litert") == "benchmark_model (TFLite)+gpu"
 
