@@ -154,9 +154,11 @@ def _describe_percentile(measurement: Measurement, rank: int) -> str:
 
 def _render_measurement(measurement: Measurement) -> str:
     conditions, processes = measurement.conditions, len(measurement.samples_by_process)
+    shown = SHOWN if measurement.tells_runs else SHOWN[:1]
     rows = [
         "latency in ms, with 95 % intervals:",
-        *(f"  {_describe_percentile(measurement, rank)}" for rank in SHOWN),
+        *(f"  {_describe_percentile(measurement, rank)}" for rank in shown),
+        *([] if measurement.tells_runs else ["  p90, p95, p99 not told: a sample is the mean of several runs"]),
         f"{measurement.latency.count} samples of {processes} process{'es' * (processes > 1)}",
         f"load {measurement.init_ms:.3g} ms, first run {measurement.first_ms:.3g} ms",
     ]

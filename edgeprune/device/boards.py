@@ -140,6 +140,8 @@ def describe_address(target: Target, host: str | None) -> str:
         TargetError: nothing says it, or nothing that is there tells time.
     """
     if is_emulated(target):
-        raise TargetError(f"target {target.name}: {COUNTS_ONLY}; the line plans and judges in milliseconds alone so far")
+        raise TargetError(
+            f"target {target.name}: {COUNTS_ONLY}; the line plans and judges in milliseconds alone so far"
+        )
     refuse_untimed(target)
     return str(resolve_host(target.name, host) or "this machine")

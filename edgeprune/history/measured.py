@@ -69,7 +69,8 @@ def _latency_columns(measurement: Measurement) -> dict[str, Any]:
     if not measurement.steady_ms:
         return {}
     latency = measurement.latency
-    percentiles = {f"latency_{name}": getattr(latency, name) for name in ("p50_ms", "p90_ms", "p95_ms", "p99_ms")}
+    names = ("p50_ms", "p90_ms", "p95_ms", "p99_ms") if measurement.tells_runs else ("p50_ms",)
+    percentiles = {f"latency_{name}": getattr(latency, name) for name in names}
     return {**percentiles, "latency_low_ms": latency.median_low_ms, "latency_high_ms": latency.median_high_ms}
 
 

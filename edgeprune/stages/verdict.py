@@ -212,6 +212,7 @@ def _measured_row(candidates: Candidates, figures: Figures) -> dict[str, Any]:
     row = {
         "quality": figures.shown_quality,
         "latency": figures.latency.to_dict(),
+        "runs_per_sample": figures.measurement.runs_per_sample,
         "origin": "measured",
         "problems": list(figures.measurement.problems),
     }

@@ -110,6 +110,8 @@ def test_a_budget_of_bytes_may_have_a_unit() -> None:
     assert (budget.sram_bytes, budget.flash_bytes) == (49152, 500_000)
     assert budget.is_sized
     assert not budget.is_timed
+
+
 def test_sizes_of_memory_are_numbers_or_have_units() -> None:
     document = {"description": "x", "runtime": "tflm", "memory": {"sram_bytes": "48KiB", "flash_bytes": 1000}}
     memory = parse_target(document, "board", "file").memory

@@ -148,7 +148,14 @@ class Measurement:
     """Init and first inference of each cold start."""
     providers: dict[str, float] = field(default_factory=dict)
     """Share of the nodes that each execution provider ran, where another than the CPU was asked for."""
+    runs_per_sample: int = 1
+    """Of how many runs each sample is the mean; above 1 nothing is known of single runs, so there is no percentile."""
     problems: tuple[str, ...] = field(default=())
+
+    @property
+    def tells_runs(self) -> bool:
+        """Whether a sample is a single run, so that percentiles say something."""
+        return self.runs_per_sample == 1
 
     @property
     def valid(self) -> bool:

@@ -74,6 +74,7 @@ class Figures:
             "init_ms": measurement.init_ms,
             "first_ms": measurement.first_ms,
             "warmup_runs": measurement.warmup_runs,
+            "runs_per_sample": measurement.runs_per_sample,
             "file_bytes": self.artifact.bytes,
             "peak_memory_mib": measurement.peak_memory_mib,
             "parameters": self.costs.parameters,
@@ -124,6 +125,8 @@ def _timed_figures(figures: Figures) -> dict[str, Figure]:
 
 
 def _percentile(measurement: Measurement, percent: float, problem: str) -> Figure:
+    if percent != 50 and not measurement.tells_runs:
+        return Figure(None, problem=f"a sample is the mean of {measurement.runs_per_sample} runs: no percentile exists")
     spread = measurement.spread(percent)
     return Figure.of(spread.center, spread, problem)
 

@@ -199,6 +199,7 @@ def _describe(model: ModelFile, timed: list[Timed], target: Target, conditions: 
         warmup_runs=0,
         samples_ms=tuple(benchmark.inference_us / 1e3 for benchmark in benchmarks),
         peak_memory_mib=max((benchmark.peak_mib for benchmark in benchmarks if benchmark.peak_mib), default=None),
+        runs_per_sample=round(runs),
         windows=tuple(_window(number, call, least_ms) for number, call in enumerate(timed)),
     )
     return replace(

@@ -16,7 +16,7 @@ from edgeprune.core.metric import TOP1, Metric
 from edgeprune.core.planning.budget import Budget
 from edgeprune.core.planning.limits import Costs
 from edgeprune.core.releasing.document import Figures, budget_gates, gate_figures
-from edgeprune.core.releasing.gate import INCONCLUSIVE, METRICS, PASS, Gate, judge
+from edgeprune.core.releasing.gate import INCONCLUSIVE, METRICS, PASS, TAILS, Gate, judge
 from edgeprune.core.releasing.shipping import judge_figures
 
 RMSE = Metric("RMSE", better="lower", unit="K")
@@ -52,6 +52,19 @@ def test_every_metric_of_a_gate_has_a_figure() -> None:
     assert {name: values[name] for name in METRICS if "quality" in name or "accuracy" in name} == {
         "accuracy_percent": 90.0, "quality": 90.0, "accuracy_drop_points": 2.0, "quality_drop": 2.0,
     }  # fmt: skip
+
+
+def test_means_of_many_runs_have_a_median_and_no_percentile() -> None:
+    means = figures(1.0)
+    means = replace(means, measurement=replace(means.measurement, runs_per_sample=74))
+    looked_at = gate_figures(means, figures(2.0))
+    assert looked_at["latency_p50_ms"].value == pytest.approx(1.0)
+    assert looked_at["speedup"].value == pytest.approx(2.0)
+    for name in TAILS:
+        assert looked_at[name].value is None
+        assert judge(Gate(name, at_most=1e9), looked_at, {}).outcome == INCONCLUSIVE
+        assert looked_at[name].problem == "a sample is the mean of 74 runs: no percentile exists"
+    assert means.to_dict()["runs_per_sample"] == 74
 
 
 def test_no_figure_of_an_invalid_run_is_without_its_problem() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -247,7 +248,8 @@ def test_what_was_timed_before_the_link_was_lost_is_not_timed_again(
     with pytest.raises(ConnectionFailed):
         cut.time_probes(models, 1, SETTINGS, ignore)
     (record,) = (tmp_path / "cache" / "native").glob("*.jsonl")
-    assert record.read_text().count("\n") == 3
+    kept_s = [json.loads(line)["at_s"] for line in record.read_text().splitlines()]
+    assert len(kept_s) == 3
     with record.open("a") as file:
         file.write('{"turn": 0, "place": 3, "na')
     told: list[str] = []
@@ -255,6 +257,7 @@ def test_what_was_timed_before_the_link_was_lost_is_not_timed_again(
     again = NativeBoard.of(whole, TARGET, Session()).time_probes(models, 1, SETTINGS, told.append)
     assert told[0] == "3 calls of an interrupted command are kept"
     assert {len(windows) for windows in again.values()} == {3}
+    assert {window.at_s for windows in again.values() for window in windows} >= set(kept_s)
     assert not record.exists()
 
 
@@ -297,13 +300,16 @@ def test_outputs_are_those_of_the_runtime_here(board: NativeBoard, models: list[
 
 
 def test_many_inputs_go_in_chunks_whose_time_is_told(
-    board: NativeBoard, models: list[ModelFile], monkeypatch: pytest.MonkeyPatch
+    board: NativeBoard, folder_board: FolderBoard, models: list[ModelFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outputs, "MOST_ROWS", 4)
     told: list[str] = []
     inputs = np.random.default_rng(1).standard_normal((10, 24)).astype(np.float32)
     there = board.run(models[0], inputs, told.append)
     np.testing.assert_allclose(there, run_file(models[0].path, inputs), rtol=1e-5, atol=1e-6)
+    commands = [command for command in folder_board.commands if MANY in command]
+    assert len(commands) == 3
+    assert all({"--num_runs=1", "--warmup_runs=0", "--warmup_min_secs=0"} <= set(command) for command in commands)
     assert re.fullmatch(r"10 inputs, a call each: about \d+ s more", told[0])
 
 
@@ -360,6 +366,7 @@ def test_nodes_that_a_delegate_leaves_to_the_cpu_are_refused_unless_allowed(
     measured = board.time(models[:1], 1, QUICK, ignore)[models[0].name]
     taken = 1.0 if share == "gpu 1 1" else 0.5
     assert measured.providers == {"gpu": taken, "cpu": 1 - taken}
+    assert measured.runs_per_sample > 1
     assert (measured.runtime_version, measured.peak_memory_mib) == ("benchmark_model (TFLite)", 30.5)
     assert board.runtime_version("litert") == "benchmark_model (TFLite)+gpu"
 
