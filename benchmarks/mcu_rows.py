@@ -52,7 +52,8 @@ NEWEST = {"x-cube-ai": "x-cube-ai 8.1", "plumerai": "plumerai 2023.05"}
 """The version that a runtime's prices are of, where several were published."""
 DROPPING = ("x-cube-ai 8.1", "plumerai 2023.05", "onnc")
 """Versions that leave out dead channels: half of the multiply-accumulates of the reference model of `vww` are of
-channels whose weights are all zero, and with the first two its time fell from 0.88 to 1.2 of that of `ic` to 0.53 to 0.59 of it."""
+channels whose weights are all zero, and with the first two its time fell from 0.88 to 1.2 of that of `ic` to 0.53 to
+0.59 of it."""
 
 
 @dataclass(frozen=True)

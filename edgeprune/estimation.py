@@ -12,7 +12,7 @@ from edgeprune.core.estimating.cycles import (
     RuntimeFacts,
     find_term,
 )
-from edgeprune.core.estimating.microcontrollers import NO_RESULT_OF_C, Microcontroller, choose_runtime
+from edgeprune.core.estimating.microcontrollers import NO_RESULT_OF_C, Microcontroller, choose_runtime, find_core
 from edgeprune.core.latency.layers import LayerShape
 from edgeprune.core.target import Target
 from edgeprune.disk import describe_os_error
@@ -66,6 +66,12 @@ def find_npu(target: Target) -> str | None:
         if match := NPU.search(str(fact.value)):
             return f"ethos-u55-{match[1] or NPU_MACS}"
     return None
+
+
+def find_clock_mhz(target: Target) -> float | None:
+    """The clock of a target's processor by its hardware facts."""
+    core = find_core([(fact.name, fact.value) for fact in target.hardware])
+    return core[1] if core else None
 
 
 def estimate_file(path: Path, target: Target, runtime: str | None = None) -> FileEstimate:

@@ -112,7 +112,7 @@ def load_microcontroller(target: Target) -> Microcontroller | None:
     from edgeprune.core.estimating.cycles import parse_cycles
     from edgeprune.core.estimating.microcontrollers import Microcontroller, find_core
 
-    core = find_core([(fact.name, fact.value) for fact in target.hardware])
+    core = find_core([*((fact.name, fact.value) for fact in target.hardware), ("", target.description)])
     if core is None:
         return None
     path = shipped_dir(PROFILES) / "cycles" / "mcu.json"

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 SHOWN = 3
 """Results that are named; the JSON document has all."""
+CLOCK = (
+    "note: the target's processor has {:g} MHz; vela's figures are for {:g} MHz and the memories of its configuration"
+)
 MEANING = "estimated, never measured: it serves to look ahead and passes no gate"
 
 
@@ -31,7 +34,7 @@ def estimate_model(model: Path, target: str, runtime: str | None) -> None:
 
     An Ethos-U55 is estimated by Arm's compiler vela (extra ethos-u). An estimate never passes a gate.
     """
-    from edgeprune.estimation import estimate_file, estimate_npu
+    from edgeprune.estimation import estimate_file, estimate_npu, find_clock_mhz
     from edgeprune.shipped import load_target
 
     kind = load_target(target)
@@ -44,7 +47,8 @@ def estimate_model(model: Path, target: str, runtime: str | None) -> None:
         raise UsageError(f"target {kind.name}: --runtime: an Ethos-U55 is estimated by vela alone; leave it out")
     document = {"model": model, "target": kind.name, "origin": "estimated", "source": "vela"}
     figures = asdict(by_vela) | {"latency_ms": by_vela.latency_ms}
-    print_result(document | figures, _describe_vela(model, kind.name, by_vela))
+    figures["target_clock_mhz"] = find_clock_mhz(kind)
+    print_result(document | figures, _describe_vela(model, kind.name, by_vela, find_clock_mhz(kind)))
 
 
 def _document(model: Path, estimate: FileEstimate) -> dict[str, Any]:
@@ -111,11 +115,12 @@ def _say_dropped(estimate: FileEstimate) -> list[str]:
     return [f"not counted: {estimate.dropped_macs:,} of channels whose weights are all zero, which this runtime drops"]
 
 
-def _describe_vela(model: Path, target: str, estimate: VelaEstimate) -> str:
+def _describe_vela(model: Path, target: str, estimate: VelaEstimate, clock_mhz: float | None) -> str:
     on_cpu = estimate.cpu_operators
     left = (
         "" if on_cpu == 0 else f"\n  {'some' if on_cpu is None else on_cpu} operator(s) are left to the CPU, uncounted"
     )
+    other = [] if clock_mhz in (None, estimate.clock_mhz) else [CLOCK.format(clock_mhz, estimate.clock_mhz)]
     return "\n".join(
         [
             f"{model}: {estimate.macs:,} multiply-accumulates, int8",
@@ -123,6 +128,7 @@ def _describe_vela(model: Path, target: str, estimate: VelaEstimate) -> str:
             f"  cycles   {estimate.cycles:,.0f}, estimated by vela; it states no interval{left}",
             f"  latency  {estimate.latency_ms:.4g} ms of one inference at that clock, estimated",
             f"  SRAM     {estimate.sram_bytes:,} bytes, flash {estimate.flash_bytes:,} bytes, as vela places them",
+            *other,
             MEANING,
         ]
     )

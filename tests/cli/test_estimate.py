@@ -84,6 +84,7 @@ def test_an_ethos_is_estimated_by_vela(
     assert code == 0
     assert "5,000, estimated by vela" in text
     assert "3 operator(s) are left to the CPU" in text
+    assert "the target's processor has 120 MHz; vela's figures are for 500 MHz" in " ".join(text.split())
     assert "SRAM     2,048 bytes, flash 1,536 bytes" in text
     code, text = estimate(capsys, put_model(tmp_path), "--target", target, "--runtime", "tflm")
     assert code == 2

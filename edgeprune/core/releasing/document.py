@@ -144,7 +144,7 @@ def gate_changes(figures: Figures, baseline: Figures) -> dict[str, Figure]:
         drop = drops.get(drop_name)
         if drop is not None and drop.value is not None and baseline.quality:
             scaled = drop.spread.scale(1 / abs(baseline.quality)) if isinstance(drop.spread, TableSpread) else None
-            changes[name] = Figure.of(drop.value / abs(baseline.quality), scaled, drop.problem)
+            changes[name] = Figure.of(drop.value / abs(baseline.quality), scaled)
     return changes
 
 

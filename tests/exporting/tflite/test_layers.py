@@ -40,6 +40,17 @@ def test_zero_filters_are_dead_in_all_that_reads_them_alone() -> None:
     assert [(shape.cin, shape.cout) for shape in file.whole][:2] == [(3, 8), (8, 8)]
 
 
+def test_a_filter_on_dead_channels_alone_is_dead() -> None:
+    file = TFLiteFile()
+    first, second = np.ones((4, 1, 1, 2), np.int8), np.ones((3, 1, 1, 4), np.int8)
+    first[1] = 0
+    second[0, ..., [0, 2, 3]] = 0
+    read = file.add_weighted("CONV_2D", file.add_tensor((1, 2, 2, 2)), first, (1, 2, 2, 4))
+    file.add_weighted("CONV_2D", read, second, (1, 2, 2, 3))
+    live = read_file_layers(file.content(), "a.tflite").live
+    assert [(shape.cin, shape.cout) for shape in live] == [(2, 3), (3, 2)]
+
+
 def test_a_sum_is_live_where_either_summand_is() -> None:
     file = TFLiteFile()
     source = file.add_tensor((1, 4, 4, 2))
@@ -67,10 +78,12 @@ def test_float_weights_are_no_int8() -> None:
     assert not read_file_layers(build_separable(kind=np.float32), "a.tflite").is_int8
 
 
-def test_an_operator_that_is_not_known_is_named() -> None:
+@pytest.mark.parametrize("kind", ["SVDF", "GELU"])
+def test_an_operator_that_is_not_known_is_named(kind: str) -> None:
+    """The number of the second is beyond what the schema's first field for it holds."""
     file = TFLiteFile()
-    file.add_operator("SVDF", [file.add_tensor((1, 4))], (1, 4))
-    with pytest.raises(ExportError, match=r"a\.tflite: operator SVDF is not known"):
+    file.add_operator(kind, [file.add_tensor((1, 4))], (1, 4))
+    with pytest.raises(ExportError, match=rf"a\.tflite: operator {kind} is not known"):
         read_file_layers(file.content(), "a.tflite")
 
 
