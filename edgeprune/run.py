@@ -344,6 +344,8 @@ def look_at_run(directory: Path) -> Run:
     Raises:
         RunError: it is none.
     """
+    if (directory / SWEEP).exists():
+        raise RunError(f"{directory}: is a sweep; name one of its runs, as {directory / 'speedup-2'}")
     if not (directory / REQUEST).exists():
         raise RunError(f"{directory / REQUEST}: no such file; is this a run directory?")
     return Run(directory, read_request(directory))

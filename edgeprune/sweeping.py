@@ -124,7 +124,8 @@ def _sort_budgets(plan: SweepPlan) -> SweepPlan:
     least = 1.0 if plan.kind == "speedup" else 0.0
     for value in plan.budgets:
         if not least <= value < float("inf") or value == 0:
-            raise UsageError(f"{value:g}: is no budget of {plan.kind}; expected a number of {least:g} or more")
+            asked = f"a number of {least:g} or more" if least else "a number above 0"
+            raise UsageError(f"{value:g} is no budget of {plan.kind}; expected {asked}")
     names = plan.names
     twice = [name for name in names if names.count(name) > 1]
     if twice:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from edgeprune.cli.measure import find_target, parse_shapes, read_model_file, shape_option
-from edgeprune.cli.options import HOST_HELP, TARGET_HELP, benchmark_option, governor_option
+from edgeprune.cli.options import HOST_HELP, TARGET_HELP, Finite, benchmark_option, governor_option
 from edgeprune.cli.output import json_option, print_result
 from edgeprune.cli.progress import say
 from edgeprune.core.releasing.gate import EXIT_CODES, INCONCLUSIVE
@@ -28,9 +28,7 @@ COMPARE_S = 9.0
 @click.option("--html", type=FILE, help="Where to write the page of the runs.")
 @click.option("--target", help=f"Measure two files A and B in turn on this board. {TARGET_HELP}")
 @click.option("--host", help=HOST_HELP)
-@click.option(
-    "--margin", type=click.FloatRange(0, 50, min_open=True), default=2.0, show_default=True, help="Equivalence, in %."
-)
+@click.option("--margin", type=Finite(0, 50, min_open=True), default=2.0, show_default=True, help="Equivalence, in %.")
 @governor_option
 @benchmark_option
 @shape_option

@@ -74,11 +74,13 @@ def _judge_again(
     compare: Callable[[Job], Standing] | None = None,
 ) -> None:
     """Make the last stages of a run anew, perhaps with how it compares; nothing heavy is imported for it."""
+    from edgeprune.run import look_at_run
     from edgeprune.stages.job import open_job
     from edgeprune.stages.results import Confirmed, Judged, Measured, Reported, run_stage
     from edgeprune.stages.verdict import gate as judge
     from edgeprune.stages.verdict import report as write_report
 
+    look_at_run(directory)
     request = {**dict.fromkeys(REQUEST), "history": history}
     with open_job(directory, request, say_timed, gates and gates.absolute()) as job:
         for name in STEPS:

@@ -14,7 +14,7 @@ import click
 from edgeprune.cli.judging import finish
 from edgeprune.cli.mcu import c_options, export_c
 from edgeprune.cli.measure import file_options, measure_file
-from edgeprune.cli.options import Command, line_options
+from edgeprune.cli.options import Command, Finite, line_options
 from edgeprune.cli.output import json_option, print_result
 from edgeprune.cli.profile import calibrate_profile, show_profile
 from edgeprune.cli.progress import say_timed
@@ -147,7 +147,7 @@ def measure(
 
 @click.group(invoke_without_command=True)
 @stage_options
-@click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Time for single layers. Default: 10.")
+@click.option("--minutes", type=Finite(0, min_open=True), help="Time for single layers. Default: 10.")
 @click.option(
     "--table", type=click.Path(exists=True, dir_okay=False), help="A latency table, in place of measuring one."
 )

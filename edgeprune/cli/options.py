@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +24,19 @@ HISTORY_HELP = 'File of the history of measurements, "" for none. Default: $EDGE
 RUN_HELP = "Run directory: a new one, or one to resume."
 BENCHMARK_HELP = "TFLite's benchmark_model for the board: measure by it, where no Python is (docs/phones.md)."
 GOVERNOR_HELP = "Set the frequency governor to performance meanwhile; it is set back, whatever happens."
+
+
+class Finite(click.FloatRange):
+    """A number within bounds, which infinity and no number at all are not."""
+
+    name = "float"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number; UsageError where it is none."""
+        number = float(super().convert(value, param, ctx))
+        if not isfinite(number):
+            self.fail(f"{value} is no finite number.", param, ctx)
+        return number
 
 
 class Bytes(click.ParamType[int]):
@@ -108,8 +122,8 @@ def with_options(command: Command, options: Sequence[Callable[[Command], Command
 
 
 ONE_BUDGET = (
-    click.option("--latency-ms", type=click.FloatRange(0, min_open=True), help="Budget: median latency, ms."),
-    click.option("--speedup", type=click.FloatRange(1), help="Budget: so many times as fast as the unpruned fp32 net."),
+    click.option("--latency-ms", type=Finite(0, min_open=True), help="Budget: median latency, ms."),
+    click.option("--speedup", type=Finite(1), help="Budget: so many times as fast as the unpruned fp32 net."),
 )
 
 
@@ -135,7 +149,7 @@ def line_options(command: Command, budgets: Sequence[Option] = ONE_BUDGET, run_h
         *SIZES,
         click.option(
             "--confidence",
-            type=click.FloatRange(0.5, 1, max_open=True),
+            type=Finite(0.5, 1, max_open=True),
             help="Plan so that the latency budget is met with this probability, such as 0.95, before any is measured.",
         ),
         *RUNNING,

@@ -6,6 +6,8 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -72,6 +74,7 @@ add_completion(cli)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; every foreseen error is one line, and `--debug` shows where it came from."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    _fill_closed_streams()
     WIDTH.set(find_width(sys.stdout))
     try:
         cli.main(words, prog_name="edgeprune", standalone_mode=False)
@@ -93,10 +96,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(exc, 1, words)
 
 
+def _fill_closed_streams() -> None:
+    """What a caller has closed (`>&-`) takes what is printed, and nobody reads it."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  (as long as the process)
+
+
 def _end(kind: str, message: str, code: int, words: Sequence[str]) -> NoReturn:
     """End with an exit code; where JSON was asked for, the error is the document."""
     if JSON_FLAG in words:
-        click.echo(render_json({"error": {"kind": kind, "message": message, "exit_code": code}}))
+        with suppress(OSError):  # its disk is full: the exit code says the rest
+            click.echo(render_json({"error": {"kind": kind, "message": message, "exit_code": code}}))
+            sys.stdout.flush()
     sys.exit(code)
 
 

@@ -1,9 +1,12 @@
 """Every kind of bad input ends in one clear line and exit code 1 or 2, never in a traceback."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from command_line import call
 from places import RECIPES
 
 from edgeprune.cli import main
@@ -166,3 +169,33 @@ def test_unreachable_host(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     recipe = RECIPES / "tiny.py"
     arguments = ("deploy", "--target", "local", "--host", "nobody@127.0.0.1:9", "--recipe", str(recipe))
     assert "127.0.0.1" in fails(capsys, 1, *arguments, "--run", str(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("option", ["--speedup", "--latency-ms"])
+@pytest.mark.parametrize("value", ["nan", "1e999", "inf"])
+def test_a_budget_that_is_no_finite_number_is_a_wrong_call(option: str, value: str) -> None:
+    code, _, said = call("deploy", "--target", "local", option, value)
+    assert (code, "is no finite number" in said or "is not in the range" in said) == (2, True)
+
+
+@pytest.mark.parametrize("command", ["gate", "report"])
+@pytest.mark.parametrize(("file", "text"), [("other.txt", "is this a run directory?"), ("sweep.json", "is a sweep")])
+def test_a_folder_that_is_no_run_is_told_and_left_alone(command: str, file: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / file).write_text("{}")
+    code, _, said = call(command, "--run", tmp_path)
+    assert (code, text in said) == (1, True)
+    assert [path.name for path in tmp_path.iterdir()] == [file]
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_a_closed_stream_costs_the_words_alone(closed: str) -> None:
+    redirect = {"stdout": ">&-", "stderr": "2>&-"}[closed]
+    command = f"{sys.executable} -m edgeprune targets --json {redirect}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_full_disk_under_the_result_is_told() -> None:
+    command = f"{sys.executable} -m edgeprune targets --json >/dev/full"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, "Traceback" in done.stderr, "No space left" in done.stderr) == (1, False, True)

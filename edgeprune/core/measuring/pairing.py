@@ -31,10 +31,15 @@ def find_ratio(above: Measurement, below: Measurement, percentile: float = MEDIA
 
     The common speed of the board is taken off first. Without two such processes it is as of figures measured apart.
     """
-    shared = set.intersection(*({window.process for window in side.steady_windows} for side in (above, below)))
-    if len(shared) < LEAST_PROCESSES:
+    if not took_turns(above, below):
         return divide(above.spread(percentile), below.spread(percentile))
     return _ratio_in_turns(above, below, percentile, percentile)
+
+
+def took_turns(above: Measurement, below: Measurement) -> bool:
+    """Whether enough processes timed both."""
+    shared = set.intersection(*({window.process for window in side.steady_windows} for side in (above, below)))
+    return len(shared) >= LEAST_PROCESSES
 
 
 def recorded_ratio(
@@ -47,13 +52,9 @@ def recorded_ratio(
     Each comes with what took turns with it. Where that is one file in both sessions, what changed on the board between
     them is taken off by it; else it is not, and the error is that much larger.
     """
-    references = new[1], old[1]
-    if has_same_reference(*references):
-        sides = [
-            _ratio_in_turns(file, reference, percentile, MEDIAN)
-            for file, reference in (new, old)
-            if reference is not None
-        ]
+    pairs = [(file, reference) for file, reference in (new, old) if reference is not None]
+    if has_same_reference(new[1], old[1]) and all(took_turns(*pair) for pair in pairs):
+        sides = [_ratio_in_turns(file, reference, percentile, MEDIAN) for file, reference in pairs]
         return divide(sides[0], sides[1], REFERENCE_ERROR)
     return divide(new[0].spread(percentile), old[0].spread(percentile), DAYS_ERROR)
 

@@ -124,3 +124,14 @@ def test_the_interval_is_students() -> None:
     low, high = StudentSpread(1.0, 0.01, 7).bound(0.025)
     assert np.log(high) == pytest.approx(0.01 * 2.3646, rel=1e-3)
     assert low * high == pytest.approx(1)
+
+
+def test_sessions_of_one_process_are_held_against_each_other_too() -> None:
+    """Nothing took turns in them that could take off how slow the board was: the interval says so."""
+    old, new = (
+        (measure("old", 0.4, processes=1), measure("original", 1.0, processes=1)),
+        (measure("new", 0.44, processes=1), measure("original", 1.0, processes=1)),
+    )
+    ratio = recorded_ratio(new, old)
+    assert ratio.center == pytest.approx(1.1, rel=0.02)
+    assert ratio.error > DAYS_ERROR

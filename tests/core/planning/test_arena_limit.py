@@ -110,7 +110,7 @@ def test_too_big_is_told_with_the_step_its_tensors_and_the_least_that_can_be_had
         find_fastest(problem)
     text = str(refusal.value)
     assert "no widths meet 900 bytes of SRAM: the narrowest choice needs 952" in text
-    assert "too big by 52 bytes, because of stem (800 bytes) and image (100 bytes) at step 1 of 2 (CONV_2D)" in text
+    assert "too big by 52 bytes, because of step 1 of 2 (CONV_2D): stem (800 bytes) and image (100 bytes)" in text
     assert "beside 40 bytes that the interpreter needs" in text
     assert choose_widths(Problem(layers(), loss, limits=Limits(arena=ArenaLimit(memory, 952))), inf).widths["a"] == 8
 
