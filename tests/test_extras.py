@@ -19,6 +19,7 @@ EXTRAS = {name: texts for name, texts in PROJECT["optional-dependencies"].items(
 USES = [
     ("paramiko", "ssh", "from edgeprune.device.connect import open_transport; open_transport('rpi4', 'pi@127.0.0.1')"),
     ("paramiko", "ssh", "import edgeprune.device.ssh.login"),
+    ("bakenn", "mcu", "from edgeprune.exporting.c.generate import _compile; _compile(b'', None, None)"),
     ("serial", "serial", "from edgeprune.device.serial.line import open_line; open_line(None).__enter__()"),
     ("cryptography", "sign", "from edgeprune.device.releasing.signing import load_signing_key as f; f(None, str)"),
     ("matplotlib", "report", "import edgeprune.report.pictures"),
@@ -38,7 +39,7 @@ USES = [
 
 
 def read_names(texts: list[str]) -> set[str]:
-    return {re.match(r"[\w-]+", text)[0].lower() for text in texts}  # type: ignore[index]
+    return {re.match(r"[\w-]+", text)[0].lower().replace("_", "-") for text in texts}  # type: ignore[index]
 
 
 def list_imports(tree: ast.AST) -> Iterator[str]:
@@ -66,7 +67,7 @@ def test_every_library_is_a_dependency_or_of_one_extra() -> None:
     packages, base = packages_distributions(), read_names(PROJECT["dependencies"])
     homes = {}
     for library in find_libraries():
-        owners = {name.lower() for name in packages[library]}
+        owners = read_names(packages[library])
         homes[library] = [name for name, texts in EXTRAS.items() if owners & read_names(texts)]
         homes[library] += ["base"] * bool(owners & base)
     assert {library: places for library, places in homes.items() if len(places) != 1} == {}

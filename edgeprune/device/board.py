@@ -182,7 +182,8 @@ def refuse_untimed(target: Target) -> None:
     """
     if not all(RUNTIMES[runtime].needs_python for runtime in target.runtimes):
         raise TargetError(
-            f"target {target.name}: nothing here runs or times files with {target.runtime}, so none can be deployed to "
-            f"it; `edgeprune fit MODEL.tflite {target.option}` says whether a file fits, and `edgeprune export` of a "
-            "run on another target makes one"
+            f"target {target.name}: nothing here runs or times files with {target.runtime}, so none can be deployed "
+            f"to it; `edgeprune fit MODEL.tflite {target.option}` says whether a file fits, `edgeprune export "
+            "MODEL.tflite --format c` makes C of it, and `measure` times the net of a firmware over a serial line "
+            "(docs/serial.md)"
         )

@@ -17,7 +17,7 @@ from edgeprune.device.phone.binary import find_binary
 from edgeprune.device.phone.board import NativeBoard, hold_on_host
 from edgeprune.device.serial.board import open_serial
 from edgeprune.device.transports.address import AdbAddress, SerialAddress
-from edgeprune.device.transports.lookup import resolve_host
+from edgeprune.device.transports.lookup import is_known, resolve_host
 from edgeprune.errors import PythonMissing, RuntimeMissing, TargetError, UsageError
 
 EMULATOR = "QEMU on this machine"
@@ -37,6 +37,8 @@ def open_board(target: Target, host: str | None, say: Progress = ignore, session
     if is_emulated(target):
         yield QemuBoard.of(target, session)
         return
+    if host is None and not is_known(target.name):
+        refuse_untimed(target)
     address = resolve_host(target.name, host)
     with ExitStack() as stack:
         if isinstance(address, SerialAddress):

@@ -21,6 +21,7 @@ from edgeprune.errors import ExportError
 if TYPE_CHECKING:
     from edgeprune.core.latency.breakdown import NodeTime
     from edgeprune.core.latency.layers import Layer, LayerShape
+    from edgeprune.core.memory.fit import ArenaCount
     from edgeprune.core.memory.learn import FileMemory
     from edgeprune.exporting.parity.layer_outputs import Trace
     from edgeprune.exporting.parity.tolerances import Tolerance
@@ -63,6 +64,10 @@ def _refuse(path: Path, *_: object) -> NoReturn:
     raise ExportError(f"{path}: layers cannot be read from {path.suffix} files; give the net in another format")
 
 
+def _count_nothing(path: Path) -> None:
+    """No interpreter counts what files of the format need."""
+
+
 @dataclass(frozen=True)
 class Inside:
     """How to look into files of a format and change them: what static quantization and bisection need.
@@ -71,7 +76,8 @@ class Inside:
     in turn; the next read layers, operators and names of outputs of a float file, and give its content with other
     weights. `read_shapes(path)` describes layers as latency models know them, `sort_nodes(path, nodes, layers)` says
     which layer each node belongs to that a runtime's profiler told. `read_memory(path)` gives the tensors that the file
-    holds in memory, where an interpreter lays them out by fixed rules.
+    holds in memory, where an interpreter lays them out by fixed rules, and `count_memory(path)` what that interpreter
+    itself counts, None where it is not here or does not run the file.
     """
 
     trace: Callable[[Path, np.ndarray, bool], Trace]
@@ -83,6 +89,7 @@ class Inside:
     read_shapes: Callable[[Path], tuple[LayerShape, ...]] = _refuse
     sort_nodes: Callable[[Path, Sequence[NodeTime], Sequence[Layer]], Mapping[str, list[NodeTime]]] = _refuse
     read_memory: Callable[[Path], FileMemory] | None = None
+    count_memory: Callable[[Path], ArenaCount | None] = _count_nothing
 
 
 def take_whole(path: Path, folder: Path) -> Path:

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeprune.core.memory.arena import plan_arena
+from edgeprune.core.memory.fit import PLANNED
 from edgeprune.exporting.formats import find_format
-
-PLANNED = "planned by edgeprune (activations only)"
 
 
 @dataclass(frozen=True)
@@ -24,4 +23,7 @@ def count_sram(path: Path) -> SramCount | None:
     inside = find_format(path.suffix.removeprefix(".")).inside
     if inside is None or inside.read_memory is None:
         return None
+    counted = inside.count_memory(path)
+    if counted is not None:
+        return SramCount(counted.total_bytes, counted.counted_by)
     return SramCount(plan_arena(inside.read_memory(path).buffers).peak_bytes, PLANNED)

@@ -24,8 +24,8 @@ FORMATS = {"onnxruntime": "onnx", "litert": "tflite", "auto": "auto"}
 
 def job(budget: Budget, runtime: str = "litert", precision: str = "int8", **more: Any) -> Any:
     target = SimpleNamespace(
-        budget=budget, runtime=runtime, name="board", format=FORMATS[runtime], precision=precision,
-        fitted_precision=precision, input_layout="nchw", io="float32",
+        budget=budget, runtime=runtime, runtimes=() if runtime == "auto" else (runtime,), name="board",
+        format=FORMATS[runtime], precision=precision, fitted_precision=precision, input_layout="nchw", io="float32",
     )  # fmt: skip
     run = SimpleNamespace(finished=lambda stage: False, **more)
     return SimpleNamespace(

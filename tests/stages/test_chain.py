@@ -132,7 +132,7 @@ def test_a_needed_file_that_is_broken_stops_everything(made: Made, tmp_path: Pat
 )
 def test_what_is_asked_for_is_needed(runtime: str, precision: str, asked: str) -> None:
     target = Target("board", "a board", runtime, precision)
-    job: Any = SimpleNamespace(target=target, planned=target, baseline_format=target.format)
+    job: Any = SimpleNamespace(target=target, planned=target, baseline_format=target.format, estimated=False)
     assert find_needed(job) == (f"original-{target.format}-fp32", f"pruned-{asked}")
 
 
@@ -155,6 +155,7 @@ def job_for(runtime: str, said: list[str]) -> Any:
         recipe=recipe,
         read=lambda kind: SimpleNamespace(model_sha256="0" * 64),
         run=SimpleNamespace(finished=lambda stage: False, directory=Path("elsewhere")),
+        estimated=False,
         detail=said.append,
     )
 

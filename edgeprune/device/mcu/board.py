@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -144,17 +144,3 @@ def core_of(target: Target) -> Core:
 def is_emulated(target: Target) -> bool:
     """Whether a target's board is a microcontroller in QEMU on this machine."""
     return target.name.startswith(EMULATED)
-
-
-def refuse_unreachable(target: Target) -> None:
-    """Refuse a target whose runtime has no package and whose board is not emulated.
-
-    Raises:
-        TargetError: it is one; says what can be done for it.
-    """
-    runtimes: Sequence[str] = [name for name in target.runtimes if not RUNTIMES[name].needs_python]
-    if runtimes and not is_emulated(target):
-        raise TargetError(
-            f"target {target.name}: {runtimes[0]} is not run on a board from here; `edgeprune export MODEL.tflite "
-            f"--format c {target.option}` makes a project for it that checks itself"
-        )

@@ -10,6 +10,7 @@ from edgeprune.exporting.parity.tolerances import TOLERANCES
 from edgeprune.exporting.probing.probes import Layers
 from edgeprune.exporting.tflite.lifetimes import read_memory
 from edgeprune.exporting.tflite.metadata import embed_tflite, read_tflite
+from edgeprune.exporting.tflite.micro import count_file
 from edgeprune.exporting.tflite.run import describe_tflite, run_rows, run_tflite
 from edgeprune.exporting.tflite.trace import trace_tflite
 from edgeprune.exporting.tflite.weights import change_weights, read_layers, read_nodes, read_outputs
@@ -42,6 +43,13 @@ FORMAT = Format(
     probe_axes=(1, 2),  # LiteRT runs convolutions of three axes in float alone, none in XNNPACK
     kernels=TOLERANCES["xnnpack"],
     inside=Inside(
-        trace_tflite, run_rows, read_layers, read_nodes, read_outputs, change_weights, read_memory=read_memory
+        trace_tflite,
+        run_rows,
+        read_layers,
+        read_nodes,
+        read_outputs,
+        change_weights,
+        read_memory=read_memory,
+        count_memory=count_file,
     ),
 )

@@ -17,6 +17,7 @@ from pathlib import Path
 from edgeprune.core.memory.fit import COUNTED_32, COUNTED_64, PLANNED, ArenaCount
 from edgeprune.core.memory.timeline import Timeline
 from edgeprune.errors import ExportError, MissingExtra
+from edgeprune.exporting.tflite.timeline import read_timeline
 from edgeprune.extras import comes_with
 
 COUNT_S = 120.0
@@ -42,6 +43,15 @@ SHARES_32 = {
 }
 """What each kind of entry takes with 32-bit pointers, of what it takes with 64-bit ones: bytes an entry as both builds
 print them (tflite-micro 0.dev20261023182759, mcufit 0.5.2). Kernels' own data stay as they are: few are pointers."""
+
+
+def count_file(path: Path) -> ArenaCount | None:
+    """The arena of a file by the interpreter itself; None where it is not here or does not run the file."""
+    try:
+        count, _ = count_arena(path, read_timeline(path.read_bytes(), str(path)))
+    except (ExportError, MissingExtra):
+        return None
+    return None if count.persistent_bytes is None else count
 
 
 def count_arena(path: Path, timeline: Timeline) -> tuple[ArenaCount, tuple[str, ...]]:

@@ -372,7 +372,7 @@ def energy_of(value: float | None, error: float = 1.0, reason: str = "") -> Ener
 )
 def test_a_gate_looks_at_the_energy_with_its_uncertainty(found: Energy | None, outcome: str, reason: str) -> None:
     one = figures(found)
-    artifact = type("File", (), {"bytes": 1, "path": "a"})()
+    artifact = type("File", (), {"bytes": 1, "path": "a", "sram_bytes": None, "sram_counted": ""})()
     looked_at = gate_figures(replace(one, artifact=artifact))
     result = judge(Gate("energy_mj", at_most=30.0), looked_at, {})
     assert (result.outcome, result.reason) == (outcome, reason)
