@@ -15,7 +15,7 @@ from edgeprune.deployment import DEFAULT_RECIPE
 
 TARGET_HELP = "Kind of board: a name (`edgeprune targets`) or a .toml file."
 BUSY_HELP = "Go on though others are at work on the board; no latency measured so passes a gate."
-HOST_HELP = "Address of the board: user@host, adb:SERIAL, a name of devices.toml, or a Host of ~/.ssh/config."
+HOST_HELP = "Address of the board: user@host, adb:SERIAL, serial:PORT, a name of devices.toml, a Host of ~/.ssh/config, or local."
 HOSTS_HELP = "Several boards at once: names, groups of devices.toml and addresses, with commas between."
 RUN = click.Path(path_type=Path, exists=True, file_okay=False)
 KEY_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
@@ -143,7 +143,7 @@ def line_options(command: Command, budgets: Sequence[Option] = ONE_BUDGET, run_h
     """The options that every stage of the line takes, with those that say the budget."""
     options: tuple[Option, ...] = (
         click.option("--target", help=TARGET_HELP),
-        click.option("--host", help="Address of the board: user@host, or a Host of ~/.ssh/config."),
+        click.option("--host", help=HOST_HELP),
         click.option("--recipe", help=f"Built-in name or a .py file (`edgeprune recipes`). Default: {DEFAULT_RECIPE}."),
         *budgets,
         *SIZES,

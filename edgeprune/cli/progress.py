@@ -6,6 +6,7 @@ From how fast the numbers of a Count grow comes the time left.
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import re
 import shutil
@@ -66,6 +67,21 @@ def say(text: str) -> None:
 def say_timed(text: str) -> None:
     """Progress, with the seconds since the start."""
     _show(text, f"{time.monotonic() - _STARTED:6.1f} s  ")
+
+
+class _Progress(logging.Handler):
+    """What recipes log, as progress."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say_timed(Count(f"  {record.getMessage()}"))
+
+
+def show_log() -> None:
+    """Let what is logged under the package's name show as progress: a recipe's own training, what data it took."""
+    logger = logging.getLogger("edgeprune")
+    if not any(isinstance(handler, _Progress) for handler in logger.handlers):
+        logger.addHandler(_Progress())
+        logger.setLevel(logging.INFO)
 
 
 def clear_line() -> None:

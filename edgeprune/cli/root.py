@@ -30,7 +30,7 @@ from edgeprune.cli import (
 )  # fmt: skip
 from edgeprune.cli.completion import add_completion, completion
 from edgeprune.cli.output import JSON_FLAG, find_width, render_json, uses_colour
-from edgeprune.cli.progress import clear_line
+from edgeprune.cli.progress import clear_line, show_log
 from edgeprune.core.text import WIDTH, wrap
 from edgeprune.disk import describe_os_error
 from edgeprune.errors import EdgepruneError, RunError
@@ -75,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; every foreseen error is one line, and `--debug` shows where it came from."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     _fill_closed_streams()
+    show_log()
     WIDTH.set(find_width(sys.stdout))
     try:
         cli.main(words, prog_name="edgeprune", standalone_mode=False)

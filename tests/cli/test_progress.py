@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeprune.cli import progress
-from edgeprune.cli.progress import clear_line, measure_share, name_count, say, say_timed, shorten
+from edgeprune.cli.progress import clear_line, measure_share, name_count, say, say_timed, shorten, show_log
 from edgeprune.core.progress import Count, put_behind
 
 
@@ -92,6 +93,18 @@ def test_the_time_left_follows_from_how_fast_it_went(clock: Any, terminal: Termi
     clock.s += 600
     progress._draw()
     assert terminal.shown.endswith(", 0 s left")
+
+
+def test_what_a_recipe_logs_is_progress(clock: Any, terminal: Terminal) -> None:
+    show_log()
+    show_log()
+    logger = logging.getLogger("edgeprune")
+    logger.info("mine: training, epoch %d of %d", 1, 10)
+    clock.s += 30
+    logger.info("mine: training, epoch %d of %d", 4, 10)
+    assert terminal.shown.endswith("  mine: training, epoch 4 of 10, 60 s left")
+    logger.warning("mine: made inputs")
+    assert terminal.shown.count("mine: made inputs") == 1
 
 
 def test_a_text_that_tells_it_itself_tells_it_once(clock: Any, terminal: Terminal) -> None:
