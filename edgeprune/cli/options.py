@@ -15,7 +15,7 @@ from edgeprune.deployment import DEFAULT_RECIPE
 
 TARGET_HELP = "Kind of board: a name (`edgeprune targets`) or a .toml file."
 BUSY_HELP = "Go on though others are at work on the board; no latency measured so passes a gate."
-HOST_HELP = "Address of the board: user@host, adb:SERIAL, serial:PORT, a name of devices.toml, a Host of ~/.ssh/config, or local."
+HOST_HELP = "Address: user@host, adb:SERIAL, serial:PORT, a name of devices.toml, a Host of ~/.ssh/config, or local."
 HOSTS_HELP = "Several boards at once: names, groups of devices.toml and addresses, with commas between."
 RUN = click.Path(path_type=Path, exists=True, file_okay=False)
 KEY_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
