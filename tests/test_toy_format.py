@@ -153,7 +153,7 @@ def test_what_the_toy_format_lacks_is_told_before_anything_slow(toy: Path, tmp_p
     for line, said in {
         'precision = "int8"': "precision: 'int8' is not known for toyrt",
         'provider = "cuda"': "provider: 'cuda' is for onnxruntime; toyrt does not know it",
-        'io = "integer"': "io: 'integer' is for litert; toyrt does not know it",
+        'io = "integer"': "io: 'integer' is for litert or tflm or c; toyrt does not know it",
         'int8_scheme = "s8s8"': "int8_scheme: 's8s8' is for onnxruntime; toyrt does not know it",
     }.items():
         toy.write_text(f"{line}\n{text}")
