@@ -163,6 +163,11 @@ class Board(Seam):
         ...
 
 
+def name_setting(session: Session) -> str:
+    """The option of a session that only boards with Python have; empty where none is asked for."""
+    return "--set-governor" if session.set_governor else "--shape" if session.shapes else ""
+
+
 def require(board: Board, *methods: str) -> None:
     """Refuse, before anything slow begins, what a board cannot do.
 

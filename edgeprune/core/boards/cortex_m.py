@@ -40,6 +40,11 @@ class QemuMachine:
         return {name.upper(): getattr(self, name) for name in names}
 
 
+def _mps2(name: str) -> QemuMachine:
+    """The MPS2 and MPS2+ boards of Armv7-M, which have one memory map."""
+    return QemuMachine(name, 25, 0, 0x400, 4 * _MIB - 0x400, 0x20000000, 4 * _MIB, 0x40000000)
+
+
 @dataclass(frozen=True)
 class Core:
     """A kind of Cortex-M. `flags` are the compiler's; `has_dsp`: it has the SIMD instructions of Armv7E-M (Armv8-M's
@@ -58,19 +63,19 @@ CORES = {
             "cortex-m3",
             ("-mcpu=cortex-m3", "-mthumb", "-mfloat-abi=soft"),
             False,
-            QemuMachine("mps2-an385", 25, 0, 0x400, 4 * _MIB - 0x400, 0x20000000, 4 * _MIB, 0x40000000),
+            _mps2("mps2-an385"),
         ),
         Core(
             "cortex-m4",
             ("-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=soft"),
             True,
-            QemuMachine("mps2-an386", 25, 0, 0x400, 4 * _MIB - 0x400, 0x20000000, 4 * _MIB, 0x40000000),
+            _mps2("mps2-an386"),
         ),
         Core(
             "cortex-m7",
             ("-mcpu=cortex-m7", "-mthumb", "-mfloat-abi=soft"),
             True,
-            QemuMachine("mps2-an500", 25, 0, 0x400, 4 * _MIB - 0x400, 0x20000000, 4 * _MIB, 0x40000000),
+            _mps2("mps2-an500"),
         ),
         Core(
             "cortex-m33",

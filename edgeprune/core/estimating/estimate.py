@@ -11,7 +11,7 @@ is estimated serves planning; it never stands for a measurement.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import exp
@@ -153,11 +153,21 @@ class EstimatedProfile:
 
     def tabulate(self, shapes: Iterable[LayerShape]) -> LatencyTable:
         """A latency table of these shapes, of origin "estimated"."""
-        points = []
-        for shape in sorted(set(shapes)):
-            prediction = self.predict(shape)
-            points.append(LatencyPoint(shape, prediction.latency_ms, prediction.low_ms, prediction.high_ms))
-        return LatencyTable(self.key, tuple(points), ESTIMATED, self.conditions)
+        return tabulate(self.predict, shapes, self.key, self.conditions)
+
+
+def tabulate(
+    predict: Callable[[LayerShape], Prediction],
+    shapes: Iterable[LayerShape],
+    key: TableKey,
+    conditions: Mapping[str, Any],
+) -> LatencyTable:
+    """A latency table of these shapes as they are predicted, each once, of origin "estimated"."""
+    points = []
+    for shape in sorted(set(shapes)):
+        prediction = predict(shape)
+        points.append(LatencyPoint(shape, prediction.latency_ms, prediction.low_ms, prediction.high_ms))
+    return LatencyTable(key, tuple(points), ESTIMATED, conditions)
 
 
 def price_terms(logs: Array, profile: EstimatedProfile) -> Array:

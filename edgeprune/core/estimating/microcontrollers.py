@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgeprune.core.estimating.cycles import CyclePrices, CycleTable
+from edgeprune.core.estimating.estimate import tabulate
 from edgeprune.core.latency.layers import LayerShape
-from edgeprune.core.latency.table import ESTIMATED, LatencyPoint, LatencyTable, Prediction, TableKey
+from edgeprune.core.latency.table import ESTIMATED, LatencyTable, Prediction, TableKey
 from edgeprune.errors import ProfileError
 
 CORE = re.compile(r"Cortex-M\d+\+?|ESP32-S3")
@@ -54,11 +55,7 @@ class CycleProfile:
 
     def tabulate(self, shapes: Iterable[LayerShape]) -> LatencyTable:
         """A latency table of these shapes, of origin "estimated"."""
-        points = []
-        for shape in sorted(set(shapes)):
-            prediction = self.predict(shape)
-            points.append(LatencyPoint(shape, prediction.latency_ms, prediction.low_ms, prediction.high_ms))
-        return LatencyTable(self.key, tuple(points), ESTIMATED, self.conditions)
+        return tabulate(self.predict, shapes, self.key, self.conditions)
 
 
 @dataclass(frozen=True)

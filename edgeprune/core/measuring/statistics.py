@@ -63,10 +63,8 @@ def spread_percentile(by_process_ms: Sequence[Sequence[float]], percent: float =
     process, whose samples are as alike as no other process's are, the spread is what order statistics say (David and
     Nagaraja, "Order Statistics", 2003, section 7.1) with PROCESS_ERROR beside it.
     """
-    percentiles, session_error = (
-        [float(np.percentile(own, percent)) for own in by_process_ms],
-        find_session_error(percent),
-    )
+    percentiles = [float(np.percentile(own, percent)) for own in by_process_ms]
+    session_error = find_session_error(percent)
     if len(percentiles) > 1:
         return spread_over_processes(percentiles, session_error)
     error = hypot(_order_error(np.asarray(by_process_ms[0], dtype=float), percent), PROCESS_ERROR, session_error)

@@ -16,7 +16,7 @@ from edgeprune.core.boards.cortex_m import CORES, Core, find_core
 from edgeprune.core.formats import RUNTIMES
 from edgeprune.core.measuring.measurement import NO_POWER_SENSOR, DeviceFacts
 from edgeprune.core.target import Target
-from edgeprune.device.board import INSTRUCTIONS, ModelFile, Progress, Session
+from edgeprune.device.board import INSTRUCTIONS, ModelFile, Progress, Session, name_setting
 from edgeprune.device.mcu.counting import Counts, count_project
 from edgeprune.device.mcu.firmware import COMPILER, run_tool
 from edgeprune.errors import DeviceError, TargetError, UsageError
@@ -43,8 +43,7 @@ class QemuBoard:
             TargetError: the target names no core that C is generated for.
             DeviceError: the compiler or the emulator is not installed.
         """
-        if session.set_governor or session.shapes:
-            option = "--set-governor" if session.set_governor else "--shape"
+        if option := name_setting(session):
             raise UsageError(f"target {target.name}: an emulator has none of it; leave {option} out")
         core = core_of(target)
         compiler = run_tool([COMPILER, "-dumpfullversion"]).strip()

@@ -14,7 +14,7 @@ import numpy as np
 from edgeprune.core.measuring.measurement import NO_POWER_SENSOR, DeviceFacts, Measurement, Protocol
 from edgeprune.core.measuring.windows import Window
 from edgeprune.core.target import Target
-from edgeprune.device.board import MS, ModelFile, ProbeSettings, Progress, Session
+from edgeprune.device.board import MS, ModelFile, ProbeSettings, Progress, Session, name_setting
 from edgeprune.device.phone.benchmark import (
     NATIVE_RUNTIME,
     RUNTIME,
@@ -60,8 +60,7 @@ class NativeBoard:
             RuntimeMissing: there is no benchmark_model that answers.
             DeviceError: it runs no commands.
         """
-        if session.set_governor or session.shapes:
-            option = "--set-governor" if session.set_governor else "--shape"
+        if option := name_setting(session):
             raise UsageError(f"{transport.host}: {option} needs Python there; leave it out")
         binary = find_binary(transport, session.benchmark_model)
         transport.run(["sh", "-c", SWEEP, "sh", own_folder(transport)], timeout_s=60)

@@ -22,7 +22,7 @@ from edgeprune.core.measuring.measurement import (
 from edgeprune.core.measuring.windows import Window
 from edgeprune.core.progress import Count
 from edgeprune.core.target import Target
-from edgeprune.device.board import MS, ModelFile, Progress, Session
+from edgeprune.device.board import MS, ModelFile, Progress, Session, name_setting
 from edgeprune.device.serial.commands import MOST_RUNS, Firmware, identify, infer, load, read_output
 from edgeprune.device.serial.line import Line, open_line, persist
 from edgeprune.device.transports.address import SerialAddress
@@ -223,8 +223,7 @@ def open_serial(address: SerialAddress, target: Target, session: Session) -> Ite
         ConnectionFailed: there is no such port, or something else has it.
         DeviceError: nothing answers there, or another firmware does.
     """
-    if session.set_governor or session.shapes:
-        option = "--set-governor" if session.set_governor else "--shape"
+    if option := name_setting(session):
         raise UsageError(f"{address}: {option} is for boards with an operating system; leave it out")
     with open_line(address) as line:
         yield SerialBoard(line, target, persist(line, lambda: identify(line)))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.exporting.quantizing.biases import IntegerLayer, coarsen, widen_scales
-from edgeprune.exporting.tflite.schema import pack_tflite, unpack_tflite
+from edgeprune.exporting.tflite.schema import name_values, pack_tflite, unpack_tflite
 
 INPUTS = {
     "CONV_2D": (0, 1, 2),
@@ -43,7 +43,7 @@ def fit_tflite_biases(content: bytes, source: Path) -> bytes:
 
 def _read_layers(schema: Any, model: Any) -> Iterator[IntegerLayer]:
     """Layers with integer weights and biases, named by their bias."""
-    kinds = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
+    kinds = name_values(schema.BuiltinOperator)
     graph = model.subgraphs[0]
     for operator in graph.operators:
         places = INPUTS.get(kinds[model.operatorCodes[operator.opcodeIndex].builtinCode], ())

@@ -15,7 +15,7 @@ from edgeprune.core.latency.layers import LayerShape, Window, describe_linear, d
 from edgeprune.core.latency.steps import ADD, CONCAT, CURVE, MUL, POINTWISE, POOL, REDUCE, RESIZE, SOFTMAX
 from edgeprune.errors import ExportError
 from edgeprune.exporting.foreign import foreign
-from edgeprune.exporting.tflite.schema import unpack_tflite
+from edgeprune.exporting.tflite.schema import name_values, unpack_tflite
 
 Mask = NDArray[np.bool_]
 
@@ -132,7 +132,7 @@ def _read_layers(operators: Sequence[_Operator], where: str) -> FileLayers:
 
 def _list_operators(content: bytes) -> list[_Operator]:
     schema, model = unpack_tflite(content)
-    kinds = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
+    kinds = name_values(schema.BuiltinOperator)
     graph = model.subgraphs[0]
     longest = max(int(np.max(tensor.shape, initial=0)) for tensor in graph.tensors if tensor.shape is not None)
     if longest > MOST_CHANNELS:

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgeprune.core.memory.arena import Buffer
 from edgeprune.core.memory.learn import FileMemory
-from edgeprune.exporting.tflite.schema import unpack_tflite
+from edgeprune.exporting.tflite.schema import name_values, unpack_tflite
 
 VALUE_BYTES = {"FLOAT32": 4, "FLOAT16": 2, "INT32": 4, "INT64": 8, "INT16": 2, "INT8": 1, "UINT8": 1, "BOOL": 1}
 
@@ -32,13 +32,13 @@ def read_memory(path: Path) -> FileMemory:
     sizes = {index: _count_bytes(schema, graph.tensors[index]) for index in first}
     names = _name(graph, first)
     buffers = tuple(Buffer(names[index], sizes[index], begin, last[index]) for index, begin in sorted(first.items()))
-    kinds = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
+    kinds = name_values(schema.BuiltinOperator)
     operators = tuple(kinds[model.operatorCodes[operator.opcodeIndex].builtinCode] for operator in graph.operators)
     return FileMemory(buffers, operators)
 
 
 def _count_bytes(schema: Any, tensor: Any) -> int:
-    types = {value: name for name, value in vars(schema.TensorType).items() if isinstance(value, int)}
+    types = name_values(schema.TensorType)
     shape = () if tensor.shape is None else tensor.shape
     return int(prod(map(int, shape))) * VALUE_BYTES[types[tensor.type]]
 

@@ -46,9 +46,14 @@ def pack_tflite(model: Any) -> bytes:
     return bytes(builder.Output())
 
 
+def name_values(enumeration: Any) -> dict[int, str]:
+    """The names of an enumeration of the schema by their number."""
+    return {value: name for name, value in vars(enumeration).items() if name.isupper()}
+
+
 def name_kinds(schema: Any, model: Any) -> Callable[[Any], str]:
     """What gives the name of an operator's kind, as "CONV_2D"; old files have its code in another field."""
-    names: dict[int, str] = {value: name for name, value in vars(schema.BuiltinOperator).items() if name.isupper()}
+    names = name_values(schema.BuiltinOperator)
 
     def name_kind(operator: Any) -> str:
         code = model.operatorCodes[operator.opcodeIndex]

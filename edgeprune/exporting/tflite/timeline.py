@@ -10,7 +10,7 @@ from typing import Any
 
 from edgeprune.core.memory.timeline import Activation, Step, Timeline
 from edgeprune.errors import ExportError
-from edgeprune.exporting.tflite.schema import unpack_tflite
+from edgeprune.exporting.tflite.schema import name_kinds, name_values, unpack_tflite
 
 ITEM_BYTES = {
     "FLOAT32": 4, "FLOAT64": 8, "INT8": 1, "UINT8": 1, "BOOL": 1, "INT16": 2, "UINT16": 2, "INT32": 4,
@@ -67,9 +67,9 @@ def _read(content: bytes, where: str) -> Timeline:
     schema, model = unpack_tflite(content)
     (graph,) = model.subgraphs
     tensors = _read_tensors(schema, (model, graph), where)
-    names, steps = _names(schema.BuiltinOperator), []
+    kind, steps = name_kinds(schema, model), []
     for operator in graph.operators:
-        op = _op_name(model.operatorCodes[operator.opcodeIndex], names)
+        op = _custom_name(model.operatorCodes[operator.opcodeIndex]) or kind(operator)
         read = [tensors[index] for index in _indices(operator.inputs)]
         written = [tensors[index] for index in _indices(operator.outputs)]
         _check_weights(op, read, where)
@@ -92,14 +92,13 @@ def _check_operators(timeline: Timeline, where: str) -> None:
         )
 
 
-def _op_name(code: Any, names: dict[int, str]) -> str:
-    if code.customCode:
-        return f"custom {bytes(code.customCode).decode(errors='replace')}"
-    return names[max(code.builtinCode, code.deprecatedBuiltinCode)]  # old files have the second alone
+def _custom_name(code: Any) -> str:
+    """The name of an operator that is no part of TFLite; empty for one that is."""
+    return f"custom {bytes(code.customCode).decode(errors='replace')}" if code.customCode else ""
 
 
 def _read_tensors(schema: Any, graph: tuple[Any, Any], where: str) -> list[_Tensor]:
-    types, buffers, taken = _names(schema.TensorType), graph[0].buffers, set[str]()
+    types, buffers, taken = name_values(schema.TensorType), graph[0].buffers, set[str]()
     tensors = []
     for index, tensor in enumerate(graph[1].tensors):
         data, kind = buffers[tensor.buffer].data, types[tensor.type]
@@ -147,7 +146,3 @@ def _changing(tensors: Iterable[_Tensor]) -> tuple[str, ...]:
 def _indices(indices: Any) -> list[int]:
     """Indices of tensors, without those that say that an optional one is left out."""
     return [int(index) for index in (() if indices is None else indices) if index >= 0]
-
-
-def _names(enumeration: Any) -> dict[int, str]:
-    return {value: name for name, value in vars(enumeration).items() if isinstance(value, int)}

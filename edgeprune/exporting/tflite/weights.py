@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.exporting.quantizing.weights import Changes, Node, PaddedWindow, WeightLayer, keep_owned
-from edgeprune.exporting.tflite.schema import pack_tflite, unpack_tflite
+from edgeprune.exporting.tflite.schema import name_values, pack_tflite, unpack_tflite
 
 
 def read_layers(path: Path) -> tuple[WeightLayer, ...]:
@@ -33,7 +33,7 @@ def read_outputs(path: Path) -> tuple[str, ...]:
 def _read_nodes(path: Path) -> tuple[list[Node], tuple[Any, Any]]:
     """The operators, the schema and the model that they are in."""
     schema, model = unpack_tflite(path.read_bytes())
-    kinds = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
+    kinds = name_values(schema.BuiltinOperator)
     graph = model.subgraphs[0]
 
     def names(indices: Any) -> list[str]:
