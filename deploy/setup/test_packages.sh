@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what tests need beyond pip: an SSH server, login shells, an emulated
-# ARM64 userland, and a browser that looks at the report.
+# Installs what tests need beyond pip: an SSH server, login shells, programs of small systems,
+# an emulated ARM64 userland, and a browser that looks at the report.
 # Where it may not (not root, no apt), it says what is missing and succeeds: those tests are then skipped.
 set -eu
 
@@ -17,6 +17,9 @@ need arm-none-eabi-gcc gcc-arm-none-eabi
 need arm-none-eabi-gcc libnewlib-arm-none-eabi
 need qemu-system-arm qemu-system-arm
 need ip iproute2
+need busybox busybox
+need toybox toybox
+need mksh mksh
 need tcsh tcsh
 need fish fish
 need zsh zsh

@@ -129,12 +129,14 @@ def doctor(target: str, host: str | None) -> None:
 def lock(target: str, host: str | None, reason: str, duration: str) -> None:
     """Reserve a board for yourself: until then others are refused. Lock it again to change the time."""
     from edgeprune.core.text import describe_duration
+    from edgeprune.device.connect import open_keeper
     from edgeprune.device.lease import describe_owner, parse_duration, reserve
+    from edgeprune.shipped import load_target
 
     seconds = parse_duration(duration)
-    with open_target_agent(target, host) as agent:
-        reserve(agent, reason, seconds)
-        owner, board = describe_owner(), agent.transport.host
+    with open_keeper(load_target(target), host) as keeper:
+        reserve(keeper, reason, seconds)
+        owner, board = describe_owner(), keeper.transport.host
         print_result(
             {"host": board, "owner": owner, "reason": reason, "duration_s": seconds},
             f"{board}: reserved for {owner} for {describe_duration(seconds)}",
@@ -147,12 +149,14 @@ def lock(target: str, host: str | None, reason: str, duration: str) -> None:
 @json_option
 def unlock(target: str, host: str | None, owner: str | None) -> None:
     """End your reservation of a board, and a lease that a command of yours has left."""
+    from edgeprune.device.connect import open_keeper
     from edgeprune.device.lease import describe_owner
     from edgeprune.device.lease import unlock as end
+    from edgeprune.shipped import load_target
 
-    with open_target_agent(target, host) as agent:
-        ended, remain = end(agent, owner or describe_owner())
-        board = agent.transport.host
+    with open_keeper(load_target(target), host) as keeper:
+        ended, remain = end(keeper, owner or describe_owner())
+        board = keeper.transport.host
     lines = [f"{board}: no longer {lease.describe()}" for lease in ended]
     lines += [f"{board}: still {lease.describe()}" for lease in remain]
     document = {"host": board, "ended": list(map(_lease_row, ended)), "remain": list(map(_lease_row, remain))}

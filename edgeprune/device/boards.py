@@ -9,15 +9,18 @@ from edgeprune.core.measuring.measurement import DeviceFacts, Measurement
 from edgeprune.core.target import Target
 from edgeprune.device.agent.board import AgentBoard
 from edgeprune.device.agent.client import ignore
+from edgeprune.device.bare_lease import Bare
 from edgeprune.device.board import PLAIN, Board, ModelFile, Progress, Session, refuse_untimed
-from edgeprune.device.connect import open_device, open_transport, shake_hands
+from edgeprune.device.connect import open_transport, shake_hands, start_device
+from edgeprune.device.lease import hold_board
 from edgeprune.device.mcu.board import COUNTS_ONLY, QemuBoard, is_emulated
-from edgeprune.device.phone.benchmark import NATIVE_RUNTIME, has_python
+from edgeprune.device.phone.benchmark import NATIVE_RUNTIME
 from edgeprune.device.phone.binary import find_binary
-from edgeprune.device.phone.board import NativeBoard, hold_on_host
+from edgeprune.device.phone.board import NativeBoard
 from edgeprune.device.serial.board import open_serial
-from edgeprune.device.transports.address import AdbAddress, SerialAddress
+from edgeprune.device.transports.address import SerialAddress
 from edgeprune.device.transports.lookup import is_known, resolve_host
+from edgeprune.device.transports.transport import Transport
 from edgeprune.errors import PythonMissing, RuntimeMissing, TargetError, UsageError
 
 EMULATOR = "QEMU on this machine"
@@ -45,9 +48,10 @@ def open_board(target: Target, host: str | None, say: Progress = ignore, session
             yield stack.enter_context(open_serial(address, target, session))
             return
         refuse_untimed(target)
-        if not _wants_native(target, host, session):
+        transport = stack.enter_context(closing(open_transport(target.name, host)))
+        if not _wants_native(transport, session):
             try:
-                device = stack.enter_context(open_device(target, host, say, session))
+                device = stack.enter_context(start_device(transport, target, say, session))
             except PythonMissing as exc:
                 if not _can_run_natively(target):
                     raise
@@ -56,26 +60,19 @@ def open_board(target: Target, host: str | None, say: Progress = ignore, session
                 _require_provider(target, device.facts.host)
                 yield AgentBoard(device)
                 return
-        transport = stack.enter_context(closing(open_transport(target.name, host)))
-        stack.enter_context(hold_on_host(transport.host_key, target.name))
+        stack.enter_context(hold_board(Bare(transport), f"target {target.name}", say))
         yield NativeBoard.of(transport, target, session)
 
 
-def _wants_native(target: Target, host: str | None, session: Session) -> bool:
-    """Whether benchmark_model is asked for, or a phone has nothing else; other boards are asked by their agent.
+def _wants_native(transport: Transport, session: Session) -> bool:
+    """Whether benchmark_model is asked for.
 
     Raises:
         UsageError: it is asked for on this machine.
     """
-    address = resolve_host(target.name, host)
-    if session.benchmark_model is not None:
-        if address is None:
-            raise UsageError("--benchmark-model is for phones and boards; this machine is measured by its own Python")
-        return True
-    if not isinstance(address, AdbAddress):
-        return False
-    with closing(open_transport(target.name, host)) as transport:
-        return not has_python(transport, target)
+    if session.benchmark_model is not None and transport.name == "local":
+        raise UsageError("--benchmark-model is for phones and boards; this machine is measured by its own Python")
+    return session.benchmark_model is not None
 
 
 def _can_run_natively(target: Target) -> bool:
@@ -121,8 +118,8 @@ def reach_board(target: Target, host: str | None, session: Session = PLAIN) -> s
     """
     if is_emulated(target):
         return EMULATOR
-    is_native = _wants_native(target, host, session)
     with closing(open_transport(target.name, host)) as transport:
+        is_native = _wants_native(transport, session)
         if not is_native:
             try:
                 shake_hands(transport, target.python)

@@ -13,8 +13,9 @@ from edgeprune.core.formats import RUNTIMES
 from edgeprune.core.measuring.measurement import FACTS, NO_POWER_SENSOR, DeviceFacts
 from edgeprune.core.target import Target
 from edgeprune.device.agent.client import Agent, ask_agent, ignore, push_agent, understood
+from edgeprune.device.bare_lease import REMOTE_WORKSPACE, Bare
 from edgeprune.device.board import PLAIN, Session
-from edgeprune.device.lease import hold_lease
+from edgeprune.device.lease import Keeper, hold_lease
 from edgeprune.device.transports.address import AdbAddress, SerialAddress
 from edgeprune.device.transports.commands import cannot_write
 from edgeprune.device.transports.local import LocalTransport
@@ -24,7 +25,6 @@ from edgeprune.errors import DeviceError, PythonMissing, RuntimeMissing
 from edgeprune.shipped import cache_dir
 
 VENV = "~/.local/share/edgeprune/venv"
-REMOTE_WORKSPACE = ".cache/edgeprune/board"
 HANDSHAKE_S = 30.0
 HANDSHAKE = """
 umask 077
@@ -87,9 +87,19 @@ def open_device(
         DeviceError: the board cannot be reached, lacks Python, or is in use by somebody else.
     """
     with (
-        open_agent(target.name, host, target.python) as agent,
-        hold_lease(agent, f"target {target.name}", say) as holding,
+        closing(open_transport(target.name, host)) as transport,
+        start_device(transport, target, say, session) as device,
     ):
+        yield device
+
+
+@contextmanager
+def start_device(
+    transport: Transport, target: Target, say: Callable[[str], None] = ignore, session: Session = PLAIN
+) -> Iterator[Device]:
+    """A board that is connected already, as :func:`open_device` has it."""
+    agent = start_agent(transport, target.python)
+    with hold_lease(agent, f"target {target.name}", say) as holding:
         settings = {"cores": target.cores, "provider": target.provider, "allow_fallback": target.allow_fallback}
         used = {name: value for name, value in asdict(session).items() if name != "benchmark_model"}
         settings |= {**used, **holding.settings}
@@ -105,8 +115,34 @@ def open_agent(target_name: str, host: str | None, python: str) -> Iterator[Agen
         DeviceError: the board cannot be reached, or lacks Python.
     """
     with closing(open_transport(target_name, host)) as transport:
-        workspace, interpreter = shake_hands(transport, python)
-        yield push_agent(transport, workspace, interpreter)
+        yield start_agent(transport, python)
+
+
+def start_agent(transport: Transport, python: str) -> Agent:
+    """The agent of a board that is connected, pushed where it is missing.
+
+    Raises:
+        PythonMissing: no Python there.
+        DeviceError: nowhere to put it.
+    """
+    workspace, interpreter = shake_hands(transport, python)
+    return push_agent(transport, workspace, interpreter)
+
+
+@contextmanager
+def open_keeper(target: Target, host: str | None) -> Iterator[Keeper]:
+    """Connect to who keeps a board's leases: the agent, or the shell where no Python is.
+
+    Raises:
+        TargetError: no address is known for the target.
+        DeviceError: the board cannot be reached.
+    """
+    with closing(open_transport(target.name, host)) as transport:
+        try:
+            keeper: Keeper = start_agent(transport, target.python)
+        except PythonMissing:
+            keeper = Bare(transport)
+        yield keeper
 
 
 def open_transport(target_name: str, host: str | None) -> Transport:

@@ -1,7 +1,8 @@
 """Exclusive use of a board: a lease there, renewed while we work, and reservations by people.
 
-The lease lies beside the agent, which judges it by the board's clock. It has an owner, a reason and a time to live. A
-lease of a client that has ended on this machine, or that was not renewed, is taken over.
+The lease lies beside the agent, which judges it by the board's clock; without Python there it is judged here, by that
+clock. It has an owner, a reason and a time to live. A lease of a client that has ended on this machine, or that was not
+renewed, is taken over.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 from edgeprune.core.answers import number, text
 from edgeprune.core.text import describe_duration
 from edgeprune.device.agent.client import Agent, ask_agent, understood
+from edgeprune.device.bare_lease import RESERVED, WORK, Bare, ask_shell
 from edgeprune.device.transports.transport import Transport
 from edgeprune.errors import DeviceError, UsageError
 
@@ -36,12 +38,14 @@ LOOK_S = 1.0
 SHORT_S = 60.0
 MACHINE_VARIABLE = "EDGEPRUNE_LEASES"
 LONGEST_RESERVATION_S = 7 * 86400.0
-WORK, RESERVED = "work", "reserved"
 RENEW = 'grep -qF -- "$2" "$1" 2>/dev/null || exit 3; touch -c -- "$1"'
 END = 'grep -qF -- "$2" "$1" 2>/dev/null || exit 3; rm -f -- "$1"'
 LOST = 3
 DURATION = re.compile(r"([0-9]{1,6})([smhd])")
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+Keeper = Agent | Bare
+"""Who keeps a board's leases there: the agent, or its shell."""
 
 _held: dict[str, int] = {}
 """Tokens of the leases that this process holds or is about to take, and the threads that do."""
@@ -66,9 +70,18 @@ class Lease:
 
 @contextmanager
 def hold_lease(agent: Agent, reason: str, say: Callable[[str], None]) -> Iterator[Agent]:
-    """Hold a board for the body; what this thread holds already it goes on holding.
+    """Hold a board for the body, as :func:`hold_board`.
 
     Gives the agent that stops by itself what it does under this lease, once that is over: also where the link is dead.
+    """
+    with hold_board(agent, reason, say) as token:
+        lease = {} if token is None else {"lease": {"token": token, **_machine(agent)}}
+        yield replace(agent, settings={**agent.settings, **lease})
+
+
+@contextmanager
+def hold_board(keeper: Keeper, reason: str, say: Callable[[str], None]) -> Iterator[str | None]:
+    """Hold a board for the body; what this thread holds already it goes on holding. Gives the token of a new lease.
 
     Raises:
         DeviceError: somebody else uses or has reserved the board; or the lease was lost or ran out meanwhile, so that
@@ -77,68 +90,68 @@ def hold_lease(agent: Agent, reason: str, say: Callable[[str], None]) -> Iterato
     token = secrets.token_hex(16)
     _held[token] = threading.get_ident()
     try:
-        path = _take_work(agent, token, reason, say)
+        path = _take_work(keeper, token, reason, say)
         if path is None:
-            yield agent
+            yield None
             return
-        with _held_by(agent, path, token):
-            yield replace(agent, settings={**agent.settings, "lease": {"token": token, **_machine(agent)}})
+        with _held_by(keeper, path, token):
+            yield token
     finally:
         del _held[token]
 
 
 @contextmanager
-def _held_by(agent: Agent, path: str, token: str) -> Iterator[None]:
+def _held_by(keeper: Keeper, path: str, token: str) -> Iterator[None]:
     """Renew a lease that was taken while the body runs, and end it."""
-    keeper = _Keeper(agent.transport, path, token)
+    renewal = _Renewal(keeper.transport, path, token)
     try:
-        with keeper:
+        with renewal:
             yield
     except DeviceError as exc:
-        if keeper.gone:
-            raise _lost(agent, keeper.gone) from exc
+        if renewal.gone:
+            raise _lost(keeper, renewal.gone) from exc
         raise
     finally:
-        if not keeper.gone:
+        if not renewal.gone:
             with suppress(DeviceError):
-                agent.transport.run(["sh", "-c", END, "sh", path, token], timeout_s=SHORT_S)
-    if keeper.gone:
-        raise _lost(agent, keeper.gone)
+                keeper.transport.run(["sh", "-c", END, "sh", path, token], timeout_s=SHORT_S)
+    if renewal.gone:
+        raise _lost(keeper, renewal.gone)
 
 
-def _take_work(agent: Agent, token: str, reason: str, say: Callable[[str], None]) -> str | None:
+def _take_work(keeper: Keeper, token: str, reason: str, say: Callable[[str], None]) -> str | None:
     """Take the lease to work, over one that is dead; gives its file, None where this thread has the lease already."""
     request = _request(WORK, token, reason, TTL_S)
-    row, ended = _take(agent, request), set[str]()
+    row, ended = _take(keeper, request), set[str]()
     while not row["taken"]:
-        holder = _holder(agent, row)
+        holder = _holder(keeper, row)
         thread = _held.get(holder.token)
         if thread == threading.get_ident():
             return None
         if holder.name == RESERVED or holder.token in ended or thread is not None or not _has_ended(holder.client):
-            raise _busy(agent, holder)
+            raise _busy(keeper, holder)
         ended.add(holder.token)
-        row = _take(agent, {**request, "instead_of": holder.token})
+        row = _take(keeper, {**request, "instead_of": holder.token})
     if row["replaced"]:
-        old = parse_lease(row["replaced"], agent.transport.host)
+        old = parse_lease(row["replaced"], keeper.transport.host)
         cause = "its process has ended" if old.left_s > 0 else "it was not renewed"
-        say(f"{agent.transport.host}: took over the lease of {old.owner} ({old.reason}): {cause}")
+        say(f"{keeper.transport.host}: took over the lease of {old.owner} ({old.reason}): {cause}")
     return str(row["path"])
 
 
-def _take(agent: Agent, request: Mapping[str, Any]) -> dict[str, Any]:
+def _take(keeper: Keeper, request: Mapping[str, Any]) -> dict[str, Any]:
     """Ask for a lease; `taken` says whether we have it, `replaced` whose it was, `holder` else whose it is."""
-    row = _ask(agent, request)
-    with understood(agent.transport.host, "a lease"):
+    row = _ask(keeper, request)
+    with understood(keeper.transport.host, "a lease"):
         names = ("taken", "replaced", "path") if row["taken"] else ("taken", "holder")
         return {name: row[name] for name in names}
 
 
-def _holder(agent: Agent, row: Mapping[str, Any]) -> Lease:
-    return parse_lease(row["holder"], agent.transport.host)
+def _holder(keeper: Keeper, row: Mapping[str, Any]) -> Lease:
+    return parse_lease(row["holder"], keeper.transport.host)
 
 
-class _Keeper:
+class _Renewal:
     """Renews a lease in a thread of its own; goes on trying until the lease's own time is over.
 
     `gone` says why it is no longer ours: somebody else has it, or it could not be renewed in time. Then the link is
@@ -154,7 +167,7 @@ class _Keeper:
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=work, daemon=True) for work in (self._keep, self._watch)]
 
-    def __enter__(self) -> _Keeper:
+    def __enter__(self) -> _Renewal:
         for thread in self._threads:
             thread.start()
         return self
@@ -202,32 +215,32 @@ def read_clock_s() -> float:
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
-def reserve(agent: Agent, reason: str, seconds: float) -> Lease | None:
+def reserve(keeper: Keeper, reason: str, seconds: float) -> Lease | None:
     """Reserve a board for this user on this machine; gives the reservation that this one replaces.
 
     Raises:
         DeviceError: somebody else uses or has reserved it.
     """
-    row = _take(agent, _request(RESERVED, secrets.token_hex(16), reason, seconds))
+    row = _take(keeper, _request(RESERVED, secrets.token_hex(16), reason, seconds))
     if not row["taken"]:
-        raise _busy(agent, _holder(agent, row))
-    return parse_lease(row["replaced"], agent.transport.host) if row["replaced"] else None
+        raise _busy(keeper, _holder(keeper, row))
+    return parse_lease(row["replaced"], keeper.transport.host) if row["replaced"] else None
 
 
-def unlock(agent: Agent, owner: str) -> tuple[list[Lease], list[Lease]]:
+def unlock(keeper: Keeper, owner: str) -> tuple[list[Lease], list[Lease]]:
     """End the leases of an owner; gives those that ended and those that remain."""
-    row = _ask(agent, {"action": "end", "owner": owner})
-    return _parse_leases(agent, row, "ended"), _parse_leases(agent, row, "leases")
+    row = _ask(keeper, {"action": "end", "owner": owner})
+    return _parse_leases(keeper, row, "ended"), _parse_leases(keeper, row, "leases")
 
 
-def list_leases(agent: Agent) -> list[Lease]:
+def list_leases(keeper: Keeper) -> list[Lease]:
     """The leases that last on a board."""
-    return _parse_leases(agent, _ask(agent, {"action": "show"}), "leases")
+    return _parse_leases(keeper, _ask(keeper, {"action": "show"}), "leases")
 
 
-def _parse_leases(agent: Agent, row: Mapping[str, Any], name: str) -> list[Lease]:
-    with understood(agent.transport.host, "its leases"):
-        return [parse_lease(entry, agent.transport.host) for entry in row[name]]
+def _parse_leases(keeper: Keeper, row: Mapping[str, Any], name: str) -> list[Lease]:
+    with understood(keeper.transport.host, "its leases"):
+        return [parse_lease(entry, keeper.transport.host) for entry in row[name]]
 
 
 def describe_owner() -> str:
@@ -274,8 +287,10 @@ def describe_work(agent: Agent, reason: str) -> dict[str, Any]:
     return {**_machine(agent), **_request(WORK, secrets.token_hex(16), reason, TTL_S)}
 
 
-def _ask(agent: Agent, request: Mapping[str, Any]) -> dict[str, Any]:
-    return ask_agent(agent, {"command": "lease", **_machine(agent), **request})
+def _ask(keeper: Keeper, request: Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(keeper, Bare):
+        return ask_shell(keeper.transport, request)
+    return ask_agent(keeper, {"command": "lease", **_machine(keeper), **request})
 
 
 def _machine(agent: Agent) -> dict[str, str]:
@@ -312,19 +327,19 @@ def _find_place() -> str:
 _PROCESS = f"a process {secrets.token_hex(16)}"
 
 
-def _busy(agent: Agent, holder: Lease) -> DeviceError:
+def _busy(keeper: Keeper, holder: Lease) -> DeviceError:
     remaining = describe_duration(holder.left_s)
     until = (
         f"for another {remaining}" if holder.name == RESERVED else f"now (free in {remaining} if its command is dead)"
     )
     return DeviceError(
-        f"{agent.transport.host}: {holder.describe()} {until}; ask them, try again later, or end it: "
-        f"edgeprune devices unlock --target TARGET --host {agent.transport.host} --owner {holder.owner}"
+        f"{keeper.transport.host}: {holder.describe()} {until}; ask them, try again later, or end it: "
+        f"edgeprune devices unlock --target TARGET --host {keeper.transport.host} --owner {holder.owner}"
     )
 
 
-def _lost(agent: Agent, why: str) -> DeviceError:
+def _lost(keeper: Keeper, why: str) -> DeviceError:
     return DeviceError(
-        f"{agent.transport.host}: lost the lease: {why}, so that somebody else may use the board now; the work there "
+        f"{keeper.transport.host}: lost the lease: {why}, so that somebody else may use the board now; the work there "
         "was stopped, and what was measured since may be disturbed; run the same command again"
     )

@@ -155,20 +155,20 @@ def test_never_does_anybody_work_on_beyond_the_end_of_a_lease(results: list[str]
     board = Renewals(iter(results))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(leases, "read_clock_s", lambda: now[0])
-        keeper = leases._Keeper(board, "/b/lease", "a token")
+        renewal = leases._Renewal(board, "/b/lease", "a token")
         renewed = now[0]
         for result in results:
             now[0] += leases.RENEW_S
-            if keeper.gone:
+            if renewal.gone:
                 break
-            keeper._renew()
+            renewal._renew()
             renewed = now[0] if result == "renewed" else renewed
-        end = threading.Thread(target=keeper._watch)
+        end = threading.Thread(target=renewal._watch)
         now[0] = renewed + leases.TTL_S - 0.1
         patch.setattr(leases, "LOOK_S", 0.001)
         end.start()
         end.join(20)
-        assert keeper.gone
+        assert renewal.gone
         assert board.closed.is_set()
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ START_S = 10.0
 CANNOT_FETCH = 3
 CACHE = os.environ.get("EDGEPRUNE_CACHE") or Path.home() / ".cache" / "edgeprune"
 """The user's own, as it is before a test has one for itself."""
+CPU = Path("/sys/devices/system/cpu")
 LIBRARIES = "usr/lib/x86_64-linux-gnu"
 ENTER = """
 set -e
@@ -34,6 +36,7 @@ mkdir -p "$phone/tmp" "$phone/bin"
 mkdir "$phone/root/data/local/tmp" "$phone/root/system/bin"
 mount --bind "$phone/tmp" "$phone/root/data/local/tmp"
 mount --bind "$phone/bin" "$phone/root/system/bin"
+mount --bind "$phone/cpu" "$phone/root/sys/devices/system/cpu"
 libraries=$debian/usr/lib/x86_64-linux-gnu
 exec chroot "$phone/root" "$libraries/ld-linux-x86-64.so.2" --library-path "$libraries:$libraries/android" \
     "$debian/usr/lib/android-sdk/platform-tools/adbd"
@@ -43,7 +46,8 @@ exec chroot "$phone/root" "$libraries/ld-linux-x86-64.so.2" --library-path "$lib
 
 @dataclass
 class Phone:
-    """`tmp` is what it has at /data/local/tmp, `bin` at /system/bin, before anything else in its PATH."""
+    """`tmp` is what it has at /data/local/tmp, `bin` at /system/bin, before anything else in its PATH, `cpu` at
+    /sys/devices/system/cpu: this machine's own, without clocks until :meth:`tell_clocks`."""
 
     folder: Path
     debian: Path
@@ -51,11 +55,14 @@ class Phone:
     process: subprocess.Popen[bytes] | None = None
     tmp: Path = field(init=False)
     bin: Path = field(init=False)
+    cpu: Path = field(init=False)
 
     def __post_init__(self) -> None:
-        self.tmp, self.bin = self.folder / "tmp", self.folder / "bin"
-        for place in (self.tmp, self.bin):
+        self.tmp, self.bin, self.cpu = (self.folder / name for name in ("tmp", "bin", "cpu"))
+        for place in (self.tmp, self.bin, self.cpu):
             place.mkdir(parents=True)
+        for name in ("online", "possible", "present"):
+            shutil.copyfile(CPU / name, self.cpu / name)
         (self.bin / "sh").symlink_to("/bin/sh")
 
     @property
@@ -71,6 +78,13 @@ class Phone:
         path = (place or self.bin) / name
         path.write_text(f"#!/bin/sh\n{text}\n")
         path.chmod(0o755)
+
+    def tell_clocks(self, clocks: Mapping[int, int]) -> None:
+        """Have it tell the highest clock of each core in kHz, as phones do; machines such as this one may not."""
+        for core, khz in clocks.items():
+            place = self.cpu / f"cpu{core}" / "cpufreq"
+            place.mkdir(parents=True)
+            (place / "cpuinfo_max_freq").write_text(f"{khz}\n")
 
     def start(self) -> None:
         enter = ["unshare", "--mount", "--propagation", "private", "sh", "-c", ENTER, "sh"]

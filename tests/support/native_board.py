@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import shutil
 import struct
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pytest
 from places import SUPPORT
 from ssh_server import SshServer
 
@@ -16,7 +19,23 @@ from edgeprune.device.transports.process import Processes
 from edgeprune.device.transports.transport import Completed, OutputReader
 
 TOOLS = (
-    *("sh", "cat", "chmod", "cut", "df", "grep", "head", "ls", "mkdir", "mv", "printf", "rm", "sed", "sha256sum"),
+    *(
+        "sh",
+        "cat",
+        "chmod",
+        "cut",
+        "date",
+        "df",
+        "grep",
+        "head",
+        "ls",
+        "mkdir",
+        "mv",
+        "printf",
+        "rm",
+        "sed",
+        "sha256sum",
+    ),
     *("sleep", "tar", "taskset", "test", "touch", "tr", "true", "uname", "wc", "echo"),
 )
 """What a small Linux system has; no python3 is among it."""
@@ -41,6 +60,20 @@ def bare_server(folder: Path, tools: tuple[str, ...] = TOOLS) -> SshServer:
     return server
 
 
+def lay_programs(place: Path, userland: str, without: Sequence[str] = ()) -> Path:
+    """A folder with the programs of a small system: `busybox` (ash), `toybox` (mksh, as Android has it) or `debian`."""
+    place.mkdir()
+    shells = {"busybox": "busybox", "toybox": "mksh", "debian": "dash"}
+    for name in (*TOOLS, "flock"):
+        source = shells[userland] if name == "sh" else name if userland == "debian" else userland
+        program = shutil.which(source)
+        if program is None:
+            pytest.skip(f"no {source}: run deploy/setup/test_packages.sh as root")
+        if name not in without:
+            (place / name).symlink_to(program)
+    return place
+
+
 def elf_head(machine: int, big: bool = False) -> bytes:
     """The head of a program for a machine (e_machine)."""
     order = ">" if big else "<"
@@ -49,13 +82,15 @@ def elf_head(machine: int, big: bool = False) -> bytes:
 
 class FolderBoard(FilesByCommands):
     """A board whose home is a folder here, without a link in between. What `broken` says of a command that is run
-    happens in its place; `commands` are those that were run."""
+    happens in its place; `commands` are those that were run; `path` is where it has its programs, if not this one's."""
 
     name, host, host_key = "ssh", "board", "SHA256:folder"
 
-    def __init__(self, home: Path, broken: Callable[[Sequence[str]], str | None] = lambda _: None) -> None:
+    def __init__(
+        self, home: Path, broken: Callable[[Sequence[str]], str | None] = lambda _: None, path: str = ""
+    ) -> None:
         home.mkdir(parents=True, exist_ok=True)
-        self.home, self.broken = home, broken
+        self.home, self.broken, self.path = home, broken, path or os.environ["PATH"]
         self.commands: list[Sequence[str]] = []
         self._processes = Processes(self.host)
 
@@ -68,7 +103,7 @@ class FolderBoard(FilesByCommands):
         on_line: Callable[[str], None] | None = None,
     ) -> Completed:
         self.commands.append(command)
-        enter = 'cd -- "$1" && export HOME="$1" && shift && exec "$@"'
+        enter = f'cd -- "$1" && export HOME="$1" PATH={shlex.quote(self.path)} && shift && exec "$@"'
         words = ["sh", "-c", self.broken(command) or enter, "sh", str(self.home), *command]
         return self._processes.run(words, stdin, timeout_s, OutputReader(self.host, on_line))
 

@@ -17,7 +17,6 @@ from edgeprune.device.board import ModelFile
 from edgeprune.device.phone.binary import Binary, own_folder
 from edgeprune.device.phone.calls import SILENCE_S, base_words, check_delegate, fail_call
 from edgeprune.device.phone.state import Sections, collect, read_state
-from edgeprune.device.transports.adb import HOME
 from edgeprune.device.transports.transport import Transport
 from edgeprune.errors import RemoteError
 
@@ -27,7 +26,6 @@ NATIVE_RUNTIME = "litert"
 CALLS = 2
 LOOK_FLAGS = ("--num_runs=1", "--min_secs=0.2", "--warmup_min_secs=0", "--report_peak_memory_footprint=true")
 """Long enough for several looks at the memory, one every 50 ms."""
-SHORT_S = 60.0
 COOLING_POLL_S = 5.0
 Progress = Callable[[str], None]
 
@@ -74,13 +72,6 @@ def _name_cpu(sections: Sections) -> str:
 
 def _count_cores(sections: Sections) -> int:
     return len(re.findall(r"^processor\s*:", sections.get("cpuinfo", ""), re.MULTILINE)) or 1
-
-
-def has_python(transport: Transport, target: Target) -> bool:
-    """Whether an agent can run there."""
-    candidates = [target.python] if target.python else [f"{HOME}/.local/share/edgeprune/venv/bin/python", "python3"]
-    search = 'for one; do command -v -- "$one" && exit 0; done; exit 1'
-    return transport.run(["sh", "-c", search, "sh", *candidates], timeout_s=SHORT_S).exit_code == 0
 
 
 @dataclass(frozen=True)

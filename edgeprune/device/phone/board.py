@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
@@ -138,26 +135,3 @@ class NativeBoard:
         raise DeviceError(f"{self.facts.host}: {NEEDS_PYTHON}")
 
     energy = nodes = sustain = _refuse
-
-
-@contextmanager
-def hold_on_host(identity: str, reason: str) -> Iterator[None]:
-    """Hold a board that holds no files: its lease is a lock on this machine, which ends with the process.
-
-    Raises:
-        DeviceError: another process of this machine holds it.
-    """
-    place = cache_dir() / "leases" / hashlib.sha256(identity.encode()).hexdigest()[:16]
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        lock = place.open("a")
-    except OSError as exc:
-        raise DeviceError(f"{place}: cannot be written: {exc.strerror}") from exc
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as exc:
-            raise DeviceError(
-                f"{identity}: another edgeprune of this machine is at work on it; wait for it ({reason})"
-            ) from exc
-        yield

@@ -36,6 +36,8 @@ from edgeprune.errors import ConnectionFailed, DeviceError, RemoteError, Runtime
 TEXTS = {record["phone"]: record["output"][0] for record in json.loads((RECORDS / "phones.json").read_text())}
 CALLS = 2 * QUICK.processes
 TARGET = Target("pixel8", "a phone of the tests", runtime="litert", protocol=QUICK)
+BARE = replace(TARGET, python="/no/python")
+"""As if that phone had no Python, which this system's programs there do not hide."""
 device = pytest.mark.device
 
 
@@ -244,11 +246,10 @@ def _inputs() -> Any:
 def test_a_phone_without_python_is_measured_by_benchmark_model(
     phone: Phone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgeprune.device.boards.has_python", lambda transport, target: False)
     lend_benchmark(phone, TEXTS["TensorFlow 2.17"])
     models = [make_model(tmp_path, "litert", precision=precision) for precision in ("fp32", "int8")]
     core = max(os.sched_getaffinity(0))
-    facts, measured = measure_files(replace(TARGET, cores=(core,)), phone.host, models, Session(), ignore)
+    facts, measured = measure_files(replace(BARE, cores=(core,)), phone.host, models, Session(), ignore)
     assert (facts.model, facts.cpu, facts.python) == ("Pixel 8", "Tensor G3", "")
     one = measured[models[0].name]
     assert (one.init_ms, one.first_ms, one.peak_memory_mib) == (12.75, 14.744, 18.7227)
@@ -266,11 +267,10 @@ def test_a_phone_without_python_is_measured_by_benchmark_model(
 
 @device
 def test_a_hot_phone_makes_the_run_invalid(phone: Phone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgeprune.device.boards.has_python", lambda transport, target: False)
     lend_benchmark(phone, TEXTS["TensorFlow 2.3, Android"])
     (phone.bin / "thermalservice").write_text(TEXTS["the same layout, hot"])
     model = make_model(tmp_path, "litert")
-    _, measured = measure_files(TARGET, phone.host, [model], Session(), ignore)
+    _, measured = measure_files(BARE, phone.host, [model], Session(), ignore)
     assert measured[model.name].problems == ("throttled: thermal status moderate",)
     assert measured[model.name].conditions.temperature_c == (91.4, 91.4)
 
@@ -286,14 +286,13 @@ def test_a_hot_phone_makes_the_run_invalid(phone: Phone, tmp_path: Path, monkeyp
 def test_what_a_phone_lacks_is_told(
     text: str, kind: type[Exception], said: str, phone: Phone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgeprune.device.boards.has_python", lambda transport, target: False)
     with pytest.raises(RuntimeMissing, match="neither Python nor benchmark_model is there; put TFLite's"):
-        measure_files(TARGET, phone.host, [make_model(tmp_path, "litert")], Session(), ignore)
+        measure_files(BARE, phone.host, [make_model(tmp_path, "litert")], Session(), ignore)
     lend_benchmark(phone, text)
     with pytest.raises(kind, match=said):
-        measure_files(TARGET, phone.host, [make_model(tmp_path, "litert")], Session(), ignore)
+        measure_files(BARE, phone.host, [make_model(tmp_path, "litert")], Session(), ignore)
     with pytest.raises(RemoteError, match=r"without Python only \.tflite files run there"):
-        measure_files(TARGET, phone.host, [make_model(tmp_path, "onnxruntime")], Session(), ignore)
+        measure_files(BARE, phone.host, [make_model(tmp_path, "onnxruntime")], Session(), ignore)
 
 
 @device

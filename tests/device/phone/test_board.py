@@ -1,10 +1,8 @@
-"""A phone without Python as a board: what it cannot do is told, and one client at a time has it."""
+"""A phone without Python as a board: what it cannot do is told."""
 
 from __future__ import annotations
 
-import multiprocessing
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,9 +13,8 @@ from edgeprune.core.planning.budget import Budget
 from edgeprune.core.releasing.gate import Gate
 from edgeprune.core.target import Target
 from edgeprune.device.board import DEEDS, Board, Session, require
-from edgeprune.device.phone import board as native_board
 from edgeprune.device.phone.binary import Binary
-from edgeprune.device.phone.board import NativeBoard, hold_on_host
+from edgeprune.device.phone.board import NativeBoard
 from edgeprune.errors import DeviceError, TargetError, UsageError
 
 FACTS = DeviceFacts("adb:R58M", "aarch64", "a phone", "a SoC", 8, (), 4000, "Android 14", "5.15", "", {"tflite": "x"})
@@ -69,35 +66,3 @@ def test_what_needs_python_is_refused_before_the_phone_is_asked(session: Session
     transport: Any = SimpleNamespace(host="adb:R58M")
     with pytest.raises(UsageError, match=f"adb:R58M: {option} needs Python there"):
         NativeBoard.of(transport, TARGET, session)
-
-
-def _hold(identity: str, cache: str, ready: Any, done: Any) -> None:
-    native_board.cache_dir = lambda: Path(cache)  # type: ignore[attr-defined]
-    with hold_on_host(identity, "theirs"):
-        ready.put(1)
-        done.get(timeout=30)
-
-
-def test_one_process_has_a_phone_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native_board, "cache_dir", lambda: tmp_path)
-    context = multiprocessing.get_context("spawn")
-    ready, done = context.Queue(), context.Queue()
-    other = context.Process(target=_hold, args=("adb serial R58M", str(tmp_path), ready, done))
-    other.start()
-    ready.get(timeout=60)
-    said = "adb serial R58M: another edgeprune of this machine is at work on it"
-    with pytest.raises(DeviceError, match=said), hold_on_host("adb serial R58M", "ours"):
-        pass
-    with hold_on_host("adb serial OTHER", "ours"):
-        pass
-    done.put(1)
-    other.join(timeout=30)
-    with hold_on_host("adb serial R58M", "ours"):
-        pass
-
-
-def test_a_lock_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "leases").write_text("a file")
-    monkeypatch.setattr(native_board, "cache_dir", lambda: tmp_path)
-    with pytest.raises(DeviceError, match=r"leases.*cannot be written"), hold_on_host("adb serial R58M", "ours"):
-        pass

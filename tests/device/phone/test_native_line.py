@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,19 @@ import numpy as np
 import pytest
 from adb_phone import Phone, fetch_adbd, switched_on
 from device_models import CONV, LINEAR, QUICK, ignore, make_model
-from line import FOLDER, VERDICTS, environment
+from line import FOLDER, VERDICTS, command, environment
 from native_board import TOOLS, bare_server, write_stand_in
 from ssh_server import SshServer, why_not
 
 from edgeprune.core.target import Target
 from edgeprune.device.board import ModelFile, ProbeSettings, Session
 from edgeprune.device.boards import open_board, reach_board
+from edgeprune.device.connect import open_agent
+from edgeprune.device.lease import hold_lease, list_leases
 from edgeprune.device.phone.board import NativeBoard
-from edgeprune.errors import ConnectionFailed, PythonMissing, RuntimeMissing
+from edgeprune.device.transports import adb
+from edgeprune.device.transports.address import AdbAddress
+from edgeprune.errors import ConnectionFailed, DeviceError, PythonMissing, RuntimeMissing
 from edgeprune.exporting.runners import run_file
 
 pytestmark = pytest.mark.device
@@ -45,7 +50,7 @@ print(deployment.verdict)
 def phone(no_devices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Phone]:
     """A phone that is on, with Python somewhere in its PATH."""
     debian = fetch_adbd()
-    with switched_on(tmp_path / "phone", debian, 59, monkeypatch) as phone:
+    with switched_on(tmp_path / "phone", debian, 57, monkeypatch) as phone:
         yield phone
 
 
@@ -97,6 +102,32 @@ def test_the_line_runs_on_a_phone_from_an_empty_folder_to_a_verdict(phone: Phone
 
 
 @pytest.mark.slow
+def test_the_shipped_target_of_a_phone_goes_from_an_empty_folder_to_a_verdict(phone: Phone, tmp_path: Path) -> None:
+    """What a user types: `pixel8` pins the fastest core, which a phone tells by its clocks."""
+    slow, *_, fast = sorted(os.sched_getaffinity(0))
+    phone.tell_clocks({slow: 1700000, fast: 2910000})
+    folder, binary = tmp_path / "empty", write_stand_in(tmp_path / "benchmark_model")
+    folder.mkdir()
+    options = ("--target", "pixel8", "--host", phone.host, "--benchmark-model", binary, "--recipe", "digits-resnet8")
+    words = command("deploy", *options, "--allow-busy", "--run", "run")
+    completed = subprocess.run(
+        words,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env=environment(tmp_path / "cache"),
+        timeout=3600,
+        check=False,
+    )
+    assert completed.returncode in VERDICTS, completed.stderr[-2000:]
+    report = json.loads((folder / "run" / "report.json").read_text())
+    assert report["verdict"] == VERDICTS[completed.returncode]
+    check_report(report, folder / "run")
+    measurements = json.loads((folder / "run" / "measurements.json").read_text())
+    assert {tuple(row["conditions"]["affinity"]) for row in measurements.values()} == {(fast,)}
+
+
+@pytest.mark.slow
 def test_the_line_runs_on_a_linux_board_without_python(bare: SshServer, tmp_path: Path) -> None:
     report = deploy(tmp_path / "run", "board", write_stand_in(tmp_path / "benchmark_model"), tmp_path / "cache")
     check_report(report, tmp_path / "run")
@@ -138,6 +169,42 @@ def test_a_board_without_tar_and_taskset_serves_too(
             board.time(models[:1], 1, QUICK, ignore)
     finally:
         server.stop()
+
+
+def test_a_phone_is_held_against_other_machines_whatever_they_measure_by(phone: Phone, tmp_path: Path) -> None:
+    session = Session(benchmark_model=str(write_stand_in(tmp_path / "mine")))
+    with open_board(TARGET, phone.host, ignore, session), open_agent("pixel8", phone.host, "") as agent:
+        assert [lease.reason for lease in list_leases(agent)] == ["target pixel8"]
+        said: list[str] = []
+
+        def hold() -> None:
+            with pytest.raises(DeviceError) as caught, hold_lease(agent, "by Python", ignore):
+                pass
+            said.append(str(caught.value))
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        thread.join()
+        assert f"{phone.host}: in use by" in said[0]
+    with open_board(TARGET, phone.host, ignore, session):
+        phone.stop()
+        phone.start()
+    told: list[str] = []
+    with open_board(TARGET, phone.host, told.append, session):
+        assert "took over the lease of" in told[0]
+
+
+def test_a_board_is_connected_to_once(phone: Phone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_stand_in(phone.tmp / "benchmark_model")
+    connected: list[AdbAddress] = []
+    connect = adb.connect_adb
+    monkeypatch.setattr(adb, "connect_adb", lambda address: (connected.append(address), connect(address))[1])
+    bare = replace(TARGET, python="/no/python")
+    with open_board(bare, phone.host) as board:
+        assert isinstance(board, NativeBoard)
+    assert len(connected) == 1
+    reach_board(bare, phone.host)
+    assert len(connected) == 2
 
 
 def _kill(phone: Phone) -> None:
