@@ -107,7 +107,7 @@ def measure_file(
         facts, measured = measure_files(target, options["host"], [model], session, say)
         measurement = measured[model.name]
         text, problems = _render_measurement(measurement), measurement.problems
-        figures = {**measurement.to_dict(), "latency": measurement.latency.to_dict()}
+        figures = {**measurement.to_dict(), "latency": measurement.latency_row}
         keep(options.get("history"), lambda: [describe_file(measurement, path, facts, target.name)], say)
     document = {
         "device": facts.to_dict(),

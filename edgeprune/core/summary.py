@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from edgeprune.core.measuring.tails import find_tail, note_tails, show_ms
 from edgeprune.core.metric import HIGHER, Metric, parse_metric
 from edgeprune.core.planning.plan import BRANCH
 from edgeprune.core.releasing.regression import render_regressions
@@ -42,11 +43,6 @@ def _inputs(row: Mapping[str, Any]) -> str:
     return ", ".join("x".join(map(str, shape)) for shape in row.get("inputs", {}).values()) or "not told"
 
 
-def tells_runs(row: Mapping[str, Any]) -> bool:
-    """Whether the samples behind a row's figures are single runs, so that percentiles say something."""
-    return int(row.get("runs_per_sample") or 1) == 1
-
-
 def _processor(row: Mapping[str, Any]) -> str:
     processor = row.get("processor") or {}
     if processor.get("waited_share") is None:
@@ -60,7 +56,7 @@ TIMED: tuple[Row, ...] = (
         "  95 % interval of p50",
         lambda row: f"{row['latency']['median_low_ms']:.4g} to {row['latency']['median_high_ms']:.4g} ms",
     ),
-    ("latency p95", lambda row: f"{row['latency']['p95_ms']:.4g} ms" if tells_runs(row) else "not told"),
+    ("latency p95", lambda row: "not told" if find_tail(row) is None else f"{find_tail(row):.4g} ms"),
     ("spread (MAD)", lambda row: f"{row['latency']['mad_ms']:.2g} ms"),
     ("predicted latency", lambda row: _figure(row.get("predicted_ms"), "{:.4g} ms")),
     ("first run / load", lambda row: f"{row['first_ms']:.3g} / {row['init_ms']:.3g} ms"),
@@ -126,12 +122,12 @@ def render_artifacts(rows: Sequence[Mapping[str, Any]], metric: Metric) -> str:
                 row["path"],
                 metric.describe(row.get("quality")),
                 f"{latency['p50_ms']:.4g}" if latency else "-",
-                f"{latency['p95_ms']:.4g}" if latency and tells_runs(row) else "-",
+                show_ms(find_tail(row)),
                 f"{row['bytes'] / 1024:.1f}",
                 describe_choice(row),
             )
         )
-    return render_columns(table)
+    return "\n".join([render_columns(table), *note_tails(rows)])
 
 
 def describe_choice(row: Mapping[str, Any]) -> str:

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from edgeprune.core.measuring.tails import find_tail, note_tails, show_ms
 from edgeprune.core.metric import Metric
-from edgeprune.core.summary import describe_choice, figures_rows, tells_runs
+from edgeprune.core.summary import describe_choice, figures_rows
 from edgeprune.report.layout import paragraph
 from edgeprune.report.tables import Cell, Column, Table, render_table
 from edgeprune.report.words import BEFORE_AFTER, say_plainly
@@ -78,13 +79,14 @@ def render_artifacts(rows: Rows, metric: Metric) -> str:
         for row in rows
     ]
     ships = frozenset(place for place, row in enumerate(rows) if row.get("shipped"))
-    return render_table(Table(columns, cells, marked=ships))
+    notes = "".join(paragraph(f"{note}.", "soft") for note in note_tails(rows))
+    return render_table(Table(columns, cells, marked=ships)) + notes
 
 
 def _latency_cell(row: Mapping[str, Any], name: str) -> str | Cell:
-    latency = row.get("latency")
-    is_known = name == "p50_ms" or tells_runs(row)
-    return Cell(f"{latency[name]:.4g}", latency[name]) if latency and is_known else "-"
+    latency = row.get("latency") or {}
+    value = latency.get(name) if name == "p50_ms" else find_tail(row, name)
+    return "-" if value is None else Cell(show_ms(value), value)
 
 
 def render_parity(rows: Rows) -> str:

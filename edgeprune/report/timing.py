@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.core.measuring.measurement import Measurement
+from edgeprune.core.measuring.tails import show_ms
 from edgeprune.report.charts import (
     ACCENT,
     AFTER,
@@ -211,9 +212,11 @@ def _process_cells(measurement: Measurement, process: int) -> list[str | Cell]:
 
 def draw_distribution(pair: Pair, latencies: Mapping[str, Mapping[str, Any]]) -> Chart:
     """Histograms of the samples of both files on one axis; what lies far beyond the medians is counted in words."""
+    of_runs = all(measurement.tells_runs for measurement in pair.values())
+    one = "one inference" if of_runs else "an inference, each sample the mean of several"
     samples = {name: np.asarray(measurement.samples_ms) for name, measurement in pair.items()}
     low = min(float(values.min()) for values in samples.values())
-    high = max(min(1.2 * row["p95_ms"], 2.0 * row["p50_ms"]) for row in latencies.values())
+    high = max(min(1.2 * (row["p95_ms"] or np.inf), 2.0 * row["p50_ms"]) for row in latencies.values())
     edges = np.linspace(low, max(high, low * (1 + 1e-6), low + 1e-9), BINS + 1)
     rows = [row for name, values in samples.items() for row in _list_bins(name, values, edges)]
     medians = [{"file": name, **latencies[name]} for name in pair]
@@ -226,7 +229,7 @@ def draw_distribution(pair: Pair, latencies: Mapping[str, Mapping[str, Any]]) ->
         "data": {"values": round_rows(rows)},
         "mark": {"type": "bar", "opacity": 0.6, "binSpacing": 0},
         "encoding": {
-            "x": number_axis("from_ms", "ms of one inference", bin="binned", axis={"tickCount": 8}),
+            "x": number_axis("from_ms", f"ms of {one}", bin="binned", axis={"tickCount": 8}),
             "x2": {"field": "to_ms"},
             "y": number_axis("share", "share of its samples", zero=True, stack=None, axis={"format": "%"}),
             "color": colour_by("file", {name: SERIES[name] for name in BEFORE_AFTER}),
@@ -240,7 +243,7 @@ def draw_distribution(pair: Pair, latencies: Mapping[str, Mapping[str, Any]]) ->
     }
     return Chart(
         {"height": 200, "layer": [bars, rule]},
-        f"Distribution of the latency of single inferences; medians: {_say_medians(latencies)}. {beyond}.",
+        f"Distribution of the latency of {one}; medians: {_say_medians(latencies)}. {beyond}.",
         _tabulate_percentiles(latencies),
         f"Every sample; dashed: the medians. {beyond}.",
     )
@@ -258,8 +261,7 @@ def _list_bins(name: str, values: np.ndarray, edges: np.ndarray) -> Rows:
 def _tabulate_percentiles(latencies: Mapping[str, Mapping[str, Any]]) -> Table:
     columns = (Column("", text=True), *(Column(f"{name}, ms") for name in latencies))
     rows: list[Sequence[str | Cell]] = [
-        (title, *(f"{row[name]:.4g}" if name in row else "-" for row in latencies.values()))
-        for name, title in PERCENTILES.items()
+        (title, *(show_ms(row.get(name)) for row in latencies.values())) for name, title in PERCENTILES.items()
     ]
     rows.insert(2, ("95 % interval of the median", *(say_interval(row) for row in latencies.values())))
     return Table(columns, rows, sorts=False)

@@ -211,7 +211,7 @@ def _artifact_rows(job: Job, figures: Mapping[str, Figures], candidates: Candida
 def _measured_row(candidates: Candidates, figures: Figures) -> dict[str, Any]:
     row = {
         "quality": figures.shown_quality,
-        "latency": figures.latency.to_dict(),
+        "latency": figures.measurement.latency_row,
         "runs_per_sample": figures.measurement.runs_per_sample,
         "origin": "measured",
         "problems": list(figures.measurement.problems),

@@ -142,6 +142,7 @@ def test_where_samples_are_means_no_percentile_is_shown(report: dict[str, Any]) 
     text = render_result(report)
     assert re.search(r"latency p95 +not told +not told\n", text)
     assert re.search(r"latency p50 +1\.25 ms", text)
+    assert text.count("p95 not told where a sample is the mean of several runs") == 1
 
 
 def test_plan_says_what_was_cut(report: dict[str, Any]) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from measured_run import FACTS, record_measured_run
 
+from edgeprune.history.tracking import find_figures
+
 Call = Callable[..., tuple[int, str, str]]
 
 
@@ -65,3 +67,9 @@ def test_what_goes_wrong_there_is_told_and_stops_nothing(
     code, _, said = call("gate", "--run", record_measured_run(tmp_path / "run"))
     assert code == 0
     assert "not logged to MLflow: " in said
+
+
+def test_percentiles_that_do_not_exist_are_not_logged() -> None:
+    row = {"latency": {"p50_ms": 1.0, "p95_ms": None, "p99_ms": None}}
+    figures = find_figures({"speedup": 2.0, "result": row, "baseline": row})
+    assert figures == {"speedup": 2.0, "latency_p50_ms": 1.0, "baseline_latency_p50_ms": 1.0}

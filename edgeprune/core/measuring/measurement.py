@@ -16,6 +16,7 @@ from edgeprune.core.boards.neighbours import describe_taken
 from edgeprune.core.measuring.energy import Energy
 from edgeprune.core.measuring.spread import StudentSpread
 from edgeprune.core.measuring.statistics import LatencySummary, drift, spread_percentile, summarise
+from edgeprune.core.measuring.tails import TAILS
 from edgeprune.core.measuring.windows import Window, keep_undisturbed
 
 NO_POWER_SENSOR = "no power sensor"
@@ -221,6 +222,11 @@ class Measurement:
         """Percentiles, spread and interval of the steady state."""
         return summarise(tuple(self.samples_by_process.values()))
 
+    @property
+    def latency_row(self) -> dict[str, float | None]:
+        """The latency as documents hold it: None for percentiles of single runs where samples are means of several."""
+        return {**self.latency.to_dict(), **({} if self.tells_runs else dict.fromkeys(TAILS))}
+
     def spread(self, percent: float = 50.0) -> StudentSpread:
         """How far a percentile of its latency, in ms, may be from that of sessions like this one."""
         return spread_percentile(tuple(self.samples_by_process.values()), percent)
@@ -336,7 +342,8 @@ def _find_unrest(measurement: Measurement, latency: LatencySummary) -> list[str]
         problems.append(f"unstable: the last third is {drift(samples):+.0%} against the first")
     for name, percentile_ms in (("p95", latency.p95_ms), ("p99", latency.p99_ms)):
         if percentile_ms > TAIL_LIMITS[name] * latency.p50_ms:
-            problems.append(f"unstable: {name} is {percentile_ms / latency.p50_ms:.1f} times the median")
+            of_means = "" if measurement.tells_runs else " of the means"
+            problems.append(f"unstable: {name}{of_means} is {percentile_ms / latency.p50_ms:.1f} times the median")
     return problems
 
 

@@ -11,7 +11,7 @@ from edgeprune.core.artifact import COUNTED, Artifact
 from edgeprune.core.measuring.energy import Energy
 from edgeprune.core.measuring.measurement import Measurement
 from edgeprune.core.measuring.paired_quality import QualitySpread
-from edgeprune.core.measuring.pairing import find_ratio
+from edgeprune.core.measuring.pairing import MEDIAN, find_ratio
 from edgeprune.core.measuring.spread import TAIL, TableSpread, find_session_error, spread_over_processes
 from edgeprune.core.measuring.statistics import LatencySummary
 from edgeprune.core.metric import TOP1, Metric
@@ -66,10 +66,11 @@ class Figures:
             "quality": self.shown_quality,
             "quality_samples": self.samples,
             **dict(zip(("quality_low", "quality_high"), self._bound_quality(), strict=True)),
-            "latency": self.latency.to_dict(),
+            "latency": measurement.latency_row,
             "latency_intervals_ms": {
                 f"p{percent:g}": list(self.measurement.spread(percent).interval()[1:])
                 for percent in PERCENTILES.values()
+                if percent == MEDIAN or measurement.tells_runs
             },
             "init_ms": measurement.init_ms,
             "first_ms": measurement.first_ms,

@@ -8,6 +8,7 @@ from typing import Any
 
 from edgeprune.core.measuring.measurement import Conditions
 from edgeprune.core.measuring.statistics import LatencySummary
+from edgeprune.core.measuring.tails import find_tail, note_tails, show_ms
 from edgeprune.core.releasing.gate import FAIL, INCONCLUSIVE, PASS, Gate, GateResult
 from edgeprune.core.releasing.regression import DEFAULT_LIMITS, OVER, Regression, RegressionLimit
 from edgeprune.core.text import render_columns
@@ -147,6 +148,7 @@ def render_fleet(document: Mapping[str, Any]) -> str:
     """The terminal's table of a fleet document, with what is said below it."""
     boards = [_row(row) for row in document["boards"]]
     lines = [render_columns([("board", "p50 ms", "95 % interval", "p95 ms", "speed-up", "state"), *boards])]
+    lines += note_tails(document["boards"])
     lines += [f"{row['host']}: not measured: {row['error']}" for row in document["boards"] if row["error"]]
     lines += [f"{row['host']}: invalid run: {text}" for row in document["boards"] for text in row.get("problems", ())]
     lines += ["", *document["unlike"]] if document["unlike"] else []
@@ -164,5 +166,5 @@ def _row(row: Mapping[str, Any]) -> tuple[str, ...]:
         return (row["host"], "-", "-", "-", "-", "not measured")
     latency, speedup = row["latency"], row["speedup"]
     interval = f"[{latency['median_low_ms']:.4g}, {latency['median_high_ms']:.4g}]"
-    figures = (f"{latency['p50_ms']:.4g}", interval, f"{latency['p95_ms']:.4g}", f"{speedup:.3g}")
+    figures = (f"{latency['p50_ms']:.4g}", interval, show_ms(find_tail(row)), f"{speedup:.3g}")
     return (row["host"], *figures, row["state"])

@@ -43,6 +43,11 @@ def test_invalid_runs_say_why(samples: list[float], throttled: tuple[str, ...], 
     assert any(problem in text for text in find_problems(measurement(samples, throttled), SHORT))
 
 
+def test_a_tail_of_means_is_not_called_one_of_runs() -> None:
+    means = replace(measurement([1.0] * 180 + [2.1] * 20), runs_per_sample=74)
+    assert find_problems(means, SHORT) == ("unstable: p95 of the means is 2.1 times the median",)
+
+
 def test_steady_run_is_valid_and_survives_json() -> None:
 
     assert find_problems(measurement([1.0] * 134), SHORT) == ()  # nearly as long as asked for

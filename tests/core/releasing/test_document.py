@@ -64,7 +64,10 @@ def test_means_of_many_runs_have_a_median_and_no_percentile() -> None:
         assert looked_at[name].value is None
         assert judge(Gate(name, at_most=1e9), looked_at, {}).outcome == INCONCLUSIVE
         assert looked_at[name].problem == "a sample is the mean of 74 runs: no percentile exists"
-    assert means.to_dict()["runs_per_sample"] == 74
+    row = means.to_dict()
+    assert row["runs_per_sample"] == 74
+    assert [name for name, value in row["latency"].items() if value is None] == ["p90_ms", "p95_ms", "p99_ms"]
+    assert list(row["latency_intervals_ms"]) == ["p50"]
 
 
 def test_no_figure_of_an_invalid_run_is_without_its_problem() -> None:
