@@ -7,6 +7,8 @@ many nodes of how many a delegate takes, as `gpu 31 31`; it computes on the CPU 
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -35,7 +37,13 @@ DELEGATES = {"use_gpu": ("gpu", "GPU", "TfLiteGpuDelegateV2"), "use_nnapi": ("nn
 
 
 def log(text: str, level: str = "INFO") -> None:
-    print(f"{level}: {text}", flush=True, file=sys.stderr if level == "ERROR" else sys.stdout)
+    """The tool's own lines: errors to standard error, the rest to standard output (tools/logging.h)."""
+    print(f"{level}: {text}", flush=True, file=sys.stderr if level in ("ERROR", "FATAL") else sys.stdout)
+
+
+def log_runtime(text: str, level: str = "INFO") -> None:
+    """The runtime's lines: all to standard error; a release build says VERBOSE ones on Android alone."""
+    print(f"{level}: {text}", flush=True, file=sys.stderr)
 
 
 def show_usage() -> None:
@@ -47,6 +55,14 @@ def fail(text: str) -> NoReturn:
     log(text, "ERROR")
     log("Benchmarking failed.", "ERROR")
     sys.exit(1)
+
+
+def abort(text: str) -> NoReturn:
+    """As TFLITE_LOG(FATAL) ends: by SIGABRT, which a shell tells as 134."""
+    log(text, "FATAL")
+    signal.signal(signal.SIGABRT, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGABRT)
+    sys.exit(134)
 
 
 def parse(words: list[str]) -> Values:
@@ -65,6 +81,8 @@ def parse(words: list[str]) -> Values:
 
 
 def apply_delegates(values: Values) -> None:
+    if values["use_xnnpack"] == "true":
+        tell_applied("XNNPACK", 1, 1)
     place = Path(__file__).resolve().parent / "delegates"
     rows = [line.split() for line in place.read_text().splitlines()] if place.exists() else []
     shares = {name: (int(count), int(total)) for name, count, total in rows}
@@ -75,10 +93,15 @@ def apply_delegates(values: Values) -> None:
         if not count:
             log(f"Though {title} delegate is explicitly applied, the model graph will not be executed by the delegate.")
             continue
-        log(f"Replacing {count} out of {total} node(s) with delegate ({label}) node, yielding 1 partitions", "VERBOSE")
-        how = "completely" if count == total else "partially"
-        more = "." if count == total else " w/ 1 delegate kernels."
-        log(f"Explicitly applied {title} delegate, and the model graph will be {how} executed by the delegate{more}")
+        replaced = f"Replacing {count} out of {total} node(s) with delegate ({label}) node"
+        log_runtime(f"{replaced}, yielding 1 partitions for subgraph 0.", "VERBOSE")
+        tell_applied(title, count, total)
+
+
+def tell_applied(title: str, count: int, total: int) -> None:
+    how = "completely" if count == total else "partially"
+    more = "." if count == total else " w/ 1 delegate kernels."
+    log(f"Explicitly applied {title} delegate, and the model graph will be {how} executed by the delegate{more}")
 
 
 def run(interpreter: Any, least: int, least_s: float) -> list[int]:
@@ -89,18 +112,27 @@ def run(interpreter: Any, least: int, least_s: float) -> list[int]:
         begun = time.perf_counter_ns() // 1000
         interpreter.invoke()
         times.append(time.perf_counter_ns() // 1000 - begun)
-    if not times:
-        log("count=0\n")
-    elif min(times) == max(times):
-        log(f"count={len(times)} curr={times[-1]} (all same)\n" if len(times) > 1 else f"count=1 curr={times[0]}\n")
-    else:
-        mean = sum(times) / len(times)
-        deviation = (sum((value - mean) ** 2 for value in times) / len(times)) ** 0.5
-        ordered = sorted(times)
-        p5, median, p95 = (ordered[int(share * (len(times) - 1))] for share in (0.05, 0.5, 0.95))
-        log(f"count={len(times)} first={times[0]} curr={times[-1]} min={min(times)} max={max(times)} avg={mean:g} "
-            f"std={deviation:.0f} p5={p5} median={median} p95={p95}\n")  # fmt: skip
+    log(f"{tell_times(times)} {tell_percentiles(times)}\n")
     return times
+
+
+def tell_times(times: list[int]) -> str:
+    """As Stat of stats_calculator.h."""
+    if not times:
+        return "count=0"
+    if min(times) == max(times):
+        return f"count={len(times)} curr={times[-1]}{'(all same)' if len(times) > 1 else ''}"
+    mean = sum(times) / len(times)
+    variance = int(sum((value - mean) ** 2 for value in times) / len(times))
+    ends = f"first={times[0]} curr={times[-1]} min={min(times)} max={max(times)}"
+    return f"count={len(times)} {ends} avg={mean:g} std={int(variance**0.5)}"
+
+
+def tell_percentiles(times: list[int]) -> str:
+    """As StatWithPercentiles of stats_calculator.h."""
+    ordered = sorted(times) or [0]
+    p5, median, p95 = (ordered[len(times) * percent // 100] for percent in (5, 50, 95))
+    return f"p5={p5} median={median} p95={p95}"
 
 
 def set_inputs(interpreter: Any, values: Values) -> None:
@@ -113,12 +145,14 @@ def set_inputs(interpreter: Any, values: Values) -> None:
         return
     name, _, path = values["input_layer_value_files"].partition(":")
     if name not in values["input_layer"].split(","):
-        fail(f"Cannot find the corresponding input_layer name({name}) in --input_layer as {values['input_layer']}")
+        abort(f"Cannot find the corresponding input_layer name({name}) in --input_layer as {values['input_layer']}")
+    if name != detail["name"]:
+        log(f"Tensor # {detail['index']} is named {detail['name']} but flags call it {name}", "WARN")
     shape = [int(size) for size in values["input_layer_shape"].split(",")]
     content = Path(path).read_bytes()
     row = np.empty(shape, detail["dtype"])
     if len(content) != row.nbytes:
-        fail(f"The size of {path} is {len(content)} bytes. It should be {row.nbytes} bytes.")
+        abort(f"The size of {path} is {len(content)} bytes. It should be {row.nbytes} bytes.")
     interpreter.set_tensor(detail["index"], np.frombuffer(content, detail["dtype"]).reshape(shape))
 
 
@@ -144,9 +178,11 @@ def main() -> None:
     warmup = run(interpreter, int(values["warmup_runs"]), float(values["warmup_min_secs"]))
     times = run(interpreter, int(values["num_runs"]), float(values["min_secs"]))
     mean = sum(times) / len(times)
-    first, warm = (warmup[0], sum(warmup) / len(warmup)) if warmup else (0, float("nan"))
+    first, warm = (warmup[0], sum(warmup) / len(warmup)) if warmup else (0, 0.0)
     log(f"Inference timings in us: Init: {init_us}, First inference: {first}, Warmup (avg): {warm:g}, "
         f"Inference (avg): {mean:g}")  # fmt: skip
+    log("Note: as the benchmark tool itself affects memory footprint, the following is only APPROXIMATE to the actual "
+        "memory footprint of the model at runtime. Take the information at your discretion.")  # fmt: skip
     log("Memory footprint delta from the start of the tool (MB): init=8.97656 overall=18.7227")
     if values["report_peak_memory_footprint"] == "true":
         log("Overall peak memory footprint (MB) via periodic monitoring: 30.5")

@@ -12,7 +12,7 @@ CPU_SENSOR = 0
 """mType of a Temperature: android.os.Temperature, TYPE_CPU; 3 is the skin (AOSP, Temperature.java)."""
 POWERED = re.compile(r"^\s*(AC|USB|Wireless|Dock) powered: true\s*$", re.MULTILINE)
 TEMPERATURE = re.compile(r"Temperature\{mValue=(-?[0-9]{1,4}(?:\.[0-9]{1,6})?), mType=(-?[0-9]{1,3}), mName=")
-NUMBER = r"([0-9]{1,15}(?:\.[0-9]{1,9})?(?:e\+?[0-9]{1,2})?)"
+NUMBER = r"([0-9]{1,15}(?:\.[0-9]{1,9})?(?:e[+-]?[0-9]{1,2})?)"
 TIMINGS = re.compile(
     rf"Inference timings in us: Init: {NUMBER}, First inference: {NUMBER}, "
     rf"Warmup \(avg\): {NUMBER}, Inference \(avg\): {NUMBER}"
@@ -117,10 +117,11 @@ def parse_benchmark(text: str) -> Benchmark | None:
 
 
 def parse_spread(text: str) -> float | None:
-    """The standard deviation of the runs of a call, as a fraction of their mean; None where it is not told."""
+    """The standard deviation of the runs of a call, as a fraction of their mean; None where it is not told: it is
+    printed in whole microseconds, so that 0 is anything below one (xla/tsl/util/stats_calculator.h)."""
     rows = SPREAD.findall(text)
     mean, deviation = (float(figure) for figure in rows[-1]) if rows else (0.0, 0.0)
-    return deviation / mean if mean else None
+    return deviation / mean if mean and deviation else None
 
 
 def pick_fastest(clocks: Mapping[int, int], count: int) -> tuple[int, ...]:

@@ -49,3 +49,16 @@ def test_the_fastest_cores_become_a_mask() -> None:
     assert phone.pick_fastest(clocks, 3) == (6, 7, 8)
     assert phone.core_mask((6, 7, 8)) == "1c0"
     assert phone.pick_fastest({}, 4) == ()
+
+
+@pytest.mark.parametrize(
+    ("row", "spread"),
+    [
+        ("count=74 first=14850 curr=13315 min=13105 max=15765 avg=13520.2 std=470 p5=1 median=2 p95=3", 470 / 13520.2),
+        ("count=99 first=4 curr=3 min=3 max=4 avg=3.3 std=0 p5=3 median=3 p95=4", None),
+        ("count=50 curr=33209(all same) p5=33209 median=33209 p95=33209", None),
+    ],
+    ids=["told", "below one microsecond", "all the same"],
+)
+def test_how_far_runs_lie_apart_is_told_in_whole_microseconds_or_not_at_all(row: str, spread: float | None) -> None:
+    assert phone.parse_spread(f"INFO: {row}\n") == (None if spread is None else pytest.approx(spread))

@@ -327,6 +327,21 @@ def test_outputs_that_are_not_written_are_told(folder_board: FolderBoard, models
     assert left == [models[0].file]
 
 
+def test_a_call_that_is_aborted_says_why(folder_board: FolderBoard, models: list[ModelFile]) -> None:
+    """What the tool finds wrong in the inputs is fatal: SIGABRT, with the reason on standard error."""
+
+    def cut_inputs(command: Sequence[str]) -> str | None:
+        if MANY not in command:
+            return None
+        words, home = shlex.join(command), shlex.quote(str(folder_board.home))
+        empty = 'for file in .cache/edgeprune/native/run-*/in/*; do : > "$file"; done'
+        return f"cd {home} && export HOME={home} && {empty}; {words}"
+
+    board = NativeBoard.of(FolderBoard(folder_board.home, cut_inputs), TARGET, Session())
+    with pytest.raises(RemoteError, match=r"failed \(exit code 134\): .*FATAL: The size of .* is 0 bytes"):
+        board.run(models[0], np.zeros((2, 24), np.float32), ignore)
+
+
 def test_inputs_that_do_not_fit_are_refused_before_anything_is_sent(
     board: NativeBoard, folder_board: FolderBoard, models: list[ModelFile]
 ) -> None:
