@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import struct
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -48,30 +49,30 @@ def write_stand_in(path: Path) -> Path:
     return path
 
 
-def bare_server(folder: Path, tools: tuple[str, ...] = TOOLS) -> SshServer:
-    """An SSH server whose sessions find these tools alone; not started yet."""
+def bare_server(folder: Path, userland: str = "debian", without: Sequence[str] = ()) -> SshServer:
+    """An SSH server whose sessions find the programs of a small system alone; not started yet."""
     server = SshServer(folder)
-    place = folder / "bin"
-    place.mkdir()
-    for name in tools:
-        if program := shutil.which(name):
-            (place / name).symlink_to(program)
-    server.prelude = f"export PATH='{place}';"
+    server.prelude = f"export PATH='{lay_programs(folder / 'bin', userland, without)}';"
     return server
 
 
 def lay_programs(place: Path, userland: str, without: Sequence[str] = ()) -> Path:
     """A folder with the programs of a small system: `busybox` (ash), `toybox` (mksh, as Android has it) or `debian`."""
     place.mkdir()
-    shells = {"busybox": "busybox", "toybox": "mksh", "debian": "dash"}
-    for name in (*TOOLS, "flock"):
-        source = shells[userland] if name == "sh" else name if userland == "debian" else userland
-        program = shutil.which(source)
-        if program is None:
-            pytest.skip(f"no {source}: run deploy/setup/test_packages.sh as root")
-        if name not in without:
-            (place / name).symlink_to(program)
+    shells, box = {"busybox": "busybox", "toybox": "mksh", "debian": "dash"}, userland != "debian"
+    missing = [name for name in {userland, shells[userland]} - {"debian"} if shutil.which(name) is None]
+    if missing:
+        pytest.skip(f"no {missing[0]}: run deploy/setup/test_packages.sh as root")
+    for name in set(_list_applets(userland) if box else (*TOOLS, "flock")) & {*TOOLS, "flock"} - {"sh", *without}:
+        (place / name).symlink_to(str(shutil.which(userland if box else name)))
+    (place / "sh").symlink_to(str(shutil.which(shells[userland])))
     return place
+
+
+def _list_applets(box: str) -> list[str]:
+    """The programs that busybox or toybox is; `--list` is known to the one, no word at all to the other."""
+    words = [box, "--list"] if box == "busybox" else [box]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
 
 
 def elf_head(machine: int, big: bool = False) -> bytes:

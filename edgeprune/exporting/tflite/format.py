@@ -8,10 +8,10 @@ from edgeprune.core.latency.layers import PROBED
 from edgeprune.exporting.formats import Exporter, Format, Inside
 from edgeprune.exporting.parity.tolerances import TOLERANCES
 from edgeprune.exporting.probing.probes import Layers
-from edgeprune.exporting.tflite.lifetimes import read_memory
 from edgeprune.exporting.tflite.metadata import embed_tflite, read_tflite
 from edgeprune.exporting.tflite.micro import count_file
 from edgeprune.exporting.tflite.run import describe_tflite, run_rows, run_tflite
+from edgeprune.exporting.tflite.timeline import read_memory
 from edgeprune.exporting.tflite.trace import trace_tflite
 from edgeprune.exporting.tflite.weights import change_weights, read_layers, read_nodes, read_outputs
 

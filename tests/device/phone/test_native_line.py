@@ -18,7 +18,7 @@ import pytest
 from adb_phone import Phone, fetch_adbd, switched_on
 from device_models import CONV, LINEAR, QUICK, ignore, make_model
 from line import FOLDER, VERDICTS, command, environment
-from native_board import TOOLS, bare_server, write_stand_in
+from native_board import bare_server, write_stand_in
 from ssh_server import SshServer, why_not
 
 from edgeprune.core.target import Target
@@ -56,10 +56,10 @@ def phone(no_devices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def bare(no_devices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SshServer]:
-    """A Linux board with a few small programs and no Python."""
+    """A Linux board with the shell and the programs of busybox, and no Python."""
     if why_not():
         pytest.skip(why_not())
-    server = bare_server(tmp_path / "ssh")
+    server = bare_server(tmp_path / "ssh", "busybox")
     monkeypatch.setenv("HOME", str(server.home))
     server.start()
     yield server
@@ -154,7 +154,7 @@ def test_a_board_without_tar_and_taskset_serves_too(
 ) -> None:
     if why_not():
         pytest.skip(why_not())
-    server = bare_server(tmp_path / "ssh", tuple(name for name in TOOLS if name not in ("tar", "taskset")))
+    server = bare_server(tmp_path / "ssh", without=("tar", "taskset"))
     monkeypatch.setenv("HOME", str(server.home))
     server.start()
     try:

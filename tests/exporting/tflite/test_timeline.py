@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from places import ROOT
 
 from edgeprune.errors import ExportError
 from edgeprune.exporting.tflite.schema import pack_tflite, unpack_tflite
-from edgeprune.exporting.tflite.timeline import read_timeline
+from edgeprune.exporting.tflite.timeline import read_memory, read_timeline
 
 MLPERF = ROOT.parent / "shared" / "device_data" / "mlperf_tiny_models"
 COUNTED = {"ad01_int8": 768, "kws_ref_model": 16_000, "vww_96_int8": 73_728, "pretrainedResnet_quant": 49_152}
@@ -60,6 +61,34 @@ def test_activations_equal_the_interpreters_count(name: str) -> None:
 def test_buffers_of_operators_are_counted_as_the_interpreter_does(content: Callable[[], bytes], counted: int) -> None:
     """`counted` is what both builds print for these very files; test_micro.py asks them again where they are here."""
     assert read_timeline(content(), "net").arena.peak_bytes == counted
+
+
+@pytest.mark.parametrize(
+    "content",
+    [lambda: RESIDUAL, lambda: reduce_alone("MEAN", "INT8"), lambda: transpose_conv("INT8")],
+    ids=["residual", "mean", "transposed"],
+)
+def test_a_budget_is_planned_with_what_fit_counts(content: Callable[[], bytes], tmp_path: Path) -> None:
+    """The buffers of operators too: where they were left out, a budget was held that the interpreter broke."""
+    path, timeline = tmp_path / "net.tflite", read_timeline(content(), "net")
+    path.write_bytes(content())
+    memory = read_memory(path)
+    assert memory.peak_bytes == timeline.arena.peak_bytes
+    assert memory.operators == tuple(step.op for step in timeline.steps)
+    ends = {buffer.name: (buffer.first, buffer.last) for buffer in memory.buffers}
+    assert len(ends) == len(timeline.buffers)
+    assert ends[timeline.labels[timeline.inputs[0]]][0] == 0
+    assert max(last for _, last in ends.values()) == len(memory.operators)
+
+
+def test_memory_is_told_of_files_that_tflm_does_not_run(tmp_path: Path) -> None:
+    file = MicroFile((1, 4), "FLOAT32")
+    file.add("DEQUANTIZE", [file.add_tensor((1, 4), "FLOAT16", np.zeros(4), "halves")], (1, 4))
+    (tmp_path / "net.tflite").write_bytes(file.build())
+    assert read_memory(tmp_path / "net.tflite").peak_bytes == 16
+    (tmp_path / "net.tflite").write_bytes(b"\x00" * 64)
+    with pytest.raises(ExportError, match="not a TFLite file"):
+        read_memory(tmp_path / "net.tflite")
 
 
 def test_steps_name_operators_and_what_they_make() -> None:
