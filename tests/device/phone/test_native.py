@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from device_models import CONV, LINEAR, QUICK, ignore, make_model
-from native_board import FolderBoard, elf_head, write_stand_in
+from native_board import FolderBoard, elf_head, lay_programs, write_stand_in
 
 from edgeprune.core.target import Target
 from edgeprune.device.board import ModelFile, ProbeSettings, Session
@@ -297,6 +298,21 @@ def test_outputs_are_those_of_the_runtime_here(board: NativeBoard, models: list[
         there = board.run(model, inputs, ignore)
         assert there.dtype == np.float32
         np.testing.assert_allclose(there, run_file(model.path, inputs), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("userland", ["busybox", "toybox"])
+def test_the_shells_and_programs_of_small_systems_serve(userland: str, tmp_path: Path, models: list[ModelFile]) -> None:
+    """busybox with ash, as on Yocto and OpenWrt; toybox with mksh, as on Android."""
+    place = FolderBoard(tmp_path / "board", path=str(lay_programs(tmp_path / "bin", userland)))
+    write_stand_in(place.home / "benchmark_model")
+    board = NativeBoard.of(place, replace(TARGET, cores=(max(os.sched_getaffinity(0)),)), Session())
+    assert board.binary.has_taskset
+    assert (board.facts.machine, board.facts.cores) == (os.uname().machine, os.cpu_count())
+    assert {len(own) for own in board.time_probes(models[:2], 1, SETTINGS, ignore).values()} == {3}
+    inputs = np.random.default_rng(0).standard_normal((2, 24)).astype(np.float32)
+    there = board.run(models[0], inputs, ignore)
+    np.testing.assert_allclose(there, run_file(models[0].path, inputs), rtol=1e-5, atol=1e-6)
+    assert board.time(models[:1], 1, QUICK, ignore)[models[0].name].runs_per_sample > 1
 
 
 def test_many_inputs_go_in_chunks_whose_time_is_told(
