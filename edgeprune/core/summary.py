@@ -13,8 +13,8 @@ from edgeprune.core.text import render_columns
 Row = tuple[str, Callable[[Mapping[str, Any]], str]]
 
 
-def _figure(value: float | None, pattern: str) -> str:
-    return "-" if value is None else pattern.format(value)
+def _figure(value: float | None, pattern: str, nothing: str = "-") -> str:
+    return nothing if value is None else pattern.format(value)
 
 
 def figures_rows(metric: Metric) -> tuple[Row, ...]:
@@ -42,11 +42,6 @@ def _inputs(row: Mapping[str, Any]) -> str:
     return ", ".join("x".join(map(str, shape)) for shape in row.get("inputs", {}).values()) or "not told"
 
 
-def tells_runs(row: Mapping[str, Any]) -> bool:
-    """Whether the samples behind a row's figures are single runs, so that percentiles say something."""
-    return int(row.get("runs_per_sample") or 1) == 1
-
-
 def _processor(row: Mapping[str, Any]) -> str:
     processor = row.get("processor") or {}
     if processor.get("waited_share") is None:
@@ -60,7 +55,7 @@ TIMED: tuple[Row, ...] = (
         "  95 % interval of p50",
         lambda row: f"{row['latency']['median_low_ms']:.4g} to {row['latency']['median_high_ms']:.4g} ms",
     ),
-    ("latency p95", lambda row: f"{row['latency']['p95_ms']:.4g} ms" if tells_runs(row) else "not told"),
+    ("latency p95", lambda row: _figure(row["latency"]["p95_ms"], "{:.4g} ms", "not told")),
     ("spread (MAD)", lambda row: f"{row['latency']['mad_ms']:.2g} ms"),
     ("predicted latency", lambda row: _figure(row.get("predicted_ms"), "{:.4g} ms")),
     ("first run / load", lambda row: f"{row['first_ms']:.3g} / {row['init_ms']:.3g} ms"),
@@ -126,7 +121,7 @@ def render_artifacts(rows: Sequence[Mapping[str, Any]], metric: Metric) -> str:
                 row["path"],
                 metric.describe(row.get("quality")),
                 f"{latency['p50_ms']:.4g}" if latency else "-",
-                f"{latency['p95_ms']:.4g}" if latency and tells_runs(row) else "-",
+                _figure(latency["p95_ms"], "{:.4g}") if latency else "-",
                 f"{row['bytes'] / 1024:.1f}",
                 describe_choice(row),
             )

@@ -11,7 +11,6 @@ from edgeprune.core.metric import HIGHER, Metric, parse_metric
 from edgeprune.core.planning.budget import Budget
 from edgeprune.core.releasing.document import describe_conditions
 from edgeprune.core.releasing.gate import FAIL, INCONCLUSIVE, PASS
-from edgeprune.core.summary import tells_runs
 from edgeprune.report.cuts import describe_cut, render_cuts
 from edgeprune.report.front import render_front
 from edgeprune.report.heat import describe_heat, render_heat
@@ -119,7 +118,7 @@ def _latency_figure(report: Report) -> KeyFigure:
     budget = report["budget"]["latency_ms"]
     limit = "" if budget is None else f"; budget {say_ms(budget)}"
     threads = count_of(report["conditions"]["threads"], "thread")
-    tail = say_ms(after["p95_ms"]) if tells_runs(report["result"]) else "not told"
+    tail = "not told" if after["p95_ms"] is None else say_ms(after["p95_ms"])
     detail = (
         f"median, 95 % interval {say_interval(after)}; p95 {tail}; {_say_file(report)}, "
         f"{report['runtime']}, {threads}; before {say_ms(before['p50_ms'])} ({say_interval(before)}){limit}"

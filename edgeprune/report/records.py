@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from edgeprune.core.metric import Metric
-from edgeprune.core.summary import describe_choice, figures_rows, tells_runs
+from edgeprune.core.summary import describe_choice, figures_rows
 from edgeprune.report.layout import paragraph
 from edgeprune.report.tables import Cell, Column, Table, render_table
 from edgeprune.report.words import BEFORE_AFTER, say_plainly
@@ -83,8 +83,7 @@ def render_artifacts(rows: Rows, metric: Metric) -> str:
 
 def _latency_cell(row: Mapping[str, Any], name: str) -> str | Cell:
     latency = row.get("latency")
-    is_known = name == "p50_ms" or tells_runs(row)
-    return Cell(f"{latency[name]:.4g}", latency[name]) if latency and is_known else "-"
+    return Cell(f"{latency[name]:.4g}", latency[name]) if latency and latency[name] is not None else "-"
 
 
 def render_parity(rows: Rows) -> str:

@@ -83,7 +83,7 @@ class Job:
         target = replace(target, budget=replace(target.budget, **beside))
         if self._gates_file is not None:
             target = load_gates(self._gates_file, target)
-        return target
+        return replace(target, protocol=target.protocol.tell(target.judged_percentiles))
 
     @property
     def _gates_file(self) -> Path | None:

@@ -152,8 +152,7 @@ def _timed_figures(report: Mapping[str, Any]) -> dict[str, CardFigure]:
     low, high = report["speedup_interval"]
     figures = {
         "latency_p50_ms": CardFigure(own["p50_ms"], "ms", own["median_low_ms"], own["median_high_ms"], first["p50_ms"]),
-        "latency_p95_ms": CardFigure(own["p95_ms"], "ms", original=first["p95_ms"]),
-        "latency_p99_ms": CardFigure(own["p99_ms"], "ms", original=first["p99_ms"]),
+        **{f"latency_{name}": _tail_figure(own[name], first[name]) for name in ("p95_ms", "p99_ms")},
         "first_ms": CardFigure(result["first_ms"], "ms", original=baseline["first_ms"]),
         "init_ms": CardFigure(result["init_ms"], "ms", original=baseline["init_ms"]),
         "speedup": CardFigure(report["speedup"], "1", low, high),
@@ -163,6 +162,11 @@ def _timed_figures(report: Mapping[str, Any]) -> dict[str, CardFigure]:
     if not _find_problems(report):
         return figures
     return {name: CardFigure(None, figure.unit, reason=INVALID) for name, figure in figures.items()}
+
+
+def _tail_figure(value_ms: float | None, original_ms: float | None) -> CardFigure:
+    reason = "too few samples of single runs" if value_ms is None else None
+    return CardFigure(value_ms, "ms", reason=reason, original=original_ms)
 
 
 def _energy_figure(result: Mapping[str, Any], baseline: Mapping[str, Any]) -> CardFigure:

@@ -133,7 +133,7 @@ def read_setting(report: Mapping[str, Any]) -> Setting:
     )
 
 
-def read_latency(latency: Mapping[str, float]) -> Interval:
+def read_latency(latency: Mapping[str, Any]) -> Interval:
     """The median of a report's latency, in ms."""
     return Interval(latency["p50_ms"], latency["median_low_ms"], latency["median_high_ms"])
 

@@ -164,5 +164,6 @@ def _row(row: Mapping[str, Any]) -> tuple[str, ...]:
         return (row["host"], "-", "-", "-", "-", "not measured")
     latency, speedup = row["latency"], row["speedup"]
     interval = f"[{latency['median_low_ms']:.4g}, {latency['median_high_ms']:.4g}]"
-    figures = (f"{latency['p50_ms']:.4g}", interval, f"{latency['p95_ms']:.4g}", f"{speedup:.3g}")
+    tail = "-" if latency["p95_ms"] is None else f"{latency['p95_ms']:.4g}"
+    figures = (f"{latency['p50_ms']:.4g}", interval, tail, f"{speedup:.3g}")
     return (row["host"], *figures, row["state"])
