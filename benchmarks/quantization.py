@@ -146,8 +146,10 @@ def aware(name: str, make: Callable[[], Case]) -> Case:
     if not place.exists():
         settings = replace(recipe.finetune, quantization_aware_epochs=AWARE_EPOCHS)
         held_out, _ = hold_out(recipe, program)
+        course = Course(held_out=held_out)
+        trained_recipe = replace(recipe, finetune=settings)
         recovered = train_quantization_aware(
-            program, case.program, replace(recipe, finetune=settings), held_out, lambda text: print(text, flush=True)
+            program, case.program, trained_recipe, lambda text: print(text, flush=True), course
         )
         place.parent.mkdir(parents=True, exist_ok=True)
         save_file({key: value.contiguous() for key, value in recovered.program.state_dict().items()}, place)

@@ -209,26 +209,26 @@ def _put_in_turns(
         UNPRUNED,
         UNPRUNED,
         setting=_setting_in_turns(read_setting(report), unpruned),
-        latency=read_latency(unpruned.latency_row),
+        latency=read_latency(unpruned.latency.to_dict()),
         quality=read_quality(baseline),
         speedup=Interval(1.0, 1.0, 1.0),
         original_quality=baseline["quality"],
         problems=unpruned.problems,
         recipe=str(report["recipe"]),
-        result=baseline | {"latency": unpruned.latency_row, "runs_per_sample": unpruned.runs_per_sample},
+        result=baseline | {"latency": unpruned.latency.to_dict()},
     )
     return (whole, *own)
 
 
 def _measured_in_turns(point: Point, measurement: Measurement, unpruned: Measurement) -> Point:
-    latency = measurement.latency_row
+    latency = measurement.latency.to_dict()
     return replace(
         point,
         setting=point.setting and _setting_in_turns(point.setting, measurement),
         latency=read_latency(latency),
         speedup=Interval(*find_ratio(unpruned, measurement).interval()),
         problems=measurement.problems,
-        result={**point.result, "latency": latency, "runs_per_sample": measurement.runs_per_sample},
+        result={**point.result, "latency": latency},
     )
 
 

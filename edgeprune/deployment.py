@@ -35,6 +35,7 @@ class Settings(TypedDict, total=False):
     estimate: bool | None
     set_governor: bool | None
     benchmark_model: str | None
+    accelerator: str | None
     allow_busy: bool | None
     fresh: bool | None
     history: str | None

@@ -24,7 +24,7 @@ from typing import Any
 from edgeprune.disk import describe_os_error
 from edgeprune.errors import RunError
 
-CHANGEABLE = ("allow_busy", "fresh", "history")
+CHANGEABLE = ("accelerator", "allow_busy", "fresh", "history")
 """What of a request may be another one when a run is resumed: it changes no result, only whether to wait for one,
 whether one of an earlier run will do, or where what was measured is written down too."""
 REQUEST, SWEEP = "request.json", "sweep.json"

@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 SHAPE_HELP = "Of a model whose input sizes are open: images=1,3,640,640, or 1,3,640,640 for an only input."
 
-SHOWN = (50, 90, 95, 99)
-"""Percentiles that are printed."""
-
 
 def shape_option(command: Command) -> Command:
     """The option that gives the shapes of inputs whose sizes are open."""
@@ -107,7 +104,7 @@ def measure_file(
         facts, measured = measure_files(target, options["host"], [model], session, say)
         measurement = measured[model.name]
         text, problems = _render_measurement(measurement), measurement.problems
-        figures = {**measurement.to_dict(), "latency": measurement.latency_row}
+        figures = {**measurement.to_dict(), "latency": measurement.latency.to_dict()}
         keep(options.get("history"), lambda: [describe_file(measurement, path, facts, target.name)], say)
     document = {
         "device": facts.to_dict(),
@@ -153,12 +150,14 @@ def _describe_percentile(measurement: Measurement, rank: int) -> str:
 
 
 def _render_measurement(measurement: Measurement) -> str:
+    from edgeprune.core.measuring.measurement import TAIL_PERCENTS
+
+    lacks = {percent: measurement.find_lack(percent) for percent in (50, *TAIL_PERCENTS)}
     conditions, processes = measurement.conditions, len(measurement.samples_by_process)
-    shown = SHOWN if measurement.tells_runs else SHOWN[:1]
     rows = [
         "latency in ms, with 95 % intervals:",
-        *(f"  {_describe_percentile(measurement, rank)}" for rank in shown),
-        *([] if measurement.tells_runs else ["  p90, p95, p99 not told: a sample is the mean of several runs"]),
+        *(f"  {_describe_percentile(measurement, percent)}" for percent, lack in lacks.items() if not lack),
+        *(f"  not told: {lack}" for lack in dict.fromkeys(filter(None, lacks.values()))),
         f"{measurement.latency.count} samples of {processes} process{'es' * (processes > 1)}",
         f"load {measurement.init_ms:.3g} ms, first run {measurement.first_ms:.3g} ms",
     ]

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from edgeprune.core.accelerators import ACCELERATORS
 from edgeprune.core.formats import AUTO, MOST_THREADS, list_board_runtimes, list_precisions
 from edgeprune.core.text import parse_bytes
 from edgeprune.deployment import DEFAULT_RECIPE
@@ -19,6 +20,7 @@ HOST_HELP = "Address: user@host, adb:SERIAL, serial:PORT, a name of devices.toml
 HOSTS_HELP = "Several boards at once: names, groups of devices.toml and addresses, with commas between."
 RUN = click.Path(path_type=Path, exists=True, file_okay=False)
 KEY_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+ACCELERATOR_HELP = "Where nets are trained: this machine's accelerator if torch finds one (auto), or by its kind."
 FRESH_HELP = "Measure and score anew, though an earlier run has done the same (`edgeprune cache list`)."
 HISTORY_HELP = 'File of the history of measurements, "" for none. Default: $EDGEPRUNE_HISTORY, or the user\'s own.'
 RUN_HELP = "Run directory: a new one, or one to resume."
@@ -99,6 +101,11 @@ def busy_option(command: Command) -> Command:
     return click.option("--allow-busy", is_flag=True, default=None, help=BUSY_HELP)(command)
 
 
+def accelerator_option(command: Command) -> Command:
+    """The option that says where nets are trained."""
+    return click.option("--accelerator", type=click.Choice(ACCELERATORS), help=ACCELERATOR_HELP)(command)
+
+
 def fresh_option(command: Command) -> Command:
     """The option that measures and scores although an earlier run has done the same."""
     return click.option("--fresh", is_flag=True, default=None, help=FRESH_HELP)(command)
@@ -156,6 +163,7 @@ def line_options(command: Command, budgets: Sequence[Option] = ONE_BUDGET, run_h
         governor_option,
         benchmark_option,
         busy_option,
+        accelerator_option,
         fresh_option,
         history_option,
         click.option("--gates", type=click.Path(exists=True, dir_okay=False), help="TOML file of [[gates]]."),

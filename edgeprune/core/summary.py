@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from edgeprune.core.measuring.tails import find_tail, note_tails, show_ms
+from edgeprune.core.measuring.tails import note_tails
 from edgeprune.core.metric import HIGHER, Metric, parse_metric
 from edgeprune.core.planning.plan import BRANCH
 from edgeprune.core.releasing.regression import render_regressions
@@ -14,8 +14,8 @@ from edgeprune.core.text import render_columns
 Row = tuple[str, Callable[[Mapping[str, Any]], str]]
 
 
-def _figure(value: float | None, pattern: str) -> str:
-    return "-" if value is None else pattern.format(value)
+def _figure(value: float | None, pattern: str, nothing: str = "-") -> str:
+    return nothing if value is None else pattern.format(value)
 
 
 def figures_rows(metric: Metric) -> tuple[Row, ...]:
@@ -56,7 +56,7 @@ TIMED: tuple[Row, ...] = (
         "  95 % interval of p50",
         lambda row: f"{row['latency']['median_low_ms']:.4g} to {row['latency']['median_high_ms']:.4g} ms",
     ),
-    ("latency p95", lambda row: "not told" if find_tail(row) is None else f"{find_tail(row):.4g} ms"),
+    ("latency p95", lambda row: _figure(row["latency"]["p95_ms"], "{:.4g} ms", "not told")),
     ("spread (MAD)", lambda row: f"{row['latency']['mad_ms']:.2g} ms"),
     ("predicted latency", lambda row: _figure(row.get("predicted_ms"), "{:.4g} ms")),
     ("first run / load", lambda row: f"{row['first_ms']:.3g} / {row['init_ms']:.3g} ms"),
@@ -122,7 +122,7 @@ def render_artifacts(rows: Sequence[Mapping[str, Any]], metric: Metric) -> str:
                 row["path"],
                 metric.describe(row.get("quality")),
                 f"{latency['p50_ms']:.4g}" if latency else "-",
-                show_ms(find_tail(row)),
+                _figure(latency["p95_ms"], "{:.4g}") if latency else "-",
                 f"{row['bytes'] / 1024:.1f}",
                 describe_choice(row),
             )

@@ -23,7 +23,7 @@ from edgeprune.core.formats import (
 from edgeprune.core.measuring.measurement import Protocol
 from edgeprune.core.memory.size import MemorySize
 from edgeprune.core.planning.budget import Budget
-from edgeprune.core.releasing.gate import LIMITS, METRICS, RELATIVE, Gate, check_direction
+from edgeprune.core.releasing.gate import LIMITS, METRICS, PERCENTILES, RELATIVE, Gate, check_direction
 from edgeprune.core.releasing.regression import DIRECTIONS, OVER, RegressionLimit
 from edgeprune.core.text import parse_bytes, suggest
 from edgeprune.errors import TargetError
@@ -158,6 +158,12 @@ class Target:
                 f"target {self.name}: precision: {self.precision!r} is not known for {self.runtime}"
                 f"{suggest(self.precision, (*shared, AUTO))}"
             )
+
+    @property
+    def judged_percentiles(self) -> tuple[float, ...]:
+        """The percentiles of latency that its gates, and its limits against a baseline, look at."""
+        judged = {gate.metric for gate in self.gates} | {limit.metric for limit in self.baseline}
+        return tuple(percent for name, percent in PERCENTILES.items() if name in judged)
 
     @property
     def format(self) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.core.latency.table import MEASURED
-from edgeprune.core.measuring.measurement import Conditions, DeviceFacts, Measurement, parse_measurement
+from edgeprune.core.measuring.measurement import TAIL_PERCENTS, Conditions, DeviceFacts, Measurement, parse_measurement
 from edgeprune.core.metric import TOP1
 from edgeprune.errors import HistoryError, RunError
 from edgeprune.history.filters import format_time
@@ -69,8 +69,7 @@ def _latency_columns(measurement: Measurement) -> dict[str, Any]:
     if not measurement.steady_ms:
         return {}
     latency = measurement.latency
-    names = ("p50_ms", "p90_ms", "p95_ms", "p99_ms") if measurement.tells_runs else ("p50_ms",)
-    percentiles = {f"latency_{name}": getattr(latency, name) for name in names}
+    percentiles = {f"latency_p{percent}_ms": getattr(latency, f"p{percent}_ms") for percent in (50, *TAIL_PERCENTS)}
     return {**percentiles, "latency_low_ms": latency.median_low_ms, "latency_high_ms": latency.median_high_ms}
 
 

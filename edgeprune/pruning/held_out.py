@@ -11,6 +11,7 @@ import torch
 from torch.fx import GraphModule
 
 from edgeprune.core.metric import Metric
+from edgeprune.pruning.accelerator import bring, device_of
 from edgeprune.pruning.evidence import Batch, Loss
 from edgeprune.pruning.recalibrate import channels_last
 from edgeprune.pruning.sensitivity import label_batches
@@ -58,15 +59,15 @@ class HeldOut:
 
     def judge(self, program: GraphModule) -> Standing:
         """How a program in eval mode does."""
-        losses, outputs = 0.0, []
+        losses, outputs, device = 0.0, [], device_of(program)
         with torch.inference_mode():
             for inputs, targets in self.batches:
-                outputs.append(program(channels_last(inputs)))
-                losses += float(self.loss(outputs[-1], targets)) * len(inputs)
+                outputs.append(program(channels_last(bring(inputs, device))))
+                losses += float(self.loss(outputs[-1], bring(targets, device))) * len(inputs)
         if self.metric is None:
             return Standing(None, losses / self.inputs)
         expected = np.concatenate([targets.numpy() for _, targets in self.batches])
-        quality = float(self.metric(torch.cat(outputs).float().numpy(), expected))
+        quality = float(self.metric(torch.cat(outputs).float().cpu().numpy(), expected))
         return Standing(quality, losses / self.inputs)
 
     @property

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from edgeprune.graph.trace import copy_program, set_training_
+from edgeprune.pruning.accelerator import CPU, bring, device_of, move_, wait_for
 from edgeprune.pruning.finite import check_tensors
 from edgeprune.pruning.pairs import read_pairs
 from edgeprune.pruning.recover import (
@@ -46,7 +47,7 @@ Exercise = tuple[Tensor, Tensor, Tensor | None]
 
 @dataclass(frozen=True)
 class Lesson:
-    """The exercises of a short training, `steps` in all, taken in turn."""
+    """The exercises of a short training, `steps` in all, taken in turn, on the device that they are on."""
 
     recipe: Recipe
     exercises: tuple[Exercise, ...]
@@ -54,7 +55,8 @@ class Lesson:
     steps: int
 
     def give_(self, program: GraphModule) -> bool:
-        """Train a net in eval mode by SGD over one cosine; it ends in eval mode. Tells whether there were any steps.
+        """Train a net in eval mode by SGD over one cosine; it ends in eval mode, where the exercises are. Tells whether
+        there were any steps.
 
         Raises:
             EdgepruneError: a parameter or statistic is not finite afterwards.
@@ -62,6 +64,7 @@ class Lesson:
         if self.steps == 0:
             return False
         seed(0)
+        move_(program, self.exercises[0][0].device)
         mode = Mode(self.mode.bfloat16, self.mode.channels_last and not breaks_channels_last(program))
         optimizer = make_optimizer(program, self.recipe.finetune)
         set_training_(program, True)
@@ -82,15 +85,18 @@ class Lesson:
         return True
 
 
-def prepare_lesson(program: GraphModule, recipe: Recipe, nets: int) -> Lesson:
-    """A lesson for so many cuts of `program` in the time there is: none at all if that is too short."""
+def prepare_lesson(program: GraphModule, recipe: Recipe, nets: int, device: torch.device = CPU) -> Lesson:
+    """A lesson on a device for so many cuts of `program` in the time there is: none at all if that is too short."""
+    program = program if device == CPU else move_(copy_program(program), device)
     mode = choose_mode(program, recipe)
     seed(0)
     exercises = tuple(_exercises(program, recipe, mode))
     trial = Lesson(recipe, exercises, mode, TRIAL_STEPS)
     trial.give_(copy_program(program))
+    wait_for(device)
     start_s = time.perf_counter()
     trial.give_(copy_program(program))
+    wait_for(device)
     step_s = (time.perf_counter() - start_s) / TRIAL_STEPS
     steps = min(STEPS, int(SECONDS / (step_s * max(1, nets))))
     return Lesson(recipe, exercises, mode, steps if steps >= LEAST_STEPS else 0)
@@ -98,9 +104,10 @@ def prepare_lesson(program: GraphModule, recipe: Recipe, nets: int) -> Lesson:
 
 def _exercises(program: GraphModule, recipe: Recipe, mode: Mode) -> Iterator[Exercise]:
     """Training batches, from the start again where the data end, as many as there are steps or fit in memory."""
-    used_bytes = 0
+    used_bytes, device = 0, device_of(program)
     passes = chain.from_iterable(read_pairs(recipe.train_data()) for _ in range(STEPS))
-    for inputs, targets in islice(passes, STEPS):
+    for batch in islice(passes, STEPS):
+        inputs, targets = (bring(part, device) for part in batch)
         used_bytes += inputs.nbytes
         if used_bytes > MAX_BYTES and used_bytes > inputs.nbytes:
             return

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -17,7 +16,6 @@ from torch.fx import GraphModule, Node
 
 from edgeprune.graph.operators.table import find_operator
 from edgeprune.graph.trace import copy_program, named_tensors
-from edgeprune.pruning.held_out import HeldOut
 from edgeprune.pruning.recover import Course, Recovered, recover
 from edgeprune.recipes.load import Recipe
 
@@ -31,9 +29,8 @@ def train_quantization_aware(
     program: GraphModule,
     teacher: GraphModule,
     recipe: Recipe,
-    held_out: HeldOut,
     progress: Callable[[str], None],
-    checkpoint: Path | None = None,
+    course: Course,
 ) -> Recovered:
     """Train `program` (eval mode) for the recipe's quantization-aware epochs; resumable as :func:`recover` is.
 
@@ -47,7 +44,7 @@ def train_quantization_aware(
     settings = recipe.finetune
     rate = settings.learning_rate * LEARNING_RATE_SHARE
     settings = replace(settings, epochs=settings.quantization_aware_epochs, learning_rate=rate)
-    course = Course(checkpoint, fake_quantize, held_out)
+    course = replace(course, make_rounding_copy=fake_quantize)
     return recover(program, teacher, replace(recipe, finetune=settings), progress, course)
 
 

@@ -13,6 +13,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from edgeprune.errors import EdgepruneError
 from edgeprune.graph.operators.table import find_operator
 from edgeprune.graph.trace import copy_program
+from edgeprune.pruning.accelerator import bring, device_of
 from edgeprune.pruning.evidence import Batch, Loss, finite_loss
 from edgeprune.pruning.finite import check_tensors
 
@@ -41,10 +42,11 @@ def recalibrate_(program: GraphModule, batches: Iterable[tuple[Tensor, Tensor | 
     if not any(find_operator(node).is_batch_norm for node in program.graph.nodes):
         return
     interpreter = _Statistics(program)
+    device = device_of(program)
     with torch.no_grad():
         for count, (inputs, _) in enumerate(batches, 1):
             interpreter.share = 1 / count
-            interpreter.run(channels_last(inputs))
+            interpreter.run(channels_last(bring(inputs, device)))
     check_tensors(program, "statistics of calibration_data()", "check these data and the model's weights")
 
 
@@ -54,9 +56,9 @@ def mean_loss(program: GraphModule, batches: Iterable[Batch], loss: Loss) -> flo
     Raises:
         EdgepruneError: not finite.
     """
-    total, count = 0.0, 0
+    total, count, device = 0.0, 0, device_of(program)
     with torch.inference_mode():
-        for inputs, targets in batches:
+        for inputs, targets in ((bring(inputs, device), bring(targets, device)) for inputs, targets in batches):
             batch_loss = loss(program(channels_last(inputs)), targets)
             total += float(finite_loss(batch_loss, program, inputs)) * len(inputs)
             count += len(inputs)
@@ -97,12 +99,12 @@ def evaluate(
     Raises:
         EdgepruneError: a batch has no targets.
     """
-    outputs, expected = [], []
+    outputs, expected, device = [], [], device_of(program)
     with torch.inference_mode():
         for inputs, targets in data:
             if targets is None:
                 raise EdgepruneError("evaluation needs batches of (inputs, targets); these are inputs only")
-            outputs.append(program(channels_last(inputs)).float().numpy())
+            outputs.append(program(channels_last(bring(inputs, device))).float().cpu().numpy())
             expected.append(targets.numpy())
     return float(metric(np.concatenate(outputs), np.concatenate(expected)))
 

@@ -24,6 +24,7 @@ from edgeprune.core.text import describe_duration
 from edgeprune.errors import EdgepruneError, RunError
 from edgeprune.graph.operators.table import find_operator
 from edgeprune.graph.trace import copy_program, set_training_
+from edgeprune.pruning.accelerator import CPU, bring, device_of, move_, wait_for
 from edgeprune.pruning.finite import check_tensors, find_source
 from edgeprune.pruning.held_out import Choice, HeldOut, Standing
 from edgeprune.pruning.pairs import read_pairs
@@ -51,8 +52,8 @@ class Mode:
     channels_last: bool = False
 
     def run(self, model: nn.Module, inputs: Tensor) -> Tensor:
-        """The model's outputs, in float32."""
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
+        """The model's outputs, in float32, for inputs that are where it is."""
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.bfloat16):
             outputs: Tensor = model(channels_last(inputs) if self.channels_last else inputs.contiguous())
         return outputs.float()
 
@@ -60,12 +61,13 @@ class Mode:
 @dataclass(frozen=True)
 class Course:
     """What a training has beside its recipe's settings: where it is saved after each epoch, a copy that rounds and runs
-    in place of the net (:func:`recover`), and the data that its states are judged by.
+    in place of the net (:func:`recover`), the data that its states are judged by, and the device that it runs on.
     """
 
     checkpoint: Path | None = None
     make_rounding_copy: Callable[[GraphModule], GraphModule] | None = None
     held_out: HeldOut | None = None
+    device: torch.device = CPU
 
     @property
     def name(self) -> str:
@@ -88,12 +90,13 @@ class Recovered:
 @dataclass
 class _Training:
     """A training under way: everything that an epoch reads and moves on; `runs` is the program or its rounding copy.
+    All of it is on one device.
 
     `best` is the state of the program that is chosen so far, where states are judged.
     """
 
     program: GraphModule
-    teacher: nn.Module | None
+    teacher: GraphModule | None
     recipe: Recipe
     optimizer: torch.optim.SGD
     runs: GraphModule
@@ -117,16 +120,17 @@ class _Training:
 
 
 def recover(
-    program: GraphModule, teacher: nn.Module | None, recipe: Recipe, progress: Progress, course: Course = Course()
+    program: GraphModule, teacher: GraphModule | None, recipe: Recipe, progress: Progress, course: Course = Course()
 ) -> Recovered:
     """A copy of `program`, in eval mode, trained by the recipe's settings: its best state on the held-out data.
 
     SGD with Nesterov momentum, a short warm-up and one cosine to zero (Loshchilov and Hutter, 2017), the gradient's
     norm clipped, no weight decay on norms and biases, and distillation (Hinton et al., 2015): `teacher` (in eval mode)
     answers for the same augmented inputs. The number format and memory layout of a step are those that prove fastest
-    here. With `make_rounding_copy`, training runs a copy that shares the program's tensors and rounds them, in float32,
-    norms as they are; how far its answers are from the program's own is part of the loss, so that the program learns to
-    mind the rounding less (after Alizadeh et al., "Gradient l1 regularization for quantization robustness", 2020).
+    there. With `make_rounding_copy`, training runs a copy that shares the program's tensors and rounds them, in
+    float32, norms as they are; how far its answers are from the program's own is part of the loss, so that the program
+    learns to mind the rounding less (after Alizadeh et al., "Gradient l1 regularization for quantization robustness",
+    2020).
     A training that finds its own checkpoint goes on from there, and gives the same net as one that was never
     interrupted.
 
@@ -137,8 +141,8 @@ def recover(
     student, settings = copy_program(program), recipe.finetune
     if settings.epochs == 0:
         return Recovered(student)
-    training = _begin(student, teacher, recipe, course)
     identity = _identity(student, settings)
+    training = _begin(student, teacher, recipe, course)
     if not (course.checkpoint and _resume_(training, course.checkpoint, identity)):
         mode = choose_mode(student, recipe)
         training.mode = replace(mode, bfloat16=mode.bfloat16 and not training.rounds)
@@ -158,13 +162,17 @@ def recover(
             )
         )
     set_training_(training.runs, False)
+    move_(student, CPU)
     if training.choice is None:
         return Recovered(student, kept=settings.epochs)
     student.load_state_dict(training.best)
     return Recovered(student, tuple(training.choice.standings), training.choice.kept)
 
 
-def _begin(student: GraphModule, teacher: nn.Module | None, recipe: Recipe, course: Course) -> _Training:
+def _begin(student: GraphModule, teacher: GraphModule | None, recipe: Recipe, course: Course) -> _Training:
+    move_(student, course.device)
+    if teacher is not None and course.device != CPU:
+        teacher = move_(copy_program(teacher), course.device)
     runs = course.make_rounding_copy(student) if course.make_rounding_copy else student
     choice = Choice(course.held_out) if course.held_out else None
     return _Training(student, teacher, recipe, make_optimizer(student, recipe.finetune), runs, choice)
@@ -198,9 +206,10 @@ def learning_rate(progress: float, peak: float) -> float:
 
 
 def choose_mode(program: GraphModule, recipe: Recipe) -> Mode:
-    """The mode whose training step takes the least time on the first batch, tried on a copy."""
+    """The mode whose training step takes the least time on the first batch, tried on a copy where the program is."""
     seed(0)
-    inputs, targets = next(read_pairs(recipe.train_data()))
+    device = device_of(program)
+    inputs, targets = (bring(part, device) for part in next(read_pairs(recipe.train_data())))
     layouts = (False, True) if inputs.ndim == 4 and not breaks_channels_last(program) else (False,)
     trial = copy_program(program)
     set_training_(trial, True)
@@ -220,8 +229,10 @@ def breaks_channels_last(program: GraphModule) -> bool:
     """Whether a training step with channels last would corrupt memory in torch 2.13's oneDNN.
 
     Found on AVX-512: the backward pass of a strided 1x1 convolution that reads fewer than 16 channels crashes for
-    nearly every width; 16 and more, 3x3 kernels, and channels first do not.
+    nearly every width; 16 and more, 3x3 kernels, channels first, and accelerators do not.
     """
+    if device_of(program) != CPU:
+        return False
     weights = dict(program.named_parameters(remove_duplicate=False))
     for node in program.graph.nodes:
         family = find_operator(node)
@@ -236,9 +247,11 @@ def breaks_channels_last(program: GraphModule) -> bool:
 
 
 def _timed_step(trial: GraphModule, mode: Mode, batch: tuple[Tensor, Tensor], recipe: Recipe) -> float:
+    wait_for(batch[0].device)
     started = time.perf_counter()
     loss = training_loss(recipe, mode.run(trial, batch[0]), batch[1], None)
     torch.autograd.grad(loss, [value for value in trial.parameters() if value.requires_grad], allow_unused=True)
+    wait_for(batch[0].device)
     return time.perf_counter() - started
 
 
@@ -247,11 +260,12 @@ def _train_epoch_(training: _Training) -> float:
     seed(training.epoch)
     data, settings = training.recipe.train_data(), training.recipe.finetune
     losses: list[float] = []
+    device = device_of(training.program)
     for inputs, targets in read_pairs(data):
         progress = min(1.0, (training.epoch + len(losses) / len(data)) / settings.epochs)
         for group in training.optimizer.param_groups:
             group["lr"] = learning_rate(progress, settings.learning_rate)
-        losses.append(_step_(training, inputs, targets))
+        losses.append(_step_(training, bring(inputs, device), bring(targets, device)))
     training.epoch += 1
     check_tensors(training.program, f"recover: after epoch {training.epoch}", _remedy(training.recipe))
     return math.fsum(losses) / len(losses)
@@ -317,7 +331,7 @@ def _identity(program: GraphModule, settings: Finetune) -> str:
     """Names a training by the weights that it starts from and by its settings."""
     digest = hashlib.sha256(json.dumps(asdict(settings)).encode())
     for name, value in program.state_dict().items():
-        digest.update(f"{name} {list(value.shape)}".encode() + value.detach().contiguous().numpy().tobytes())
+        digest.update(f"{name} {list(value.shape)}".encode() + value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -348,7 +362,8 @@ def _resume_(training: _Training, checkpoint: Path, identity: str) -> bool:
             about: dict[str, Any] = json.loads(file.metadata()["training"])
             if about["identity"] != identity or (about["judged"] is None) != (training.choice is None):
                 return False
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            device = device_of(training.program)
+            tensors = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         return False
     training.program.load_state_dict(

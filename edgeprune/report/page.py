@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeprune.core.measuring.measurement import Measurement
-from edgeprune.core.measuring.tails import find_tail
 from edgeprune.core.metric import HIGHER, Metric, parse_metric
 from edgeprune.core.planning.budget import Budget
 from edgeprune.core.releasing.document import describe_conditions
@@ -119,8 +118,7 @@ def _latency_figure(report: Report) -> KeyFigure:
     budget = report["budget"]["latency_ms"]
     limit = "" if budget is None else f"; budget {say_ms(budget)}"
     threads = count_of(report["conditions"]["threads"], "thread")
-    p95_ms = find_tail(report["result"])
-    tail = "not told" if p95_ms is None else say_ms(p95_ms)
+    tail = "not told" if after["p95_ms"] is None else say_ms(after["p95_ms"])
     detail = (
         f"median, 95 % interval {say_interval(after)}; p95 {tail}; {_say_file(report)}, "
         f"{report['runtime']}, {threads}; before {say_ms(before['p50_ms'])} ({say_interval(before)}){limit}"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from edgeprune.core.measuring.tails import find_tail, note_tails, show_ms
+from edgeprune.core.measuring.tails import note_tails
 from edgeprune.core.metric import Metric
 from edgeprune.core.summary import describe_choice, figures_rows
 from edgeprune.report.layout import paragraph
@@ -84,9 +84,8 @@ def render_artifacts(rows: Rows, metric: Metric) -> str:
 
 
 def _latency_cell(row: Mapping[str, Any], name: str) -> str | Cell:
-    latency = row.get("latency") or {}
-    value = latency.get(name) if name == "p50_ms" else find_tail(row, name)
-    return "-" if value is None else Cell(show_ms(value), value)
+    latency = row.get("latency")
+    return Cell(f"{latency[name]:.4g}", latency[name]) if latency and latency[name] is not None else "-"
 
 
 def render_parity(rows: Rows) -> str:

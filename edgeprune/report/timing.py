@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Any
 
 import numpy as np
 
 from edgeprune.core.measuring.measurement import Measurement
-from edgeprune.core.measuring.tails import show_ms
 from edgeprune.report.charts import (
     ACCENT,
     AFTER,
@@ -212,11 +212,11 @@ def _process_cells(measurement: Measurement, process: int) -> list[str | Cell]:
 
 def draw_distribution(pair: Pair, latencies: Mapping[str, Mapping[str, Any]]) -> Chart:
     """Histograms of the samples of both files on one axis; what lies far beyond the medians is counted in words."""
-    of_runs = all(measurement.tells_runs for measurement in pair.values())
-    one = "one inference" if of_runs else "an inference, each sample the mean of several"
+    of_means = any(measurement.runs_per_sample > 1 for measurement in pair.values())
+    one = "an inference, each sample the mean of several" if of_means else "one inference"
     samples = {name: np.asarray(measurement.samples_ms) for name, measurement in pair.items()}
     low = min(float(values.min()) for values in samples.values())
-    high = max(min(1.2 * (row["p95_ms"] or np.inf), 2.0 * row["p50_ms"]) for row in latencies.values())
+    high = max(min(1.2 * (row["p95_ms"] or inf), 2.0 * row["p50_ms"]) for row in latencies.values())
     edges = np.linspace(low, max(high, low * (1 + 1e-6), low + 1e-9), BINS + 1)
     rows = [row for name, values in samples.items() for row in _list_bins(name, values, edges)]
     medians = [{"file": name, **latencies[name]} for name in pair]
@@ -261,7 +261,8 @@ def _list_bins(name: str, values: np.ndarray, edges: np.ndarray) -> Rows:
 def _tabulate_percentiles(latencies: Mapping[str, Mapping[str, Any]]) -> Table:
     columns = (Column("", text=True), *(Column(f"{name}, ms") for name in latencies))
     rows: list[Sequence[str | Cell]] = [
-        (title, *(show_ms(row.get(name)) for row in latencies.values())) for name, title in PERCENTILES.items()
+        (title, *("-" if row.get(name) is None else f"{row[name]:.4g}" for row in latencies.values()))
+        for name, title in PERCENTILES.items()
     ]
     rows.insert(2, ("95 % interval of the median", *(say_interval(row) for row in latencies.values())))
     return Table(columns, rows, sorts=False)

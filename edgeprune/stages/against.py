@@ -26,8 +26,8 @@ from edgeprune.core.releasing.baseline import (
     device_unit,
     match_figures,
 )
-from edgeprune.core.releasing.document import COLD_STARTS, PERCENTILES
-from edgeprune.core.releasing.gate import INCONCLUSIVE, LOOKS, Strictness
+from edgeprune.core.releasing.document import COLD_STARTS
+from edgeprune.core.releasing.gate import INCONCLUSIVE, LOOKS, PERCENTILES, Strictness
 from edgeprune.core.releasing.regression import (
     RATIO_METRICS,
     Figures,

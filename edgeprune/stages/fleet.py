@@ -235,10 +235,9 @@ def _describe(answer: Answer[Measured], gates: Sequence[GateResult]) -> dict[str
     measurement = figures.measurement
     return row | {
         "device": facts.to_dict(),
-        "latency": measurement.latency_row,
-        "runs_per_sample": measurement.runs_per_sample,
+        "latency": figures.latency.to_dict(),
         "against": asdict(standing) if isinstance(standing, Against) else standing or None,
-        "baseline_latency": answer.value.baseline.measurement.latency_row,
+        "baseline_latency": answer.value.baseline.latency.to_dict(),
         "speedup": gate_figures(figures, answer.value.baseline)["speedup"].value,
         "init_ms": measurement.init_ms,
         "first_ms": measurement.first_ms,

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeprune.core import accelerators
 from edgeprune.core.formats import AUTO, FORMATS, RUNTIMES, find_runtime
 from edgeprune.core.measuring.measurement import DeviceFacts
 from edgeprune.core.metric import Metric, parse_metric
@@ -27,6 +28,8 @@ from edgeprune.shipped import load_gates, load_target
 from edgeprune.stages.results import Judged, Profiled, R, Traced, read_result
 
 if TYPE_CHECKING:
+    import torch
+
     from edgeprune.device.board import Board, Session
     from edgeprune.recipes.load import Recipe
     from edgeprune.stages.net import Net
@@ -83,7 +86,7 @@ class Job:
         target = replace(target, budget=replace(target.budget, **beside))
         if self._gates_file is not None:
             target = load_gates(self._gates_file, target)
-        return target
+        return replace(target, protocol=target.protocol.tell(target.judged_percentiles))
 
     @property
     def _gates_file(self) -> Path | None:
@@ -165,6 +168,17 @@ class Job:
     def recipe_name(self) -> str:
         """The recipe's name, known without loading it."""
         return Path(self.run.request["recipe"]).stem
+
+    @cached_property
+    def accelerator(self) -> torch.device:
+        """Where nets are trained here: not the board.
+
+        Raises:
+            UsageError: torch finds none of the kind that the request names.
+        """
+        from edgeprune.pruning.accelerator import find_accelerator
+
+        return find_accelerator(self.run.request.get("accelerator") or accelerators.AUTO)
 
     @cached_property
     def formats(self) -> tuple[str, ...]:
@@ -281,6 +295,8 @@ def check_request(job: Job) -> None:
         )
     if budget.sram_bytes is not None:
         check_arena(target)
+    if job.run.request.get("accelerator"):
+        job.accelerator  # noqa: B018  one that is not here is told at once
     if not job.run.finished("trace"):
         job.recipe  # noqa: B018  loads it: a broken recipe is told at once
     job.asked_gates  # noqa: B018  one that does not fit is told at once

@@ -241,7 +241,7 @@ def _measure_scores(job: Job, net: Net) -> Scored:
     scores = score_channels(IMPORTANCE, evidence)
     sizes = {group.name: group.size for group in net.analysis.groups}
     nets = sum(len(tried_widths(choices, sizes[group])) for group, choices in net.widths.items())
-    lesson = prepare_lesson(net.program, recipe, nets)
+    lesson = prepare_lesson(net.program, recipe, nets, job.accelerator)
     job.detail(f"measuring the loss of {nets} cuts, each trained for {lesson.steps} steps")
     rises = measure_sensitivity(evidence, scores, net.widths, lesson.give_, job.detail)
     return Scored(
@@ -278,7 +278,7 @@ def recover_accuracy(job: Job) -> Recovery:
     held_out, fitted = hold_out(recipe, net.program)
     program, steps = refit(job, net, load_model(job.run.file("pruned.pt2")), held_out, fitted)
     before = evaluate(program, recipe.eval_data(), recipe.metric)
-    course = Course(job.run.path("recover.safetensors"), held_out=held_out)
+    course = Course(job.run.path("recover.safetensors"), held_out=held_out, device=job.accelerator)
     recovered = recover(program, net.program, recipe, job.detail, course)
     steps.append(describe_step("fine-tuning", recovered))
     program, aware = train_for_int8(job, net, recovered.program, held_out)
@@ -325,8 +325,8 @@ def train_for_int8(
     """Train on with the rounding of int8, where the recipe asks for it and the target may ship it."""
     if job.recipe.finetune.quantization_aware_epochs == 0 or job.target.precision not in ROUNDED:
         return program, []
-    checkpoint = job.run.path("quantization_aware.safetensors")
-    recovered = train_quantization_aware(program, net.program, job.recipe, held_out, job.detail, checkpoint)
+    course = Course(job.run.path("quantization_aware.safetensors"), held_out=held_out, device=job.accelerator)
+    recovered = train_quantization_aware(program, net.program, job.recipe, job.detail, course)
     return recovered.program, [describe_step("quantization-aware training, rounded to int8", recovered)]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from edgeprune.core.formats import AUTO
 from edgeprune.core.measuring.pairing import find_ratio
+from edgeprune.core.measuring.spread import StudentSpread, explain_quotient
 from edgeprune.core.planning.plan import NOTHING_CUT
 from edgeprune.core.releasing.document import REPORT_VERSION, Figures, describe_conditions
 from edgeprune.core.releasing.gate import QUALITY_METRICS, GateResult, decide
@@ -98,7 +99,8 @@ def build_report(job: Job, figures: Mapping[str, Figures], candidates: Candidate
     """The report document; its fields are described in docs/report.md."""
     judged, profiled, fitted = job.read(Judged), job.read(Profiled), job.read(Fitted)
     result, baseline = candidates.find_last(candidates.chosen)
-    speedup = find_ratio(baseline.measurement, result.measurement).interval(candidates.confidence)
+    ratio = find_ratio(baseline.measurement, result.measurement)
+    speedup = ratio.interval(candidates.confidence)
     traced, recovered, measured = job.read(Traced), job.read(Recovery), job.read(Measured)
     return {
         "version": REPORT_VERSION,
@@ -145,6 +147,7 @@ def build_report(job: Job, figures: Mapping[str, Figures], candidates: Candidate
             *_choice_notes(job, candidates, candidates.chosen),
             *_busy_notes(job, candidates),
             *_problems(result, baseline),
+            *_speedup_notes(result, baseline, ratio),
             *_baseline_notes(job, judged),
         ],
     }
@@ -211,7 +214,7 @@ def _artifact_rows(job: Job, figures: Mapping[str, Figures], candidates: Candida
 def _measured_row(candidates: Candidates, figures: Figures) -> dict[str, Any]:
     row = {
         "quality": figures.shown_quality,
-        "latency": figures.measurement.latency_row,
+        "latency": figures.latency.to_dict(),
         "runs_per_sample": figures.measurement.runs_per_sample,
         "origin": "measured",
         "problems": list(figures.measurement.problems),
@@ -219,6 +222,13 @@ def _measured_row(candidates: Candidates, figures: Figures) -> dict[str, Any]:
     if figures in candidates.files:
         row |= {"accurate": figures in candidates.accurate, "fastest": figures is candidates.fastest}
     return row
+
+
+def _speedup_notes(result: Figures, baseline: Figures, speedup: StudentSpread) -> list[str]:
+    """Why the speed-up is not the quotient of the two medians that stand beside it, where it is not."""
+    quotient = baseline.latency.p50_ms / result.latency.p50_ms
+    basis = explain_quotient(quotient, speedup)
+    return [f"the medians alone would give a speed-up of {quotient:.3g}: {basis}"] if basis else []
 
 
 def _busy_notes(job: Job, candidates: Candidates) -> list[str]:

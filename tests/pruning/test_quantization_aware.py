@@ -23,6 +23,7 @@ from edgeprune.exporting.parity.chain import measure_sqnr_db
 from edgeprune.exporting.runners import run_file
 from edgeprune.graph.trace import named_tensors, trace_model
 from edgeprune.pruning import quantization_aware
+from edgeprune.pruning.accelerator import CPU
 from edgeprune.pruning.held_out import HeldOut
 from edgeprune.pruning.quantization_aware import (
     fake_quantize,
@@ -112,7 +113,7 @@ def test_a_net_that_few_bits_ruin_is_mended_by_training(trained: GraphModule, mo
     coarse = partial(fake_quantize, weight_bits=2)
     monkeypatch.setattr(quantization_aware, "fake_quantize", coarse)
     monkeypatch.setattr(quantization_aware, "LEARNING_RATE_SHARE", 1.0)
-    done = train_quantization_aware(trained, trained, tiny_recipe(AWARE), HELD_OUT, silent)
+    done = train_quantization_aware(trained, trained, tiny_recipe(AWARE), silent, Course(held_out=HELD_OUT))
     assert done.kept
     assert done.standings[done.kept].loss < 0.7 * done.standings[0].loss
     assert accuracy(coarse(done.program)) >= accuracy(coarse(trained)) + 2
@@ -121,11 +122,15 @@ def test_a_net_that_few_bits_ruin_is_mended_by_training(trained: GraphModule, mo
 def test_it_does_no_harm_at_eight_bits_and_resumes(trained: GraphModule, tmp_path: Path) -> None:
     lines: list[str] = []
     checkpoint = tmp_path / "aware.safetensors"
-    done = train_quantization_aware(trained, trained, tiny_recipe(AWARE), HELD_OUT, lines.append, checkpoint)
+    done = train_quantization_aware(
+        trained, trained, tiny_recipe(AWARE), lines.append, Course(checkpoint, held_out=HELD_OUT)
+    )
     assert accuracy(fake_quantize(done.program)) >= accuracy(fake_quantize(trained)) - 1
     assert lines[0].startswith("quantization-aware: epoch 1 of 6, loss ")
     again: list[str] = []
-    same = train_quantization_aware(trained, trained, tiny_recipe(AWARE), HELD_OUT, again.append, checkpoint)
+    same = train_quantization_aware(
+        trained, trained, tiny_recipe(AWARE), again.append, Course(checkpoint, held_out=HELD_OUT)
+    )
     assert again == []
     assert (same.standings, same.kept) == (done.standings, done.kept)
 
@@ -133,7 +138,7 @@ def test_it_does_no_harm_at_eight_bits_and_resumes(trained: GraphModule, tmp_pat
 def test_a_training_that_does_harm_is_not_kept(trained: GraphModule, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quantization_aware, "LEARNING_RATE_SHARE", 100.0)
     recipe = tiny_recipe(Finetune(learning_rate=0.05, quantization_aware_epochs=1, distillation=0.0))
-    done = train_quantization_aware(trained, trained, recipe, HELD_OUT, silent)
+    done = train_quantization_aware(trained, trained, recipe, silent, Course(held_out=HELD_OUT))
     assert not done.kept
     assert all(torch.equal(done.program.state_dict()[name], value) for name, value in trained.state_dict().items())
 
@@ -186,6 +191,7 @@ def test_it_runs_where_int8_may_ship_and_the_recipe_asks_for_it(
         recipe=tiny_recipe(Finetune(learning_rate=0.05, quantization_aware_epochs=epochs)),
         target=Target("local", "a board", "litert", precision),
         detail=silent,
+        accelerator=CPU,
         run=SimpleNamespace(path=tmp_path.joinpath),
     )
     _, steps = train_for_int8(job, SimpleNamespace(program=trained), trained, HELD_OUT)

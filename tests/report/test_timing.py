@@ -107,7 +107,7 @@ def test_equal_samples_have_a_distribution_too() -> None:
 
 def test_means_of_several_runs_are_said_to_be_such_and_have_no_percentiles() -> None:
     pair = {name: replace(row, runs_per_sample=74) for name, row in make_pair().items()}
-    chart = draw_distribution(pair, {name: row.latency_row for name, row in pair.items()})
+    chart = draw_distribution(pair, {name: row.latency.to_dict() for name, row in pair.items()})
     assert "each sample the mean of several" in chart.alt
     rows = {row[0]: row[1:] for row in chart.table.rows}
     assert [rows[name] for name in ("p90", "p95", "p99")] == [("-", "-")] * 3

@@ -22,6 +22,7 @@ from edgeprune.graph.groups import find_groups
 from edgeprune.graph.storage import load_model, save_model
 from edgeprune.graph.surgery import apply_plan
 from edgeprune.graph.trace import trace_model
+from edgeprune.pruning.accelerator import CPU
 from edgeprune.pruning.recalibrate import evaluate
 from edgeprune.pruning.recover import recover
 from edgeprune.recipes.check import check_recipe
@@ -63,7 +64,8 @@ def job_on(program: GraphModule, recipe: Recipe, folder: Path, said: list[str]) 
     save_model(apply_plan(program, analysis, keep), folder / "pruned.pt2", torch.zeros(1, 2, 4, 4))
     place = SimpleNamespace(path=folder.joinpath, file=folder.joinpath, product=folder.joinpath)
     target, net = Target("local", "a board"), nets.Net(program, analysis, {}, 4, False)
-    return SimpleNamespace(recipe=recipe, nets={folder / FILE: net}, run=place, target=target, detail=said.append)
+    places = {"nets": {folder / FILE: net}, "run": place, "target": target, "accelerator": CPU}
+    return SimpleNamespace(recipe=recipe, detail=said.append, **places)
 
 
 def test_recovery_says_which_state_of_each_step_it_keeps(learnt: GraphModule, tmp_path: Path) -> None:

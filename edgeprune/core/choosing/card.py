@@ -12,7 +12,6 @@ from typing import Any
 
 from edgeprune.core.choosing.area import measure_area, quality_retained
 from edgeprune.core.choosing.points import Interval, Point, read_point
-from edgeprune.core.measuring.tails import find_tail
 from edgeprune.core.metric import Metric, parse_metric
 
 CARD, CARD_VERSION = "edgeprune-card", 1
@@ -153,8 +152,7 @@ def _timed_figures(report: Mapping[str, Any]) -> dict[str, CardFigure]:
     low, high = report["speedup_interval"]
     figures = {
         "latency_p50_ms": CardFigure(own["p50_ms"], "ms", own["median_low_ms"], own["median_high_ms"], first["p50_ms"]),
-        "latency_p95_ms": _tail_figure(result, baseline, "p95_ms"),
-        "latency_p99_ms": _tail_figure(result, baseline, "p99_ms"),
+        **{f"latency_{name}": _tail_figure(own[name], first[name]) for name in ("p95_ms", "p99_ms")},
         "first_ms": CardFigure(result["first_ms"], "ms", original=baseline["first_ms"]),
         "init_ms": CardFigure(result["init_ms"], "ms", original=baseline["init_ms"]),
         "speedup": CardFigure(report["speedup"], "1", low, high),
@@ -166,10 +164,9 @@ def _timed_figures(report: Mapping[str, Any]) -> dict[str, CardFigure]:
     return {name: CardFigure(None, figure.unit, reason=INVALID) for name, figure in figures.items()}
 
 
-def _tail_figure(result: Mapping[str, Any], baseline: Mapping[str, Any], name: str) -> CardFigure:
-    value = find_tail(result, name)
-    reason = "a sample is the mean of several runs: no percentile exists" if value is None else None
-    return CardFigure(value, "ms", original=find_tail(baseline, name), reason=reason)
+def _tail_figure(value_ms: float | None, original_ms: float | None) -> CardFigure:
+    reason = "too few samples of single runs" if value_ms is None else None
+    return CardFigure(value_ms, "ms", reason=reason, original=original_ms)
 
 
 def _energy_figure(result: Mapping[str, Any], baseline: Mapping[str, Any]) -> CardFigure:

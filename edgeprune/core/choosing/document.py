@@ -8,7 +8,7 @@ from typing import Any
 
 from edgeprune.core.choosing.fronts import Choice, Front, choose_run, find_equal, find_fronts
 from edgeprune.core.choosing.points import UNPRUNED, Interval, Point, sort_points
-from edgeprune.core.measuring.tails import find_tail, note_tails
+from edgeprune.core.measuring.tails import note_tails
 
 COMPARISON_VERSION = 1
 NOT_IN_TURNS = (
@@ -75,7 +75,7 @@ def _describe_row(point: Point, fronts: Sequence[Front]) -> dict[str, Any]:
         "equal_latency": list(find_equal(point, points, "latency")) if not point.exclusion else [],
         "equal_quality": list(find_equal(point, points, "quality")) if not point.exclusion else [],
         **_spread("latency_p50", point.latency, "_ms"),
-        "latency_p95_ms": find_tail(result),
+        "latency_p95_ms": (result.get("latency") or {}).get("p95_ms"),
         **_spread("speedup", point.speedup),
         **_spread("quality", point.quality),
         "original_quality": point.original_quality,
@@ -120,7 +120,7 @@ def _write_notes(comparison: Comparison, fronts: Sequence[Front]) -> list[str]:
         notes.append(
             f"these runs are of different recipes ({names}): quality compares only if it is of the same inputs"
         )
-    notes += note_tails([point.result for point in comparison.points if point.result])
+    notes += note_tails(point.result for point in comparison.points)
     return notes + _describe_problems(sort_points(comparison.points))
 
 

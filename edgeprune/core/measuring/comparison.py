@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.core.measuring.spread import StudentSpread, ratio_over_processes
+from edgeprune.core.measuring.spread import StudentSpread, explain_quotient, ratio_over_processes
 from edgeprune.errors import UsageError
 
 MARGIN = 0.02
@@ -35,6 +35,8 @@ class Comparison:
     margin: float
     p_equivalent: float
     processes: int
+    basis: str = ""
+    """What the ratio rests on, where its interval does not hold that of `first_ms` and `second_ms`; else empty."""
 
     @property
     def verdict(self) -> str:
@@ -69,15 +71,17 @@ def compare_processes(
         *({number: taken_ms[number] for number in processes} for taken_ms in (second_ms, first_ms))
     )
     ratio, low, high = spread.interval()
+    first, second = (geometric_mean([taken_ms[number] for number in processes]) for taken_ms in (first_ms, second_ms))
     return Comparison(
-        first_ms=geometric_mean([first_ms[number] for number in processes]),
-        second_ms=geometric_mean([second_ms[number] for number in processes]),
+        first_ms=first,
+        second_ms=second,
         ratio=ratio,
         low=low,
         high=high,
         margin=margin,
         p_equivalent=equivalence_p(spread, margin),
         processes=len(processes),
+        basis=explain_quotient(second / first, spread),
     )
 
 
@@ -113,8 +117,14 @@ def render_comparison(names: tuple[str, str], comparison: Comparison, problems: 
             f"B {second}: {comparison.second_ms:.4g} ms",
             f"B / A: {comparison.ratio:.4f} ({change:+.2f} %), 95 % interval {comparison.low:.4f} to "
             f"{comparison.high:.4f}, {comparison.processes} processes that took turns",
+            *([_describe_basis(comparison)] if comparison.basis else []),
             f"equivalence within {percent}: p = {comparison.p_equivalent:.3g} (two one-sided tests)",
             *(f"not valid: {problem}" for problem in problems),
             "inconclusive: nothing follows from a run that is not valid" if problems else verdicts[comparison.verdict],
         ]
     )
+
+
+def _describe_basis(comparison: Comparison) -> str:
+    change = 100 * (comparison.second_ms / comparison.first_ms - 1)
+    return f"the two figures alone: {change:+.2f} %; {comparison.basis}"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, reduce
 from itertools import accumulate, chain
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -15,15 +16,24 @@ from edgeprune.core.answers import Reader, count, each, named, number, optional,
 from edgeprune.core.boards.neighbours import describe_taken
 from edgeprune.core.measuring.energy import Energy
 from edgeprune.core.measuring.spread import StudentSpread
-from edgeprune.core.measuring.statistics import LatencySummary, drift, spread_percentile, summarise
-from edgeprune.core.measuring.tails import TAILS
+from edgeprune.core.measuring.statistics import (
+    SPARE,
+    LatencySummary,
+    drift,
+    least_samples,
+    spread_percentile,
+    summarise,
+)
 from edgeprune.core.measuring.windows import Window, keep_undisturbed
 
 NO_POWER_SENSOR = "no power sensor"
 DRIFT_LIMIT = 0.15
 SPREAD_LIMIT = 0.15
 """Above these fractions of the median, drift or median absolute deviation make a run unstable."""
-TAIL_LIMITS = {"p95": 2.0, "p99": 4.0}
+MEDIAN = 50
+TAIL_PERCENTS = (90, 95, 99)
+"""Percentiles that are told beside the median."""
+TAIL_LIMITS = {95: 2.0, 99: 4.0}
 """So many times the median at most: beyond them something else than the file takes the time."""
 WAITED_LIMIT, DISTURBED_LIMIT = 0.05, 0.2
 """Share of the time that a run may wait for a core, and share of its windows that may be disturbed."""
@@ -153,10 +163,16 @@ class Measurement:
     """Of how many runs each sample is the mean; above 1 nothing is known of single runs, so there is no percentile."""
     problems: tuple[str, ...] = field(default=())
 
-    @property
-    def tells_runs(self) -> bool:
-        """Whether a sample is a single run, so that percentiles say something."""
-        return self.runs_per_sample == 1
+    def find_lack(self, percent: float) -> str:
+        """Why its samples do not tell a percentile of single runs; empty where they do, as of the median always."""
+        if percent == MEDIAN:
+            return ""
+        if self.runs_per_sample > 1:
+            return f"a sample is the mean of {self.runs_per_sample} runs: no percentile exists"
+        least, fewest = least_samples(percent), min(map(len, self.samples_by_process.values()))
+        if fewest >= least:
+            return ""
+        return f"p{percent:g} needs {least} samples of each process and there are {fewest}: raise min_samples"
 
     @property
     def valid(self) -> bool:
@@ -220,12 +236,9 @@ class Measurement:
     @cached_property
     def latency(self) -> LatencySummary:
         """Percentiles, spread and interval of the steady state."""
-        return summarise(tuple(self.samples_by_process.values()))
-
-    @property
-    def latency_row(self) -> dict[str, float | None]:
-        """The latency as documents hold it: None for percentiles of single runs where samples are means of several."""
-        return {**self.latency.to_dict(), **({} if self.tells_runs else dict.fromkeys(TAILS))}
+        summary = summarise(tuple(self.samples_by_process.values()))
+        untold: dict[str, Any] = {f"p{percent}_ms": None for percent in TAIL_PERCENTS if self.find_lack(percent)}
+        return replace(summary, **untold)
 
     def spread(self, percent: float = 50.0) -> StudentSpread:
         """How far a percentile of its latency, in ms, may be from that of sessions like this one."""
@@ -279,6 +292,11 @@ class Protocol:
     max_warmup_s: float = 2.0
     start_temperature_c: float | None = None
     max_cooldown_s: float = 300.0
+
+    def tell(self, percents: Collection[float]) -> Protocol:
+        """This protocol with as many samples as these percentiles need in each process."""
+        least = max((SPARE * least_samples(percent) for percent in percents if percent != MEDIAN), default=0)
+        return replace(self, min_samples=max(self.min_samples, ceil(least * self.processes)))
 
 
 def add_energy(measured: Mapping[str, Measurement], energies: Mapping[str, Energy]) -> dict[str, Measurement]:
@@ -340,10 +358,10 @@ def _find_unrest(measurement: Measurement, latency: LatencySummary) -> list[str]
         problems.append(f"unstable: spread (MAD) {latency.mad_ms / latency.p50_ms:.0%} of the median")
     if abs(drift(samples)) > DRIFT_LIMIT:
         problems.append(f"unstable: the last third is {drift(samples):+.0%} against the first")
-    for name, percentile_ms in (("p95", latency.p95_ms), ("p99", latency.p99_ms)):
-        if percentile_ms > TAIL_LIMITS[name] * latency.p50_ms:
-            of_means = "" if measurement.tells_runs else " of the means"
-            problems.append(f"unstable: {name}{of_means} is {percentile_ms / latency.p50_ms:.1f} times the median")
+    for percent, limit in TAIL_LIMITS.items():
+        if (times := measurement.spread(percent).center / latency.p50_ms) > limit:
+            of_means = " of the means" if measurement.runs_per_sample > 1 else ""
+            problems.append(f"unstable: p{percent}{of_means} is {times:.1f} times the median")
     return problems
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import accumulate
 from math import exp, floor, inf, sqrt
@@ -22,6 +22,7 @@ latency. Eight calls on one file, on an idle machine, gave medians of 0.073 to 0
 REFERENCE_ERROR = 0.005
 """The same of a ratio to another file that took turns with it: ten sessions within five minutes, with other work coming
 and going, gave ratios that varied by 0.15 %, no more than their own errors tell; days may add to it: assumed."""
+BY_REFERENCE = "the ratio takes off by how much the board was slower, told by the file that both sessions timed"
 SESSIONS_FREEDOM = 7
 """Degrees of freedom of a spread that was taken from eight sessions."""
 
@@ -55,7 +56,7 @@ def recorded_ratio(
     pairs = [(file, reference) for file, reference in (new, old) if reference is not None]
     if has_same_reference(new[1], old[1]) and all(took_turns(*pair) for pair in pairs):
         sides = [_ratio_in_turns(file, reference, percentile, MEDIAN) for file, reference in pairs]
-        return divide(sides[0], sides[1], REFERENCE_ERROR)
+        return replace(divide(sides[0], sides[1], REFERENCE_ERROR), basis=BY_REFERENCE)
     return divide(new[0].spread(percentile), old[0].spread(percentile), DAYS_ERROR)
 
 
@@ -83,6 +84,7 @@ class RankSpread:
     values: int
     """Of both sides together."""
     means: StudentSpread
+    basis: str = "the ratio is the median of all ratios of one start to another"
 
     def bound(self, share: float) -> tuple[float, float]:
         """The one-sided bounds, each missed with a probability of `share`."""

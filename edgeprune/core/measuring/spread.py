@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp, fsum, inf, log, sqrt
 from typing import Protocol as Seam
 
@@ -50,6 +50,8 @@ class StudentSpread:
     freedom: float = inf
     shift: float = 0.0
     """Added to it: -1 makes a change of a ratio."""
+    basis: str = ""
+    """Of a ratio what it rests on, where that is not the quotient of the two figures as they stand."""
 
     def bound(self, share: float) -> tuple[float, float]:
         """The one-sided bounds, each missed with a probability of `share`."""
@@ -62,6 +64,15 @@ class StudentSpread:
     def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float, float]:
         """The figure with the interval that holds the truth with this probability."""
         return self.center + self.shift, *self.bound((1 - confidence) / 2)
+
+
+def explain_quotient(quotient: float, spread: Spread) -> str:
+    """What a ratio rests on, where the quotient of the two figures told beside it is outside its interval; else empty.
+
+    The quotient is shifted as the spread is.
+    """
+    low, high = spread.bound(TAIL)
+    return "" if low <= quotient <= high else str(getattr(spread, "basis", ""))
 
 
 def find_session_error(percent: float = 50.0) -> float:
@@ -100,7 +111,8 @@ def ratio_over_processes(above: Mapping[int, float], below: Mapping[int, float])
         raise ValueError(f"a spread needs two processes or more, found {len(kept)}")
     winsorized = [kept[0]] * cut + kept + [kept[-1]] * cut
     within = _sum_squares(winsorized) / len(kept) / (len(kept) - 1)
-    return _add_session(fsum(kept) / len(kept), within, len(kept) - 1, RATIO_ERROR)
+    basis = f"the ratio leaves out the {cut} lowest and the {cut} highest of {len(logs)} processes" if cut else ""
+    return replace(_add_session(fsum(kept) / len(kept), within, len(kept) - 1, RATIO_ERROR), basis=basis)
 
 
 def _sum_squares(values: Sequence[float]) -> float:

@@ -20,7 +20,8 @@ PROCESS_ERROR = 0.03
 class LatencySummary:
     """What is said of a set of latency samples; all in milliseconds.
 
-    Percentiles are those of a process as others are: geometric means over the processes. `mad_ms` is the median
+    Percentiles are those of a process as others are: geometric means over the processes; None where nothing tells them.
+    `mad_ms` is the median
     absolute deviation of all samples. `median_low_ms` and `median_high_ms` bound the median of sessions like this one
     with 95 % confidence: by how its processes differ (Student's t of logarithms), and by what sessions add.
     """
@@ -28,16 +29,25 @@ class LatencySummary:
     count: int
     min_ms: float
     p50_ms: float
-    p90_ms: float
-    p95_ms: float
-    p99_ms: float
+    p90_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
     mad_ms: float
     median_low_ms: float
     median_high_ms: float
 
-    def to_dict(self) -> dict[str, float]:
+    def to_dict(self) -> dict[str, float | None]:
         """JSON-ready."""
         return asdict(self)
+
+
+def least_samples(percent: float) -> int:
+    """How many samples of a process tell a percentile above the median: one is to be expected beyond it."""
+    return round(100 / (100 - percent))
+
+
+SPARE = 1.25
+"""Times as many samples are taken as a percentile needs: windows in which others had the cores are left out."""
 
 
 def summarise(by_process_ms: Sequence[Sequence[float]]) -> LatencySummary:

@@ -1,30 +1,14 @@
-"""Percentiles of single runs in documents and tables: none exist where a sample is the mean of several runs."""
+"""Why a table has no percentiles of single runs, said once."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-TAILS = ("p90_ms", "p95_ms", "p99_ms")
-NOT_TOLD = "p95 not told where a sample is the mean of several runs"
+NOT_TOLD = "p95 -: too few samples of single runs, or samples that are means of several (docs/measuring.md)"
 
 
-def tells_runs(row: Mapping[str, Any]) -> bool:
-    """Whether the samples behind a row's figures are single runs, so that percentiles say something."""
-    return int(row.get("runs_per_sample") or 1) == 1
-
-
-def find_tail(row: Mapping[str, Any], name: str = "p95_ms") -> float | None:
-    """A percentile of a row's latency; None where nothing was measured, or the samples are means of several runs."""
-    latency = row.get("latency") or {}
-    return latency.get(name) if tells_runs(row) else None
-
-
-def show_ms(value: float | None) -> str:
-    """A latency as a cell of a table."""
-    return "-" if value is None else f"{value:.4g}"
-
-
-def note_tails(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Why rows have no percentiles, in a line of its own; none where all have."""
-    return [NOT_TOLD] if any(row.get("latency") and not tells_runs(row) for row in rows) else []
+def note_tails(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What is said below a table of rows with a `latency`: nothing where each that was measured tells its p95."""
+    latencies = (row.get("latency") for row in rows)
+    return [NOT_TOLD] if any(latency and latency["p95_ms"] is None for latency in latencies) else []

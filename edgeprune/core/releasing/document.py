@@ -11,16 +11,15 @@ from edgeprune.core.artifact import COUNTED, Artifact
 from edgeprune.core.measuring.energy import Energy
 from edgeprune.core.measuring.measurement import Measurement
 from edgeprune.core.measuring.paired_quality import QualitySpread
-from edgeprune.core.measuring.pairing import MEDIAN, find_ratio
+from edgeprune.core.measuring.pairing import find_ratio
 from edgeprune.core.measuring.spread import TAIL, TableSpread, find_session_error, spread_over_processes
 from edgeprune.core.measuring.statistics import LatencySummary
 from edgeprune.core.metric import TOP1, Metric
 from edgeprune.core.planning.budget import Budget
 from edgeprune.core.planning.limits import Costs
-from edgeprune.core.releasing.gate import ACCURACY, ACCURACY_DROP, QUALITY, QUALITY_DROP, Figure, Gate
+from edgeprune.core.releasing.gate import ACCURACY, ACCURACY_DROP, PERCENTILES, QUALITY, QUALITY_DROP, Figure, Gate
 
 REPORT_VERSION = 2
-PERCENTILES = {f"latency_p{percent}_ms": float(percent) for percent in (50, 90, 95, 99)}
 COUNTS = ("file_bytes", "parameters", "macs", "activation_bytes", "sram_bytes", "flash_bytes")
 """Limits of a budget that are gates by the same name."""
 COLD_STARTS = ("init_ms", "first_ms")
@@ -66,11 +65,11 @@ class Figures:
             "quality": self.shown_quality,
             "quality_samples": self.samples,
             **dict(zip(("quality_low", "quality_high"), self._bound_quality(), strict=True)),
-            "latency": measurement.latency_row,
+            "latency": self.latency.to_dict(),
             "latency_intervals_ms": {
-                f"p{percent:g}": list(self.measurement.spread(percent).interval()[1:])
+                f"p{percent:g}": list(measurement.spread(percent).interval()[1:])
                 for percent in PERCENTILES.values()
-                if percent == MEDIAN or measurement.tells_runs
+                if not measurement.find_lack(percent)
             },
             "init_ms": measurement.init_ms,
             "first_ms": measurement.first_ms,
@@ -126,8 +125,8 @@ def _timed_figures(figures: Figures) -> dict[str, Figure]:
 
 
 def _percentile(measurement: Measurement, percent: float, problem: str) -> Figure:
-    if percent != 50 and not measurement.tells_runs:
-        return Figure(None, problem=f"a sample is the mean of {measurement.runs_per_sample} runs: no percentile exists")
+    if lack := measurement.find_lack(percent):
+        return Figure(None, problem=lack)
     spread = measurement.spread(percent)
     return Figure.of(spread.center, spread, problem)
 

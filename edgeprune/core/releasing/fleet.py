@@ -8,7 +8,7 @@ from typing import Any
 
 from edgeprune.core.measuring.measurement import Conditions
 from edgeprune.core.measuring.statistics import LatencySummary
-from edgeprune.core.measuring.tails import find_tail, note_tails, show_ms
+from edgeprune.core.measuring.tails import note_tails
 from edgeprune.core.releasing.gate import FAIL, INCONCLUSIVE, PASS, Gate, GateResult
 from edgeprune.core.releasing.regression import DEFAULT_LIMITS, OVER, Regression, RegressionLimit
 from edgeprune.core.text import render_columns
@@ -166,5 +166,6 @@ def _row(row: Mapping[str, Any]) -> tuple[str, ...]:
         return (row["host"], "-", "-", "-", "-", "not measured")
     latency, speedup = row["latency"], row["speedup"]
     interval = f"[{latency['median_low_ms']:.4g}, {latency['median_high_ms']:.4g}]"
-    figures = (f"{latency['p50_ms']:.4g}", interval, show_ms(find_tail(row)), f"{speedup:.3g}")
+    tail = "-" if latency["p95_ms"] is None else f"{latency['p95_ms']:.4g}"
+    figures = (f"{latency['p50_ms']:.4g}", interval, tail, f"{speedup:.3g}")
     return (row["host"], *figures, row["state"])

@@ -8,7 +8,7 @@ from math import copysign, inf, isfinite, nan
 from types import MappingProxyType
 from typing import Any
 
-from edgeprune.core.measuring.spread import CONFIDENCE, TAIL, Spread
+from edgeprune.core.measuring.spread import CONFIDENCE, TAIL, Spread, explain_quotient
 from edgeprune.core.metric import HIGHER, LOWER, Metric
 from edgeprune.errors import TargetError
 
@@ -47,7 +47,8 @@ LIMITS = {LOWER: "at_most", HIGHER: "at_least"}
 """The limit that can be meant, by the direction that is better."""
 TIMED = {name for name in METRICS if name.endswith("_ms")} | {"speedup"}
 """Metrics of which a run can measure more."""
-TAILS = {"latency_p90_ms", "latency_p95_ms", "latency_p99_ms"}
+PERCENTILES = {f"latency_p{percent}_ms": float(percent) for percent in (50, 90, 95, 99)}
+TAILS = set(PERCENTILES) - {"latency_p50_ms"}
 """Metrics that single runs are needed for."""
 ALLOWED_TO_FAIL = 0.01
 """How often all gates of a run together may fail where no figure is beyond its limit."""
@@ -291,12 +292,22 @@ def _compare_change(
     outcome = _place(change, limit, True, shares)
     figures = f"{show_number(figure.value or 0.0)} against {show_number(reference.value or 0.0)}"
     text, allowed = f"{figures}: {_show_change(change, gate.is_lower_better)}", f"{100 * limit:.3g} % worse"
+    text += _describe_basis(figure, reference, change)
     reasons = {
         PASS: f"{text}, at most {allowed} is allowed",
         FAIL: f"{text}, and {allowed} is allowed",
         INCONCLUSIVE: f"{text}, too near to the {allowed} that is allowed to tell{_advise(gate)}",
     }
     return outcome, figure.value, reasons[outcome]
+
+
+def _describe_basis(figure: Figure, reference: Figure, change: Figure) -> str:
+    """By how much the two figures alone differ, and why the change does not, where it does not."""
+    if not change.spread or not figure.value or not reference.value:
+        return ""
+    share = figure.value / reference.value - 1
+    basis = explain_quotient(share, change.spread)
+    return f" (the two figures alone {100 * share:+.3g} %: {basis})" if basis else ""
 
 
 def _advise(gate: Gate) -> str:

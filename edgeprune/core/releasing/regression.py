@@ -11,7 +11,7 @@ from math import hypot, isfinite
 from textwrap import fill
 from typing import Any
 
-from edgeprune.core.measuring.spread import TAIL, RatioSpread
+from edgeprune.core.measuring.spread import TAIL, RatioSpread, explain_quotient
 from edgeprune.core.metric import HIGHER, LOWER, Metric
 from edgeprune.core.releasing.gate import (
     FAIL,
@@ -202,7 +202,7 @@ def _judge(limit: RegressionLimit, figures: Figures, shares: tuple[float, float]
     worst, best = [(low, high) if sign > 0 else (-high, -low) for low, high in changes]
     room = limit.room(old.value) + ROUNDING * max(abs(old.value), abs(new.value))
     outcome = PASS if worst[1] <= room else FAIL if best[0] > room else INCONCLUSIVE
-    reason = _describe(limit, (new.value, old.value), ratio, outcome)
+    reason = _describe(limit, (new.value, old.value), ratio, outcome) + _describe_basis(new.value, old.value, spread)
     middle = old.value * (ratio.value - 1) if ratio else new.value - old.value
     worse = sign * middle / (abs(old.value) or 1.0)
     judged = Regression(limit.metric, limit, outcome, new.value, old.value, worse=worse, reason=reason)
@@ -241,6 +241,12 @@ def _describe(limit: RegressionLimit, values: tuple[float, float], ratio: Ratio 
     sides = f"{new} {find_unit(limit.metric)}".rstrip() + f" against {old}"
     words = {PASS: "within", FAIL: "not within", INCONCLUSIVE: "perhaps within"}[outcome]
     return f"{sides}: {_describe_change(ratio, values)}, {words} {limit.describe()}"
+
+
+def _describe_basis(new: float, old: float, spread: RatioSpread | None) -> str:
+    """By how much the two figures alone differ, and why the ratio does not, where it does not."""
+    basis = explain_quotient(new / old, spread) if spread and old else ""
+    return f"; the two figures alone {100 * (new / old - 1):+.1f} %: {basis}" if basis else ""
 
 
 def _describe_change(ratio: Ratio | None, values: tuple[float, float]) -> str:

@@ -54,6 +54,17 @@ def test_what_changes_over_time_changes_both_and_does_not_widen_the_interval() -
     assert drifting.low < 0.9 < drifting.high < drifting.low * 1.02
 
 
+def test_figures_that_contradict_the_ratio_are_explained() -> None:
+    quiet, slow = (dict.fromkeys(range(8), ms) for ms in (20.0, 20.1))
+    assert compare_processes(quiet, slow).basis == ""
+    lines = render_comparison(("A", "B"), compare_processes(quiet, slow | {3: 60.0})).splitlines()
+    assert lines[1:4] == [
+        "B B: 23.04 ms",
+        "B / A: 1.0050 (+0.50 %), 95 % interval 1.0011 to 1.0089, 8 processes that took turns",
+        "the two figures alone: +15.22 %; the ratio leaves out the 1 lowest and the 1 highest of 8 processes",
+    ]
+
+
 @pytest.mark.parametrize(
     ("ratio", "spread", "verdict"),
     [(1.0, 0.005, "equivalent"), (0.8, 0.02, "faster"), (1.25, 0.02, "slower"), (1.01, 0.1, "inconclusive")],

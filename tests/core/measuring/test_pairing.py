@@ -20,7 +20,7 @@ from edgeprune.core.measuring.pairing import (
     ratio_of_values,
     recorded_ratio,
 )
-from edgeprune.core.measuring.spread import RATIO_ERROR, StudentSpread, find_session_error
+from edgeprune.core.measuring.spread import RATIO_ERROR, StudentSpread, explain_quotient, find_session_error
 from edgeprune.core.measuring.statistics import PROCESS_ERROR
 
 
@@ -57,7 +57,9 @@ def test_a_file_in_both_sessions_takes_off_how_slow_the_board_was() -> None:
         (measure("old", 0.4), measure("original", 1.0)),
         (measure("new", 0.44, 1.3), measure("original", 1.0, 1.3)),
     )
-    assert recorded_ratio(new, old).center == pytest.approx(1.1, rel=0.004)
+    ratio = recorded_ratio(new, old)
+    assert ratio.center == pytest.approx(1.1, rel=0.004)
+    assert explain_quotient(1.43, ratio).startswith("the ratio takes off by how much the board was slower")
     assert recorded_ratio(new, old).error == pytest.approx(math.hypot(REFERENCE_ERROR, RATIO_ERROR) * 2**0.5, rel=0.05)
     assert recorded_ratio(new, old, 95).center == pytest.approx(1.1, rel=0.004)
     alone = recorded_ratio((new[0], None), old)

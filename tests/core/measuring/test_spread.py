@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from edgeprune.core.measuring.spread import (
     SHARES,
     StudentSpread,
     TableSpread,
+    explain_quotient,
     ratio_over_processes,
     spread_over_processes,
 )
@@ -62,6 +64,22 @@ def test_a_ratio_is_over_the_processes_that_have_both() -> None:
     logs = np.log([2.0, 4.0, 2.0])
     assert ratio.center == pytest.approx(math.exp(logs.mean()))
     assert ratio.error == pytest.approx(math.hypot(logs.std(ddof=1) / math.sqrt(3), RATIO_ERROR))
+
+
+@pytest.mark.parametrize("process_ms", [(1.0,) * 12, (1.0,) * 11 + (1.01,), (1.0, 1.0), (1.0, 1.5)])
+def test_figures_whose_quotient_a_ratio_holds_need_no_explanation(process_ms: tuple[float, ...]) -> None:
+    ratio = ratio_over_processes(dict(enumerate(process_ms)), dict.fromkeys(range(len(process_ms)), 1.0))
+    assert explain_quotient(math.exp(np.log(process_ms).mean()), ratio) == ""
+
+
+@pytest.mark.parametrize("shift", [0.0, -1.0])
+def test_a_ratio_that_leaves_out_what_the_figures_hold_says_so(shift: float) -> None:
+    process_ms = [1.0, 1.001, 0.999, 1.002, 1.0, 0.998, 1.0, 3.5]
+    ratio = replace(ratio_over_processes(dict(enumerate(process_ms)), dict.fromkeys(range(8), 1.0)), shift=shift)
+    quotient = math.exp(np.log(process_ms).mean())
+    assert explain_quotient(quotient + shift, ratio) == (
+        "the ratio leaves out the 1 lowest and the 1 highest of 8 processes"
+    )
 
 
 def test_a_process_that_befell_one_file_only_moves_and_widens_a_ratio_hardly() -> None:

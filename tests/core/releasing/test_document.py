@@ -12,6 +12,7 @@ import pytest
 from edgeprune.core.artifact import Artifact
 from edgeprune.core.measuring.energy import Energy
 from edgeprune.core.measuring.measurement import Conditions, Measurement
+from edgeprune.core.measuring.windows import Window
 from edgeprune.core.metric import TOP1, Metric
 from edgeprune.core.planning.budget import Budget
 from edgeprune.core.planning.limits import Costs
@@ -68,6 +69,24 @@ def test_means_of_many_runs_have_a_median_and_no_percentile() -> None:
     assert row["runs_per_sample"] == 74
     assert [name for name, value in row["latency"].items() if value is None] == ["p90_ms", "p95_ms", "p99_ms"]
     assert list(row["latency_intervals_ms"]) == ["p50"]
+
+
+@pytest.mark.parametrize(("percent", "least"), [(90, 10), (95, 20), (99, 100)])
+@pytest.mark.parametrize("processes", [1, 3])
+def test_a_percentile_needs_a_sample_beyond_it_in_every_process(percent: int, least: int, processes: int) -> None:
+    for fewest, problem in (
+        (least, ""),
+        (least - 1, f"p{percent} needs {least} samples of each process and there are"),
+    ):
+        counts = [200] * (processes - 1) + [fewest]
+        windows = tuple(Window(number, float(number), 1.0, count) for number, count in enumerate(counts))
+        few = figures(1.0)
+        few = replace(few, measurement=replace(few.measurement, windows=windows, samples_ms=(1.0,) * sum(counts)))
+        figure = gate_figures(few)[f"latency_p{percent}_ms"]
+        assert figure.problem.startswith(problem)
+        assert (figure.value is None) == bool(figure.problem) == bool(problem)
+        assert (few.latency.to_dict()[f"p{percent}_ms"] is None) == bool(problem)
+        assert (f"p{percent}" in few.to_dict()["latency_intervals_ms"]) != bool(problem)
 
 
 def test_no_figure_of_an_invalid_run_is_without_its_problem() -> None:

@@ -318,6 +318,14 @@ def test_a_regression_is_told_as_a_share_with_its_interval() -> None:
     assert reason == "99.3 against 99.1: +0.2 % [-0.4, +0.8], at most 1.5 % worse is allowed"
 
 
+def test_figures_that_contradict_the_change_are_explained() -> None:
+    spread = StudentSpread(1.01, 0.001, 11, shift=-1.0, basis="the ratio leaves out a few")
+    now = {"latency_p50_ms": Figure(11.5)}
+    reason = judge(REGRESSION, now, P50, {"latency_p50_ms": Figure.of(0.01, spread)}).reason
+    words = "11.5 against 10: +1 % [+0.778, +1.22] (the two figures alone +15 %: the ratio leaves out a few)"
+    assert reason.startswith(words)
+
+
 def test_without_turns_both_figures_may_be_off() -> None:
     def figure(value: float) -> Figure:
         return Figure.of(value, StudentSpread(value, 0.01))

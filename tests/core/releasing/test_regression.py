@@ -95,6 +95,16 @@ def test_a_measured_ratio_goes_before_the_recorded_figures(ratio: StudentSpread,
     assert row.worse == pytest.approx(ratio.center - 1)
 
 
+def test_figures_that_contradict_the_ratio_are_explained() -> None:
+    for now, words in ((10.1, ""), (11.5, "; the two figures alone +15.0 %: the ratio leaves out a few")):
+        spread = StudentSpread(1.01, 0.002, 7, basis="the ratio leaves out a few")
+        figures = Figures(
+            {"latency_p50_ms": Figure(now)}, {"latency_p50_ms": Figure(10.0)}, TOP1, {"latency_p50_ms": spread}
+        )
+        (row,), _ = judge_regressions(figures, [RegressionLimit("latency_p50_ms", 0.05)])
+        assert row.reason.partition("worse at most")[2] == words
+
+
 def test_one_percent_of_three_kib_is_nothing() -> None:
     limit = next(limit for limit in DEFAULT_LIMITS if limit.metric == "file_bytes")
     assert judge(limit, Figure(4000), Figure(3072)).outcome == PASS
