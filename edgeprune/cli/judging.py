@@ -81,8 +81,7 @@ def _judge_again(
     from edgeprune.stages.verdict import report as write_report
 
     look_at_run(directory)
-    request = {**dict.fromkeys(REQUEST), "history": history}
-    with open_job(directory, request, say_timed, gates and gates.absolute()) as job:
+    with open_job(directory, dict.fromkeys(REQUEST), say_timed, gates and gates.absolute(), history) as job:
         for name in STEPS:
             if name not in stages and job.run.finished(name):
                 job.run.check(name)

@@ -25,7 +25,6 @@ from edgeprune.errors import UsageError
 if TYPE_CHECKING:
     from edgeprune.stages.job import Job
 
-INTERRUPTED = 130
 EVERY = "all"
 
 

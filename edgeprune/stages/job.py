@@ -45,13 +45,14 @@ QUIET_WAIT_S = 300.0
 class Job:
     """A run with what its stages work on, each made when it is first asked for.
 
-    `other_gates` is a file to judge it by in place of its own gates.
+    `other_gates` is a file to judge it by, `other_history` that of the history, each this once in place of its own.
     """
 
     run: Run
     say: Callable[[str], None]
     stack: ExitStack
     other_gates: Path | None = None
+    other_history: str | None = None
     anew: set[str] = field(default_factory=set)
     """Stages to be made anew, whatever earlier runs have made."""
     nets: dict[Path, Net] = field(default_factory=dict)
@@ -206,6 +207,11 @@ class Job:
         return board
 
     @property
+    def history(self) -> str | None:
+        """The file that measurements are written into too, as `--history` names it; None where nothing does."""
+        return self.run.request.get("history") if self.other_history is None else self.other_history
+
+    @property
     def allows_busy(self) -> bool:
         """Whether the run goes on though others are at work on the board."""
         return bool(self.run.request.get("allow_busy"))
@@ -306,7 +312,11 @@ def check_arena(target: Target) -> None:
 
 @contextmanager
 def open_job(
-    directory: Path, request: dict[str, Any], say: Callable[[str], None], other_gates: Path | None = None
+    directory: Path,
+    request: dict[str, Any],
+    say: Callable[[str], None],
+    other_gates: Path | None = None,
+    other_history: str | None = None,
 ) -> Iterator[Job]:
     """Open a run directory, and settle what can be settled before anything slow begins.
 
@@ -314,7 +324,7 @@ def open_job(
         EdgepruneError: the request does not fit the directory, or names what does not exist.
     """
     with open_run(directory, request) as run, ExitStack() as stack:
-        job = Job(run, say, stack, other_gates)
+        job = Job(run, say, stack, other_gates, other_history)
         check_request(job)
         run.begin()
         yield job

@@ -89,7 +89,7 @@ def report(job: Job) -> Reported:
     write_atomic(job.run.product("gates.junit.xml"), render_junit(document))
     write_atomic(job.run.product("gates.md"), render_markdown(document, job.run.directory))
     write_atomic(job.run.product("report.html"), render_report(document, evidence))
-    keep_run(job.run, document, job.detail)
+    keep_run(job.run, document, job.history, job.detail)
     track(job.run.directory, document, job.detail)
     return Reported(verdict=document["verdict"])
 
@@ -152,7 +152,7 @@ def build_report(job: Job, figures: Mapping[str, Figures], candidates: Candidate
 
 def _describe_provenance(job: Job) -> dict[str, Any]:
     """What was asked, and the hashes of what the files were made of."""
-    history = find_history(job.run.request.get("history"))
+    history = find_history(job.history)
     return {
         "request": {name: value for name, value in job.run.request.items() if value is not None},
         "run": str(job.run.directory.absolute()),

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import hypot, isfinite
-from textwrap import fill
 from typing import Any
 
 from edgeprune.core.measuring.spread import TAIL, RatioSpread
@@ -25,7 +24,7 @@ from edgeprune.core.releasing.gate import (
     Strictness,
     show_number,
 )
-from edgeprune.core.text import render_columns
+from edgeprune.core.text import render_columns, wrap_line
 
 OVER = {"best": 1, "median": 50, "p90": 90, "worst": 100}
 """Which board of a fleet decides, by its rank from the best to the worst in percent."""
@@ -261,7 +260,9 @@ def render_regressions(section: Mapping[str, Any]) -> str:
         lines.append(f"not compared: {', '.join(metrics)}: {reason}")
     lines += [f"note: {note}" for note in section["notes"]]
     table = render_columns([head, *map(_table_row, section["rows"])])
-    return "\n".join([fill(section["title"], WIDTH), "", table, *(fill(line, WIDTH) for line in lines)])
+    return "\n".join(
+        [wrap_line(section["title"], WIDTH, ""), "", table, *(wrap_line(line, WIDTH, "") for line in lines)]
+    )
 
 
 def _table_row(row: Mapping[str, Any]) -> tuple[str, str, str, str, str, str]:
