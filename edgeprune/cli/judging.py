@@ -109,12 +109,12 @@ def finish(job: Job) -> None:
         lines.append(f"next: edgeprune release push --run {directory} --activate")
     files = {kind: directory / name for kind, name in REPORT_FILES.items()}
     verdict = {"run": directory, "verdict": document["verdict"], "files": files, "report": document}
-    _append_summary(files["markdown"])
+    append_summary(files["markdown"])
     print_result(verdict, "\n".join(lines))
     sys.exit(EXIT_CODES[document["verdict"]])
 
 
-def _append_summary(path: Path) -> None:
+def append_summary(path: Path) -> None:
     """Show the verdict on the page of a GitHub Actions job, which takes Markdown from the file it names."""
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if not summary:

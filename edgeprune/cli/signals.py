@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 ENDING = (signal.SIGTERM, signal.SIGHUP)
 BY_SIGNAL = 128
@@ -32,7 +33,7 @@ def catch_signals() -> Iterator[Received]:
 
     One that is ignored, as `nohup` has it, stays so. Outside of the main thread nothing is caught.
     """
-    received, before = Received(), {}
+    received, before = Received(), dict[signal.Signals, Any]()
 
     def interrupt(number: int, _: FrameType | None) -> None:
         for name in before:
