@@ -77,6 +77,7 @@ def _judge_again(
     from edgeprune.run import look_at_run
     from edgeprune.stages.job import open_job
     from edgeprune.stages.results import Confirmed, Judged, Measured, Reported, run_stage
+    from edgeprune.stages.sources import describe_changes, note_sources
     from edgeprune.stages.verdict import gate as judge
     from edgeprune.stages.verdict import report as write_report
 
@@ -87,12 +88,15 @@ def _judge_again(
                 job.run.check(name)
         for kind in (Measured, Confirmed) if "gate" in stages else (Judged,):
             job.read(kind)
+        for change in describe_changes(job, stages):
+            say_timed(change)
         standing = compare(job) if compare else None  # refused or not measured, the old verdict stays
         job.run.forget(*stages)
         for name in stages:
             say_timed(name)
             if name == "gate":
                 run_stage(job.run, Judged, partial(judge, job, standing))
+                note_sources(job, name)
             else:
                 run_stage(job.run, Reported, partial(write_report, job))
         finish(job)

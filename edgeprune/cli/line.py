@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from edgeprune.stages.job import Job
 
 EVERY = "all"
+NOT_CHECKED = (
+    "the model, the data and `widths`: nothing is built or trained here; `edgeprune recipes check {recipe}` does that"
+)
+"""What a dry run leaves out of a recipe, whose functions may train for hours."""
 
 
 def stage_options(command: Command) -> Command:
@@ -271,14 +275,10 @@ def _open(directory: Path | None, options: Mapping[str, Any]) -> AbstractContext
 def _say_plan(directory: Path | None, options: Mapping[str, Any], first: str | None) -> None:
     """Say what a call would do, refused where it would be refused."""
     from edgeprune.stages.job import find_address, preview_job
+    from edgeprune.stages.sources import describe_changes
 
     place, request = settle_request(directory, options)
     with preview_job(place, request, say_timed) as job:
-        if not job.run.finished("trace") or first == "trace":
-            from edgeprune.stages.model import look_at_recipe
-
-            say_timed("checking the recipe and what can be cut")
-            look_at_recipe(job.recipe)
         again = list(STEPS)[list(STEPS).index(first) :] if first else []
         address = find_address(job, "report", again)
         job.require_measured()
@@ -291,14 +291,25 @@ def _say_plan(directory: Path | None, options: Mapping[str, Any], first: str | N
         finished = [name for name in STEPS if job.run.finished(name) and name not in again]
         for name in finished:
             job.run.check(name)
+        for change in describe_changes(job, again):
+            say_timed(change)
+    unchecked = "" if "trace" in finished else NOT_CHECKED.format(recipe=recipe)
     lines = [
         f"run directory: {place}{begun}",
         f"target: {target.name}, {target.description}, {target.runtime} {target.precision}",
         "judged by: " + "; ".join(gates),
         f"recipe: {recipe}, metric {metric}; board: {address}",
         *(f"  {'done' if name in finished else 'will'} {name:8} {text}" for name, text in STEPS.items()),
+        *([f"not checked: {unchecked}"] if unchecked else []),
     ]
-    facts = {"target": target.name, "recipe": recipe, "metric": metric, "board": address, "gates": gates}
+    facts = {
+        "target": target.name,
+        "recipe": recipe,
+        "metric": metric,
+        "board": address,
+        "gates": gates,
+        "not_checked": unchecked,
+    }
     stages = [{"name": name, "finished": name in finished, "text": text} for name, text in STEPS.items()]
     print_result({"run": place, "resumed": has_request, **facts, "stages": stages}, "\n".join(lines))
 

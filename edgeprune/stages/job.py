@@ -82,19 +82,20 @@ class Job:
             target = replace(target, budget=replace(target.budget, **{"latency_ms": None, "speedup": None, **limits}))
         beside = {name: request[name] for name in BESIDE_TIME if request.get(name) is not None}
         target = replace(target, budget=replace(target.budget, **beside))
-        if self._gates_file is not None:
-            target = load_gates(self._gates_file, target)
+        if self.gates_file is not None:
+            target = load_gates(self.gates_file, target)
         return target
 
     @property
-    def _gates_file(self) -> Path | None:
+    def gates_file(self) -> Path | None:
+        """The file that says the gates in place of the target, if there is one."""
         file = self.run.request["gates"]
         return self.other_gates or (Path(file) if file is not None else None)
 
     @property
     def gates_source(self) -> str:
         """Where the gates come from."""
-        return str(self._gates_file or f"target {self.target.name}")
+        return str(self.gates_file or f"target {self.target.name}")
 
     @property
     def asked_gates(self) -> tuple[Gate, ...]:
@@ -344,7 +345,8 @@ def preview_job(directory: Path, request: dict[str, Any], say: Callable[[str], N
 
 
 def reach_board(job: Job, until: str) -> None:
-    """Find out, where the model is still to be loaded, whether the board answers and has Python; it is not held.
+    """Find out, where the model is still to be loaded, whether the board answers, has Python, and is quiet; it is not
+    held.
 
     Raises:
         DeviceError: it cannot be reached, or lacks Python.
@@ -353,7 +355,7 @@ def reach_board(job: Job, until: str) -> None:
 
     if until == "trace" or job.estimated or job.run.finished("trace"):
         return  # no board is needed, or the next stage opens it
-    job.detail(f"{reach(job.target, job.run.request['host'], job.session)} answers")
+    job.detail(f"{reach(job.target, job.run.request['host'], job.detail, job.session)} answers")
 
 
 def find_address(job: Job, until: str, again: Collection[str] = ()) -> str:

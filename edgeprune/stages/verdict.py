@@ -28,6 +28,7 @@ from edgeprune.stages.explanation import explain_run, read_explanation
 from edgeprune.stages.job import Job
 from edgeprune.stages.record import find_candidates, read_artifacts, read_figures, read_refused
 from edgeprune.stages.results import Against, Exported, Fitted, Judged, Measured, Profiled, Recovery, Reported, Traced
+from edgeprune.stages.sources import describe_changes
 
 LIBRARIES = ("torch", "onnx", "onnxruntime", "litert-torch", "ai-edge-quantizer")
 """Whose versions on this machine decide what is in the files."""
@@ -146,6 +147,7 @@ def build_report(job: Job, figures: Mapping[str, Figures], candidates: Candidate
             *_busy_notes(job, candidates),
             *_problems(result, baseline),
             *_baseline_notes(job, judged),
+            *describe_changes(job),
         ],
     }
 

@@ -68,8 +68,6 @@ BAD = [
     ("--target", "local", "--recipe", "digit-resnet8"),
     ("--target", "local", "--recipe", "none.py"),
     ("--target", "local", "--recipe", "broken.py"),
-    ("--target", "local", "--recipe", "wide.py"),
-    ("--target", "local", "--recipe", "odd.py"),
     ("--target", "local", "--recipe", TINY, "--precision", "int16x8"),
     ("--target", "local", "--recipe", TINY, "--runtime", "auto", "--precision", "int16x8"),
     ("--target", "local", "--recipe", TINY, "--gates", "unknown.gates"),
@@ -97,6 +95,26 @@ def test_a_bad_request_is_refused_alike(words: tuple[object, ...], say: Say) -> 
     assert previewed[0] == real[0] != 0
     assert previewed[2].splitlines()[-1] == real[2].splitlines()[-1]
     assert previewed[1] == ""
+
+
+@pytest.mark.parametrize("recipe", ["wide.py", "odd.py"])
+def test_what_only_the_built_model_shows_is_refused_by_a_check_of_the_recipe(recipe: str, say: Say) -> None:
+    write_files(Path())
+    path = Path(recipe).resolve()
+    checked, real = say("recipes", "check", path), say("deploy", "--target", "local", "--recipe", path)
+    assert checked[0] == real[0] == 2
+    assert checked[2].splitlines()[-1] == real[2].splitlines()[-1]
+    assert say("deploy", "--target", "local", "--recipe", recipe, "--dry-run")[0] == 0
+
+
+def test_nothing_is_trained_and_that_is_told(say: Say) -> None:
+    Path("slow.py").write_text(
+        "def model(): raise SystemExit('an hour of training')\ntrain_data = eval_data = calibration_data = model\n"
+    )
+    code, said, _ = say("deploy", "--target", "local", "--recipe", "slow.py", "--dry-run")
+    assert code == 0
+    assert "not checked: the model, the data and `widths`" in said
+    assert f"`edgeprune recipes check {Path('slow.py').resolve()}`" in said
 
 
 def test_another_budget_is_told_as_a_new_scope_and_nothing_is_written(say: Say) -> None:
