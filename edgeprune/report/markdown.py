@@ -17,6 +17,8 @@ NO_GATE = "no gate was asked for, so nothing can pass; add [[gates]] to the targ
 MARKS = {PASS: "✅", FAIL: "❌", INCONCLUSIVE: "⚠️"}
 ORDER = (FAIL, INCONCLUSIVE, PASS)
 FLEET_HEAD = ("board", "latency p50", "95 % interval", "speed-up", "state")
+MARKER = "<!-- edgeprune -->"
+"""Shown nowhere; by it a CI server's job finds the comment to edit."""
 MOST_GATES = 20
 """Of those that fail or cannot be told."""
 FOLDED = 5
@@ -39,7 +41,7 @@ def render_markdown(report: Mapping[str, Any], directory: Path) -> str:
         f"{escape(describe_conditions(report))}.",
         *_standing(report.get("against")),
         *(_gates(rows) if rows else [f"{escape(NO_GATE)}."]),
-        f"Next: {advise(report, directory)}",
+        f"Next: {advise(report, directory)}\n{MARKER}",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -63,7 +65,7 @@ def render_fleet_markdown(document: Mapping[str, Any], recipe: str, directory: P
         _table(FLEET_HEAD, map(_board, document["boards"])),
         *(f"{escape(text)}." for text in document["unlike"]),
         *(_gates(rows) if rows else [f"{escape(NO_GATE)}."]),
-        f"Next: {advice[verdict]}",
+        f"Next: {advice[verdict]}\n{MARKER}",
     ]
     return "\n\n".join(parts) + "\n"
 
