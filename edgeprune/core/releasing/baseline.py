@@ -315,7 +315,7 @@ def _pair_quality(new: Figures, old: Figures) -> tuple[Figure, Figure] | None:
         tuple(new.metric.worsen(old.quality, end) for end in ends) for ends in (drop.spread.lows, drop.spread.highs)
     )
     lows, highs = (worst, best) if new.metric.better == HIGHER else (best, worst)
-    return Figure.of(new.quality, TableSpread(lows, highs)), Figure(old.quality)
+    return replace(Figure.of(new.quality, TableSpread(lows, highs)), inputs=new.samples), Figure(old.quality)
 
 
 def _drop_gain(figures: Figures) -> Figures:

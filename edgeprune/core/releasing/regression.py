@@ -17,13 +17,13 @@ from edgeprune.core.releasing.gate import (
     INCONCLUSIVE,
     PASS,
     QUALITY,
-    ROUNDING,
     USUAL,
     Figure,
     GateResult,
     Strictness,
     show_number,
 )
+from edgeprune.core.releasing.inputs import ROUNDING, advise_inputs
 from edgeprune.core.text import render_columns, wrap_line
 
 OVER = {"best": 1, "median": 50, "p90": 90, "worst": 100}
@@ -202,6 +202,10 @@ def _judge(limit: RegressionLimit, figures: Figures, shares: tuple[float, float]
     room = limit.room(old.value) + ROUNDING * max(abs(old.value), abs(new.value))
     outcome = PASS if worst[1] <= room else FAIL if best[0] > room else INCONCLUSIVE
     reason = _describe(limit, (new.value, old.value), ratio, outcome)
+    if limit.metric == QUALITY and outcome == INCONCLUSIVE:
+        value = sign * (new.value - old.value)
+        low, high = worst if value <= room else best
+        reason += advise_inputs(new.inputs, value, max(high - value, value - low), room, True)
     middle = old.value * (ratio.value - 1) if ratio else new.value - old.value
     worse = sign * middle / (abs(old.value) or 1.0)
     judged = Regression(limit.metric, limit, outcome, new.value, old.value, worse=worse, reason=reason)
