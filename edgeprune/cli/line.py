@@ -14,7 +14,7 @@ import click
 from edgeprune.cli.judging import finish
 from edgeprune.cli.mcu import c_options, export_c
 from edgeprune.cli.measure import file_options, measure_file
-from edgeprune.cli.options import Command, Finite, line_options
+from edgeprune.cli.options import Command, Finite, busy_option, line_options
 from edgeprune.cli.output import json_option, print_result
 from edgeprune.cli.profile import calibrate_profile, show_profile
 from edgeprune.cli.progress import say_timed
@@ -171,13 +171,14 @@ def profile(context: click.Context, /, directory: Path | None, **options: Any) -
 
 @profile.command("layers")
 @click.option("--run", "directory", required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
+@busy_option
 @json_option
-def show_layers(directory: Path) -> None:
+def show_layers(directory: Path, allow_busy: bool | None) -> None:
     """Run the unpruned net under ONNX Runtime's profiler, and say which layer the table predicts wrongly."""
     from edgeprune.core.latency.breakdown import render_breakdown
     from edgeprune.stages.breakdown import break_down_net
 
-    with _open(directory, {}) as job:
+    with _open(directory, {"allow_busy": allow_busy}) as job:
         layers, measured_ms = break_down_net(job)
     rows = [asdict(layer) for layer in layers]
     print_result({"run": directory, "measured_ms": measured_ms, "layers": rows}, render_breakdown(layers, measured_ms))

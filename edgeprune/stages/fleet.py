@@ -38,6 +38,7 @@ from edgeprune.stages.baseline import StoredBaseline, find_baselines, read_newco
 from edgeprune.stages.job import Job
 from edgeprune.stages.record import find_candidates, read_figures
 from edgeprune.stages.results import Against
+from edgeprune.stages.sources import describe_changes
 
 VERSION = 2
 ENERGY = "energy_mj"
@@ -84,6 +85,8 @@ def measure_fleet(job: Job, fleet: Fleet) -> dict[str, Any]:
     """
     if fleet.baseline:
         find_baselines(fleet.baseline)
+    for change in describe_changes(job):
+        job.say(change)
     candidates, gates = find_candidates(job, read_figures(job)), job.gates
     files = {"baseline": candidates.baseline, "result": candidates.chosen}
     answers = _ask(job, fleet, files, {gate.metric for gate in gates})

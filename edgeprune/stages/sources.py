@@ -30,7 +30,7 @@ def note_sources(job: Job, stage: str) -> None:
 
 
 def describe_changes(job: Job, again: Collection[str] = ()) -> list[str]:
-    """What to say of each file that was changed since stages went by it; those `again` are about to be made anew.
+    """What to say of each file that was changed since stages used it; those `again` are about to be made anew.
 
     Nothing is known of stages that an older edgeprune has made.
     """
@@ -45,12 +45,12 @@ def describe_changes(job: Job, again: Collection[str] = ()) -> list[str]:
 
 def _describe(run: Run, path: Path, stages: Sequence[str], again: Collection[str]) -> str:
     held = [stage for stage in stages if stage not in again]
-    what = f"{path}: {'was changed' if path.exists() else 'is gone'} since this run went by it"
+    what = f"{path}: {'was changed' if path.exists() else 'is gone'} since this run used it"
     if not held:
-        return f"{what}; {' and '.join(stages)} goes by it as it is now"
-    names = f"{held[0]} to {held[-1]}" if len(held) > 2 else " and ".join(held)
+        return f"{what}; {' and '.join(stages)} uses it as it is now"
+    names = f"{held[0]} to {held[-1]} stay" if len(held) > 1 else f"{held[0]} stays"
     return (
-        f"{what}; what was made with it before stays ({names}), what is made now goes by it as it is now; "
+        f"{what}; {names} as made then, what is made from now on uses the file as it is; "
         f"`edgeprune deploy --run {run.directory} --from {held[0]}` makes all anew"
     )
 

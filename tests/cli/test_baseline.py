@@ -363,7 +363,9 @@ def test_another_kind_of_board_is_refused_before_it_measures(
     assert read_json(new / "report.json") == before
 
 
-@pytest.mark.parametrize("options", [["--interleave"], ["--baseline", "main", "--host", "pi"]])
+@pytest.mark.parametrize(
+    "options", [["--interleave"], ["--baseline", "main", "--host", "pi"], ["--baseline", "main", "--allow-busy"]]
+)
 def test_options_that_say_nothing_are_refused(options: list[str]) -> None:
     assert call("gate", "--run", record("new"), *options)[0] == 2
 

@@ -47,7 +47,7 @@ def gate(run: Path, *options: object) -> tuple[int, str, list[str]]:
 
 def test_nothing_is_said_of_files_that_are_as_they_were(run: Path) -> None:
     _, told, notes = gate(run)
-    assert "since this run went by it" not in told + " ".join(notes)
+    assert "since this run used it" not in told + " ".join(notes)
 
 
 def test_a_target_that_was_changed_is_named_with_what_stays_and_what_goes_by_it(run: Path) -> None:
@@ -55,10 +55,9 @@ def test_a_target_that_was_changed_is_named_with_what_stays_and_what_goes_by_it(
     _, target = read_files(run)
     target.write_text(target.read_text() + "\n# edited\n")
     _, told, notes = gate(run)
-    (line,) = [note for note in notes if "since this run went by it" in note]
-    assert line.startswith(f"{target}: was changed since this run went by it; what was made with it before stays (")
+    (line,) = [note for note in notes if "since this run used it" in note]
+    assert line.startswith(f"{target}: was changed since this run used it; profile to confirm stay as made then")
     assert f"`edgeprune deploy --run {run} --from profile` makes all anew" in line
-    assert line.split(" stays (")[1].split(")")[0] == "profile to confirm"  # the verdict goes by it as it is now
     assert line in told
 
 
@@ -69,10 +68,10 @@ def test_gates_that_were_changed_are_told_where_they_judge_anew_and_where_the_ve
     assert gate(run, "--gates", gates)[0] == 0
     gates.write_text(GATES.format(limit=9))
     _, _, told = call("report", "--run", run)
-    assert f"{gates}: was changed since this run went by it; what was made with it before stays (gate)" in told
+    assert f"{gates}: was changed since this run used it; gate stays as made then" in told
     code, told, notes = gate(run, "--gates", gates)
     assert code == 3
-    assert f"{gates}: was changed since this run went by it; gate goes by it as it is now" in told
+    assert f"{gates}: was changed since this run used it; gate uses it as it is now" in told
     assert not [note for note in notes if "since this run" in note]
 
 
@@ -85,13 +84,13 @@ def test_a_recipe_that_was_changed_is_named_also_where_it_is_what_it_imports(run
         assert not describe_changes(job)
         (run / name).write_text("x = 2")
         (line,) = describe_changes(job)
-    assert line.startswith(f"{run / 'mine.py'}: was changed since this run went by it")
+    assert line.startswith(f"{run / 'mine.py'}: was changed since this run used it")
     assert "--from trace`" in line
 
 
 def test_a_recipe_that_is_gone_is_named(run: Path) -> None:
     (run / "mine.py").unlink()
-    assert f"{run / 'mine.py'}: is gone since this run went by it" in " ".join(gate(run)[2])
+    assert f"{run / 'mine.py'}: is gone since this run used it" in " ".join(gate(run)[2])
 
 
 def test_a_run_without_the_note_is_taken_as_it_is(run: Path) -> None:
