@@ -28,6 +28,7 @@ from edgeprune.stages.results import (
     Traced,
     run_stage,
 )
+from edgeprune.stages.sources import describe_changes, note_sources
 from edgeprune.stages.verdict import gate, report
 
 __all__ = ["LINE", "PLANNING", "deploy", "open_job", "restart_from"]
@@ -72,6 +73,8 @@ def deploy(job: Job, until: str = "report") -> None:
     """
     find_address(job, until)
     reach_board(job, until)
+    for change in describe_changes(job):
+        job.say(change)
     for index, (name, stage) in enumerate(LINE.items(), 1):
         finished = job.run.finished(name)
         job.say(f"[{index}/{len(LINE)}] {name}{' (done before)' if finished else ''}")
@@ -82,6 +85,8 @@ def deploy(job: Job, until: str = "report") -> None:
         if name not in PLANNING:
             job.require_measured()
         run_stage(job.run, stage.makes, partial(stage.function, job))
+        if not finished:
+            note_sources(job, name)
         if name == until:
             break
 

@@ -1,6 +1,7 @@
 """The run directory: one attempt at a deployment, every stage's result on disk before the next begins.
 
     DIR/request.json        what was asked, so that `--run DIR` alone resumes
+    DIR/sources.json        the sha256 of the recipe, target and gates that each stage went by
     DIR/stages/NAME.json    the result of a finished stage
     DIR/record/NAME.json    the sha256 of that result and of each file that the stage has made and others rest on
     DIR/...                 the files that stages wrote (models, artifacts, plans, tables)
@@ -29,7 +30,9 @@ CHANGEABLE = ("accelerator", "allow_busy", "fresh", "history")
 whether one of an earlier run will do, or where what was measured is written down too."""
 REQUEST, SWEEP = "request.json", "sweep.json"
 """What a run directory, and that of a sweep, is known by."""
+SOURCES = "sources.json"
 ANEW = "begin a new run"
+TAKE_IN = "`edgeprune history take-in {directory}` keeps its figures"
 BEGINNING = "request"
 """In place of a stage in the record: the beginning of the run, when its request was written."""
 
@@ -229,7 +232,8 @@ class Run:
         if stage not in self._records:
             place = self._place(stage)
             if not place.exists():
-                raise RunError(f"{place}: is gone, or was never written by an earlier version; {self._remedy(stage)}")
+                _refuse_unrecorded(self.directory)
+                raise RunError(f"{place}: is gone; {self._remedy(stage)}")
             self._records[stage] = self._read_record(place, stage)
         return self._records[stage]
 
@@ -364,13 +368,30 @@ def read_request(directory: Path) -> dict[str, Any]:
     if (directory / "record" / REQUEST).exists():
         run.file(REQUEST)
     elif any((directory / "stages").glob("*.json")):
-        raise RunError(f"{directory / 'record' / REQUEST}: is gone, so that nothing tells what was asked for; {ANEW}")
+        _refuse_unrecorded(directory)
+        raise RunError(
+            f"{directory / 'record' / REQUEST}: is gone, or never was, as an older edgeprune wrote none, so that "
+            f"nothing tells what was asked for; {ANEW}; {TAKE_IN.format(directory=directory)}"
+        )
     request = read_json(path)
     if not isinstance(request, dict):
         raise RunError(f"{path}: expected what a run was asked for, by name; found {type(request).__name__}")
     if not isinstance(request.get("target"), str):
         raise RunError(f"{path}: target: expected the name of a target, found {request.get('target')!r}; {ANEW}")
     return request
+
+
+def _refuse_unrecorded(directory: Path) -> None:
+    """Refuse a run without any record, which the first versions did not keep.
+
+    Raises:
+        RunError: it is one.
+    """
+    if not any((directory / "record").glob("*.json")):
+        raise RunError(
+            f"{directory}: was made by an older edgeprune, which kept no record of its files, and cannot be gone on "
+            f"with; {ANEW} with the same target and recipe; {TAKE_IN.format(directory=directory)}"
+        )
 
 
 def settle_request(directory: Path, request: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from edgeprune.disk import describe_os_error
 from edgeprune.errors import RunError
-from edgeprune.run import look_at_run, read_request, settle_request
+from edgeprune.run import SOURCES, look_at_run, read_request, settle_request
 
 BUDGET = ("latency_ms", "speedup", "confidence", "sram_bytes", "flash_bytes")
 """What of a request is its budget."""
@@ -64,13 +64,15 @@ def begin_scope(scope: Path, directory: Path) -> tuple[str, ...]:
         return ()
     source = look_at_run(directory)
     stages = tuple(takewhile(source.finished, SHARED))
+    names = [SOURCES] if stages and (directory / SOURCES).exists() else []
     for stage in stages:
         source.check(stage)
-        for name in (*source.files_of(stage), f"record/{stage}.json"):
-            place = scope / name
-            try:
-                place.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(directory / name, place)
-            except OSError as exc:
-                raise RunError(describe_os_error(exc, place)) from exc
+        names += [*source.files_of(stage), f"record/{stage}.json"]
+    for name in names:
+        place = scope / name
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(directory / name, place)
+        except OSError as exc:
+            raise RunError(describe_os_error(exc, place)) from exc
     return stages

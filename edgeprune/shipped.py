@@ -48,6 +48,20 @@ def list_targets() -> dict[str, Path]:
     return paths
 
 
+def find_target(name_or_path: str) -> Path:
+    """The file of a target, named or given as a `.toml` file.
+
+    Raises:
+        TargetError: no such target.
+    """
+    if name_or_path.endswith(".toml"):
+        return Path(name_or_path)
+    paths = list_targets()
+    if name_or_path not in paths:
+        raise TargetError(f"no target {name_or_path!r}{suggest(name_or_path, paths)}")
+    return paths[name_or_path]
+
+
 def load_target(name_or_path: str) -> Target:
     """Load a target by name, or from a `.toml` file.
 
@@ -56,14 +70,7 @@ def load_target(name_or_path: str) -> Target:
     """
     from edgeprune.core.target import parse_target
 
-    file = name_or_path if name_or_path.endswith(".toml") else ""
-    if file:
-        path = Path(name_or_path)
-    else:
-        paths = list_targets()
-        if name_or_path not in paths:
-            raise TargetError(f"no target {name_or_path!r}{suggest(name_or_path, paths)}")
-        path = paths[name_or_path]
+    file, path = name_or_path if name_or_path.endswith(".toml") else "", find_target(name_or_path)
     return replace(parse_target(_read_toml(path), path.stem, _display(path)), file=file)
 
 

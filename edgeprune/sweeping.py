@@ -268,7 +268,7 @@ def _measure_in_turns(plan: SweepPlan, say: Say) -> None:
     budget = next(budget for budget in plan.budgets if plan.name(budget) in files)
     with open_job(plan.directory / plan.name(budget), _ask(plan, budget), say) as job:
         session = interleave(job, files, plan.directory / INTERLEAVED)
-        keep(job.run.request.get("history"), lambda: _describe_session(session, plan, job.run.directory), job.detail)
+        keep(job.history, lambda: _describe_session(session, plan, job.run.directory), job.detail)
 
 
 def _describe_session(session: Interleaved, plan: SweepPlan, first: Path) -> list[HistoryRow]:

@@ -5,13 +5,14 @@ What fetches or posts is replaced on PATH; `edgeprune measure` lays down a run t
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "my_recipe.py").write_text("# a recipe")
     for name in SERVICES:
         write_program(programs / name, f'echo {name} "$@" >> "$CALLS"; [ -t 0 ] || cat > /dev/null')
+    write_program(programs / "curl", 'echo curl "$@" >> "$CALLS"; [[ "$*" = *per_page* ]] && echo "$NOTES"')
     write_program(
         programs / "edgeprune",
         f'if [ "$1" = measure ]; then mkdir -p runs && cp -r "$PLANTED" "$RUN"; '
@@ -124,8 +126,10 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run_job(server: str, planted: str, seed: int, repository: Path, base: Path) -> Outcome:
-    """One job of a CI server on a change that plants something."""
+def run_job(
+    server: str, planted: str, seed: int, repository: Path, base: Path, notes: Sequence[Mapping[str, Any]] = ()
+) -> Outcome:
+    """One job of a CI server on a change that plants something; `notes` are the comments that the change has."""
     latency_ms, quality, _ = PLANTED[planted]
     noisy_ms = latency_ms * (1 + random.Random(seed).uniform(-0.002, 0.002))
     run = record_measured_run(base / "planted", noisy_ms, shipped=Shipped(processes=8, quality=quality, energy=None))
@@ -136,6 +140,7 @@ def run_job(server: str, planted: str, seed: int, repository: Path, base: Path) 
         "PATH": f"{repository.parent / 'bin'}:{os.environ['PATH']}", "HOME": str(home), "PYTHONPATH": str(ROOT),
         "CALLS": str(calls), "PLANTED": str(run), "GITHUB_ENV": str(base / "env"), "CI": "true",
         "GITHUB_STEP_SUMMARY": str(base / "summary.md"), "EDGEPRUNE_HISTORY": "",
+        "NOTES": json.dumps(list(notes)),
     }  # fmt: skip
     code, printed = SERVERS[server](folder, environment)
     return Outcome(code, printed, calls.read_text().splitlines())
@@ -153,14 +158,25 @@ def test_a_planted_regression_fails_the_job_and_is_told(
     assert f"verdict: {verdict}" in outcome.printed
     assert f"{verdict}: mine on board" in (run / "gates.md").read_text().splitlines()[0]
     assert [call.split()[0] for call in outcome.calls] == [
-        "pip", "ssh-agent", "ssh-add", "gh" if server == "GitHub" else "curl"
+        "pip", "ssh-agent", "ssh-add", *(["gh"] if server == "GitHub" else ["curl", "curl"])
     ]  # fmt: skip
+    assert bool(list((run / "baselines" / "main").glob("*.json"))) == (planted == "nothing")
     assert "runs/17/gates.md" in outcome.calls[-1]
     assert "a key" not in " ".join(outcome.calls) + outcome.printed
     known = (tmp_path / "home" / ".ssh" / "known_hosts").read_text()
     assert known == "board ssh-ed25519 AAAA\n"
     if server == "GitHub":
         assert (tmp_path / "summary.md").read_text().strip() == (run / "gates.md").read_text().strip()
+
+
+def test_a_change_has_one_comment_that_is_edited(repository: Path, tmp_path: Path) -> None:
+    for place, notes in {"first": [], "again": [{"id": 41, "body": "### pass\n<!-- edgeprune -->"}]}.items():
+        (tmp_path / place).mkdir()
+        others = [{"id": 7, "body": "by a person"}]
+        calls = run_job("GitLab", "slower", 0, repository, tmp_path / place, [*others, *notes]).calls
+        address = "merge_requests/5/notes/41" if notes else "merge_requests/5/notes"
+        assert calls[-1].endswith(address)
+        assert ("--request PUT" in calls[-1]) == bool(notes)
 
 
 @pytest.mark.slow
@@ -197,6 +213,7 @@ def test_files_that_are_kept_are_those_that_a_run_has(repository: Path) -> None:
     names = re.findall(r"/([\w.]+)$", kept[0], re.MULTILINE)
     job: Any = GITLAB["edgeprune"]["artifacts"]
     names += [path.split("/")[-1] for path in (*job["paths"], job["reports"]["junit"])]
-    assert all((repository.parent / "passed" / name).is_file() for name in names)
-    assert {"gates.junit.xml", "report.html", "report.json"} == set(names)
+    assert set(names) - {"baselines"} == {"gates.junit.xml", "report.html", "report.json"}
+    assert all((repository.parent / "passed" / name).is_file() for name in set(names) - {"baselines"})
+    assert names.count("baselines") == 2  # the job itself makes it, once the gate passes
     assert job["when"] == "always"

@@ -2,6 +2,7 @@ import errno
 import json
 import multiprocessing
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 import edgeprune.run
 from edgeprune.errors import RunError
-from edgeprune.run import look_at_run, open_run, preview_run, write_atomic
+from edgeprune.run import Run, look_at_run, open_run, preview_run, write_atomic
 
 REQUEST = {"target": "local", "host": None}
 
@@ -145,6 +146,17 @@ def test_a_result_without_a_record_is_not_believed(tmp_path: Path) -> None:
     (finished(tmp_path) / "record" / "trace.json").unlink()
     with pytest.raises(RunError, match=r"record/trace\.json: is gone.*--from trace"):
         look_at_run(tmp_path).result("trace")
+
+
+def test_a_run_of_the_versions_that_kept_no_record_says_so_and_what_to_do(tmp_path: Path) -> None:
+    shutil.rmtree(finished(tmp_path) / "record")
+    expected = rf"{tmp_path}: was made by an older edgeprune.* begin a new run .*`edgeprune history take-in {tmp_path}`"
+    with pytest.raises(RunError, match=expected):
+        look_at_run(tmp_path)
+    with pytest.raises(RunError, match=expected), open_run(tmp_path, {}):
+        pass
+    with pytest.raises(RunError, match=expected):
+        Run(tmp_path, {}).check("trace")
 
 
 def test_a_file_that_nobody_has_made_or_that_lies_elsewhere_is_refused(tmp_path: Path) -> None:
@@ -295,7 +307,10 @@ def test_a_file_is_written_where_a_link_leads_and_into_a_pipe(tmp_path: Path) ->
 def test_a_request_without_its_record_is_not_believed_once_a_stage_rests_on_it(tmp_path: Path) -> None:
     finished(tmp_path)
     (tmp_path / "record" / "request.json").unlink()
-    with pytest.raises(RunError, match=r"record/request\.json: is gone.*begin a new run"), open_run(tmp_path, {}):
+    with (
+        pytest.raises(RunError, match=r"record/request\.json: is gone, or never was, as an older .*begin a new run"),
+        open_run(tmp_path, {}),
+    ):
         pass
 
 

@@ -104,7 +104,7 @@ def opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[ToyBoard]:
         yield held[-1]
 
     monkeypatch.setattr(boards, "open_board", open_board)
-    monkeypatch.setattr(boards, "reach_board", lambda target, host, session: "toy")
+    monkeypatch.setattr(boards, "reach_board", lambda target, host, say, session: "toy")
     monkeypatch.setattr(boards, "describe_address", lambda target, host: "toy")
     monkeypatch.setenv("EDGEPRUNE_CACHE", str(tmp_path / "cache"))
     LACKS.clear()

@@ -136,9 +136,17 @@ def export_rows(file: Path, **options: Any) -> None:
     from edgeprune.run import write_atomic
 
     render = find_renderer(file)
-    _, rows = _find_rows(options)
+    path, rows = _find_rows(options)
     write_atomic(file, render(rows))
-    print_result({"file": file, "measurements": len(rows)}, f"{_count(len(rows))} written to {file}")
+    text = f"{_count(len(rows))} written to {file}" if rows else f"{_say_empty(path)}; {file} has column names alone"
+    print_result({"file": file, "measurements": len(rows)}, text)
+
+
+def _say_empty(path: Path) -> str:
+    """Why there is no measurement."""
+    if not path.exists():
+        return f"{path}: no measurements; there is no file yet"
+    return f"{path}: no measurement agrees with what is asked; `edgeprune history` lists them"
 
 
 @history.command("plot")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeprune.cli.options import HOST_HELP, history_option
+from edgeprune.cli.options import HOST_HELP, busy_option, history_option
 from edgeprune.cli.output import json_option, print_result
 from edgeprune.cli.progress import say, say_timed
 from edgeprune.core.releasing.gate import EXIT_CODES, PASS
@@ -33,11 +33,10 @@ REPORT_FILES = {"json": "report.json", "html": "report.html", "junit": "gates.ju
 @click.option("--baseline", metavar="NAME|DIR|FILE", help="Hold it against this too (`edgeprune baseline list`).")
 @click.option("--interleave", is_flag=True, help="Measure the baseline's file again, now, in turns with the run's.")
 @click.option("--host", help=f"With --interleave: another board of the kind than the run's. {HOST_HELP}")
+@busy_option
 @history_option
 @json_option
-def gate(
-    directory: Path, gates: Path | None, history: str | None, baseline: str | None, interleave: bool, host: str | None
-) -> None:
+def gate(directory: Path, baseline: str | None, interleave: bool, host: str | None, **options: Any) -> None:
     """Judge a measured run again, this once perhaps by other gates, or against a baseline; writes its report anew.
 
     Against a baseline every metric that both have is compared, latencies as they were recorded unless --interleave
@@ -45,10 +44,11 @@ def gate(
     """
     if interleave and baseline is None:
         raise UsageError("--interleave measures a baseline's file; name it by --baseline")
-    if host is not None and not interleave:
-        raise UsageError("--host is for --interleave: without it nothing is measured")
+    if not interleave and (host is not None or options["allow_busy"]):
+        name = "--host" if host is not None else "--allow-busy"
+        raise UsageError(f"{name} is for --interleave: without it nothing is measured")
     other = None if baseline is None else partial(_hold_against, text=baseline, interleave=interleave, host=host)
-    _judge_again(directory, ("gate", "report"), history, gates, other)
+    _judge_again(directory, ("gate", "report"), options, other)
 
 
 def _hold_against(job: Job, text: str, interleave: bool, host: str | None) -> Standing:
@@ -63,37 +63,41 @@ def _hold_against(job: Job, text: str, interleave: bool, host: str | None) -> St
 @json_option
 def report(directory: Path, history: str | None) -> None:
     """Write a run's report again and print its table."""
-    _judge_again(directory, ("report",), history)
+    _judge_again(directory, ("report",), {"history": history})
 
 
 def _judge_again(
     directory: Path,
     stages: Sequence[str],
-    history: str | None,
-    gates: Path | None = None,
+    options: Mapping[str, Any],
     compare: Callable[[Job], Standing] | None = None,
 ) -> None:
     """Make the last stages of a run anew, perhaps with how it compares; nothing heavy is imported for it."""
     from edgeprune.run import look_at_run
     from edgeprune.stages.job import open_job
     from edgeprune.stages.results import Confirmed, Judged, Measured, Reported, run_stage
+    from edgeprune.stages.sources import describe_changes, note_sources
     from edgeprune.stages.verdict import gate as judge
     from edgeprune.stages.verdict import report as write_report
 
     look_at_run(directory)
-    request = {**dict.fromkeys(REQUEST), "history": history}
-    with open_job(directory, request, say_timed, gates and gates.absolute()) as job:
+    request = {**dict.fromkeys(REQUEST), "allow_busy": options.get("allow_busy")}
+    gates = options["gates"].absolute() if options.get("gates") else None
+    with open_job(directory, request, say_timed, gates, options["history"]) as job:
         for name in STEPS:
             if name not in stages and job.run.finished(name):
                 job.run.check(name)
         for kind in (Measured, Confirmed) if "gate" in stages else (Judged,):
             job.read(kind)
+        for change in describe_changes(job, stages):
+            say_timed(change)
         standing = compare(job) if compare else None  # refused or not measured, the old verdict stays
         job.run.forget(*stages)
         for name in stages:
             say_timed(name)
             if name == "gate":
                 run_stage(job.run, Judged, partial(judge, job, standing))
+                note_sources(job, name)
             else:
                 run_stage(job.run, Reported, partial(write_report, job))
         finish(job)
@@ -110,12 +114,12 @@ def finish(job: Job) -> None:
         lines.append(f"next: edgeprune release push --run {directory} --activate")
     files = {kind: directory / name for kind, name in REPORT_FILES.items()}
     verdict = {"run": directory, "verdict": document["verdict"], "files": files, "report": document}
-    _append_summary(files["markdown"])
+    append_summary(files["markdown"])
     print_result(verdict, "\n".join(lines))
     sys.exit(EXIT_CODES[document["verdict"]])
 
 
-def _append_summary(path: Path) -> None:
+def append_summary(path: Path) -> None:
     """Show the verdict on the page of a GitHub Actions job, which takes Markdown from the file it names."""
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if not summary:

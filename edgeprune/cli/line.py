@@ -14,7 +14,7 @@ import click
 from edgeprune.cli.judging import finish
 from edgeprune.cli.mcu import c_options, export_c
 from edgeprune.cli.measure import file_options, measure_file
-from edgeprune.cli.options import Command, Finite, line_options
+from edgeprune.cli.options import Command, Finite, busy_option, line_options
 from edgeprune.cli.output import json_option, print_result
 from edgeprune.cli.profile import calibrate_profile, show_profile
 from edgeprune.cli.progress import say_timed
@@ -25,8 +25,11 @@ from edgeprune.errors import UsageError
 if TYPE_CHECKING:
     from edgeprune.stages.job import Job
 
-INTERRUPTED = 130
 EVERY = "all"
+NOT_CHECKED = (
+    "the model, the data and `widths`: nothing is built or trained here; `edgeprune recipes check {recipe}` does that"
+)
+"""What a dry run leaves out of a recipe, whose functions may train for hours."""
 
 
 def stage_options(command: Command) -> Command:
@@ -168,13 +171,14 @@ def profile(context: click.Context, /, directory: Path | None, **options: Any) -
 
 @profile.command("layers")
 @click.option("--run", "directory", required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
+@busy_option
 @json_option
-def show_layers(directory: Path) -> None:
+def show_layers(directory: Path, allow_busy: bool | None) -> None:
     """Run the unpruned net under ONNX Runtime's profiler, and say which layer the table predicts wrongly."""
     from edgeprune.core.latency.breakdown import render_breakdown
     from edgeprune.stages.breakdown import break_down_net
 
-    with _open(directory, {}) as job:
+    with _open(directory, {"allow_busy": allow_busy}) as job:
         layers, measured_ms = break_down_net(job)
     rows = [asdict(layer) for layer in layers]
     print_result({"run": directory, "measured_ms": measured_ms, "layers": rows}, render_breakdown(layers, measured_ms))
@@ -272,14 +276,10 @@ def _open(directory: Path | None, options: Mapping[str, Any]) -> AbstractContext
 def _say_plan(directory: Path | None, options: Mapping[str, Any], first: str | None) -> None:
     """Say what a call would do, refused where it would be refused."""
     from edgeprune.stages.job import find_address, preview_job
+    from edgeprune.stages.sources import describe_changes
 
     place, request = settle_request(directory, options)
     with preview_job(place, request, say_timed) as job:
-        if not job.run.finished("trace") or first == "trace":
-            from edgeprune.stages.model import look_at_recipe
-
-            say_timed("checking the recipe and what can be cut")
-            look_at_recipe(job.recipe)
         again = list(STEPS)[list(STEPS).index(first) :] if first else []
         address = find_address(job, "report", again)
         job.require_measured()
@@ -292,14 +292,25 @@ def _say_plan(directory: Path | None, options: Mapping[str, Any], first: str | N
         finished = [name for name in STEPS if job.run.finished(name) and name not in again]
         for name in finished:
             job.run.check(name)
+        for change in describe_changes(job, again):
+            say_timed(change)
+    unchecked = "" if "trace" in finished else NOT_CHECKED.format(recipe=recipe)
     lines = [
         f"run directory: {place}{begun}",
         f"target: {target.name}, {target.description}, {target.runtime} {target.precision}",
         "judged by: " + "; ".join(gates),
         f"recipe: {recipe}, metric {metric}; board: {address}",
         *(f"  {'done' if name in finished else 'will'} {name:8} {text}" for name, text in STEPS.items()),
+        *([f"not checked: {unchecked}"] if unchecked else []),
     ]
-    facts = {"target": target.name, "recipe": recipe, "metric": metric, "board": address, "gates": gates}
+    facts = {
+        "target": target.name,
+        "recipe": recipe,
+        "metric": metric,
+        "board": address,
+        "gates": gates,
+        "not_checked": unchecked,
+    }
     stages = [{"name": name, "finished": name in finished, "text": text} for name, text in STEPS.items()]
     print_result({"run": place, "resumed": has_request, **facts, "stages": stages}, "\n".join(lines))
 

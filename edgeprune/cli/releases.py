@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeprune.cli.boards import open_target_agent, render_names
+from edgeprune.cli.judging import append_summary
 from edgeprune.cli.options import BUSY_HELP, HOST_HELP, HOSTS_HELP, KEY_FILE, RUN, TARGET_HELP, board_options
 from edgeprune.cli.output import json_option, print_result
 from edgeprune.cli.progress import say
@@ -188,22 +189,23 @@ def prune(target: str, host: str | None, keep: int) -> None:
 def fleet(directory: Path, hosts: str, at_once: int, percentile: int, allow_busy: bool | None, baseline: str) -> None:
     """Measure what a run ships on many boards at once; judge by the worst, and name those unlike others of their kind.
 
-    Writes fleet.json, fleet.samples.json and fleet.junit.xml into the run.
+    Writes fleet.json, fleet.samples.json, fleet.junit.xml and fleet.md into the run.
     """
     from edgeprune.core.releasing.fleet import render_fleet
     from edgeprune.core.releasing.gate import EXIT_CODES
     from edgeprune.device.transports.lookup import resolve_boards
     from edgeprune.run import look_at_run
-    from edgeprune.stages.fleet import Fleet, measure_fleet
+    from edgeprune.stages.fleet import MARKDOWN, Fleet, measure_fleet
     from edgeprune.stages.job import open_job
 
     boards = resolve_boards(hosts)
     request = look_at_run(directory).request
     with open_job(directory, {**dict.fromkeys(request), "allow_busy": allow_busy}, say) as job:
         document = measure_fleet(job, Fleet(boards, percentile, at_once, baseline))
-    file = directory / "fleet.json"
+    file, markdown = directory / "fleet.json", directory / MARKDOWN
+    append_summary(markdown)
     print_result(
-        {"run": directory, "verdict": document["verdict"], "file": file, "fleet": document},
+        {"run": directory, "verdict": document["verdict"], "file": file, "markdown": markdown, "fleet": document},
         f"{render_fleet(document)}\nwritten to {file}",
     )
     sys.exit(EXIT_CODES[document["verdict"]])

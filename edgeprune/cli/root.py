@@ -31,6 +31,7 @@ from edgeprune.cli import (
 from edgeprune.cli.completion import add_completion, completion
 from edgeprune.cli.output import JSON_FLAG, find_width, render_json, uses_colour
 from edgeprune.cli.progress import clear_line, show_log
+from edgeprune.cli.signals import Received, catch_signals
 from edgeprune.core.text import WIDTH, wrap
 from edgeprune.disk import describe_os_error
 from edgeprune.errors import EdgepruneError, RunError
@@ -77,24 +78,43 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _fill_closed_streams()
     show_log()
     WIDTH.set(find_width(sys.stdout))
+    with catch_signals() as received:
+        _run(words, received)
+
+
+def _run(words: Sequence[str], received: Received) -> None:
     try:
         cli.main(words, prog_name="edgeprune", standalone_mode=False)
-    except EdgepruneError as exc:
+    except (click.Abort, KeyboardInterrupt):
+        _end_interrupted(received, words)
+    except Exception as exc:
+        if received:  # what was under way, or a terminal that is gone, has told it in its own way
+            _end_interrupted(received, words)
+        _end_failed(exc, words)
+
+
+def _end_interrupted(received: Received, words: Sequence[str]) -> NoReturn:
+    with suppress(OSError):
+        clear_line()
+        if received:
+            click.echo(f"edgeprune: {received.describe()}", err=True)
+    _end("Interrupted", received.describe(), received.exit_code, words)
+
+
+def _end_failed(exc: Exception, words: Sequence[str]) -> NoReturn:
+    """End with what an error says, in a line and as a document."""
+    if isinstance(exc, EdgepruneError):
         _fail(exc, exc.exit_code, words)
-    except click.ClickException as exc:
+    if isinstance(exc, click.ClickException):
         clear_line()
         exc.show()
         _end(type(exc).__name__, exc.format_message(), exc.exit_code, words)
-    except (click.Abort, KeyboardInterrupt):
-        clear_line()
-        _end("Interrupted", "interrupted", line.INTERRUPTED, words)
-    except BrokenPipeError:
+    if isinstance(exc, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except OSError as exc:
+    if isinstance(exc, OSError):
         _fail(RunError(describe_os_error(exc)), 1, words, exc)
-    except Exception as exc:
-        _fail(exc, 1, words)
+    _fail(exc, 1, words)
 
 
 def _fill_closed_streams() -> None:

@@ -15,7 +15,6 @@ from edgeprune.cli.output import json_option, print_result
 from edgeprune.cli.progress import say_timed
 from edgeprune.core.releasing.gate import EXIT_CODES
 
-INTERRUPTED = 130
 RUN_HELP = "Directory of the sweep: a new one, or one to resume or to add budgets to."
 
 
@@ -65,7 +64,7 @@ def sweep(
         result = run_sweep(plan, say_timed)
     except KeyboardInterrupt:
         say_timed(f"interrupted; resume with `edgeprune sweep --run {plan.directory}`")
-        sys.exit(INTERRUPTED)
+        raise click.Abort from None
     show_comparison(result.comparison, result.page)
     sys.exit(EXIT_CODES[result.verdict])
 

@@ -14,7 +14,12 @@ WIDTH: ContextVar[int | None] = ContextVar("width", default=None)
 """Columns that a table may take; None: as many as it needs. The command line sets it."""
 GAP = "  "
 LEAST_WIDTH = 10
-PIECE = re.compile(r"[^\s/_.,:;-]*[/_.,:;-]*\s*")
+UNITS = "%|ms|s|min|h|B|bytes|[KMGk]i?B|[mk]?W|mJ|dB|K|points?|cores?|cycles?|inputs?|°C|[kMG]?Hz"
+NUMBER = re.compile(rf"(?:(?<![\w.])[-+±])?\d+(?:[.,:]\d+)*(?:e[-+]?\d+)?(?: (?:{UNITS})(?!\w))?")
+"""A number with its sign and its unit, which no line breaks."""
+PIECE = re.compile(rf"(?:{NUMBER.pattern}|[^\s/_.,:;-])*[/_.,:;-]*\s*")
+KEPT = "\0"
+"""Stands for a space at which no line is broken."""
 
 
 def suggest(word: str, valid: Collection[str]) -> str:
@@ -49,21 +54,23 @@ def make_printable(text: str) -> str:
 
 
 def wrap(text: str, width: int | None) -> str:
-    """Lines that fit, broken at spaces, the rest of each below its beginning; a word too long stays whole, as a path
-    that is cut cannot be copied.
+    """Lines that fit, broken at spaces, the rest of each below its beginning; a number keeps its unit, and a word
+    too long stays whole, as a path that is cut cannot be copied.
     """
-    return text if width is None else "\n".join(_wrap_line(line, width) for line in text.split("\n"))
+    return text if width is None else "\n".join(wrap_line(line, width) for line in text.split("\n"))
 
 
-def _wrap_line(line: str, width: int) -> str:
+def wrap_line(line: str, width: int, hanging: str = "  ") -> str:
+    """One line as :func:`wrap` breaks it, `hanging` before what goes on below its beginning."""
     if len(line) <= width:
         return line
     indent = " " * (len(line) - len(line.lstrip()))
+    whole = NUMBER.sub(lambda number: number[0].replace(" ", KEPT), line.strip())
     lines = textwrap.wrap(
-        line.strip(), width, initial_indent=indent, subsequent_indent=indent + "  ",
+        whole, width, initial_indent=indent, subsequent_indent=indent + hanging,
         break_long_words=False, break_on_hyphens=False,
     )  # fmt: skip
-    return "\n".join(lines)
+    return "\n".join(lines).replace(KEPT, " ")
 
 
 def render_columns(rows: Sequence[Sequence[str]]) -> str:
@@ -94,7 +101,7 @@ def narrow(natural: Sequence[int], least: Sequence[int], most: int | None) -> li
 
 
 def fold(text: str, width: int) -> list[str]:
-    """A text in lines of so many characters, broken at spaces or behind `-/_.,:;` where there are any."""
+    """A text in lines of so many characters, broken at spaces or behind `-/_.,:;`; in a number only if it is wider."""
     lines, line = list[str](), ""
     for piece in PIECE.findall(text):
         if line and len(line + piece.rstrip()) > width:
@@ -108,11 +115,12 @@ def fold(text: str, width: int) -> list[str]:
 
 
 def _least_width(rows: Sequence[Sequence[str]], column: int) -> int:
-    """As far as a column may be narrowed: figures stay whole, and so does what is short."""
+    """As far as a column may be narrowed: figures stay whole with their units, and so does what is short."""
     cells = [row[column] for row in rows[1:]]
+    figures = max((len(number[0]) for cell in cells for number in NUMBER.finditer(cell)), default=0)
     if any(map(str.isalpha, "".join(cells))):
-        return min(max(map(len, cells)), LEAST_WIDTH)
-    return max((len(word) for cell in cells for word in cell.split()), default=0)
+        return max(figures, min(max(map(len, cells)), LEAST_WIDTH))
+    return max((len(word) for cell in cells for word in cell.split()), default=figures)
 
 
 def _fold_row(row: Sequence[str], widths: Sequence[int], left: Sequence[bool]) -> list[str]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 
+from edgeprune.core.answers import text
 from edgeprune.core.measuring.measurement import DeviceFacts, Measurement
 from edgeprune.core.target import Target
+from edgeprune.core.text import describe_duration
 from edgeprune.device.agent.board import AgentBoard
-from edgeprune.device.agent.client import ignore
+from edgeprune.device.agent.client import Agent, ask_agent, ignore, push_agent, understood
 from edgeprune.device.bare_lease import Bare
 from edgeprune.device.board import PLAIN, Board, ModelFile, Progress, Session, refuse_untimed
 from edgeprune.device.connect import open_transport, shake_hands, start_device
@@ -108,8 +110,10 @@ def measure_files(
         return board.facts, board.time(models, target.threads, target.protocol, progress)
 
 
-def reach_board(target: Target, host: str | None, session: Session = PLAIN) -> str:
+def reach_board(target: Target, host: str | None, say: Progress = ignore, session: Session = PLAIN) -> str:
     """Find out whether a board answers, and has Python or a benchmark_model; it is not held. Gives its address.
+
+    Says what others do there, if a session is to wait for them.
 
     Raises:
         TargetError: no address is known for the target.
@@ -122,14 +126,31 @@ def reach_board(target: Target, host: str | None, session: Session = PLAIN) -> s
         is_native = _wants_native(transport, session)
         if not is_native:
             try:
-                shake_hands(transport, target.python)
+                workspace, python = shake_hands(transport, target.python)
             except PythonMissing:
                 if not _can_run_natively(target):
                     raise
                 is_native = True
+            else:
+                _say_busy(push_agent(transport, workspace, python), say, session.quiet_wait_s)
         if is_native:
             find_binary(transport, session.benchmark_model)
         return transport.host
+
+
+def _say_busy(agent: Agent, say: Progress, wait_s: float) -> None:
+    """Say that others are at work on a board, and what becomes of it, while there is still time to stop them."""
+    if not wait_s:
+        return
+    row = ask_agent(agent, {"command": "busy"})
+    with understood(agent.transport.host, "what others do there"):
+        others = text(row["others"])
+    if others:
+        say(
+            f"{agent.transport.host}: {others}; whatever is timed there waits for them, "
+            f"{describe_duration(wait_s)} at most each time, and then fails; stop them, or add --allow-busy: then "
+            "nothing waits, and no figure of latency passes a gate"
+        )
 
 
 def describe_address(target: Target, host: str | None) -> str:

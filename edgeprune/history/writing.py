@@ -32,9 +32,9 @@ def keep(option: str | None, describe: Callable[[], Sequence[HistoryRow]], say: 
     say(f"history: {new} of {len(rows)} measurements are new in {path}")
 
 
-def keep_run(run: Run, report: Mapping[str, Any], say: Say) -> None:
-    """Write what a run has measured, baseline and all, as its report is written."""
-    keep(run.request.get("history"), lambda: describe_run(run, report), say)
+def keep_run(run: Run, report: Mapping[str, Any], option: str | None, say: Say) -> None:
+    """Write what a run has measured, baseline and all, as its report is written; `option` names the file."""
+    keep(option, lambda: describe_run(run, report), say)
 
 
 @dataclass(frozen=True)

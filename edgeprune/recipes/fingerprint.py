@@ -1,4 +1,4 @@
-"""What tells two recipes apart: their code, with what they import from beside it, and the batches that they give."""
+"""What tells two recipes apart: their code, what it imports from beside it, their batches. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import hashlib
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from edgeprune.recipes.load import Recipe
 
-
-def hash_code(recipe: Recipe) -> str:
+def hash_code(recipe: Path) -> str:
     """Hexadecimal SHA-256 of a recipe's file and of all that it imports from its folder, wherever the import stands.
 
     Of Python, its packages and edgeprune the versions tell.
     """
-    source = recipe.source.resolve()
+    source = recipe.resolve()
     pending, digest, files = [source], hashlib.sha256(), dict[Path, bytes]()
     while pending:
         path = pending.pop()

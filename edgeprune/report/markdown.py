@@ -15,6 +15,10 @@ from edgeprune.core.text import make_printable
 
 NO_GATE = "no gate was asked for, so nothing can pass; add [[gates]] to the target, or give --gates FILE"
 MARKS = {PASS: "✅", FAIL: "❌", INCONCLUSIVE: "⚠️"}
+ORDER = (FAIL, INCONCLUSIVE, PASS)
+FLEET_HEAD = ("board", "latency p50", "95 % interval", "speed-up", "state")
+MARKER = "<!-- edgeprune -->"
+"""Shown nowhere; by it a CI server's job finds the comment to edit."""
 MOST_GATES = 20
 """Of those that fail or cannot be told."""
 FOLDED = 5
@@ -29,7 +33,7 @@ def render_markdown(report: Mapping[str, Any], directory: Path) -> str:
 
     In the Markdown of GitHub and GitLab; whatever comes from files is escaped.
     """
-    rows = sorted(report["gates"], key=lambda row: [FAIL, INCONCLUSIVE, PASS].index(row["outcome"]))
+    rows = sorted(report["gates"], key=lambda row: ORDER.index(row["outcome"]))
     verdict = report["verdict"]
     parts = [
         f"### {MARKS[verdict]} {verdict}: {escape(report['recipe'])} on {escape(report['target'])}",
@@ -37,9 +41,43 @@ def render_markdown(report: Mapping[str, Any], directory: Path) -> str:
         f"{escape(describe_conditions(report))}.",
         *_standing(report.get("against")),
         *(_gates(rows) if rows else [f"{escape(NO_GATE)}."]),
-        f"Next: {advise(report, directory)}",
+        f"Next: {advise(report, directory)}\n{MARKER}",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def render_fleet_markdown(document: Mapping[str, Any], recipe: str, directory: Path) -> str:
+    """The same of a fleet: each board, then the gates, each with the board that decides."""
+    verdict, hosts = document["verdict"], ",".join(board["host"] for board in document["boards"])
+    against = document["against"] or {"name": "", "rows": []}
+    gates = [{**row, "gate": f"{row['gate']} ({row['host']})"} for row in document["gates"]]
+    gates += [{**row, "gate": f"{row['metric']} against {against['name']} ({row['host']})"} for row in against["rows"]]
+    rows = sorted(gates, key=lambda row: ORDER.index(row["outcome"]))
+    again = f"edgeprune fleet --run {shlex.quote(str(directory))} --hosts {shlex.quote(hosts)}"
+    advice = {
+        PASS: _code(f"edgeprune release push --run {shlex.quote(str(directory))} --hosts {shlex.quote(hosts)}"),
+        FAIL: "the whole verdict, a board each, is in `fleet.json`.",
+        INCONCLUSIVE: f"mend or leave out what was not measured, then {_code(again)}",
+    }
+    parts = [
+        f"### {MARKS[verdict]} {verdict}: {escape(recipe)} on {len(document['boards'])} boards of "
+        f"{escape(document['target'])}",
+        _table(FLEET_HEAD, map(_board, document["boards"])),
+        *(f"{escape(text)}." for text in document["unlike"]),
+        *(_gates(rows) if rows else [f"{escape(NO_GATE)}."]),
+        f"Next: {advice[verdict]}\n{MARKER}",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _board(row: Mapping[str, Any]) -> Sequence[str]:
+    """A board's figures; why it has none, or why they may not be believed."""
+    if row["error"]:
+        return (row["host"], "-", "-", "-", f"not measured: {row['error']}"[:MOST_LETTERS])
+    latency = row["latency"]
+    interval = f"{latency['median_low_ms']:.4g} to {latency['median_high_ms']:.4g} ms"
+    state = f"NOT VALID: {'; '.join(row['problems'])}" if row["problems"] else row["state"]
+    return (row["host"], f"{latency['p50_ms']:.4g} ms", interval, f"{row['speedup']:.2f}", state[:MOST_LETTERS])
 
 
 def _standing(against: Mapping[str, Any] | None) -> list[str]:

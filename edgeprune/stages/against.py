@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from edgeprune.core.measuring.measurement import DeviceFacts, Measurement, add_energy, pool_sessions
+from edgeprune.core.measuring.measurement import DeviceFacts, Measurement, add_energy
 from edgeprune.core.measuring.pairing import (
     find_ratio,
     has_same_reference,
@@ -40,6 +40,7 @@ from edgeprune.errors import BaselineError, DeviceError
 from edgeprune.stages.baseline import Progress, StoredBaseline, name_place, open_baseline, read_newcomer
 from edgeprune.stages.job import Job
 from edgeprune.stages.results import Against
+from edgeprune.stages.sessions import Measurements, measure_until_decided
 
 if TYPE_CHECKING:
     from edgeprune.device.board import ModelFile
@@ -189,7 +190,7 @@ def _require_file(stored: StoredBaseline) -> None:
 
 
 def _measure_pair(job: Job, text: str, pair: Pair, host: str | None) -> Pair:
-    """Both files measured in turns on one board, on while a latency is undecided, for LOOKS at most."""
+    """Both files measured in turns on one board, on while a latency is undecided."""
     from edgeprune.device.board import ModelFile, require
     from edgeprune.device.boards import open_board
 
@@ -207,12 +208,15 @@ def _measure_pair(job: Job, text: str, pair: Pair, host: str | None) -> Pair:
                 f"{board.facts.host}: is {describe_device(board.facts)}, the baseline of another kind, "
                 f"{describe_device(pair.old.device)}; name a board of that kind by --host"
             )
-        sessions: list[Mapping[str, Measurement]] = []
-        while len(sessions) < LOOKS and (not sessions or _is_open(target, pair, job.allows_busy)):
+
+        def measure() -> Measurements:
             job.detail(f"measuring {artifact.path} in turns with the file of baseline {text}")
-            sessions.append(board.time(models, target.threads, target.protocol, job.detail))
-            measured = pool_sessions(sessions, target.protocol)
-            pair = _replace_measured(pair, measured)
+            return board.time(models, target.threads, target.protocol, job.detail)
+
+        measured, sessions = measure_until_decided(
+            job, measure, lambda pooled: _is_undecided(target, _replace_measured(pair, pooled))
+        )
+        pair = _replace_measured(pair, measured, sessions)
         if "energy" not in board.lacks:
             pair = _replace_measured(pair, add_energy(measured, board.energy(models, target, job.detail)), 0)
     return pair
@@ -225,11 +229,7 @@ def _replace_measured(pair: Pair, measured: Mapping[str, Measurement], sessions:
     return replace(pair, run=run, stored=replace(pair.stored, baseline=old), sessions=pair.sessions + sessions)
 
 
-def _is_open(target: Target, pair: Pair, allows_busy: bool) -> bool:
-    """Whether more measuring may decide a latency or cold start: it is too near to its limit, or was taken beside other
-    work on a board that ought to be quiet.
-    """
-    if not all(side.figures.measurement.valid for side in (pair.run, pair.old)):
-        return not allows_busy
+def _is_undecided(target: Target, pair: Pair) -> bool:
+    """Whether a latency or cold start is too near to its limit."""
     rows, _ = compare_pair(target, pair)
     return any(row.metric in RATIO_METRICS and row.outcome == INCONCLUSIVE for row in rows)

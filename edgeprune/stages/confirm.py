@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
-from edgeprune.core.measuring.measurement import Measurement, pool_sessions
+from edgeprune.core.measuring.measurement import Measurement
 from edgeprune.core.releasing.document import Figures
-from edgeprune.core.releasing.gate import INCONCLUSIVE, LOOKS, TIMED
+from edgeprune.core.releasing.gate import INCONCLUSIVE, TIMED
 from edgeprune.core.releasing.shipping import Candidates
 from edgeprune.run import write_json
 from edgeprune.stages.job import Job
 from edgeprune.stages.measure import model_file
 from edgeprune.stages.record import CONFIRMED, find_candidates, read_figures
 from edgeprune.stages.results import Confirmed
+from edgeprune.stages.sessions import Measurements, measure_until_decided
 
 
 def confirm(job: Job) -> Confirmed:
@@ -29,17 +29,22 @@ def confirm(job: Job) -> Confirmed:
     result = candidates.chosen
     first = {figures.artifact.name: figures for figures in (candidates.baseline, result)}
     models = [model_file(job, figures.artifact) for figures in first.values()]
-    sessions: list[Mapping[str, Measurement]] = []
-    again = dict[str, Figures]()
-    while len(sessions) < LOOKS and (not again or _is_open(job, replace(candidates, again=again))):
+
+    def measure() -> Measurements:
         job.detail(f"measuring {result.artifact.path} again, beside {candidates.baseline.artifact.path}")
-        sessions.append(job.board.time(models, job.target.threads, job.target.protocol, job.detail))
-        pooled = pool_sessions(sessions, job.target.protocol)
-        again = {name: _replace_times(figures, pooled[name]) for name, figures in first.items()}
+        return job.board.time(models, job.target.threads, job.target.protocol, job.detail)
+
+    def find_again(pooled: Measurements) -> dict[str, Figures]:
+        return {name: _replace_times(figures, pooled[name]) for name, figures in first.items()}
+
+    pooled, sessions = measure_until_decided(
+        job, measure, lambda pooled: _is_undecided(replace(candidates, again=find_again(pooled)))
+    )
+    again = find_again(pooled)
     write_json(job.run.product(CONFIRMED), {name: figures.measurement.to_dict() for name, figures in again.items()})
     for name, figures in again.items():
         job.detail(f"{name}: p50 {figures.latency.p50_ms:.4g} ms, {first[name].latency.p50_ms:.4g} ms before")
-    return Confirmed(artifact=result.artifact.name, sessions=len(sessions))
+    return Confirmed(artifact=result.artifact.name, sessions=sessions)
 
 
 def _replace_times(figures: Figures, measurement: Measurement) -> Figures:
@@ -48,14 +53,9 @@ def _replace_times(figures: Figures, measurement: Measurement) -> Figures:
     return replace(figures, measurement=replace(measurement, energy=before.energy, power=before.power))
 
 
-def _is_open(job: Job, candidates: Candidates) -> bool:
-    """Whether more measuring may decide what is not decided yet: the last run was not valid, though the board ought to
-    be quiet, or a timed figure is too near to its limit.
-    """
-    result = candidates.chosen
-    if not all(figures.measurement.valid for figures in candidates.find_last(result)):
-        return not job.allows_busy
+def _is_undecided(candidates: Candidates) -> bool:
+    """Whether a timed figure is too near to its limit."""
     return any(
         judged.outcome == INCONCLUSIVE and gate.metric in TIMED
-        for gate, judged in zip(candidates.gates, candidates.judge(result), strict=False)
+        for gate, judged in zip(candidates.gates, candidates.judge(candidates.chosen), strict=False)
     )

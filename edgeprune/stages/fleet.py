@@ -30,6 +30,7 @@ from edgeprune.device.fleet import AT_ONCE, Answer, ask_boards
 from edgeprune.errors import BaselineError
 from edgeprune.exporting.runners import fit_inputs
 from edgeprune.report.junit import render_fleet_junit
+from edgeprune.report.markdown import render_fleet_markdown
 from edgeprune.run import write_atomic, write_json
 from edgeprune.stages.against import NEW, OLD, OLD_FILE, Pair, old_file, open_for_board, settle_measured
 from edgeprune.stages.artifacts import REMOTE_ROWS, evaluation_rows
@@ -37,9 +38,11 @@ from edgeprune.stages.baseline import StoredBaseline, find_baselines, read_newco
 from edgeprune.stages.job import Job
 from edgeprune.stages.record import find_candidates, read_figures
 from edgeprune.stages.results import Against
+from edgeprune.stages.sources import describe_changes
 
 VERSION = 2
 ENERGY = "energy_mj"
+MARKDOWN = "fleet.md"
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def measure_fleet(job: Job, fleet: Fleet) -> dict[str, Any]:
     """Measure the shipped file on every board, interleaved with the unpruned one, and judge by the run's gates.
 
     Energy and quality are measured there where a gate asks for them. Writes `fleet.json`, the raw samples as
-    `fleet.samples.json`, and the gates as `fleet.junit.xml`.
+    `fleet.samples.json`, the gates as `fleet.junit.xml`, and the verdict for a comment as `fleet.md`.
 
     Raises:
         RunError: the run was not measured yet.
@@ -82,6 +85,8 @@ def measure_fleet(job: Job, fleet: Fleet) -> dict[str, Any]:
     """
     if fleet.baseline:
         find_baselines(fleet.baseline)
+    for change in describe_changes(job):
+        job.say(change)
     candidates, gates = find_candidates(job, read_figures(job)), job.gates
     files = {"baseline": candidates.baseline, "result": candidates.chosen}
     answers = _ask(job, fleet, files, {gate.metric for gate in gates})
@@ -105,6 +110,7 @@ def measure_fleet(job: Job, fleet: Fleet) -> dict[str, Any]:
     }
     write_json(job.run.path("fleet.json"), document)
     write_atomic(job.run.path("fleet.junit.xml"), render_fleet_junit(document, job.recipe_name))
+    write_atomic(job.run.path(MARKDOWN), render_fleet_markdown(document, job.recipe_name, job.run.directory))
     return document
 
 

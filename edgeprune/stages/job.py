@@ -48,13 +48,14 @@ QUIET_WAIT_S = 300.0
 class Job:
     """A run with what its stages work on, each made when it is first asked for.
 
-    `other_gates` is a file to judge it by in place of its own gates.
+    `other_gates` is a file to judge it by, `other_history` that of the history, each this once in place of its own.
     """
 
     run: Run
     say: Callable[[str], None]
     stack: ExitStack
     other_gates: Path | None = None
+    other_history: str | None = None
     anew: set[str] = field(default_factory=set)
     """Stages to be made anew, whatever earlier runs have made."""
     nets: dict[Path, Net] = field(default_factory=dict)
@@ -84,19 +85,20 @@ class Job:
             target = replace(target, budget=replace(target.budget, **{"latency_ms": None, "speedup": None, **limits}))
         beside = {name: request[name] for name in BESIDE_TIME if request.get(name) is not None}
         target = replace(target, budget=replace(target.budget, **beside))
-        if self._gates_file is not None:
-            target = load_gates(self._gates_file, target)
+        if self.gates_file is not None:
+            target = load_gates(self.gates_file, target)
         return replace(target, protocol=target.protocol.tell(target.judged_percentiles))
 
     @property
-    def _gates_file(self) -> Path | None:
+    def gates_file(self) -> Path | None:
+        """The file that says the gates in place of the target, if there is one."""
         file = self.run.request["gates"]
         return self.other_gates or (Path(file) if file is not None else None)
 
     @property
     def gates_source(self) -> str:
         """Where the gates come from."""
-        return str(self._gates_file or f"target {self.target.name}")
+        return str(self.gates_file or f"target {self.target.name}")
 
     @property
     def asked_gates(self) -> tuple[Gate, ...]:
@@ -220,6 +222,11 @@ class Job:
         return board
 
     @property
+    def history(self) -> str | None:
+        """The file that measurements are written into too, as `--history` names it; None where nothing does."""
+        return self.run.request.get("history") if self.other_history is None else self.other_history
+
+    @property
     def allows_busy(self) -> bool:
         """Whether the run goes on though others are at work on the board."""
         return bool(self.run.request.get("allow_busy"))
@@ -322,7 +329,11 @@ def check_arena(target: Target) -> None:
 
 @contextmanager
 def open_job(
-    directory: Path, request: dict[str, Any], say: Callable[[str], None], other_gates: Path | None = None
+    directory: Path,
+    request: dict[str, Any],
+    say: Callable[[str], None],
+    other_gates: Path | None = None,
+    other_history: str | None = None,
 ) -> Iterator[Job]:
     """Open a run directory, and settle what can be settled before anything slow begins.
 
@@ -330,7 +341,7 @@ def open_job(
         EdgepruneError: the request does not fit the directory, or names what does not exist.
     """
     with open_run(directory, request) as run, ExitStack() as stack:
-        job = Job(run, say, stack, other_gates)
+        job = Job(run, say, stack, other_gates, other_history)
         check_request(job)
         run.begin()
         yield job
@@ -350,7 +361,8 @@ def preview_job(directory: Path, request: dict[str, Any], say: Callable[[str], N
 
 
 def reach_board(job: Job, until: str) -> None:
-    """Find out, where the model is still to be loaded, whether the board answers and has Python; it is not held.
+    """Find out, where the model is still to be loaded, whether the board answers, has Python, and is quiet; it is not
+    held.
 
     Raises:
         DeviceError: it cannot be reached, or lacks Python.
@@ -359,7 +371,7 @@ def reach_board(job: Job, until: str) -> None:
 
     if until == "trace" or job.estimated or job.run.finished("trace"):
         return  # no board is needed, or the next stage opens it
-    job.detail(f"{reach(job.target, job.run.request['host'], job.session)} answers")
+    job.detail(f"{reach(job.target, job.run.request['host'], job.detail, job.session)} answers")
 
 
 def find_address(job: Job, until: str, again: Collection[str] = ()) -> str:

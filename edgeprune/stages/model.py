@@ -227,7 +227,7 @@ def _score_reads(job: Job, net: Net) -> dict[str, Any]:
         "model": job.read(Traced).model_sha256,
         "widths": net.widths,
         "importance": IMPORTANCE,
-        "code": hash_code(recipe),
+        "code": hash_code(recipe.source),
         "loss": repr(loss),
         "train_data": hash_batches(recipe.train_data(), STEPS),
         "calibration_data": hash_batches(recipe.calibration_data()),

@@ -273,12 +273,15 @@ def from_document(kind: type[R], document: Any, run: Run) -> R:
     """
     version = document.get("version") if isinstance(document, dict) else None
     if version != kind.version:
-        expected = f"this edgeprune reads version {kind.version}"
-        raise RunError(f"{_place(run, kind)}: version {version}; {expected}; {_remedy(run, kind)}")
+        age = "a newer" if isinstance(version, int) and version > kind.version else "an older"
+        said = f"was made by {age} edgeprune (found version {version}, expected {kind.version})"
+        raise RunError(f"{_place(run, kind)}: {said}; {_remedy(run, kind)}")
     try:
         return msgspec.convert(document, kind, str_keys=True)
     except msgspec.ValidationError as exc:
-        raise RunError(f"{_place(run, kind)}: {exc}; {_remedy(run, kind)}") from exc
+        raise RunError(
+            f"{_place(run, kind)}: was made by another version of edgeprune: {exc}; {_remedy(run, kind)}"
+        ) from exc
 
 
 def _place(run: Run, kind: type[Result]) -> str:

@@ -92,7 +92,8 @@ def _measure_table(job: Job, net: Net, key: TableKey) -> LatencyTable:
     end = time.monotonic() + 60 * (job.run.request.get("minutes") or MINUTES)
     while True:
         if missing:
-            job.detail(f"measuring {len(missing)} layer shapes, {len(shapes - table.shapes)} are open")
+            unmeasured = len(shapes - table.shapes)
+            job.detail(f"measuring {len(missing)} of the {unmeasured} layer shapes that are not measured yet")
             points = _probe(job, missing, end - time.monotonic())
             note_surprises(surprises, table, points)
             table = merge_tables(table, LatencyTable(key, points))
@@ -102,7 +103,8 @@ def _measure_table(job: Job, net: Net, key: TableKey) -> LatencyTable:
         if error <= TOLERANCE or not missing or time.monotonic() > end:
             break
     job.detail(
-        f"{len(shapes & table.shapes)} of {len(shapes)} layer shapes measured; those between may miss by {error:.1%}"
+        f"{len(shapes & table.shapes)} of {len(shapes)} layer shapes measured; a net with others may be missed by "
+        f"{error:.1%}"
     )
     return table
 

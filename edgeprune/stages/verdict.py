@@ -29,6 +29,7 @@ from edgeprune.stages.explanation import explain_run, read_explanation
 from edgeprune.stages.job import Job
 from edgeprune.stages.record import find_candidates, read_artifacts, read_figures, read_refused
 from edgeprune.stages.results import Against, Exported, Fitted, Judged, Measured, Profiled, Recovery, Reported, Traced
+from edgeprune.stages.sources import describe_changes
 
 LIBRARIES = ("torch", "onnx", "onnxruntime", "litert-torch", "ai-edge-quantizer")
 """Whose versions on this machine decide what is in the files."""
@@ -90,7 +91,7 @@ def report(job: Job) -> Reported:
     write_atomic(job.run.product("gates.junit.xml"), render_junit(document))
     write_atomic(job.run.product("gates.md"), render_markdown(document, job.run.directory))
     write_atomic(job.run.product("report.html"), render_report(document, evidence))
-    keep_run(job.run, document, job.detail)
+    keep_run(job.run, document, job.history, job.detail)
     track(job.run.directory, document, job.detail)
     return Reported(verdict=document["verdict"])
 
@@ -149,13 +150,14 @@ def build_report(job: Job, figures: Mapping[str, Figures], candidates: Candidate
             *_problems(result, baseline),
             *_speedup_notes(result, baseline, ratio),
             *_baseline_notes(job, judged),
+            *describe_changes(job),
         ],
     }
 
 
 def _describe_provenance(job: Job) -> dict[str, Any]:
     """What was asked, and the hashes of what the files were made of."""
-    history = find_history(job.run.request.get("history"))
+    history = find_history(job.history)
     return {
         "request": {name: value for name, value in job.run.request.items() if value is not None},
         "run": str(job.run.directory.absolute()),

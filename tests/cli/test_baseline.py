@@ -56,7 +56,8 @@ def test_the_same_again_passes_and_every_metric_of_both_is_compared() -> None:
         "latency_p50_ms", "latency_p90_ms", "latency_p95_ms", "latency_p99_ms", "init_ms", "first_ms",
         "peak_memory_mib", "energy_mj", "power_w", "file_bytes", "parameters", "macs", "activation_bytes", "quality",
     }  # fmt: skip
-    assert "the shipped file is the baseline's, byte for byte" in report["against"]["notes"]
+    (note,) = report["against"]["notes"]
+    assert note.startswith("the shipped file is the baseline's, byte for byte: what differs is the session")
     assert report["against"]["not_compared"]["sram_bytes"] == "not measured in the run"
     assert (
         'name="latency_p50_ms against main: 2 % or 0.001 ms worse at most"' in Path("new/gates.junit.xml").read_text()
@@ -362,7 +363,9 @@ def test_another_kind_of_board_is_refused_before_it_measures(
     assert read_json(new / "report.json") == before
 
 
-@pytest.mark.parametrize("options", [["--interleave"], ["--baseline", "main", "--host", "pi"]])
+@pytest.mark.parametrize(
+    "options", [["--interleave"], ["--baseline", "main", "--host", "pi"], ["--baseline", "main", "--allow-busy"]]
+)
 def test_options_that_say_nothing_are_refused(options: list[str]) -> None:
     assert call("gate", "--run", record("new"), *options)[0] == 2
 

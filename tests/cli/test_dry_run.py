@@ -68,8 +68,6 @@ BAD = [
     ("--target", "local", "--recipe", "digit-resnet8"),
     ("--target", "local", "--recipe", "none.py"),
     ("--target", "local", "--recipe", "broken.py"),
-    ("--target", "local", "--recipe", "wide.py"),
-    ("--target", "local", "--recipe", "odd.py"),
     ("--target", "local", "--recipe", TINY, "--precision", "int16x8"),
     ("--target", "local", "--recipe", TINY, "--runtime", "auto", "--precision", "int16x8"),
     ("--target", "local", "--recipe", TINY, "--gates", "unknown.gates"),
@@ -99,12 +97,32 @@ def test_a_bad_request_is_refused_alike(words: tuple[object, ...], say: Say) -> 
     assert previewed[1] == ""
 
 
+@pytest.mark.parametrize("recipe", ["wide.py", "odd.py"])
+def test_what_only_the_built_model_shows_is_refused_by_a_check_of_the_recipe(recipe: str, say: Say) -> None:
+    write_files(Path())
+    path = Path(recipe).resolve()
+    checked, real = say("recipes", "check", path), say("deploy", "--target", "local", "--recipe", path)
+    assert checked[0] == real[0] == 2
+    assert checked[2].splitlines()[-1] == real[2].splitlines()[-1]
+    assert say("deploy", "--target", "local", "--recipe", recipe, "--dry-run")[0] == 0
+
+
+def test_nothing_is_trained_and_that_is_told(say: Say) -> None:
+    Path("slow.py").write_text(
+        "def model(): raise SystemExit('an hour of training')\ntrain_data = eval_data = calibration_data = model\n"
+    )
+    code, printed, _ = say("deploy", "--target", "local", "--recipe", "slow.py", "--dry-run")
+    assert code == 0
+    assert "not checked: the model, the data and `widths`" in printed
+    assert f"`edgeprune recipes check {Path('slow.py').resolve()}`" in printed
+
+
 def test_another_budget_is_told_as_a_new_scope_and_nothing_is_written(say: Say) -> None:
     write_files(Path())
     before = sorted(Path().rglob("*"))
-    code, said, _ = say("deploy", "--run", "begun", "--speedup", 3, "--dry-run")
+    code, printed, _ = say("deploy", "--run", "begun", "--speedup", 3, "--dry-run")
     assert (code, sorted(Path().rglob("*"))) == (0, before)
-    assert "run directory: begun/budgets/speedup-3 (a new scope of begun)" in said
+    assert "run directory: begun/budgets/speedup-3 (a new scope of begun)" in printed
 
 
 def test_a_run_in_use_is_refused_alike(say: Say) -> None:
@@ -125,11 +143,11 @@ def test_a_refused_request_does_not_bind_its_directory(say: Say) -> None:
 def test_what_would_be_done_is_told_and_nothing_is(say: Say) -> None:
     write_files(Path())
     before = sorted(Path().rglob("*"))
-    code, said, _ = say("deploy", "--target", "local", "--recipe", "f1.py", "--speedup", 3, "--dry-run")
+    code, printed, _ = say("deploy", "--target", "local", "--recipe", "f1.py", "--speedup", 3, "--dry-run")
     assert code == 0
-    assert "judged by: speedup at_least 3; quality max_regression 0.02 (F1)" in said
-    assert "metric F1; board: this machine" in said
-    assert said.count("\n  will ") == len(LINE)
+    assert "judged by: speedup at_least 3; quality max_regression 0.02 (F1)" in printed
+    assert "metric F1; board: this machine" in printed
+    assert printed.count("\n  will ") == len(LINE)
     assert sorted(Path().rglob("*")) == before
 
 
@@ -138,11 +156,11 @@ def test_a_resumed_run_says_what_is_done(say: Say) -> None:
     request = json.loads(Path("begun/request.json").read_text())
     metric = {"name": "F1", "better": "higher", "unit": ""}
     record_run(Path("begun"), request, {"trace": Traced(metric=metric, quality=0.5)}, {})
-    code, said, _ = say("deploy", "--run", "begun", "--dry-run")
+    code, printed, _ = say("deploy", "--run", "begun", "--dry-run")
     assert code == 0
-    assert "(resumed)" in said
-    assert "  done trace" in said
-    assert "metric F1;" in said
+    assert "(resumed)" in printed
+    assert "  done trace" in printed
+    assert "metric F1;" in printed
     Path("begun/stages/trace.json").write_text(json.dumps({"metric": {**metric, "better": "lower"}}))
     assert "trace.json: is not what it was" in say("deploy", "--run", "begun", "--dry-run")[2]
 

@@ -75,6 +75,23 @@ def test_a_long_line_goes_on_below_its_beginning() -> None:
     assert wrap("one two three", None) == "one two three"
 
 
+FIGURES = ["0.1186 ms", "-0.4 %", "1,234,567 bytes", "1e-05", "48.5 KiB", "98.7 %", "12 s", "+1.25", "[-0.3,"]
+
+
+@given(st.lists(st.sampled_from(FIGURES) | st.sampled_from(["was", "unpruned-onnx", "against", "(a/b)"]), max_size=12))
+def test_no_line_breaks_a_number_or_parts_it_from_its_unit(words: list[str]) -> None:
+    text = " ".join(words)
+    for broken in (wrap(text, 22), "\n".join(fold(text, 22))):
+        assert all(broken.count(figure) == text.count(figure) for figure in FIGURES)
+
+
+def test_a_column_is_as_wide_as_its_longest_figure_with_its_unit() -> None:
+    token = WIDTH.set(40)
+    rows = [("file", "said of it"), ("a" * 30, "it takes 1,234,567.25 bytes more than before")]
+    assert "1,234,567.25 bytes" in render_columns(rows)
+    WIDTH.reset(token)
+
+
 def test_a_path_stays_whole_so_that_it_can_be_copied() -> None:
     path = "/a/path/that-is-long/" * 3
     assert path in wrap(f"report: {path}", 20).splitlines()[-1]

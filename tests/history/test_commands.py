@@ -95,6 +95,18 @@ def test_the_table_filters_and_steers_no_terminal(call: Call, rows: list[History
     assert (row["problems"], row["valid"], row["recipe"]) == (["a, b"], False, ODD.recipe)
 
 
+def test_an_export_of_nothing_says_so_and_is_a_table_all_the_same(
+    call: Call, rows: list[HistoryRow], tmp_path: Path
+) -> None:
+    code, said, _ = call("history", "export", tmp_path / "out.csv", "--recipe", "nobody")
+    assert code == 0
+    assert "no measurement agrees with what is asked" in said
+    assert f"{tmp_path}/out.csv has column names alone" in said
+    assert (tmp_path / "out.csv").read_text().split() == [",".join(COLUMNS)]
+    _, said, _ = call("history", "export", tmp_path / "out.csv", "--history", tmp_path / "none.sqlite")
+    assert "there is no file yet" in said
+
+
 def test_options_before_a_command_are_refused(call: Call) -> None:
     code, _, said = call("history", "--recipe", "mine", "export", "out.csv")
     assert code == 2

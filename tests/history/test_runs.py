@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from judged_run import judge_run
 from measured_run import BASELINE, FACTS, PRUNED, make_measurement, record_measured_run
 
 from edgeprune.deployment import settle_request
@@ -100,14 +101,18 @@ def test_an_empty_address_switches_it_off(call: Call, tmp_path: Path, monkeypatc
     assert "history is switched off" in said
 
 
-def test_an_option_goes_before_the_environment_and_stays_with_the_run(
-    call: Call, history: Path, tmp_path: Path
+@pytest.mark.parametrize("command", ["gate", "report"])
+def test_an_option_goes_before_the_environment_and_a_wrong_one_does_not_stay(
+    command: str, call: Call, history: Path, tmp_path: Path
 ) -> None:
-    run, own = record_measured_run(tmp_path / "run"), tmp_path / "own.sqlite"
-    call("gate", "--run", run, "--history", own)
-    call("gate", "--run", run)
+    run, own = judge_run(tmp_path / "run"), tmp_path / "own.sqlite"
+    _, _, told = call(command, "--run", run, "--history", "/proc/nowhere/history.sqlite")
+    assert "not written to the history: /proc/nowhere" in told
+    call(command, "--run", run, "--history", own)
     assert len(read(own)) == 4
     assert not history.exists()
+    call(command, "--run", run)
+    assert len(read(history)) == 4
     _, said, _ = call("history", "--history", own, "--stage", "confirm")
     assert f"{own}: 2 measurements" in said
 

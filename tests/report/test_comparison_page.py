@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from browser import start_browser, why_no_browser
-from report_documents import RMSE, make_report
+from report_documents import RMSE, FinishedRun
 
 from edgeprune.core.choosing.document import Comparison
 from edgeprune.core.choosing.points import UNFINISHED, Point, read_point
@@ -19,14 +19,17 @@ HOSTILE = "<script>alert(1)</script>"
 
 def make_comparison(metric: dict[str, str], quality: float) -> Comparison:
     runs = [
-        read_point(f"speedup-{asked:g}", make_report(1 / asked, quality - asked / 10, metric=metric, spread=0.03))
-        for asked in (1.5, 2.0, 2.05, 3.0)
+        read_point(
+            f"speedup-{speedup:g}",
+            FinishedRun(1 / speedup, quality - speedup / 10, metric=metric, spread=0.03).report(),
+        )
+        for speedup in (1.5, 2.0, 2.05, 3.0)
     ]
     odd = [
         replace(runs[0], name="failed", verdict="fail"),
         replace(runs[1], name=HOSTILE, problems=("throttled",)),
-        read_point("on-two-threads", make_report(0.3, quality, metric=metric, threads=2)),
-        read_point("without-quality", make_report(0.3, None, metric=metric)),
+        read_point("on-two-threads", FinishedRun(0.3, quality, metric=metric, threads=2).report()),
+        read_point("without-quality", FinishedRun(0.3, None, metric=metric).report()),
         Point("begun", UNFINISHED),
     ]
     return Comparison((*runs, *odd), "mine on local", without_run={"speedup-9": "ask for --speedup 5 at best"})
@@ -34,7 +37,7 @@ def make_comparison(metric: dict[str, str], quality: float) -> Comparison:
 
 def make_pages() -> dict[str, Comparison]:
     """A page of many kinds of runs, one of an error, and one of which nothing may be believed."""
-    doubtful = read_point("a", make_report(problems=("throttled",)))
+    doubtful = read_point("a", FinishedRun(problems=("throttled",)).report())
     return {
         "percent": make_comparison({"name": "top-1 accuracy", "better": "higher", "unit": "%"}, 95.0),
         "error": make_comparison(RMSE, 1.0),

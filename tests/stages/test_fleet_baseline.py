@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,6 +14,7 @@ from command_line import call
 from fake_board import FakeBoard, shipped_hash
 from measured_run import FACTS, Shipped, record_measured_run
 
+from edgeprune.errors import ConnectionFailed
 from edgeprune.run import read_json
 
 STEADY = Shipped(processes=6, energy=None)
@@ -63,6 +65,27 @@ def test_each_board_is_held_against_its_kind_and_the_worst_decides(monkeypatch: 
     assert "earlier" in read_json(Path("new/fleet.samples.json"))["pi@a"]
     assert measure(monkeypatch, boards, "--baseline", "main", "--percentile", "60")[0] == 0
     assert measure(monkeypatch, boards)[1]["against"] is None
+
+
+def test_a_comment_names_the_board_that_decides_and_those_that_were_not_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    call("baseline", "set", "main", "--run", "old")
+    call("baseline", "set", "main", "--run", "fast-old")
+    boards = {"pi@a": FakeBoard(latencies(0.4, 0.4)), "pi@b": FakeBoard(latencies(0.23, 0.2), facts=FAST)}
+    monkeypatch.setattr(boards["pi@a"], "time", lose_link)
+    measure(monkeypatch, boards, "--baseline", "main")
+    text = Path("new/fleet.md").read_text()
+    assert text.startswith("### ❌ fail: mine on 2 boards of board\n")
+    assert "| pi@a | - | - | - | not measured: pi@a: link lost |" in text
+    assert re.search(r"\| pi@b \| 0\.23\d* ms \| [\d.]+ to [\d.]+ ms \| 4\.\d+ \|", text)
+    assert re.search(r"\| latency\\_p50\\_ms against main \(pi@b\) \| ❌ fail \|", text)
+    assert (tmp_path / "summary.md").read_text() == f"{text}\n"
+
+
+def lose_link(*_: object) -> None:
+    raise ConnectionFailed("pi@a: link lost")
 
 
 def test_a_board_whose_kind_has_none_is_undecided(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,10 +55,13 @@ METRIC = {"name": "F1", "better": "higher", "unit": ""}
 REFUSED = {
     "of another version": (
         {"version": 2, "metric": METRIC, "quality": 0.5},
-        "version 2; this edgeprune reads version 1",
+        r"was made by a newer edgeprune \(found version 2, expected 1\)",
     ),
-    "of no version": ({"metric": METRIC, "quality": 0.5}, "version None"),
-    "of another type": ({"version": 1, "metric": METRIC, "quality": "high"}, r"Expected `float`, got `str`.*quality"),
+    "of no version": ({"metric": METRIC, "quality": 0.5}, r"was made by an older edgeprune \(found version None"),
+    "of another type": (
+        {"version": 1, "metric": METRIC, "quality": "high"},
+        r"another version of edgeprune: Expected `float`, got `str`.*quality",
+    ),
     "without a field": ({"version": 1, "metric": METRIC}, "missing required field `quality`"),
     "a list": ([1, 2], "version None"),
 }

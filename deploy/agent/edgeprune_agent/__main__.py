@@ -18,6 +18,7 @@ from edgeprune_agent.events import Events, claim_stdout
 
 COMMANDS = {
     "facts": "facts",
+    "busy": "occupancy",
     "have": "files",
     "measure": "measure",
     "meter": "energy",

@@ -109,23 +109,34 @@ def await_quiet(request: dict[str, Any], root: str, events: Events, sleep: Calla
     wait_s = request.get("quiet_wait_s") or 0.0
     end, quiet, say = time.monotonic() + wait_s, 0, events.progress
     while wait_s and quiet < QUIET_LOOKS:
-        before, ticks = read_load(root), read_process_ticks(root)
-        sleep(LOOK_S)
-        work = describe_load(before, read_load(root))
-        if not is_busy(work, os.cpu_count() or 1):
-            quiet += 1
+        others = look_for_others(root, sleep)
+        quiet = 0 if others else quiet + 1
+        if not others:
             continue
-        quiet, workers = 0, name_workers(ticks, read_process_ticks(root), work["wall_s"] or LOOK_S)
-        description = (
-            f"others take {(work['others_s'] or 0.0) / (work['wall_s'] or LOOK_S):.2f} of {os.cpu_count()} cores"
-        )
-        description += f" ({workers})" if workers else ""
         if time.monotonic() >= end:
             raise AgentError(
-                "busy", f"{description}; stop them, or add --allow-busy: then no figure of latency passes a gate"
+                "busy", f"{others}; stop them, or add --allow-busy: then no figure of latency passes a gate"
             )
-        say(f"waiting for a quiet board: {description}")
+        say(f"waiting for a quiet board, for {wait_s:.0f} s at most: {others}; stop them, or add --allow-busy")
         say = events.progress_slowly
+
+
+def busy(request: dict[str, Any], root: str, events: Events, sleep: Callable[[float], Any] = time.sleep) -> None:
+    """Tell what others do on the board, in words; nothing where one of so many looks finds it quiet."""
+    looks = [look_for_others(root, sleep) for _ in range(QUIET_LOOKS)]
+    events.emit("result", others=looks[-1] if all(looks) else "")
+
+
+def look_for_others(root: str, sleep: Callable[[float], Any]) -> str:
+    """What others take of the board during one look, in words; empty where that is too little to be seen."""
+    before, ticks = read_load(root), read_process_ticks(root)
+    sleep(LOOK_S)
+    work, cores = describe_load(before, read_load(root)), os.cpu_count() or 1
+    if not is_busy(work, cores):
+        return ""
+    seconds = work["wall_s"] or LOOK_S
+    workers = name_workers(ticks, read_process_ticks(root), seconds)
+    return f"others take {(work['others_s'] or 0.0) / seconds:.2f} of {cores} cores" + f" ({workers})" * bool(workers)
 
 
 def is_busy(work: dict[str, float | None], cores: int) -> bool:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgeprune.core.choosing.points import UNPRUNED
 from edgeprune.core.metric import Metric, parse_metric
 from edgeprune.core.releasing.gate import INCONCLUSIVE
-from edgeprune.core.text import render_columns
+from edgeprune.core.text import render_columns, wrap_line
 
 COLUMNS = 80
 LONGEST_NAME = 14
@@ -114,4 +113,4 @@ def _render_loose(rows: Sequence[Row], labels: Mapping[str, str]) -> str:
 
 
 def _wrap(text: str) -> str:
-    return textwrap.fill(text, COLUMNS, break_long_words=False, break_on_hyphens=False)
+    return wrap_line(text, COLUMNS, "")

@@ -8,7 +8,7 @@ from typing import Any
 from edgeprune.core.explaining.waterfall import ESTIMATED, LEVEL, MACS
 from edgeprune.core.metric import PERCENT, parse_metric
 from edgeprune.core.planning.plan import BRANCH
-from edgeprune.core.text import render_columns
+from edgeprune.core.text import render_columns, wrap_line
 
 Table = list[tuple[str, ...]]
 COLUMNS = 80
@@ -192,6 +192,4 @@ def shorten(text: str, most: int) -> str:
 
 def wrap(text: str, indent: str = "") -> str:
     """Lines of at most 80 columns, the further ones indented."""
-    import textwrap
-
-    return textwrap.fill(text, COLUMNS, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
+    return wrap_line(text, COLUMNS, indent)

@@ -212,7 +212,7 @@ def check_comparable(baseline: Baseline, run: Newcomer, where: str, is_interleav
         refusals.append("is this run itself, so that nothing can differ; name an earlier one")
     if refusals:
         raise BaselineError(f"{where}: {'; '.join(refusals)}")
-    return (*(runtimes if is_interleaved else ()), *_find_notes(baseline, run))
+    return (*(runtimes if is_interleaved else ()), *_find_notes(baseline, run, is_interleaved))
 
 
 def _find_other_device(baseline: Baseline, run: Newcomer) -> list[str]:
@@ -255,10 +255,11 @@ def _find_other_runtime(baseline: Baseline, run: Newcomer) -> list[str]:
     return [] if before == after else [f"the baseline was measured with {before}, this run with {after}"]
 
 
-def _find_notes(baseline: Baseline, run: Newcomer) -> list[str]:
+def _find_notes(baseline: Baseline, run: Newcomer, is_interleaved: bool) -> list[str]:
     notes, unit = [], device_unit(run.device)
     if baseline.figures.artifact.sha256 == run.figures.artifact.sha256:
-        notes.append("the shipped file is the baseline's, byte for byte")
+        advice = ": what differs is the session; --interleave measures both in one"
+        notes.append(f"the shipped file is the baseline's, byte for byte{'' if is_interleaved else advice}")
     if baseline.unit and unit and baseline.unit != unit:
         notes.append("the baseline is of another board of the same kind")
     names = {"recipe": (baseline.recipe, run.recipe), "target": (baseline.target, run.target)}
@@ -314,7 +315,7 @@ def _pair_quality(new: Figures, old: Figures) -> tuple[Figure, Figure] | None:
         tuple(new.metric.worsen(old.quality, end) for end in ends) for ends in (drop.spread.lows, drop.spread.highs)
     )
     lows, highs = (worst, best) if new.metric.better == HIGHER else (best, worst)
-    return Figure.of(new.quality, TableSpread(lows, highs)), Figure(old.quality)
+    return replace(Figure.of(new.quality, TableSpread(lows, highs)), inputs=new.samples), Figure(old.quality)
 
 
 def _drop_gain(figures: Figures) -> Figures:

@@ -10,6 +10,7 @@ from typing import Any
 
 from edgeprune.core.measuring.spread import CONFIDENCE, TAIL, Spread, explain_quotient
 from edgeprune.core.metric import HIGHER, LOWER, Metric
+from edgeprune.core.releasing.inputs import ROUNDING, advise_inputs
 from edgeprune.errors import TargetError
 
 PASS, FAIL, INCONCLUSIVE = "pass", "fail", "inconclusive"
@@ -54,8 +55,6 @@ ALLOWED_TO_FAIL = 0.01
 """How often all gates of a run together may fail where no figure is beyond its limit."""
 LOOKS = 3
 """A run looks at timed figures so many times at most: it measures on while they decide nothing."""
-ROUNDING = 1e-9
-"""A value is at its limit if they differ by less than this share of it: 98.7 - 97.2 is a drop of 1.5 points."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +114,8 @@ class Figure:
     origin: str = "measured"
     problem: str = ""
     spread: Spread | None = None
+    inputs: int = 0
+    """Evaluation inputs that a quality is over; 0 where that is not told."""
 
     @classmethod
     def of(cls, value: float, spread: Spread | None, problem: str = "") -> Figure:
@@ -278,7 +279,7 @@ def _compare(gate: Gate, figure: Figure, shares: tuple[float, float]) -> tuple[s
     reasons = {
         PASS: f"{text} {sign} {show_number(limit)}",
         FAIL: f"{text} is not {sign} {show_number(limit)}",
-        INCONCLUSIVE: f"{text} is too near to the limit {show_number(limit)} to tell{_advise(gate)}",
+        INCONCLUSIVE: f"{text} is too near to the limit {show_number(limit)} to tell{_advise(gate, figure, shares)}",
     }
     return outcome, figure.value, reasons[outcome]
 
@@ -296,7 +297,8 @@ def _compare_change(
     reasons = {
         PASS: f"{text}, at most {allowed} is allowed",
         FAIL: f"{text}, and {allowed} is allowed",
-        INCONCLUSIVE: f"{text}, too near to the {allowed} that is allowed to tell{_advise(gate)}",
+        INCONCLUSIVE: f"{text}, too near to the {allowed} that is allowed to tell"
+        f"{_advise(gate, replace(change, inputs=figure.inputs), shares)}",
     }
     return outcome, figure.value, reasons[outcome]
 
@@ -310,9 +312,17 @@ def _describe_basis(figure: Figure, reference: Figure, change: Figure) -> str:
     return f" (the two figures alone {100 * share:+.3g} %: {basis})" if basis else ""
 
 
-def _advise(gate: Gate) -> str:
-    """What would decide a figure that is too near to its limit."""
-    return "; more evaluation inputs would" if gate.metric in QUALITY_METRICS else ""
+def _advise(gate: Gate, figure: Figure, shares: tuple[float, float]) -> str:
+    """What would decide a figure, or a change, that is too near to its limit."""
+    if gate.metric not in QUALITY_METRICS or figure.value is None:
+        return ""
+    kind, limit = gate.limit
+    sign = -1.0 if kind == "at_least" else 1.0
+    is_inside = sign * figure.value <= sign * limit
+    low, high = figure.bound(shares[0] if is_inside else shares[1])
+    is_change = gate.metric in RELATIVE or gate.max_regression is not None
+    reach = max(high - figure.value, figure.value - low)
+    return advise_inputs(figure.inputs, sign * figure.value, reach, sign * limit, is_change)
 
 
 def _show_change(change: Figure, is_lower_better: bool) -> str:

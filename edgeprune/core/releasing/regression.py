@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import hypot, isfinite
-from textwrap import fill
 from typing import Any
 
 from edgeprune.core.measuring.spread import TAIL, RatioSpread, explain_quotient
@@ -18,14 +17,14 @@ from edgeprune.core.releasing.gate import (
     INCONCLUSIVE,
     PASS,
     QUALITY,
-    ROUNDING,
     USUAL,
     Figure,
     GateResult,
     Strictness,
     show_number,
 )
-from edgeprune.core.text import render_columns
+from edgeprune.core.releasing.inputs import ROUNDING, advise_inputs
+from edgeprune.core.text import render_columns, wrap_line
 
 OVER = {"best": 1, "median": 50, "p90": 90, "worst": 100}
 """Which board of a fleet decides, by its rank from the best to the worst in percent."""
@@ -203,6 +202,10 @@ def _judge(limit: RegressionLimit, figures: Figures, shares: tuple[float, float]
     room = limit.room(old.value) + ROUNDING * max(abs(old.value), abs(new.value))
     outcome = PASS if worst[1] <= room else FAIL if best[0] > room else INCONCLUSIVE
     reason = _describe(limit, (new.value, old.value), ratio, outcome) + _describe_basis(new.value, old.value, spread)
+    if limit.metric == QUALITY and outcome == INCONCLUSIVE:
+        value = sign * (new.value - old.value)
+        low, high = worst if value <= room else best
+        reason += advise_inputs(new.inputs, value, max(high - value, value - low), room, True)
     middle = old.value * (ratio.value - 1) if ratio else new.value - old.value
     worse = sign * middle / (abs(old.value) or 1.0)
     judged = Regression(limit.metric, limit, outcome, new.value, old.value, worse=worse, reason=reason)
@@ -267,7 +270,9 @@ def render_regressions(section: Mapping[str, Any]) -> str:
         lines.append(f"not compared: {', '.join(metrics)}: {reason}")
     lines += [f"note: {note}" for note in section["notes"]]
     table = render_columns([head, *map(_table_row, section["rows"])])
-    return "\n".join([fill(section["title"], WIDTH), "", table, *(fill(line, WIDTH) for line in lines)])
+    return "\n".join(
+        [wrap_line(section["title"], WIDTH, ""), "", table, *(wrap_line(line, WIDTH, "") for line in lines)]
+    )
 
 
 def _table_row(row: Mapping[str, Any]) -> tuple[str, str, str, str, str, str]:

@@ -139,6 +139,7 @@ def judge_figures(
 ) -> tuple[GateResult, ...]:
     """What gates say of a file, beside another that it took turns with."""
     by_metric, reference = gate_figures(figures, baseline), gate_figures(baseline)
+    by_metric |= {name: replace(by_metric[name], inputs=figures.samples) for name in QUALITY_METRICS & by_metric.keys()}
     return judge_all(gates, by_metric, reference, gate_changes(figures, baseline), confidence)
 
 

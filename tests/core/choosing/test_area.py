@@ -8,7 +8,7 @@ from math import log
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from report_documents import ACCURACY, RMSE, make_report
+from report_documents import ACCURACY, RMSE, FinishedRun
 
 from edgeprune.core.choosing.area import area_under_curve, measure_area, quality_retained
 from edgeprune.core.choosing.points import Point, read_point
@@ -69,7 +69,7 @@ def test_the_share_of_quality_that_is_left(
 def make_curve(metric: dict[str, str] = ACCURACY, low: float | None = None, high: float | None = None) -> list[Point]:
     points = []
     for speedup, quality in ((2.0, 96.0), (4.0, 48.0)):
-        report = make_report(1 / speedup, quality, metric=metric, spread=0.0)
+        report = FinishedRun(1 / speedup, quality, metric=metric, spread=0.0).report()
         report["result"] |= {"quality_low": low, "quality_high": high}
         points.append(read_point(f"{speedup}", report))
     return points
@@ -85,7 +85,7 @@ def test_the_area_of_runs_counts_failed_ones_and_no_invalid_ones() -> None:
     none, reason = measure_area([first, replace(second, problems=("throttled",))])
     assert (none, "needs 2" in reason) == (None, True)
     assert measure_area([])[0] is None
-    assert "settings" in measure_area([first, read_point("b", make_report(0.25, threads=2))])[1]
+    assert "settings" in measure_area([first, read_point("b", FinishedRun(0.25, threads=2).report())])[1]
 
 
 @pytest.mark.parametrize("metric", [ACCURACY, RMSE])

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from report_documents import RMSE, make_report
+from report_documents import RMSE, FinishedRun
 
 from edgeprune.core.choosing.document import Comparison
 from edgeprune.core.choosing.points import UNFINISHED, Interval, Point, read_point
@@ -21,7 +21,7 @@ def compare(*points: Point, **more: Any) -> dict[str, Any]:
 
 
 def test_rows_are_by_latency_and_say_where_they_stand() -> None:
-    slow, fast = (read_point(name, make_report(ms, 95.0)) for name, ms in (("slow", 0.8), ("fast", 0.4)))
+    slow, fast = (read_point(name, FinishedRun(ms, 95.0).report()) for name, ms in (("slow", 0.8), ("fast", 0.4)))
     document = compare(slow, ESTIMATE, replace(fast, name="failed", verdict="fail"), fast, Point("begun", UNFINISHED))
     rows = {row["name"]: row for row in document["rows"]}
     assert list(rows) == ["failed", "fast", "looked-ahead", "slow", "begun"]
@@ -37,7 +37,9 @@ def test_rows_are_by_latency_and_say_where_they_stand() -> None:
 
 
 def test_a_beaten_run_that_is_equal_by_the_intervals_says_so() -> None:
-    fast, near = (read_point(name, make_report(ms, 95.0, spread=0.05)) for name, ms in (("fast", 0.50), ("near", 0.51)))
+    fast, near = (
+        read_point(name, FinishedRun(ms, 95.0, spread=0.05).report()) for name, ms in (("fast", 0.50), ("near", 0.51))
+    )
     rows = compare(fast, near)["rows"]
     assert (rows[1]["beaten_by"], rows[1]["equal_latency"], rows[1]["equal_quality"]) == ("fast", ["fast"], ["fast"])
 
@@ -46,7 +48,9 @@ def test_a_beaten_run_that_is_equal_by_the_intervals_says_so() -> None:
 @pytest.mark.parametrize("name", ["run", "local-digits_resnet8-20261121-101500-and-more"])
 def test_the_table_is_80_columns_wide_whatever_runs_are_called(name: str, count: int) -> None:
     points = [
-        read_point(f"{name}-{number}", make_report(12345.678 + number, 0.331, metric=RMSE, verdict="inconclusive"))
+        read_point(
+            f"{name}-{number}", FinishedRun(12345.678 + number, 0.331, metric=RMSE, verdict="inconclusive").report()
+        )
         for number in range(count)
     ]
     text = render_table(compare(*points, *[replace(points[0], name=f"{name}-x", problems=("a reason " * 30,))]))
@@ -55,8 +59,8 @@ def test_the_table_is_80_columns_wide_whatever_runs_are_called(name: str, count:
 
 
 def test_what_is_not_comparable_is_told() -> None:
-    first = read_point("first", make_report(0.5))
-    notes = compare(first, read_point("other", make_report(0.4, threads=4, device="bb")))["notes"]
+    first = read_point("first", FinishedRun(0.5).report())
+    notes = compare(first, read_point("other", FinishedRun(0.4, threads=4, device="bb").report()))["notes"]
     assert notes[0].startswith("these runs differ in device, threads: they are not held against each other")
     assert "take turns" in notes[1]
     assert compare(first, replace(first, name="again"), interleaved=True)["notes"] == []
@@ -65,7 +69,7 @@ def test_what_is_not_comparable_is_told() -> None:
 
 
 def test_budgets_without_a_run_and_problems_are_notes() -> None:
-    doubtful = read_point("a", make_report(0.5, problems=("throttled",)))
+    doubtful = read_point("a", FinishedRun(0.5, problems=("throttled",)).report())
     document = compare(doubtful, replace(doubtful, name="b"), without_run={"speedup-9": "ask for 5"})
     assert document["notes"][0] == "speedup-9 has no run: ask for 5"
     assert document["notes"][-1] == "not valid: a, b: throttled"
@@ -73,7 +77,7 @@ def test_budgets_without_a_run_and_problems_are_notes() -> None:
 
 
 def test_runs_whose_samples_are_means_have_no_percentile_and_the_reason_stands_once() -> None:
-    reports = {name: make_report(ms) for name, ms in (("a", 0.5), ("b", 0.4), ("c", 0.3))}
+    reports = {name: FinishedRun(ms).report() for name, ms in (("a", 0.5), ("b", 0.4), ("c", 0.3))}
     for name in ("a", "b"):
         reports[name]["result"]["latency"] |= {"p95_ms": None}
     document = compare(*(read_point(name, report) for name, report in reports.items()), interleaved=True)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from report_documents import ACCURACY, RMSE, make_report
+from report_documents import ACCURACY, RMSE, FinishedRun
 
 from edgeprune.core.choosing.fronts import choose_run, find_equal, find_fronts
 from edgeprune.core.choosing.points import Interval, Point, read_point
@@ -18,7 +18,7 @@ FIGURES = st.tuples(st.sampled_from([0.2, 0.3, 0.4, 0.5]), st.sampled_from([90.0
 
 def make_points(places: list[tuple[float, float]], metric: dict[str, str] = ACCURACY) -> list[Point]:
     return [
-        read_point(f"run{number}", make_report(p50_ms, quality, metric=metric))
+        read_point(f"run{number}", FinishedRun(p50_ms, quality, metric=metric).report())
         for number, (p50_ms, quality) in enumerate(places)
     ]
 
@@ -33,7 +33,7 @@ def test_a_front_is_what_no_run_beats_in_whatever_order(
     by_name = {f"run{number}": (p50_ms, -sign * quality) for number, (p50_ms, quality) in enumerate(places)}
 
     def beats(first: tuple[float, float], second: tuple[float, float]) -> bool:
-        return first != second and all(one <= other for one, other in zip(first, second, strict=True))
+        return first != second and all(left <= right for left, right in zip(first, second, strict=True))
 
     best = {point.name for point in front.best}
     for name, place in by_name.items():
@@ -78,8 +78,8 @@ def test_an_inconclusive_run_with_valid_figures_is_on_the_front_and_is_not_chose
     ids=lambda changes: next(iter(changes)),
 )
 def test_each_setting_has_a_front_of_its_own(changes: dict[str, object]) -> None:
-    first = read_point("first", make_report(0.5, 90.0))
-    other = read_point("other", make_report(0.2, 99.0, **changes))  # type: ignore[arg-type]
+    first = read_point("first", FinishedRun(0.5, 90.0).report())
+    other = read_point("other", FinishedRun(0.2, 99.0, **changes).report())  # type: ignore[arg-type]
     fronts = find_fronts([first, other])
     assert [[point.name for point in front.best] for front in fronts] == [["other"], ["first"]]
     assert choose_run(fronts).name is None
@@ -87,15 +87,15 @@ def test_each_setting_has_a_front_of_its_own(changes: dict[str, object]) -> None
 
 @pytest.mark.parametrize("name", ["affinity", "governor"])
 def test_conditions_keep_runs_apart(name: str) -> None:
-    first = make_report(0.5)
+    first = FinishedRun(0.5).report()
     other = {**first, "conditions": {**first["conditions"], name: [3] if name == "affinity" else "performance"}}
     assert len(find_fronts([read_point("first", first), read_point("other", other)])) == 2
 
 
 def test_runs_whose_intervals_overlap_are_equal_in_that_and_the_better_is_chosen() -> None:
-    fast = read_point("fast", make_report(0.500, 93.0, spread=0.02))
-    near = read_point("near", make_report(0.505, 95.0, spread=0.02))
-    far = read_point("far", make_report(0.60, 96.0, spread=0.02))
+    fast = read_point("fast", FinishedRun(0.500, 93.0, spread=0.02).report())
+    near = read_point("near", FinishedRun(0.505, 95.0, spread=0.02).report())
+    far = read_point("far", FinishedRun(0.60, 96.0, spread=0.02).report())
     points = [fast, near, far]
     assert find_equal(fast, points, "latency") == ("near",)
     assert find_equal(fast, points, "quality") == ()
@@ -109,14 +109,14 @@ def test_runs_whose_intervals_overlap_are_equal_in_that_and_the_better_is_chosen
 
 
 def test_a_run_that_passed_and_lost_its_quality_is_not_chosen() -> None:
-    kept = read_point("kept", make_report(0.5, 95.0))
-    lost = read_point("lost", make_report(0.2, 50.0, accurate=False))
+    kept = read_point("kept", FinishedRun(0.5, 95.0).report())
+    lost = read_point("lost", FinishedRun(0.2, 50.0, accurate=False).report())
     assert choose_run(find_fronts([kept, lost])).name == "kept"
     assert choose_run(find_fronts([lost])).name is None
     assert choose_run(()).name is None
 
 
 def test_of_errors_the_lower_one_is_chosen_among_equally_fast() -> None:
-    fast = read_point("fast", make_report(0.500, 2.0, spread=0.02, metric=RMSE))
-    near = read_point("near", make_report(0.505, 1.0, spread=0.02, metric=RMSE))
+    fast = read_point("fast", FinishedRun(0.500, 2.0, spread=0.02, metric=RMSE).report())
+    near = read_point("near", FinishedRun(0.505, 1.0, spread=0.02, metric=RMSE).report())
     assert choose_run(find_fronts([fast, near])).name == "near"

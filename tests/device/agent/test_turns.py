@@ -36,6 +36,7 @@ from edgeprune.core.target import Target
 from edgeprune.device.agent.client import pack_agent
 from edgeprune.device.agent.measure import measure_models
 from edgeprune.device.board import ModelFile, Session
+from edgeprune.device.boards import reach_board
 from edgeprune.device.connect import open_device
 from edgeprune.errors import RemoteError
 
@@ -113,6 +114,9 @@ class Said:
 
     progress_slowly = progress
 
+    def emit(self, event: str, others: str) -> None:
+        self.texts.append(others)
+
 
 class Kernel:
     """A recorded board on which others work for so many looks, each a second of one core."""
@@ -153,8 +157,21 @@ def test_a_busy_board_is_waited_for(tmp_path: Path, clock: list[float]) -> None:
     assert kernel.looks == 3 + occupancy.QUIET_LOOKS
     assert len(said.texts) == 3
     assert re.match(
-        r"waiting for a quiet board: others take \d\.\d\d of \d+ cores \(train.py \(pid 77\)", said.texts[0]
+        r"waiting for a quiet board, for 60 s at most: others take \d\.\d\d of \d+ cores \(train.py \(pid 77\) .*"
+        r"add --allow-busy",
+        said.texts[0],
     )
+
+
+@pytest.mark.parametrize(("busy_looks", "is_told"), [(0, False), (1, False), (9, True)])
+def test_a_look_tells_what_others_do_unless_it_is_over_at_once(
+    tmp_path: Path, clock: list[float], busy_looks: int, is_told: bool
+) -> None:
+    kernel, said = Kernel(tmp_path, busy_looks), Said()
+    occupancy.busy({}, kernel.root, said, kernel.sleep)  # type: ignore[arg-type]
+    (others,) = said.texts
+    assert ("train.py (pid 77)" in others) == is_told
+    assert bool(others) == is_told
 
 
 def test_a_board_that_stays_busy_is_told_with_what_works_there(tmp_path: Path, clock: list[float]) -> None:
@@ -301,6 +318,16 @@ def test_more_threads_than_cores_are_told(no_devices: Path, tmp_path: Path) -> N
     with open_device(LOCAL, None) as device:
         measured = measure_models(device, [model], threads, QUICK, ignore)[model.name]
     assert any(problem.startswith(f"{threads} threads on ") for problem in measured.problems)
+
+
+def test_others_are_told_before_anything_is_loaded(no_devices: Path) -> None:
+    said: list[str] = []
+    with busy_loops(os.cpu_count() or 1):
+        reach_board(LOCAL, None, said.append, Session(quiet_wait_s=300.0))
+        reach_board(LOCAL, None, said.append, Session())
+    (line,) = said
+    assert re.match(r"local: others take .* cores .*; whatever is timed there waits for them, 5 min at most", line)
+    assert "--allow-busy" in line
 
 
 def test_a_run_that_waits_for_quiet_measures_when_it_is(
