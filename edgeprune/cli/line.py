@@ -130,6 +130,7 @@ def measure(
     sustained: str | None,
     output: Path | None,
     shapes: Sequence[str],
+    image: Path | None,
     **options: Any,
 ) -> None:
     """Measure every exported file of a run on the device, or MODEL alone: a file, or what a run ships.
@@ -137,9 +138,11 @@ def measure(
     Without MODEL it runs the line as far as that, or resumes the run in --run.
     """
     if model is not None:
-        measure_file(model, options, sustained, output, shapes)
-    elif sustained is not None or output is not None or shapes:
-        raise UsageError("--sustained, --output and --shape are for a ready file: edgeprune measure MODEL --target ...")
+        measure_file(model, options, sustained, output, shapes, image)
+    elif sustained is not None or output is not None or shapes or image is not None:
+        raise UsageError(
+            "--sustained, --output, --shape and --image are for a ready file: edgeprune measure MODEL --target ..."
+        )
     else:
         with _open(directory, options) as job:
             _run_line(job, "confirm")
