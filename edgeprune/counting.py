@@ -11,8 +11,8 @@ from edgeprune.core.target import Target
 from edgeprune.device.mcu.board import core_of
 from edgeprune.device.mcu.counting import Counts, count_project
 from edgeprune.exporting.c.generate import MODEL, generate_c
-from edgeprune.exporting.c.project import make_vectors
 from edgeprune.exporting.tflite.run import run_tflite
+from edgeprune.exporting.vectors import make_vectors
 
 
 def count_file(path: Path, target: Target) -> tuple[Counts, int]:

@@ -4,6 +4,10 @@
 
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* SHA-256 of the .tflite file that the C was made from, in hexadecimal. */
 extern const char edgeprune_model_sha256[65];
 /* What made the C, with its version. */
@@ -14,5 +18,9 @@ extern int8_t edgeprune_input[], edgeprune_output[];
 
 /* One inference from edgeprune_input to edgeprune_output; 0, or the net's own error. */
 int edgeprune_model_run(void);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

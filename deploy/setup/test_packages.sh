@@ -16,6 +16,7 @@ need adb adb
 need arm-none-eabi-gcc gcc-arm-none-eabi
 need arm-none-eabi-gcc libnewlib-arm-none-eabi
 need qemu-system-arm qemu-system-arm
+need cmake cmake
 need ip iproute2
 need busybox busybox
 need toybox toybox

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeprune.cli.judging import finish
-from edgeprune.cli.mcu import c_options, export_c
+from edgeprune.cli.mcu import export_file, form_options
 from edgeprune.cli.measure import file_options, measure_file
 from edgeprune.cli.options import Command, Finite, busy_option, line_options
 from edgeprune.cli.output import json_option, print_result
@@ -67,7 +67,7 @@ quantize = stage_command(
 @click.command()
 @click.argument("model", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @stage_options
-@c_options
+@form_options
 @click.option(
     "--bisect",
     "bisected",
@@ -90,10 +90,11 @@ def export(
     Runs the line as far as that, or resumes the run in --run. --bisect also serves a run that stopped at a broken link:
     it takes all files, or one such as pruned-onnx-int8.
 
-    With MODEL, a static int8 .tflite file, and --format c: writes it as C for a microcontroller, with a self-test.
+    With MODEL, a static int8 .tflite file, and --format c or tflm: writes a project for microcontrollers, in plain C or
+    around TensorFlow Lite Micro, with a self-test.
     """
     if model is not None or form is not None:
-        export_c(model, form, core, output, options)
+        export_file(model, form, core, output, options)
         return
     if core is not None or output is not None:
         raise UsageError("--core and --output are for a ready file: edgeprune export MODEL.tflite --format c")
@@ -132,6 +133,7 @@ def measure(
     sustained: str | None,
     output: Path | None,
     shapes: Sequence[str],
+    image: Path | None,
     **options: Any,
 ) -> None:
     """Measure every exported file of a run on the device, or MODEL alone: a file, or what a run ships.
@@ -139,9 +141,11 @@ def measure(
     Without MODEL it runs the line as far as that, or resumes the run in --run.
     """
     if model is not None:
-        measure_file(model, options, sustained, output, shapes)
-    elif sustained is not None or output is not None or shapes:
-        raise UsageError("--sustained, --output and --shape are for a ready file: edgeprune measure MODEL --target ...")
+        measure_file(model, options, sustained, output, shapes, image)
+    elif sustained is not None or output is not None or shapes or image is not None:
+        raise UsageError(
+            "--sustained, --output, --shape and --image are for a ready file: edgeprune measure MODEL --target ..."
+        )
     else:
         with _open(directory, options) as job:
             _run_line(job, "confirm")

@@ -17,12 +17,12 @@ from edgeprune.errors import UsageError
 if TYPE_CHECKING:
     from edgeprune.core.target import Target
 
-C = "c"
+C, TFLM = "c", "tflm"
 DEFAULT_CORE = "cortex-m4"
 
 
-def c_options(command: Command) -> Command:
-    """The options that make C of a ready file."""
+def form_options(command: Command) -> Command:
+    """The options that make a project for microcontrollers of a ready file."""
     path = click.Path(path_type=Path, file_okay=False)
     command = click.option("--output", type=path, help="With --format: the folder to write. Default: MODEL's name.")(
         command
@@ -30,34 +30,59 @@ def c_options(command: Command) -> Command:
     command = click.option(
         "--core", type=click.Choice(tuple(CORES)), help=f"With --format c: default {DEFAULT_CORE}, or the target's."
     )(command)
-    return click.option("--format", "form", type=click.Choice((C,)), help="With MODEL: what to make of it.")(command)
+    return click.option("--format", "form", type=click.Choice((C, TFLM)), help="With MODEL: what to make of it.")(
+        command
+    )
 
 
-def export_c(
+def export_file(
     model: Path | None, form: str | None, core: str | None, output: Path | None, options: Mapping[str, Any]
 ) -> None:
-    """Write a static int8 TFLite file as a C project.
+    """Write a static int8 TFLite file as a project in C, or for TensorFlow Lite Micro.
 
     Raises:
         UsageError: the file or the format is missing, or an option of a run is given.
     """
-    from edgeprune.exporting.c.project import write_c_project
-
     if model is None or form is None:
-        raise UsageError("expected both: edgeprune export MODEL.tflite --format c")
+        raise UsageError("expected both: edgeprune export MODEL.tflite --format c, or --format tflm")
     other = [name for name, value in options.items() if value is not None and name != "target"]
     if other:
-        raise UsageError(f"--{other[0].replace('_', '-')} is for a run; leave it out to write {model.name} as C")
+        raise UsageError(f"--{other[0].replace('_', '-')} is for a run; leave it out to export {model.name} alone")
     if model.suffix != ".tflite":
         raise UsageError(f"{model}: expected a .tflite file in static int8")
-    folder = output or Path(f"{model.stem}-c")
-    export = write_c_project(model, folder, _choose_core(core, options.get("target")))
+    folder = output or Path(f"{model.stem}-{form}")
+    if form == C:
+        _export_c(model, folder, _choose_core(core, options.get("target")))
+        return
+    if core is not None or options.get("target") is not None:
+        raise UsageError("--core and --target are for --format c; a project for tflm is for every core")
+    _export_tflm(model, folder)
+
+
+def _export_c(model: Path, folder: Path, core: str) -> None:
+    from edgeprune.exporting.c.project import write_c_project
+
+    export = write_c_project(model, folder, core)
     lines = [
         f"{model.name} as C for {export.core}: {folder}",
         f"arena {export.arena_bytes:,} bytes, beside input and output",
         f"against LiteRT: worst output {export.steps_off} steps of int8 off, {export.bytes_off:.2%} of outputs differ, "
         f"{export.vectors} vectors",
         f"check it: make -C {folder} test",
+    ]
+    print_result(asdict(export), "\n".join(lines))
+
+
+def _export_tflm(model: Path, folder: Path) -> None:
+    from edgeprune.exporting.tflm.project import write_tflm_project
+
+    export = write_tflm_project(model, folder)
+    arena = export.arena
+    lines = [
+        f"{model.name} for TensorFlow Lite Micro: {folder}",
+        f"operators: {', '.join(export.operators)}",
+        f"arena {arena.bytes:,} bytes: {arena.counted_bytes:,} {arena.counted_by}, {arena.counter}, and a margin",
+        f"{export.vectors} vectors; how to build it with CMake, PlatformIO and Arduino: {folder / 'README.md'}",
     ]
     print_result(asdict(export), "\n".join(lines))
 

@@ -54,6 +54,9 @@ def file_options(command: Command) -> Command:
     command = shape_option(command)
     path = click.Path(path_type=Path, dir_okay=False)
     command = click.option("--output", type=path, help="With MODEL: where to write everything as JSON.")(command)
+    firmware = click.Path(path_type=Path, exists=True, dir_okay=False)
+    text = "With MODEL: firmware to bring onto the board first, by `flash` of the target (docs/serial.md)."
+    command = click.option("--image", type=firmware, metavar="FIRMWARE", help=text)(command)
     return click.option(
         "--sustained",
         metavar="TIME",
@@ -62,7 +65,12 @@ def file_options(command: Command) -> Command:
 
 
 def measure_file(
-    path: Path, options: Mapping[str, Any], sustained: str | None, output: Path | None, shapes: Sequence[str] = ()
+    path: Path,
+    options: Mapping[str, Any],
+    sustained: str | None,
+    output: Path | None,
+    shapes: Sequence[str] = (),
+    image: Path | None = None,
 ) -> None:
     """Measure a ready file on a board, or run it for long; `options` are those of the line."""
     from edgeprune.cli.mcu import print_counts
@@ -71,6 +79,7 @@ def measure_file(
     from edgeprune.device.boards import measure_files, open_board
     from edgeprune.device.lease import parse_duration
     from edgeprune.device.mcu.board import is_emulated
+    from edgeprune.device.serial.flashing import flash_image
     from edgeprune.history.measured import describe_file
     from edgeprune.history.writing import keep
     from edgeprune.run import write_json
@@ -83,7 +92,7 @@ def measure_file(
     duration_s = parse_duration(sustained) if sustained is not None else None
     target = find_target(options)
     if is_emulated(target):
-        if duration_s is not None or shapes or options.get("set_governor"):
+        if duration_s is not None or shapes or image or options.get("set_governor"):
             raise UsageError(f"target {target.name}: an emulator is counted; give --target and --output alone")
         print_counts(path, target, output)
         return
@@ -95,6 +104,8 @@ def measure_file(
         shapes=parse_shapes(shapes),
         benchmark_model=options.get("benchmark_model"),
     )
+    if image is not None:
+        flash_image(target, options["host"], image, say)
     if duration_s is not None:
         with open_board(target, options["host"], say, session) as board:
             require(board, "sustain")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgeprune.core.answers import LARGEST
+from edgeprune.core.boards.flashing import parse_flash
 from edgeprune.core.formats import (
     AUTO,
     MIXED,
@@ -41,7 +42,7 @@ MOST_CORES = 1024
 HERE, ON_DEVICE = "here", "device"
 
 PLAIN_KEYS = {"description", "runtime", "precision", "threads", "step", "python", "cores", "provider"}
-PLAIN_KEYS |= {"allow_fallback", "input_layout", "io", "int8_scheme"}
+PLAIN_KEYS |= {"allow_fallback", "input_layout", "io", "int8_scheme", "flash"}
 """Keys of a target document that stand in no table."""
 TABLES = {"budget", "gates", "baseline", "protocol", "power", "hardware", "memory"}
 NUMBER = (int, float)
@@ -100,6 +101,8 @@ class Target:
     allow_fallback: bool = False
     python: str = ""
     """Interpreter on the board that has the runtime; empty: the one `devices setup` made, else `python3`."""
+    flash: tuple[str, ...] = ()
+    """What brings a firmware onto a board (`parse_flash`); empty: the user does."""
     budget: Budget = Budget()
     gates: tuple[Gate, ...] = ()
     baseline: tuple[RegressionLimit, ...] = ()
@@ -222,6 +225,8 @@ def _parse_plain(document: Mapping[str, Any], where: str) -> dict[str, Any]:
         raise TargetError(f"{where}: allow_fallback: {plain['allow_fallback']!r} has the wrong type; expected true")
     if "cores" in plain:
         plain["cores"] = _parse_cores(plain["cores"], where)
+    if "flash" in plain:
+        plain["flash"] = parse_flash(plain["flash"], where)
     if "description" not in plain:
         raise TargetError(f"{where}: 'description' is missing; say in a line what board this is")
     return plain

@@ -85,7 +85,7 @@ def profile(job: Job) -> Profiled:
 def _profile_reads(job: Job, net: Net) -> dict[str, Any]:
     """All that a profile hangs on."""
     target, request, recipe = job.target, job.run.request, job.recipe
-    aside = ("name", "description", "budget", "gates", "hardware", "file", "python")
+    aside = ("name", "description", "budget", "gates", "hardware", "file", "python", "flash")
     return {
         "edgeprune": version("edgeprune"),
         "device": job.board.facts.fingerprint,

@@ -14,6 +14,7 @@ _MIB = 1 << 20
 @dataclass(frozen=True)
 class QemuMachine:
     """A machine of qemu-system-arm. Origins are addresses; a counter without an address is that of Arm SSE-300.
+    The UART is the CMSDK's number 0, at its secure address where there are two.
 
     Memory maps are those of hw/arm/mps2.c, mps2-tz.c and mps3 in QEMU 7.2, and of Arm's application notes AN385, AN386,
     AN500, AN505 and AN547. The clock is that of the counter.
@@ -27,6 +28,7 @@ class QemuMachine:
     data_origin: int
     data_bytes: int
     counter_address: int | None
+    uart_address: int = 0x40004000
 
     @property
     def ticks_per_instruction(self) -> float:
@@ -81,13 +83,23 @@ CORES = {
             "cortex-m33",
             ("-mcpu=cortex-m33", "-mthumb", "-mfloat-abi=soft"),
             True,
-            QemuMachine("mps2-an505", 20, 0x10000000, 0x10000400, 4 * _MIB - 0x400, 0x38000000, 4 * _MIB, 0x50000000),
+            QemuMachine(
+                "mps2-an505",
+                20,
+                0x10000000,
+                0x10000400,
+                4 * _MIB - 0x400,
+                0x38000000,
+                4 * _MIB,
+                0x50000000,
+                0x50200000,
+            ),
         ),
         Core(
             "cortex-m55",
             ("-mcpu=cortex-m55+nomve", "-mthumb", "-mfloat-abi=soft"),
             True,
-            QemuMachine("mps3-an547", 32, 0, 0x01000000, 2 * _MIB, 0x31000000, 4 * _MIB, None),
+            QemuMachine("mps3-an547", 32, 0, 0x01000000, 2 * _MIB, 0x31000000, 4 * _MIB, None, 0x59303000),
         ),
     )
 }

@@ -10,12 +10,14 @@ import numpy as np
 from edgeprune.core.boards.cortex_m import CORES, QemuMachine
 from edgeprune.errors import ExportError
 from edgeprune.exporting.c.generate import MODEL, GeneratedNet, generate_c
-from edgeprune.exporting.files import write_file
+from edgeprune.exporting.files import sha256_of, write_file
 from edgeprune.exporting.tflite.run import run_tflite
+from edgeprune.exporting.vectors import make_vectors, write_vectors
 from edgeprune.shipped import shipped_dir
 
 SHIPPED = ("semihosting.h", "semihosting.c", "startup.c", "firmware.ld", "selftest.c", "Makefile", "CMakeLists.txt")
-RANDOM_VECTORS = 2
+SERIAL = ("edgeprune_protocol.h", "edgeprune_protocol.c", "edgeprune_board.h", "edgeprune_model.h", "mps2/board.c")
+"""What a firmware is made of that edgeprune measures over a serial line; the folder `serial` of a project."""
 MOST_STEPS_OFF = 8
 """Of int8, beyond which what was generated is not the net: roundings of the deepest net that was tried give 2."""
 
@@ -53,50 +55,53 @@ def write_c_project(source: Path, folder: Path, core_name: str) -> CExport:
             "ship the .tflite with TensorFlow Lite Micro instead"
         )
     export = CExport(folder, core_name, net.facts["arena_bytes"], len(inputs), int(off.max()), float((off > 0).mean()))
-    _write_files(net, inputs, outputs, export)
+    _write_files(net, source, export)
+    write_vectors(folder, inputs, outputs)
     return export
 
 
-def make_vectors(shape: tuple[int, ...]) -> np.ndarray:
-    """Inputs `[N, ...]` for the self-test: the least and the greatest everywhere, and random ones."""
-    rng = np.random.default_rng(0)
-    ends = [np.full(shape, value, np.int8) for value in (-128, 127)]
-    return np.concatenate([*ends, rng.integers(-128, 128, (RANDOM_VECTORS, *shape[1:])).astype(np.int8)])
-
-
-def _write_files(net: GeneratedNet, inputs: np.ndarray, outputs: np.ndarray, export: CExport) -> None:
+def _write_files(net: GeneratedNet, source: Path, export: CExport) -> None:
     firmware = shipped_dir("deploy") / "firmware"
     for name in SHIPPED:
         write_file(export.folder / name, (firmware / name).read_bytes())
+    for name in SERIAL:
+        write_file(export.folder / "serial" / name, (firmware / name).read_bytes())
+    write_file(export.folder / "edgeprune_model.c", _write_model(net, source).encode())
     write_file(export.folder / "project.mk", _write_makefile(net, export.core).encode())
-    declarations = [
-        "#include <stdint.h>",
-        "",
-        f"enum {{ VECTOR_COUNT = {len(inputs)} }};",
-        f"extern const int8_t vector_inputs[{len(inputs)}][{inputs[0].size}];",
-        f"extern const int8_t vector_outputs[{len(inputs)}][{outputs[0].size}];",
-    ]
-    write_file(export.folder / "vectors.h", "\n".join(["#pragma once", *declarations, ""]).encode())
-    arrays = [_write_array("vector_inputs", inputs), _write_array("vector_outputs", outputs)]
-    write_file(export.folder / "vectors.c", "\n".join(['#include "vectors.h"', *arrays, ""]).encode())
     write_file(export.folder / "README.md", _write_readme(net, export).encode())
 
 
-def _write_array(name: str, rows: np.ndarray) -> str:
-    flat = rows.reshape(len(rows), -1)
-    lines = ["    {" + ", ".join(map(str, row.tolist())) + "}," for row in flat]
-    return "\n".join([f"const int8_t {name}[{len(flat)}][{flat.shape[1]}] = {{", *lines, "};"])
+def _write_model(net: GeneratedNet, source: Path) -> str:
+    """What `edgeprune_model.h` declares, for the net of the file `source`."""
+    return f"""/* The net for edgeprune's serial firmware: serial/edgeprune_model.h. */
+#include "edgeprune_model.h"
+
+#include "bknn_net.h"
+
+const char edgeprune_model_sha256[65] = "{sha256_of(source)}";
+const char edgeprune_model_runtime[] = "{net.facts["generator"]}";
+const uint32_t edgeprune_input_bytes = BKNN_NET_INPUT_BYTES, edgeprune_output_bytes = BKNN_NET_OUTPUT_BYTES;
+int8_t edgeprune_input[BKNN_NET_INPUT_BYTES], edgeprune_output[BKNN_NET_OUTPUT_BYTES];
+_Alignas(BKNN_NET_ARENA_ALIGNMENT) static uint8_t arena[BKNN_NET_ARENA_SIZE > 0u ? BKNN_NET_ARENA_SIZE : 1u];
+
+int edgeprune_model_run(void) {{
+    bknn_net_infer(BKNN_NET_ARENA_SIZE > 0u ? arena : (uint8_t *)0, edgeprune_input, edgeprune_output);
+    return 0;
+}}
+"""
 
 
 def _write_makefile(net: GeneratedNet, core_name: str) -> str:
     core, facts = CORES[core_name], net.facts
+    machine = core.machine
     lines = {
         "CORE_FLAGS": " ".join(core.flags),
-        "QEMU_MACHINE": core.machine.name,
-        "PLACES": " ".join(list_places(core.machine)),
+        "QEMU_MACHINE": machine.name,
+        "PLACES": " ".join(list_places(machine)),
         "DEFINITIONS": " ".join(f"-D{name}" for name in facts["definitions"]),
         "INCLUDES": " ".join(f"-I{name}" for name in (".", *facts["include_folders"])),
         "SOURCES": " ".join(facts["sources"]),
+        "BOARD": f"-DUART_ADDRESS={machine.uart_address:#x} -DTICK_HZ={machine.clock_mhz * 1_000_000}",
     }
     return "".join(f"{name} = {value}\n" for name, value in lines.items())
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
-import shutil
 import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from emulated_board import needs_tools, powered
 
+from edgeprune.core.boards.cortex_m import CORES
 from edgeprune.core.measuring.measurement import Protocol
 from edgeprune.device.board import ModelFile
 from edgeprune.device.boards import open_board
@@ -21,9 +18,10 @@ from edgeprune.device.serial.commands import identify, infer, load, read_output
 from edgeprune.device.serial.line import open_line
 from edgeprune.device.transports.address import SerialAddress
 from edgeprune.errors import RemoteError
+from edgeprune.exporting.c.project import list_places
 from edgeprune.shipped import load_target, shipped_dir
 
-pytestmark = pytest.mark.device
+pytestmark = [pytest.mark.device, needs_tools]
 
 SHA256 = "c" * 64
 NET = f"""
@@ -48,34 +46,16 @@ int edgeprune_model_run(void) {{
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if not shutil.which("arm-none-eabi-gcc") or not shutil.which("qemu-system-arm"):
-        pytest.skip("no Arm compiler or QEMU here; deploy/setup/test_packages.sh installs them")
     folder = tmp_path_factory.mktemp("firmware")
     (folder / "net.c").write_text(NET)
     firmware = shipped_dir("deploy") / "firmware"
     sources = [firmware / "edgeprune_protocol.c", firmware / "mps2" / "board.c", folder / "net.c"]
     flags = ["-mcpu=cortex-m4", "-mthumb", "-O2", "-Wall", "-Wextra", "-Werror", "-ffreestanding", "-nostartfiles"]
-    script = ["-T", firmware / "mps2" / "memory.ld", "--specs=nosys.specs", "-I", firmware]
+    places = list_places(CORES["cortex-m4"].machine)
+    script = ["-T", firmware / "firmware.ld", *places, "--specs=nosys.specs", "-I", firmware]
     command = ["arm-none-eabi-gcc", *flags, *script, *sources, "-o", folder / "firmware.elf", "-lc"]
     subprocess.run([str(word) for word in command], check=True, timeout=120)
     return folder / "firmware.elf"
-
-
-@contextmanager
-def powered(image: Path) -> Iterator[str]:
-    """The board, switched on; gives its port."""
-    words = ["qemu-system-arm", "-M", "mps2-an386", "-nographic", "-monitor", "none", "-serial", "pty"]
-    with subprocess.Popen(
-        [*words, "-kernel", image], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as qemu:
-        try:
-            told = qemu.stdout.readline() if qemu.stdout else ""
-            port = re.search(r"/dev/pts/[0-9]+", told)
-            assert port, told
-            time.sleep(0.2)
-            yield port[0]
-        finally:
-            qemu.kill()
 
 
 def ignore(_: str) -> None:

@@ -8,18 +8,28 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from emulated_board import needs_tools
 from integer_nets import build_integer_net
 
+from edgeprune.core.boards.cortex_m import CORES
 from edgeprune.core.latency.layers import LayerShape
 from edgeprune.errors import ExportError
 from edgeprune.exporting.c import project as projects
 from edgeprune.exporting.c.generate import GeneratedNet
-from edgeprune.exporting.c.project import write_c_project
+from edgeprune.exporting.c.project import list_places, write_c_project
 from edgeprune.exporting.tflite.probes import build_tflite_probe
 from edgeprune.exporting.tflite.schema import pack_tflite, unpack_tflite
 
-HAS_TOOLS = all(map(shutil.which, ("arm-none-eabi-gcc", "qemu-system-arm", "make")))
-needs_tools = pytest.mark.skipif(not HAS_TOOLS, reason="no arm-none-eabi-gcc or qemu-system-arm; see test_packages.sh")
+needs_cmake = pytest.mark.skipif(shutil.which("cmake") is None, reason="no cmake; see test_packages.sh")
+FIRMWARE = """
+cmake_minimum_required(VERSION 3.16)
+project(mine C)
+add_subdirectory(${NET} net)
+add_executable(mine ${NET}/selftest.c ${NET}/vectors.c ${NET}/startup.c ${NET}/semihosting.c)
+target_link_libraries(mine PRIVATE edgeprune_net)
+target_link_options(mine PRIVATE ${LINKING})
+"""
+"""What a user writes who adds the net to a firmware of their own."""
 
 
 def write(folder: Path, core: str = "cortex-m4") -> Path:
@@ -47,6 +57,46 @@ def test_the_self_test_passes_and_fails_where_a_weight_is_wrong(tmp_path: Path) 
     broken = run_selftest(folder)
     assert broken.returncode != 0
     assert "vector 3: bytes that differ: 1" in broken.stdout + broken.stderr
+
+
+@needs_tools
+@needs_cmake
+@pytest.mark.parametrize("core", ["cortex-m3", "cortex-m4"])  # portable kernels, and those of CMSIS-NN
+def test_a_firmware_of_ones_own_takes_the_net_by_cmake(core: str, tmp_path: Path) -> None:
+    net, machine = write(tmp_path, core), CORES[core].machine
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "CMakeLists.txt").write_text(FIRMWARE)
+    linking = [
+        "-nostartfiles",
+        "--specs=nano.specs",
+        "-Wl,--gc-sections",
+        f"-T{net}/firmware.ld",
+        *list_places(machine),
+    ]
+    settings = {
+        "NET": str(net),
+        "LINKING": ";".join(linking),
+        "CMAKE_SYSTEM_NAME": "Generic",
+        "CMAKE_C_COMPILER": "arm-none-eabi-gcc",
+        "CMAKE_C_FLAGS": " ".join(CORES[core].flags),
+        "CMAKE_TRY_COMPILE_TARGET_TYPE": "STATIC_LIBRARY",
+    }
+    words = [f"-D{name}={value}" for name, value in settings.items()]
+    subprocess.run(["cmake", "-S", tmp_path / "mine", "-B", tmp_path / "build", *words], check=True)
+    subprocess.run(["cmake", "--build", tmp_path / "build"], check=True)
+    semihosting = [
+        "-nographic",
+        "-monitor",
+        "none",
+        "-serial",
+        "none",
+        "-semihosting-config",
+        "enable=on,target=native",
+    ]
+    image = tmp_path / "build" / "mine"
+    run = ["qemu-system-arm", "-M", machine.name, *semihosting, "-kernel", image]
+    completed = subprocess.run(run, capture_output=True, text=True, timeout=60, check=False)
+    assert (completed.returncode, "4 vectors, 0 wrong: passed" in completed.stdout + completed.stderr) == (0, True)
 
 
 def test_the_project_says_how_its_numbers_are_meant(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Projects for TensorFlow Lite Micro, written around int8 TFLite files."""
