@@ -78,7 +78,9 @@ def measure_file(
     from edgeprune.history.writing import keep
     from edgeprune.run import write_json
 
-    run_options = [name for name in ("recipe", "latency_ms", "speedup", "gates") if options.get(name) is not None]
+    run_options = [
+        name for name in ("recipe", "latency_ms", "instructions", "speedup", "gates") if options.get(name) is not None
+    ]
     if run_options:
         raise UsageError(
             f"--{run_options[0].replace('_', '-')} is for a run; leave it out to measure {path.name} alone"

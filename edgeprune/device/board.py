@@ -23,10 +23,6 @@ from edgeprune.device.transports.transport import hash_file
 from edgeprune.errors import DeviceError, TargetError
 
 Progress = Callable[[str], None]
-MS = "ms"
-"""The unit of what a board that times says of a file."""
-INSTRUCTIONS = "instructions"
-"""The unit of what a board that counts says of a file; it is never made into milliseconds."""
 DEEDS = {
     "time": "time files",
     "time_probes": "time single layers",
@@ -113,7 +109,7 @@ class Board(Seam):
 
     @property
     def unit(self) -> str:
-        """What it counts the cost of a file in: MS or INSTRUCTIONS."""
+        """What it counts the cost of a file in: MS or INSTRUCTIONS of `edgeprune.core.cost`."""
         ...
 
     @property

@@ -81,7 +81,7 @@ def recreate_goal(
 def say_next(share: float) -> str:
     """What follows from a net that takes this share of the budget, for people; nothing where it is accepted."""
     if share > ACCEPTED[1]:
-        return "; that is too slow: planning again"
+        return "; that is too much: planning again"
     return "; room is left: looking for a plan of less loss" if share < ACCEPTED[0] else ""
 
 

@@ -34,6 +34,8 @@ METRICS = {
     "sram_bytes": LOWER,
     "flash_bytes": LOWER,
     "energy_mj": LOWER,
+    "instructions": LOWER,
+    "instruction_ratio": HIGHER,
     "speedup": HIGHER,
     ACCURACY: HIGHER,
     ACCURACY_DROP: LOWER,
@@ -41,12 +43,16 @@ METRICS = {
     QUALITY_DROP: LOWER,
 }
 """What a gate can look at, and which direction is better; of the quality itself the recipe's metric says so."""
-RELATIVE = (QUALITY_DROP, ACCURACY_DROP, "speedup")
+RELATIVE = (QUALITY_DROP, ACCURACY_DROP, "speedup", "instruction_ratio")
 """Metrics that are held against the original by themselves, so that they have no regression."""
 LIMITS = {LOWER: "at_most", HIGHER: "at_least"}
 """The limit that can be meant, by the direction that is better."""
 TIMED = {name for name in METRICS if name.endswith("_ms")} | {"speedup"}
 """Metrics of which a run can measure more."""
+COUNTED = {"instructions", "instruction_ratio"}
+"""Metrics of a board that counts: instructions of an inference, and those of the unpruned file by them."""
+CLOCKED = TIMED | {"energy_mj", "peak_memory_mib"}
+"""Metrics that a board which counts instructions has no figure of."""
 TAILS = {"latency_p90_ms", "latency_p95_ms", "latency_p99_ms"}
 """Metrics that single runs are needed for."""
 ALLOWED_TO_FAIL = 0.01
