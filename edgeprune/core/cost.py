@@ -52,6 +52,11 @@ def show_cost(value: float, pattern: str = ".4g") -> str:
     return format(value, pattern) if _unit.get() == MS else format(round(value), f"{sign},")
 
 
+def per_cost() -> str:
+    """One of the unit: `ms`, `instruction`."""
+    return _unit.get() if _unit.get() == MS else "instruction"
+
+
 def say_option(limit: float) -> str:
     """The option that limits a cost to so much: `--latency-ms 1.234`, `--instructions 1234567`."""
     return f"--latency-ms {limit:.4g}" if _unit.get() == MS else f"--instructions {round(limit)}"
@@ -60,6 +65,16 @@ def say_option(limit: float) -> str:
 def cost_name() -> str:
     """What a cost is called for people."""
     return NAMES[_unit.get()]
+
+
+def title_cost() -> str:
+    """Of an axis: `latency, ms`, `instructions`."""
+    return f"{cost_name()}, ms" if _unit.get() == MS else cost_name()
+
+
+def median_cost() -> str:
+    """Of a column of medians: `p50 ms`, `instructions`."""
+    return "p50 ms" if _unit.get() == MS else INSTRUCTIONS
 
 
 def say_ratio(ratio: float) -> str:
@@ -91,6 +106,8 @@ def _rename(node: Any, is_counted: bool, rename: Any) -> Any:
 def _name(key: Any) -> Any:
     if not isinstance(key, str):
         return key
+    if key == "ms":
+        return "counted"
     key = f"instructions_{key.removeprefix('ms_')}" if key.startswith("ms_") else key
     key = f"{key.removesuffix('_ms')}_instructions" if key.endswith("_ms") else key
     return f"cost{key.removeprefix('latency')}" if key == "latency" or key.startswith("latency_") else key
@@ -99,6 +116,8 @@ def _name(key: Any) -> Any:
 def _unname(key: Any) -> Any:
     if not isinstance(key, str) or key in KEPT:
         return key
+    if key == "counted":
+        return "ms"
     key = f"ms_{key.removeprefix('instructions_')}" if key.startswith("instructions_") else key
     key = f"{key.removesuffix('_instructions')}_ms" if key.endswith("_instructions") else key
     return f"latency{key.removeprefix('cost')}" if key == "cost" or key.startswith("cost_") else key

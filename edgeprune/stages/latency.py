@@ -135,8 +135,8 @@ def _measure_profile(job: Job, net: Net) -> Profiled:
         job.run.product(CHOSEN)
     baseline_ms = latency_ms["baseline"]
     job.detail(
-        f"unpruned {job.baseline_precision} {say_cost(baseline_ms)}; {len(table.points)} layer shapes; whole nets predicted "
-        f"with a mean error of {correction.error or 0:.1%} (leave one out)"
+        f"unpruned {job.baseline_precision} {say_cost(baseline_ms)}; {len(table.points)} layer shapes; whole nets "
+        f"predicted with a mean error of {correction.error or 0:.1%} (leave one out)"
         + ("" if job.is_counted else f"; the same net twice: {times.twin_gap:.1%} apart")
     )
     return Profiled(
