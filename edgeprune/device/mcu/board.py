@@ -34,6 +34,8 @@ from edgeprune.device.mcu.firmware import COMPILER, run_tool
 from edgeprune.errors import DeviceError, TargetError, UsageError
 from edgeprune.versions import find_version
 
+ACCELERATOR = "ethos"
+"""In the name of what QEMU has beside no core: such a board without it would be another one."""
 EMULATED = "qemu-"
 """What the name of a target begins with whose board is emulated."""
 COUNTS_ONLY = "an emulator counts instructions and tells no time"
@@ -217,7 +219,7 @@ def check_core(target: Target) -> None:
         TargetError: it is one; says what can be done for it.
     """
     text = find_core_text(target)
-    if find_core(text) is None:
+    if find_core(text) is None or ACCELERATOR in text.lower():
         raise TargetError(
             f"target {target.name}: nothing says where a board is, and its core ({text or 'not told'}) is none that "
             f"is emulated here ({', '.join(CORES)}), so nothing runs its files; `edgeprune fit MODEL.tflite "
