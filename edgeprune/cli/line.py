@@ -211,11 +211,16 @@ def deploy(directory: Path | None, dry_run: bool, first: str | None, **options: 
 
 def _is_unreachable(directory: Path | None, options: Mapping[str, Any]) -> bool:
     """Whether a new run is for a board that nothing says the address of."""
+    from edgeprune.device.mcu.board import EMULATED
     from edgeprune.device.transports.lookup import is_known
 
     new = directory is None or not (directory / "request.json").exists()
     return (
-        new and options["host"] is None and options["target"] is not None and not is_known(Path(options["target"]).stem)
+        new
+        and options["host"] is None
+        and options["target"] is not None
+        and not Path(options["target"]).stem.startswith(EMULATED)
+        and not is_known(Path(options["target"]).stem)
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from edgeprune.core.cost import INSTRUCTIONS, find_cost_unit, say_cost, say_ratio, show_cost
@@ -136,6 +138,14 @@ def _say_ratio(report: Mapping[str, Any], doubt: str) -> str:
         f"speed-up {ratio:.2f}{doubt} (95 % interval {low:.2f} to {high:.2f}), measured in turns on {device['host']}: "
         f"{device['cpu']}, {report['runtime']}, {report['conditions']['threads']} thread(s)"
     )
+
+
+def name_next(report: Mapping[str, Any], directory: Path) -> str:
+    """The command that follows a run that passed: a release, or C where no board was there to release to."""
+    if report.get("unit") != INSTRUCTIONS:
+        return f"edgeprune release push --run {shlex.quote(str(directory))} --activate"
+    file, core = directory / report["result"]["artifact"], report["device"]["cpu"]
+    return f"edgeprune export {shlex.quote(str(file))} --format c --core {core} --output net-c"
 
 
 def own_gates(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:

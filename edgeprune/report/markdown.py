@@ -12,7 +12,7 @@ from edgeprune.core.cost import INSTRUCTIONS, MS, costs_in, find_cost_unit, show
 from edgeprune.core.measuring.measurement import Conditions
 from edgeprune.core.metric import parse_metric
 from edgeprune.core.releasing.gate import FAIL, INCONCLUSIVE, PASS
-from edgeprune.core.summary import say_range
+from edgeprune.core.summary import name_next, say_range
 from edgeprune.core.text import make_printable
 
 NO_GATE = "no gate was asked for, so nothing can pass; add [[gates]] to the target, or give --gates FILE"
@@ -99,7 +99,7 @@ def advise(report: Mapping[str, Any], directory: Path) -> str:
     """What to do next, by the verdict and why it is so."""
     run = f"--run {shlex.quote(str(directory))}"
     if report["verdict"] == PASS:
-        return _code(f"edgeprune release push {run} --activate")
+        return _code(name_next(report, directory))
     if report["verdict"] == FAIL:
         return f"{_code(f'edgeprune explain {run}')} says what was cut and why; the whole report is `report.html`."
     if not report["gates"]:

@@ -291,8 +291,8 @@ def check_request(job: Job) -> None:
     _check_unit(job)
     if not (budget.is_timed or budget.is_sized):
         raise TargetError(
-            f"target {target.name}: no budget; give --latency-ms or --speedup (or --sram, --flash), or [budget] in the "
-            "target"
+            f"target {target.name}: no budget; give {'--instructions' if job.is_counted else '--latency-ms'} or "
+            "--speedup (or --sram, --flash), or [budget] in the target"
         )
     if budget.energy_mj is not None and job.estimated:
         raise TargetError(f"target {target.name}: a budget of energy_mj needs a board with a power meter; give --host")
