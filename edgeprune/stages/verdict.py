@@ -223,7 +223,7 @@ def _measured_row(candidates: Candidates, figures: Figures) -> dict[str, Any]:
         "quality": figures.shown_quality,
         "latency": figures.measurement.describe_latency(),
         "runs_per_sample": figures.measurement.runs_per_sample,
-        "origin": "measured",
+        "origin": figures.measurement.origin,
         "problems": list(figures.measurement.problems),
     }
     if figures in candidates.files:

@@ -232,6 +232,11 @@ class Measurement:
             return summary
         return replace(summary, median_low_ms=summary.p50_ms, median_high_ms=summary.p50_ms)
 
+    @property
+    def origin(self) -> str:
+        """Where its figures come from: "measured" with a clock, or "counted"."""
+        return "counted" if self.is_counted else "measured"
+
     def describe_latency(self) -> dict[str, float]:
         """The summary, JSON-ready; of counts the median and the range over inputs alone, as nothing varies."""
         summary = self.latency.to_dict()

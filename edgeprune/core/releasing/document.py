@@ -91,7 +91,7 @@ class Figures:
             "inputs": {name: list(shape) for name, shape in measurement.inputs.items()},
             "processor": measurement.processor,
             "cold_starts_ms": [list(pair) for pair in measurement.cold_starts_ms],
-            "origin": "measured",
+            "origin": measurement.origin,
             "problems": list(measurement.problems),
         }
 
@@ -118,7 +118,8 @@ def _timed_figures(figures: Figures) -> dict[str, Figure]:
     measurement = figures.measurement
     problem = "; ".join(measurement.problems)
     if measurement.is_counted:
-        return {"instructions": Figure.of(measurement.latency.p50_ms, measurement.spread(), problem)}
+        figure = Figure.of(measurement.latency.p50_ms, measurement.spread(), problem)
+        return {"instructions": replace(figure, origin=measurement.origin)}
     figures_by_metric = {name: _percentile(measurement, percent, problem) for name, percent in PERCENTILES.items()}
     for place, name in enumerate(COLD_STARTS):
         starts_ms = [start[place] for start in measurement.cold_starts_ms]

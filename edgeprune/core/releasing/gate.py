@@ -59,6 +59,8 @@ ALLOWED_TO_FAIL = 0.01
 """How often all gates of a run together may fail where no figure is beyond its limit."""
 LOOKS = 3
 """A run looks at timed figures so many times at most: it measures on while they decide nothing."""
+EVIDENCE = ("measured", "counted")
+"""Origins of figures that can pass a gate: an emulator counts instructions exactly."""
 ROUNDING = 1e-9
 """A value is at its limit if they differ by less than this share of it: 98.7 - 97.2 is a drop of 1.5 points."""
 
@@ -110,8 +112,8 @@ class Gate:
 class Figure:
     """A figure offered to a gate, with its 95 % interval where it has one.
 
-    `origin` is "measured" or "estimated"; an estimate never passes. `problem` says why the run behind it is invalid,
-    or why there is no value. `spread` tells the bounds at other levels than that of the interval.
+    `origin` is one of EVIDENCE or "estimated"; an estimate never passes. `problem` says why the run behind it is
+    invalid, or why there is no value. `spread` tells the bounds at other levels than that of the interval.
     """
 
     value: float | None
@@ -138,7 +140,7 @@ class Figure:
     @property
     def is_valid(self) -> bool:
         """Whether something can be held against it: a finite number, measured in a valid run."""
-        return self.value is not None and isfinite(self.value) and self.origin == "measured" and not self.problem
+        return self.value is not None and isfinite(self.value) and self.origin in EVIDENCE and not self.problem
 
 
 NO_CHANGES: Mapping[str, Figure] = MappingProxyType({})
@@ -268,7 +270,7 @@ def _doubt(metric: str, figure: Figure | None) -> tuple[str, float | None, str]:
         return INCONCLUSIVE, None, f"{metric} was not measured"
     if figure.value is not None and not isfinite(figure.value):
         return FAIL, None, f"{metric} is {figure.value}, no finite number"
-    if figure.origin != "measured":
+    if figure.origin not in EVIDENCE:
         return INCONCLUSIVE, figure.value, f"{figure.origin}, not measured"
     if figure.value is None:
         return INCONCLUSIVE, None, figure.problem or f"{metric} was not measured"
