@@ -245,7 +245,8 @@ def _tell_plan(job: Job) -> tuple[dict[str, Any], list[str]]:
     drawn = job.run.directory / "front.png"
     picture = drawn if drawn.exists() else None
     lines = [render_front(front), "", render_plan(plan), *([f"picture: {picture}"] if picture else [])]
-    return {"origin": front["origin"], "front": front["front"], "plan": plan, "picture": picture}, lines
+    named = {"origin": front["origin"], "unit": front["unit"], "front": front["front"]}
+    return {**named, "plan": plan, "picture": picture}, lines
 
 
 def _tell_files(job: Job) -> tuple[dict[str, Any], list[str]]:

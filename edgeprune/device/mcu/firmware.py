@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from edgeprune.core.boards.cortex_m import Core
 from edgeprune.device.transports.transport import hash_file
@@ -132,7 +133,7 @@ def _compile(source: Path, core: Core, options: Sequence[str]) -> Path:
     target = folder / f"{key}.o"
     if not target.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f".{key}.{hashlib.sha256(str(source).encode()).hexdigest()[:8]}.partial.o"
+        partial = folder / f".{uuid4().hex}.partial.o"  # others may compile the same now
         run_tool([COMPILER, *core.flags, *FLAGS, *options, "-c", str(source), "-o", str(partial)])
         partial.replace(target)
     return target
