@@ -11,10 +11,12 @@ from command_line import call
 from integer_nets import build_integer_net
 
 from edgeprune.core.cost import INSTRUCTIONS
+from edgeprune.core.latency.layers import LayerShape
 from edgeprune.device.board import ModelFile, ProbeSettings, Session, require
 from edgeprune.device.boards import describe_address, is_counted, open_board
 from edgeprune.device.mcu.board import ROWS
 from edgeprune.errors import DeviceError, TargetError, UsageError
+from edgeprune.exporting.probing.probes import write_probes
 from edgeprune.exporting.tflite.run import run_tflite
 from edgeprune.shipped import load_target
 
@@ -69,6 +71,19 @@ def test_what_it_has_none_of_is_refused() -> None:
         pass
     with pytest.raises(DeviceError, match="onnxruntime does not run on a cortex-m4"), open_board(TARGET, None) as board:
         board.run(ModelFile("net", Path("net.onnx"), "0", "onnxruntime"), np.zeros((1, 2), np.float32), print)
+
+
+@needs_tools
+def test_many_files_are_built_at_once_from_an_empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They share sources, which must not be compiled into one another's object."""
+    monkeypatch.setenv("EDGEPRUNE_CACHE", str(tmp_path / "cache"))
+    shapes = [LayerShape("linear", 4, count) for count in (1, 2, 4, 8)]
+    files = write_probes(shapes, "tflite", "int8", tmp_path)
+    models = [ModelFile.of(path, "c") for path in files.values()]
+    with open_board(TARGET, None) as board:
+        windows = board.time_probes(models, 1, ProbeSettings(), print)
+    counts = [windows[model.name][0].p50_ms for model in models]
+    assert counts == sorted(set(counts))
 
 
 def test_a_microcontroller_without_an_address_is_its_core_in_qemu(monkeypatch: pytest.MonkeyPatch) -> None:
