@@ -18,6 +18,7 @@ from edgeprune.cli.options import Command, Finite, line_options
 from edgeprune.cli.output import json_option, print_result
 from edgeprune.cli.profile import calibrate_profile, show_profile
 from edgeprune.cli.progress import say_timed
+from edgeprune.core.cost import MS
 from edgeprune.core.stages import STEPS
 from edgeprune.deployment import prepare, settle_request
 from edgeprune.errors import UsageError
@@ -245,7 +246,7 @@ def _tell_plan(job: Job) -> tuple[dict[str, Any], list[str]]:
     drawn = job.run.directory / "front.png"
     picture = drawn if drawn.exists() else None
     lines = [render_front(front), "", render_plan(plan), *([f"picture: {picture}"] if picture else [])]
-    named = {"origin": front["origin"], "unit": front["unit"], "front": front["front"]}
+    named = {"origin": front["origin"], "unit": front.get("unit", MS), "front": front["front"]}
     return {**named, "plan": plan, "picture": picture}, lines
 
 
