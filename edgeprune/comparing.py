@@ -20,6 +20,7 @@ from edgeprune.core.choosing.points import (
     read_quality,
     read_setting,
 )
+from edgeprune.core.cost import MS
 from edgeprune.core.latency.table import ESTIMATED
 from edgeprune.core.measuring.measurement import Measurement
 from edgeprune.core.measuring.pairing import find_ratio
@@ -148,7 +149,7 @@ def read_report(run: Run) -> Mapping[str, Any]:
     """The report of a finished run.
 
     Raises:
-        RunError: it has not finished, its report was changed, or is one of another version.
+        RunError: it has not finished, its report was changed, is one of another version, or has no latency.
     """
     report: Any = read_json(run.file("report.json"))
     version = report.get("version") if isinstance(report, dict) else None
@@ -156,6 +157,11 @@ def read_report(run: Run) -> Mapping[str, Any]:
         raise RunError(
             f"{run.directory / 'report.json'}: version {version}; this edgeprune reads version {REPORT_VERSION}; write "
             f"it anew: `edgeprune report --run {run.directory}`"
+        )
+    if report.get("unit", MS) != MS:
+        raise RunError(
+            f"{run.directory}: counts {report['unit']} and has no latency, which is what is compared here; "
+            f"`edgeprune gate --run {run.directory} --baseline OTHER` holds its counts against another run's"
         )
     return dict(report)
 

@@ -11,7 +11,7 @@ from typing import Any, TypedDict, Unpack
 from edgeprune.core.text import suggest
 from edgeprune.errors import UsageError
 from edgeprune.run import SWEEP, read_json
-from edgeprune.scopes import begin_scope, find_scope
+from edgeprune.scopes import COSTS, begin_scope, find_scope
 
 DEFAULT_RECIPE = "digits-resnet8"
 
@@ -45,6 +45,7 @@ class Request(Settings, total=False):
     """What a run may be asked for."""
 
     latency_ms: float | None
+    instructions: int | None
     speedup: float | None
 
 
@@ -105,8 +106,9 @@ def settle_request(directory: Path | None, options: Mapping[str, Any]) -> tuple[
         UsageError: two budgets, no target for a new run, or the directory of a sweep.
     """
     request = {**dict.fromkeys(REQUEST), **options}
-    if request["latency_ms"] is not None and request["speedup"] is not None:
-        raise UsageError("give --latency-ms or --speedup, not both")
+    limits = [f"--{name.replace('_', '-')}" for name in COSTS if request[name] is not None]
+    if len(limits) > 1:
+        raise UsageError(f"give {limits[0]} or {limits[1]}, not both")
     if directory is not None and (directory / "request.json").exists():
         return find_scope(directory, settle_paths(request))
     if directory is not None and (directory / SWEEP).exists():

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgeprune.core.cost import name_costs, read_costs
 from edgeprune.disk import describe_os_error
 from edgeprune.errors import RunError
 
@@ -455,10 +456,10 @@ def _read(path: Path) -> str:
 
 def _parse(path: Path, text: str) -> Any:
     try:
-        return json.loads(text)
+        return read_costs(json.loads(text))
     except (ValueError, RecursionError) as exc:
         raise RunError(f"{path}: cannot be read: {exc}") from exc
 
 
 def _render(document: Any) -> str:
-    return json.dumps(document, indent=1, allow_nan=False) + "\n"
+    return json.dumps(name_costs(document), indent=1, allow_nan=False) + "\n"

@@ -12,9 +12,9 @@ from edgeprune.disk import describe_os_error
 from edgeprune.errors import RunError
 from edgeprune.run import SOURCES, look_at_run, read_request, settle_request
 
-BUDGET = ("latency_ms", "speedup", "confidence", "sram_bytes", "flash_bytes")
+BUDGET = ("latency_ms", "instructions", "speedup", "confidence", "sram_bytes", "flash_bytes")
 """What of a request is its budget."""
-TIME = ("latency_ms", "speedup")
+COSTS = ("latency_ms", "instructions", "speedup")
 """Of which one is given."""
 SHARED = ("trace", "profile", "score")
 """Stages whose results no budget changes, in order."""
@@ -34,8 +34,8 @@ def find_scope(directory: Path, request: Mapping[str, Any]) -> tuple[Path, dict[
     if not own or all(own.get(name) == value for name, value in changes.items()):
         return directory, dict(request)
     own_budget = _budget_of(own)
-    if changes.keys() & TIME:
-        own_budget |= dict.fromkeys(TIME)
+    if changes.keys() & set(COSTS):
+        own_budget |= dict.fromkeys(COSTS)
     budget = own_budget | changes
     base = directory.parent.parent if directory.parent.name == FOLDER else directory
     name = "-".join(_name_limit(name, value) for name, value in budget.items() if value is not None)

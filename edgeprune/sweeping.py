@@ -29,6 +29,7 @@ from edgeprune.pipeline import open_job
 from edgeprune.report.comparison import render_comparison_page
 from edgeprune.run import CHANGEABLE, REQUEST, SWEEP, hold_directory, look_at_run, write_atomic, write_json
 from edgeprune.scopes import SHARED, begin_scope
+from edgeprune.shipped import load_target
 from edgeprune.stages.interleave import Interleaved, ShippedFile, find_shipped, interleave, read_interleaved
 from edgeprune.stages.job import Job, preview_job
 
@@ -101,9 +102,25 @@ def settle_sweep(
     if directory is not None and (directory / REQUEST).exists():
         raise UsageError(f"{directory}: is a run of one budget, not a sweep; name another --run")
     place, request = settle_request(directory, options)
+    _refuse_counted(request)
     shared = {name: request[name] for name in SETTINGS}
     ((kind, values),) = given.items()
     return _sort_budgets(SweepPlan(directory or Path("runs") / f"sweep-{place.name}", kind, values, shared, {}))
+
+
+def _refuse_counted(request: Mapping[str, Any]) -> None:
+    """Refuse a board that counts: a sweep compares nets that took turns on a board, in ms.
+
+    Raises:
+        UsageError: the target's board is a core in QEMU.
+    """
+    from edgeprune.device.boards import is_counted
+
+    if not request.get("estimate") and is_counted(load_target(request["target"]), request["host"]):
+        raise UsageError(
+            f"{request['target']}: a sweep compares latencies, and a core in QEMU has none; deploy one budget after "
+            "the other: edgeprune deploy --run DIR --speedup 2"
+        )
 
 
 def _add_budgets(plan: SweepPlan, given: Mapping[str, tuple[float, ...]]) -> SweepPlan:

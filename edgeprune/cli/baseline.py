@@ -12,6 +12,7 @@ import click
 from edgeprune.cli.options import RUN
 from edgeprune.cli.output import json_option, print_result
 from edgeprune.cli.progress import say
+from edgeprune.core.cost import costs_in, say_cost
 from edgeprune.core.text import render_columns
 from edgeprune.errors import BaselineError
 
@@ -70,11 +71,10 @@ def list_(folder: Path) -> None:
     from edgeprune.stages.baseline import list_baselines
 
     stored, problems = list_baselines(folder)
-    rows = [("name", "kind", "set", "file", "p50 ms")]
+    rows = [("name", "kind", "set", "file", "p50")]
     for own in stored:
         old, figures = own.baseline, own.baseline.figures
-        latency_ms = f"{figures.latency.p50_ms:.4g}"
-        rows.append((own.place.parent.name, old.kind, old.created[:10], figures.artifact.name, latency_ms))
+        rows.append((own.place.parent.name, old.kind, old.created[:10], figures.artifact.name, _say_median(own)))
     lines = []
     if len(rows) > 1:
         kinds = {own.baseline.kind: describe_device(own.baseline.device) for own in stored}
@@ -113,12 +113,19 @@ def _row(stored: StoredBaseline) -> dict[str, Any]:
     return {"file": stored.place, "artifact": stored.artifact, **facts, "verdict": old.verdict, "figures": figures}
 
 
+def _say_median(stored: StoredBaseline) -> str:
+    """The median of a baseline's file, in the unit of its board."""
+    measurement = stored.baseline.figures.measurement
+    with costs_in(measurement.unit):
+        return say_cost(measurement.latency.p50_ms)
+
+
 def _describe(stored: StoredBaseline) -> str:
     from edgeprune.core.releasing.baseline import describe_device
 
     old, figures = stored.baseline, stored.baseline.figures
     return (
-        f"{figures.artifact.name}, p50 {figures.latency.p50_ms:.4g} ms, {figures.metric.name} "
+        f"{figures.artifact.name}, p50 {_say_median(stored)}, {figures.metric.name} "
         f"{figures.metric.describe(figures.shown_quality)}, on {describe_device(old.device)}"
     )
 

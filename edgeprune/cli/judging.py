@@ -105,13 +105,13 @@ def _judge_again(
 
 def finish(job: Job) -> None:
     """Print a run's result, and end with the exit code of its verdict."""
-    from edgeprune.core.summary import render_result
+    from edgeprune.core.summary import name_next, render_result
     from edgeprune.run import read_json
 
     document, directory = read_json(job.run.file("report.json")), job.run.directory
     lines = [render_result(document), f"report: {directory / 'report.html'}"]
     if document["verdict"] == PASS:
-        lines.append(f"next: edgeprune release push --run {directory} --activate")
+        lines.append(f"next: {name_next(document, directory)}")
     files = {kind: directory / name for kind, name in REPORT_FILES.items()}
     verdict = {"run": directory, "verdict": document["verdict"], "files": files, "report": document}
     append_summary(files["markdown"])

@@ -18,6 +18,7 @@ from edgeprune.cli.options import Command, Finite, busy_option, line_options
 from edgeprune.cli.output import json_option, print_result
 from edgeprune.cli.profile import calibrate_profile, show_profile
 from edgeprune.cli.progress import say_timed
+from edgeprune.core.cost import MS
 from edgeprune.core.stages import STEPS
 from edgeprune.deployment import prepare, settle_request
 from edgeprune.errors import UsageError
@@ -219,11 +220,16 @@ def deploy(directory: Path | None, dry_run: bool, first: str | None, **options: 
 
 def _is_unreachable(directory: Path | None, options: Mapping[str, Any]) -> bool:
     """Whether a new run is for a board that nothing says the address of."""
+    from edgeprune.device.mcu.board import EMULATED
     from edgeprune.device.transports.lookup import is_known
 
     new = directory is None or not (directory / "request.json").exists()
     return (
-        new and options["host"] is None and options["target"] is not None and not is_known(Path(options["target"]).stem)
+        new
+        and options["host"] is None
+        and options["target"] is not None
+        and not Path(options["target"]).stem.startswith(EMULATED)
+        and not is_known(Path(options["target"]).stem)
     )
 
 
@@ -248,7 +254,8 @@ def _tell_plan(job: Job) -> tuple[dict[str, Any], list[str]]:
     drawn = job.run.directory / "front.png"
     picture = drawn if drawn.exists() else None
     lines = [render_front(front), "", render_plan(plan), *([f"picture: {picture}"] if picture else [])]
-    return {"origin": front["origin"], "front": front["front"], "plan": plan, "picture": picture}, lines
+    named = {"origin": front["origin"], "unit": front.get("unit", MS), "front": front["front"]}
+    return {**named, "plan": plan, "picture": picture}, lines
 
 
 def _tell_files(job: Job) -> tuple[dict[str, Any], list[str]]:

@@ -76,22 +76,23 @@ def measure_file(
     from edgeprune.cli.mcu import print_counts
     from edgeprune.core.measuring.sustained import find_sustained_problems, render_sustained
     from edgeprune.device.board import Session, require
-    from edgeprune.device.boards import measure_files, open_board
+    from edgeprune.device.boards import is_counted, measure_files, open_board
     from edgeprune.device.lease import parse_duration
-    from edgeprune.device.mcu.board import is_emulated
     from edgeprune.device.serial.flashing import flash_image
     from edgeprune.history.measured import describe_file
     from edgeprune.history.writing import keep
     from edgeprune.run import write_json
 
-    run_options = [name for name in ("recipe", "latency_ms", "speedup", "gates") if options.get(name) is not None]
+    run_options = [
+        name for name in ("recipe", "latency_ms", "instructions", "speedup", "gates") if options.get(name) is not None
+    ]
     if run_options:
         raise UsageError(
             f"--{run_options[0].replace('_', '-')} is for a run; leave it out to measure {path.name} alone"
         )
     duration_s = parse_duration(sustained) if sustained is not None else None
     target = find_target(options)
-    if is_emulated(target):
+    if is_counted(target, options.get("host")):
         if duration_s is not None or shapes or image or options.get("set_governor"):
             raise UsageError(f"target {target.name}: an emulator is counted; give --target and --output alone")
         print_counts(path, target, output)

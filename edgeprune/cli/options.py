@@ -130,6 +130,7 @@ def with_options(command: Command, options: Sequence[Callable[[Command], Command
 
 ONE_BUDGET = (
     click.option("--latency-ms", type=Finite(0, min_open=True), help="Budget: median latency, ms."),
+    click.option("--instructions", type=click.IntRange(1), help="Budget of a core in QEMU: of one inference."),
     click.option("--speedup", type=Finite(1), help="Budget: so many times as fast as the unpruned fp32 net."),
 )
 

@@ -16,6 +16,7 @@ import click
 
 from edgeprune.cli.options import Command
 from edgeprune.cli.progress import clear_line
+from edgeprune.core.cost import name_costs
 from edgeprune.core.text import wrap
 
 JSON_VERSION = 1
@@ -57,7 +58,7 @@ def print_result(document: Mapping[str, Any], text: str) -> None:
 
 def render_json(document: Mapping[str, Any]) -> str:
     """A document with its version; a number that is not finite is null, as JSON has none."""
-    return json.dumps({"version": JSON_VERSION, **_plain(document)}, indent=1, allow_nan=False)
+    return json.dumps({"version": JSON_VERSION, **name_costs(_plain(document))}, indent=1, allow_nan=False)
 
 
 def _plain(value: Any) -> Any:

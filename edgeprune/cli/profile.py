@@ -11,6 +11,7 @@ import click
 
 from edgeprune.cli.options import TARGET_HELP, running_options
 from edgeprune.cli.output import json_option, print_result
+from edgeprune.core.cost import INSTRUCTIONS, costs_in
 from edgeprune.errors import MissingExtra, UsageError
 
 if TYPE_CHECKING:
@@ -39,17 +40,21 @@ def show_profile(directory: Path | None, table: Path | None, output: Path | None
     if directory is not None:
         look_at_run(directory).file(path.name)
     latency_table = parse_table(path.read_text(errors="replace"), str(path))
+    click.get_current_context().with_resource(costs_in(latency_table.unit))
     staircases = find_staircases(latency_table)
     if not staircases:
         raise UsageError(f"{path}: no points in this table")
     profiled = look_at_run(directory).result("profile") if directory else None
     bars = "least to median window" if latency_table.origin == "measured" else "90 % interval"
     note = f"{latency_table.origin}; a dot is a shape of the table, its bar the {bars}"
+    if latency_table.unit == INSTRUCTIONS:
+        note = "instructions counted in QEMU; a dot is a shape of the table"
     picture = output or path.with_name("staircases.png" if directory else f"{path.stem}.png")
     drawn = _write_picture(picture, staircases, latency_table.key.describe(), note)
     parts = [render_table_facts(latency_table, profiled), *map(render_staircase, staircases), f"picture: {drawn}"]
     document = {
         "table": path,
+        "unit": latency_table.unit,
         "of": asdict(latency_table.key),
         "origin": latency_table.origin,
         "correction": profiled["correction"] if profiled else None,

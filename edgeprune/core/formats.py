@@ -64,7 +64,8 @@ class Runtime:
     `packages` are those that provide it, the preferred one first. `providers` are its ways to compute; "cpu" is the
     default of each. `tells_nodes`: its profiler tells what each node takes. `agent_module` is a Python file with the
     agent's `runtime_NAME`, for a runtime that the agent in `deploy/` does not know. `generator` is the module whose
-    `generate_c` makes the code that runs a file on a microcontroller; such a runtime has no packages.
+    `generate_c` makes the code that runs a file on a microcontroller; such a runtime has no packages. `precisions`
+    are those of its format that it takes, empty: all.
     """
 
     name: str
@@ -74,6 +75,16 @@ class Runtime:
     tells_nodes: bool = False
     agent_module: str = ""
     generator: str = ""
+    precisions: tuple[str, ...] = ()
+
+    def takes(self, precision: str) -> bool:
+        """Whether it runs files of its format in a precision."""
+        return precision in (self.precisions or self.file_format.precisions)
+
+    @property
+    def baseline_precision(self) -> str:
+        """Precision of the unpruned file that all is held against: fp32, or the first that it takes."""
+        return "fp32" if self.takes("fp32") else self.precisions[0]
 
     @property
     def file_format(self) -> FileFormat:
@@ -135,7 +146,7 @@ RUNTIMES = {
             ("cpu", "gpu", "nnapi"),
         ),
         Runtime("tflm", "tflite", ()),  # TensorFlow Lite Micro: counted (`edgeprune fit`), not timed
-        Runtime("c", "tflite", (), generator="edgeprune.exporting.c.generate"),
+        Runtime("c", "tflite", (), generator="edgeprune.exporting.c.generate", precisions=("int8",)),
     )
 }
 """Runtimes by name. Figures of packages are those of onnxruntime 1.31.1, ai-edge-litert 2.3.0 and tflite-runtime 2.14.0

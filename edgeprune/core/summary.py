@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from edgeprune.core.cost import INSTRUCTIONS, find_cost_unit, say_cost, say_ratio, show_cost
 from edgeprune.core.measuring.tails import note_tails
 from edgeprune.core.metric import HIGHER, Metric, parse_metric
 from edgeprune.core.planning.plan import BRANCH
@@ -18,13 +21,18 @@ def _figure(value: float | None, pattern: str, nothing: str = "-") -> str:
     return nothing if value is None else pattern.format(value)
 
 
+def _cost(value: float | None) -> str:
+    return f"- {find_cost_unit()}" if value is None else say_cost(value)
+
+
 def figures_rows(metric: Metric) -> tuple[Row, ...]:
     """What is told of one file, a line each."""
     better = "" if metric.better == HIGHER else ", lower is better"
     return (
         ("artifact", lambda row: str(row["artifact"])),
         (f"{metric.name} (in the runtime{better})", lambda row: metric.describe(row["quality"])),
-        *TIMED,
+        *((*COUNTED, *SIZED) if find_cost_unit() == INSTRUCTIONS else (*TIMED, *SIZED, *CLOCKED)),
+        ("run", lambda row: describe_run(row["problems"])),
     )
 
 
@@ -60,16 +68,32 @@ TIMED: tuple[Row, ...] = (
     ("spread (MAD)", lambda row: f"{row['latency']['mad_ms']:.2g} ms"),
     ("predicted latency", lambda row: _figure(row.get("predicted_ms"), "{:.4g} ms")),
     ("first run / load", lambda row: f"{row['first_ms']:.3g} / {row['init_ms']:.3g} ms"),
+)
+"""What a board that times tells of a file."""
+COUNTED: tuple[Row, ...] = (
+    ("instructions (median over inputs)", lambda row: f"{row['latency']['p50_ms']:,.0f}"),
+    ("  range over inputs", lambda row: say_range(row["latency"])),
+    ("predicted instructions", lambda row: _figure(row.get("predicted_ms"), "{:,.0f}")),
+)
+"""What a board that counts tells of a file; nothing varies but with the input, so there is no interval."""
+SIZED: tuple[Row, ...] = (
     ("file size", _size),
-    ("peak memory", lambda row: _figure(row["peak_memory_mib"], "{:.1f} MiB")),
     ("parameters", lambda row: f"{row['parameters']:,}"),
     ("multiply-accumulates", lambda row: f"{row['macs']:,}"),
     ("largest activations", lambda row: f"{row['activation_bytes'] / 1024:.1f} KiB"),
+)
+CLOCKED: tuple[Row, ...] = (
+    ("peak memory", lambda row: _figure(row["peak_memory_mib"], "{:.1f} MiB")),
     ("energy above idle", _energy),
     ("input sizes", _inputs),
     ("had a core (windows disturbed)", _processor),
-    ("run", lambda row: describe_run(row["problems"])),
 )
+
+
+def say_range(latency: Mapping[str, Any]) -> str:
+    """The least and the most instructions over the inputs that were counted, or the one number that there is."""
+    low, high = f"{latency['min_ms']:,.0f}", f"{latency['max_ms']:,.0f}"
+    return low if low == high else f"{low} to {high}"
 
 
 def describe_run(problems: Sequence[str]) -> str:
@@ -82,13 +106,10 @@ def render_result(report: Mapping[str, Any]) -> str:
     columns, metric = _columns(report), parse_metric(report["metric"])
     rows = figures_rows(metric)
     table = [("", "before", "after"), *((name, *(cell(column) for column in columns)) for name, cell in rows)]
-    low, high = report["speedup_interval"]
-    device, conditions = report["device"], report["conditions"]
     lines = [
         render_columns(table),
         "",
-        f"speed-up {report['speedup']:.2f}{doubt(columns)} (95 % interval {low:.2f} to {high:.2f}), measured "
-        f"in turns on {device['host']}: {device['cpu']}, {report['runtime']}, {conditions['threads']} thread(s)",
+        _say_ratio(report, doubt(columns)),
         "",
         render_artifacts(report["artifacts"], metric),
         "",
@@ -99,6 +120,28 @@ def render_result(report: Mapping[str, Any]) -> str:
         f"verdict: {report['verdict']}",
     ]
     return "\n".join(lines)
+
+
+def _say_ratio(report: Mapping[str, Any], doubt: str) -> str:
+    """By how much the shipped file is faster, or takes fewer instructions, and where that was found."""
+    device, ratio = report["device"], report["speedup"]
+    if find_cost_unit() == INSTRUCTIONS:
+        return (
+            f"{say_ratio(ratio)}, counted in QEMU ({device['machine']}, {device['cpu']}), no time; {report['runtime']}"
+        )
+    low, high = report["speedup_interval"]
+    return (
+        f"speed-up {ratio:.2f}{doubt} (95 % interval {low:.2f} to {high:.2f}), measured in turns on {device['host']}: "
+        f"{device['cpu']}, {report['runtime']}, {report['conditions']['threads']} thread(s)"
+    )
+
+
+def name_next(report: Mapping[str, Any], directory: Path) -> str:
+    """The command that follows a run that passed: a release, or C where no board was there to release to."""
+    if report.get("unit") != INSTRUCTIONS:
+        return f"edgeprune release push --run {shlex.quote(str(directory))} --activate"
+    file, core = directory / report["result"]["artifact"], report["device"]["cpu"]
+    return f"edgeprune export {shlex.quote(str(file))} --format c --core {core} --output net-c"
 
 
 def own_gates(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -114,15 +157,17 @@ def doubt(columns: Sequence[Mapping[str, Any]]) -> str:
 
 def render_artifacts(rows: Sequence[Mapping[str, Any]], metric: Metric) -> str:
     """Every exported file with what was measured of it, which one ships, and which is the fastest that is valid."""
-    table = [("file", metric.name, "p50 ms", "p95 ms", "KiB", "choice")]
+    is_counted = find_cost_unit() == INSTRUCTIONS
+    costs = ("instructions",) if is_counted else ("p50 ms", "p95 ms")
+    table: list[tuple[str, ...]] = [("file", metric.name, *costs, "KiB", "choice")]
     for row in rows:
         latency = row.get("latency")
         table.append(
             (
                 row["path"],
                 metric.describe(row.get("quality")),
-                f"{latency['p50_ms']:.4g}" if latency else "-",
-                _figure(latency["p95_ms"], "{:.4g}") if latency else "-",
+                show_cost(latency["p50_ms"]) if latency else "-",
+                *(() if is_counted else (_figure(latency["p95_ms"], "{:.4g}") if latency else "-",)),
                 f"{row['bytes'] / 1024:.1f}",
                 describe_choice(row),
             )
@@ -144,8 +189,7 @@ def render_plan(plan: Mapping[str, Any]) -> str:
     for row in plan["groups"]:
         table.append((row["group"], describe_width(row), f"{row['loss_increase']:.4f}", row["reason"]))
     head = (
-        f"predicted {_figure(plan['predicted_ms'], '{:.4g}')} ms for a budget of "
-        f"{_figure(plan['budget_ms'], '{:.4g}')} ms, "
+        f"predicted {_cost(plan['predicted_ms'])} for a budget of {_cost(plan['budget_ms'])}, "
         f"loss rise {plan['loss_increase']:.4f} before fine-tuning, proven within {plan['gap']:.2%} of the optimum"
     )
     return "\n".join([head, render_columns(table), *plan["notes"]])
@@ -154,9 +198,9 @@ def render_plan(plan: Mapping[str, Any]) -> str:
 def render_front(document: Mapping[str, Any]) -> str:
     """The least loss rise at several budgets, a budget a line."""
     slowest = max(point["latency_ms"] for point in document["front"])
-    rows = [("ms", "of the whole net", "loss rise")]
+    rows = [(find_cost_unit(), "of the whole net", "loss rise")]
     rows += [
-        (f"{point['latency_ms']:.4g}", f"{point['latency_ms'] / slowest:.0%}", f"{point['loss_increase']:.4f}")
+        (show_cost(point["latency_ms"]), f"{point['latency_ms'] / slowest:.0%}", f"{point['loss_increase']:.4f}")
         for point in document["front"]
     ]
     return f"least loss rise by budget, before fine-tuning, {document['origin']}\n{render_columns(rows)}"

@@ -333,11 +333,11 @@ def _parse_regression_limit(row: Mapping[str, Any], where: str) -> RegressionLim
 
 def _parse_budget(table: Any, where: str) -> Budget:
     numbers = ("latency_ms", "speedup", "confidence", "energy_mj")
-    counts = ("parameters", "file_bytes", "macs", "activation_bytes", "sram_bytes", "flash_bytes")
+    counts = ("instructions", "parameters", "file_bytes", "macs", "activation_bytes", "sram_bytes", "flash_bytes")
     table = _read_bytes(table, ("sram_bytes", "flash_bytes"), where)
     _check_figures(table, numbers, counts, where)
-    if "latency_ms" in table and "speedup" in table:
-        raise TargetError(f"{where}: give latency_ms or speedup, not both")
+    if len(costs := [name for name in ("latency_ms", "instructions", "speedup") if name in table]) > 1:
+        raise TargetError(f"{where}: give {costs[0]} or {costs[1]}, not both")
     if not 0.5 <= table.get("confidence", 0.5) < 1:
         raise TargetError(f"{where}: confidence: {table['confidence']!r} must be at least 0.5 and below 1")
     budget: dict[str, Any] = {key: float(value) if key in numbers else value for key, value in table.items()}

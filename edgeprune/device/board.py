@@ -23,10 +23,6 @@ from edgeprune.device.transports.transport import hash_file
 from edgeprune.errors import DeviceError, TargetError
 
 Progress = Callable[[str], None]
-MS = "ms"
-"""The unit of what a board that times says of a file."""
-INSTRUCTIONS = "instructions"
-"""The unit of what a board that counts says of a file; it is never made into milliseconds."""
 DEEDS = {
     "time": "time files",
     "time_probes": "time single layers",
@@ -113,7 +109,7 @@ class Board(Seam):
 
     @property
     def unit(self) -> str:
-        """What it counts the cost of a file in: MS or INSTRUCTIONS."""
+        """What it counts the cost of a file in: MS or INSTRUCTIONS of `edgeprune.core.cost`."""
         ...
 
     @property
@@ -187,8 +183,8 @@ def refuse_untimed(target: Target) -> None:
     """
     if not all(RUNTIMES[runtime].needs_python for runtime in target.runtimes):
         raise TargetError(
-            f"target {target.name}: nothing here runs or times files with {target.runtime}, so none can be deployed "
-            f"to it; `edgeprune fit MODEL.tflite {target.option}` says whether a file fits, `edgeprune export "
-            "MODEL.tflite --format c` makes C of it, and `measure` times the net of a firmware over a serial line "
-            "(docs/serial.md)"
+            f"target {target.name}: nothing here runs or times files with {target.runtime} on a board; leave --host "
+            "out to count instructions on its core in QEMU, where that has it; `edgeprune fit MODEL.tflite "
+            f"{target.option}` says whether a file fits, `edgeprune export MODEL.tflite --format c` makes C of it, and "
+            "`measure` times the net of a firmware over a serial line (docs/serial.md)"
         )

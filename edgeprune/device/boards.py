@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 
 from edgeprune.core.answers import text
+from edgeprune.core.formats import RUNTIMES
 from edgeprune.core.measuring.measurement import DeviceFacts, Measurement
 from edgeprune.core.target import Target
 from edgeprune.core.text import describe_duration
@@ -15,7 +16,7 @@ from edgeprune.device.bare_lease import Bare
 from edgeprune.device.board import PLAIN, Board, ModelFile, Progress, Session, refuse_untimed
 from edgeprune.device.connect import open_transport, shake_hands, start_device
 from edgeprune.device.lease import hold_board
-from edgeprune.device.mcu.board import COUNTS_ONLY, QemuBoard, is_emulated
+from edgeprune.device.mcu.board import QemuBoard, check_core, is_emulated
 from edgeprune.device.phone.benchmark import NATIVE_RUNTIME
 from edgeprune.device.phone.binary import find_binary
 from edgeprune.device.phone.board import NativeBoard
@@ -23,9 +24,25 @@ from edgeprune.device.serial.board import open_serial
 from edgeprune.device.transports.address import SerialAddress
 from edgeprune.device.transports.lookup import is_known, resolve_host
 from edgeprune.device.transports.transport import Transport
-from edgeprune.errors import PythonMissing, RuntimeMissing, TargetError, UsageError
+from edgeprune.errors import PythonMissing, RuntimeMissing, UsageError
 
 EMULATOR = "QEMU on this machine"
+
+
+def is_counted(target: Target, host: str | None) -> bool:
+    """Whether a target's board is its core in QEMU on this machine: one that is named so, or a microcontroller that
+    nothing says the address of.
+
+    Raises:
+        TargetError: there is no board, and QEMU has no such core; or devices.toml is not valid.
+    """
+    if is_emulated(target):
+        return True
+    runs_python = all(RUNTIMES[runtime].needs_python for runtime in target.runtimes)
+    if runs_python or host is not None or is_known(target.name):
+        return False
+    check_core(target)
+    return True
 
 
 @contextmanager
@@ -39,11 +56,9 @@ def open_board(target: Target, host: str | None, say: Progress = ignore, session
         DeviceError: the board cannot be reached, has neither, or is in use by somebody else.
         UsageError: the session asks for what this kind of board has not.
     """
-    if is_emulated(target):
+    if is_counted(target, host):
         yield QemuBoard.of(target, session)
         return
-    if host is None and not is_known(target.name):
-        refuse_untimed(target)
     address = resolve_host(target.name, host)
     with ExitStack() as stack:
         if isinstance(address, SerialAddress):
@@ -120,7 +135,7 @@ def reach_board(target: Target, host: str | None, say: Progress = ignore, sessio
         DeviceError: it cannot be reached, or lacks both.
         UsageError: a benchmark_model is asked for on this machine.
     """
-    if is_emulated(target):
+    if is_counted(target, host):
         return EMULATOR
     with closing(open_transport(target.name, host)) as transport:
         is_native = _wants_native(transport, session)
@@ -157,11 +172,9 @@ def describe_address(target: Target, host: str | None) -> str:
     """Where a board is, in words.
 
     Raises:
-        TargetError: nothing says it, or nothing that is there tells time.
+        TargetError: nothing says it, or nothing runs its files.
     """
-    if is_emulated(target):
-        raise TargetError(
-            f"target {target.name}: {COUNTS_ONLY}; the line plans and judges in milliseconds alone so far"
-        )
+    if is_counted(target, host):
+        return EMULATOR
     refuse_untimed(target)
     return str(resolve_host(target.name, host) or "this machine")

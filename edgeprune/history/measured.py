@@ -60,13 +60,13 @@ def hash_measurement(measurement: Measurement) -> str:
         measurement.conditions.threads,
         [float(sample) for sample in measurement.samples_ms],
         [float(window.at_s) for window in measurement.windows],
-        [float(measurement.init_ms), float(measurement.first_ms)],
+        [None if start is None else float(start) for start in (measurement.init_ms, measurement.first_ms)],
     )
     return hashlib.sha256(json.dumps(deciding).encode()).hexdigest()
 
 
 def _latency_columns(measurement: Measurement) -> dict[str, Any]:
-    if not measurement.steady_ms:
+    if not measurement.steady_ms or measurement.is_counted:
         return {}
     latency = measurement.latency
     percentiles = {f"latency_p{percent}_ms": getattr(latency, f"p{percent}_ms") for percent in (50, *TAIL_PERCENTS)}

@@ -10,9 +10,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from edgeprune.core.cost import INSTRUCTIONS
+
 SET_UP = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID")
 """Variables of the environment that say that MLflow is wanted
 (https://mlflow.org/docs/latest/api_reference/python_api/mlflow.environment_variables.html)."""
+PERCENTILES = ("p50_ms", "p95_ms", "p99_ms")
 FIGURES = ("quality", "init_ms", "first_ms", "file_bytes", "peak_memory_mib", "parameters", "macs", "energy_mj")
 
 
@@ -54,11 +57,13 @@ def _log(mlflow: Any, directory: Path, report: Mapping[str, Any]) -> None:
 
 def find_figures(report: Mapping[str, Any]) -> dict[str, float]:
     """The finite figures of the file that ships and of the baseline, by a name with its unit."""
-    figures: dict[str, Any] = {"speedup": report["speedup"]}
+    is_counted = report.get("unit") == INSTRUCTIONS
+    names = {"instructions": "p50_ms"} if is_counted else {f"latency_{name}": name for name in PERCENTILES}
+    figures: dict[str, Any] = {"instruction_ratio" if is_counted else "speedup": report["speedup"]}
     for side in ("result", "baseline"):
         part, prefix = report[side], "" if side == "result" else "baseline_"
         figures |= {f"{prefix}{name}": part.get(name) for name in FIGURES}
-        figures |= {f"{prefix}latency_{name}": part["latency"][name] for name in ("p50_ms", "p95_ms", "p99_ms")}
+        figures |= {f"{prefix}{name}": part["latency"][field] for name, field in names.items()}
     return {
         name: float(value) for name, value in figures.items() if isinstance(value, int | float) and math.isfinite(value)
     }

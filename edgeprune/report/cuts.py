@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from edgeprune.core.cost import INSTRUCTIONS, MS, find_cost_unit, per_cost, say_cost, show_cost
 from edgeprune.core.planning.plan import BRANCH
 from edgeprune.core.summary import describe_width
 from edgeprune.report.charts import (
@@ -22,8 +23,9 @@ from edgeprune.report.charts import (
 )
 from edgeprune.report.layout import paragraph
 from edgeprune.report.tables import Cell, Column, Table, render_table
-from edgeprune.report.words import count_of, say_change, say_ms
+from edgeprune.report.words import count_of, say_change
 
+UNITS = {MS: "milliseconds", INSTRUCTIONS: INSTRUCTIONS}
 LEVEL, SAVED, LOST = "in all", "saved", "lost"
 STEP_COLOURS = {LEVEL: SOFT, SAVED: AFTER, LOST: ACCENT}
 GONE = "gone"
@@ -75,7 +77,10 @@ def render_cuts(report: Mapping[str, Any], explanation: Mapping[str, Any] | None
             paragraph(f"Layers one by one are not known: {missing.get('plan', 'the plan was not explained')}.")
         )
     if waterfall:
-        parts += ["<h3>From multiply-accumulates to milliseconds</h3>", render_chart(draw_waterfall(waterfall))]
+        parts += [
+            f"<h3>From multiply-accumulates to {UNITS[find_cost_unit()]}</h3>",
+            render_chart(draw_waterfall(waterfall)),
+        ]
     parts += ["<h3>Groups of channels, and why</h3>", render_table(_tabulate_groups(report["plan"]["groups"], plan))]
     warnings = (explanation or {}).get("warnings") or []
     parts += [paragraph(f"Warning: {row['text']}", "warn") for row in warnings]
@@ -83,12 +88,12 @@ def render_cuts(report: Mapping[str, Any], explanation: Mapping[str, Any] | None
 
 
 def draw_layers(layers: Rows, origin: str) -> Chart:
-    """Milliseconds of each layer before and after; widths and bytes in the table and under the pointer."""
+    """What each layer costs before and after; widths and bytes in the table and under the pointer."""
     rows = [
         {
             "layer": row["layer"],
             "file": side,
-            "ms": row[f"ms_{side}"],
+            "cost": row[f"ms_{side}"],
             "shape": row[f"shape_{side}"],
             "bytes": row[f"weight_bytes_{side}"],
         }
@@ -102,16 +107,18 @@ def draw_layers(layers: Rows, origin: str) -> Chart:
         "encoding": {
             "y": {"field": "layer", "type": "nominal", "sort": None, "title": None},
             "yOffset": {"field": "file", "type": "nominal", "sort": ["before", "after"]},
-            "x": number_axis("ms", "ms in the net, predicted", zero=True, lines=True),
+            "x": number_axis("cost", f"{find_cost_unit()} in the net, predicted", zero=True, lines=True),
             "color": colour_by("file", {"before": BEFORE, "after": AFTER}),
-            "tooltip": tooltip(layer="layer", file="file", shape="it is", ms="ms", bytes="bytes of weights"),
+            "tooltip": tooltip(
+                layer="layer", file="file", shape="it is", cost=find_cost_unit(), bytes="bytes of weights"
+            ),
         },
     }
     most = sorted(layers, key=lambda row: float(row["ms_after"] - row["ms_before"]))[:3]
-    saved = "; ".join(f"{row['layer']} {say_ms(row['ms_before'])} to {say_ms(row['ms_after'])}" for row in most)
+    saved = "; ".join(f"{row['layer']} {say_cost(row['ms_before'])} to {say_cost(row['ms_after'])}" for row in most)
     return Chart(
         spec,
-        f"Milliseconds of {len(layers)} layers before and after. Most was saved by: {saved}.",
+        f"{UNITS[find_cost_unit()].capitalize()} of {len(layers)} layers before and after. Most was saved by: {saved}.",
         _tabulate_layers(layers),
         f"What each layer takes within the net, from {origin} layers and the correction by whole nets; joins between "
         "layers are left out. A prediction: what was measured is the whole file.",
@@ -123,8 +130,8 @@ def _tabulate_layers(layers: Rows) -> Table:
         Column("layer", text=True),
         Column("before", text=True),
         Column("after", text=True),
-        Column("ms before"),
-        Column("ms after"),
+        Column(f"{find_cost_unit()} before"),
+        Column(f"{find_cost_unit()} after"),
         Column("bytes before"),
         Column("bytes after"),
     )
@@ -133,7 +140,7 @@ def _tabulate_layers(layers: Rows) -> Table:
             row["layer"],
             row["shape_before"],
             row["shape_after"] if row["shape_after"] != row["shape_before"] else "the same",
-            *(Cell(f"{row[name]:.4g}", row[name]) for name in ("ms_before", "ms_after")),
+            *(Cell(show_cost(row[name]), row[name]) for name in ("ms_before", "ms_after")),
             *(Cell(f"{row[name]:,}", row[name]) for name in ("weight_bytes_before", "weight_bytes_after")),
         )
         for row in layers
@@ -151,29 +158,29 @@ def draw_waterfall(waterfall: Mapping[str, Any]) -> Chart:
         "mark": {"type": "bar"},
         "encoding": {
             "y": {"field": "step", "type": "nominal", "sort": None, "title": None},
-            "x": number_axis("from_ms", "ms", zero=True, lines=True),
-            "x2": {"field": "to_ms"},
+            "x": number_axis("start", find_cost_unit(), zero=True, lines=True),
+            "x2": {"field": "end"},
             "color": colour_by("kind", STEP_COLOURS),
-            "tooltip": tooltip(step="step", ms="ms", origin="from", text="it is"),
+            "tooltip": tooltip(step="step", cost=find_cost_unit(), origin="from", text="it is"),
         },
     }
     first, last = waterfall["steps"][0], waterfall["steps"][-1]
     lost = [row for row in rows if row["kind"] == LOST]
-    lost_text = "; ".join(f"{row['step']} {say_ms(row['ms'])}" for row in lost) or "nothing"
+    lost_text = "; ".join(f"{row['step']} {say_cost(row['cost'])}" for row in lost) or "nothing"
     doubt = "" if waterfall.get("valid", True) else " A run behind it was not valid."
     table = Table(
         (
             Column("step", text=True),
-            Column("ms"),
-            Column("level, ms"),
+            Column(find_cost_unit()),
+            Column(f"level, {find_cost_unit()}"),
             Column("from", text=True),
             Column("it is", text=True),
         ),
         [
             (
                 row["step"],
-                f"{row['ms']:+.4g}" if row["kind"] != LEVEL else f"{row['ms']:.4g}",
-                f"{step['after_ms']:.4g}",
+                show_cost(row["cost"], ".4g" if row["kind"] == LEVEL else "+.4g"),
+                show_cost(step["after_ms"]),
                 row["origin"],
                 row["text"],
             )
@@ -183,9 +190,9 @@ def draw_waterfall(waterfall: Mapping[str, Any]) -> Chart:
     )
     return Chart(
         spec,
-        f"From {say_ms(first['ms'])} unpruned to {say_ms(last['ms'])} shipped. Lost on the way: {lost_text}.",
+        f"From {say_cost(first['ms'])} unpruned to {say_cost(last['ms'])} shipped. Lost on the way: {lost_text}.",
         table,
-        f"{waterfall['basis']}. A step that was lost is time that did not shrink with the multiply-accumulates; single "
+        f"{waterfall['basis']}. A step that was lost is what did not shrink with the multiply-accumulates; single "
         f"steps between the measured levels are predictions, less certain than their sum.{doubt}",
     )
 
@@ -195,9 +202,9 @@ def _make_step(step: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "step": step["name"].replace("_", " "),
         "kind": LEVEL if is_level else SAVED if step["ms"] <= 0 else LOST,
-        "ms": step["ms"],
-        "from_ms": step["after_ms"] - step["ms"],
-        "to_ms": step["after_ms"],
+        "cost": step["ms"],
+        "start": step["after_ms"] - step["ms"],
+        "end": step["after_ms"],
         "origin": step["origin"],
         "text": step["text"],
     }
@@ -207,7 +214,9 @@ def _tabulate_groups(groups: Rows, plan: Mapping[str, Any]) -> Table:
     """A row for each group; with an explained plan also what bound it and its price."""
     explained = {row["group"]: row for row in plan.get("groups") or ()}
     columns = [Column("group", text=True), Column("channels"), Column("loss rise"), Column("why", text=True, wide=True)]
-    columns += [Column("what bound it", text=True, wide=True), Column("loss per ms, wider")] if explained else []
+    columns += (
+        [Column("what bound it", text=True, wide=True), Column(f"loss per {per_cost()}, wider")] if explained else []
+    )
     rows = []
     for row in groups:
         share = 0.0 if row.get("gone_with") else len(row["keep"]) / row["size"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from edgeprune.core.cost import INSTRUCTIONS, cost_name, find_cost_unit, median_cost, say_cost, show_cost, title_cost
 from edgeprune.core.metric import Metric
 from edgeprune.core.summary import describe_choice
 from edgeprune.report.charts import (
@@ -21,7 +22,6 @@ from edgeprune.report.charts import (
 )
 from edgeprune.report.layout import paragraph
 from edgeprune.report.tables import Cell, Column, Table
-from edgeprune.report.words import say_ms
 
 CURVE, PLANNED, TRIED, SHIPS = (
     "best at other budgets, predicted",
@@ -35,7 +35,7 @@ MARKS = {
     TRIED: (BEFORE, "square"),
     SHIPS: (AFTER, "triangle-up"),
 }
-LATENCY, LOSS = "latency, ms", "predicted rise of the loss"
+LOSS = "predicted rise of the loss"
 
 Rows = list[dict[str, Any]]
 
@@ -48,7 +48,7 @@ def render_front(report: Mapping[str, Any], front: Mapping[str, Any] | None, met
         first = "<h3>By prediction</h3>" + render_chart(draw_front(report, front))
     files = draw_files(report["artifacts"], metric)
     return f"{first}<h3>Every file, measured</h3>" + (
-        render_chart(files) if files else paragraph("No file has both a latency and a quality.")
+        render_chart(files) if files else paragraph(f"No file has both {cost_name()} and a quality.")
     )
 
 
@@ -58,7 +58,7 @@ def draw_front(report: Mapping[str, Any], front: Mapping[str, Any]) -> Chart:
     colours = {name: colour for name, (colour, _) in MARKS.items()}
     shapes = {"domain": list(MARKS), "range": [shape for _, shape in MARKS.values()]}
     axes = {
-        "x": number_axis("ms", LATENCY, zero=True),
+        "x": number_axis("cost", title_cost(), zero=True),
         "y": {**number_axis("loss", LOSS), "scale": {"type": "sqrt", "zero": True}},
     }
     line = {
@@ -71,12 +71,12 @@ def draw_front(report: Mapping[str, Any], front: Mapping[str, Any]) -> Chart:
         "mark": {"type": "rule", "strokeWidth": 2},
         "encoding": {
             **axes,
-            "x": number_axis("low", LATENCY, zero=True),
+            "x": number_axis("low", title_cost(), zero=True),
             "x2": {"field": "high"},
             "color": colour_by("what", colours),
         },
     }
-    told = tooltip(what="what", ms="ms", loss="rise of the loss", detail="of it")
+    told = tooltip(what="what", cost=find_cost_unit(), loss="rise of the loss", detail="of it")
     colour = colour_by("what", colours) | {"legend": {"columns": {"expr": "width < 480 ? 1 : 2"}}}
     marks = {**axes, "color": colour, "shape": {"field": "what", "type": "nominal", "scale": shapes}, "tooltip": told}
     points = [
@@ -88,19 +88,33 @@ def draw_front(report: Mapping[str, Any], front: Mapping[str, Any]) -> Chart:
         for is_planned, area_px in ((False, 70), (True, 320))
     ]
     cells = [
-        (row["what"], Cell(f"{row['ms']:.4g}", row["ms"]), Cell(f"{row['loss']:.4f}", row["loss"]), row["detail"])
+        (row["what"], Cell(show_cost(row["cost"]), row["cost"]), Cell(f"{row['loss']:.4f}", row["loss"]), row["detail"])
         for row in rows
     ]
-    columns = (Column("point", text=True), Column("ms"), Column("rise of the loss"), Column("of it", text=True))
+    columns = (
+        Column("point", text=True),
+        Column(find_cost_unit()),
+        Column("rise of the loss"),
+        Column("of it", text=True),
+    )
     chosen = front["chosen"]
-    measured = "; ".join(f"{row['what']} {say_ms(row['ms'])}" for row in rows if row["what"] in (TRIED, SHIPS))
+    measured = "; ".join(f"{row['what']} {say_cost(row['cost'])}" for row in rows if row["what"] in (TRIED, SHIPS))
     return Chart(
         {"layer": [line, spans, *points]},
-        f"Front of {len(front['front'])} budgets, {front['origin']}. Planned: {say_ms(chosen['latency_ms'])} at a loss "
-        f"rise of {chosen['loss_increase']:.4f}. {measured or 'Nothing was measured'}.",
+        f"Front of {len(front['front'])} budgets, {front['origin']}. Planned: {say_cost(chosen['latency_ms'])} at a "
+        f"loss rise of {chosen['loss_increase']:.4f}. {measured or 'Nothing was measured'}.",
         Table(columns, cells),
-        f"The line: the least rise of the calibration loss before fine-tuning that any widths reach at that latency, "
-        f"{front['origin']}. The rise of the loss is predicted everywhere; latencies are measured where it says so.",
+        f"The line: the least rise of the calibration loss before fine-tuning that any widths reach at that cost, "
+        f"{front['origin']}. The rise of the loss is predicted everywhere; {title_cost()} measured where it says so.",
+    )
+
+
+def _say_files() -> str:
+    if find_cost_unit() == INSTRUCTIONS:
+        return "Every file as it was counted in QEMU, with the range over inputs; the one that ships was counted again."
+    return (
+        "Every file as it was measured in turns with all others, with the interval of its median; the one that ships "
+        "was measured once more for the verdict."
     )
 
 
@@ -108,24 +122,30 @@ def _list_points(report: Mapping[str, Any], front: Mapping[str, Any]) -> Rows:
     """Points by what they are; `low` and `high` in ms are the interval of what was measured with one."""
     chosen, loss = front["chosen"], report["plan"]["loss_increase"]
     rows = [_make_point(CURVE, row["latency_ms"], row["loss_increase"]) for row in front["front"]]
-    rows.sort(key=lambda row: float(row["ms"]))
+    rows.sort(key=lambda row: float(row["cost"]))
     rows.append(_make_point(PLANNED, chosen["latency_ms"], chosen["loss_increase"], front["origin"]))
     for attempt in report["predicted"]["tries"]:
         height = attempt.get("loss_increase")
-        text = f"untrained, predicted {say_ms(attempt['predicted_ms'])}"
+        text = f"untrained, predicted {say_cost(attempt['predicted_ms'])}"
         rows.append(_make_point(TRIED, attempt["measured_ms"], loss if height is None else height, text))
     result = report["result"]
     latency = result["latency"]
-    span = latency["median_low_ms"], latency["median_high_ms"]
+    span = find_span(latency)
     doubt = ", NOT VALID" if result["problems"] else ""
-    rows.append(_make_point(SHIPS, latency["p50_ms"], loss, f"{result['artifact']}, p50{doubt}", span))
+    rows.append(_make_point(SHIPS, latency["p50_ms"], loss, f"{result['artifact']}{doubt}", span))
     return rows
 
 
+def find_span(latency: Mapping[str, Any]) -> tuple[float, float]:
+    """The interval of a median; of instructions the range over inputs."""
+    names = ("min_ms", "max_ms") if find_cost_unit() == INSTRUCTIONS else ("median_low_ms", "median_high_ms")
+    return latency[names[0]], latency[names[1]]
+
+
 def _make_point(
-    what: str, ms: float, loss: float, detail: str = "", span: tuple[float | None, float | None] = (None, None)
+    what: str, cost: float, loss: float, detail: str = "", span: tuple[float | None, float | None] = (None, None)
 ) -> dict[str, Any]:
-    return {"what": what, "ms": ms, "loss": loss, "detail": detail, "low": span[0], "high": span[1]}
+    return {"what": what, "cost": cost, "loss": loss, "detail": detail, "low": span[0], "high": span[1]}
 
 
 def draw_files(artifacts: Sequence[Mapping[str, Any]], metric: Metric) -> Chart | None:
@@ -135,9 +155,8 @@ def draw_files(artifacts: Sequence[Mapping[str, Any]], metric: Metric) -> Chart 
             "file": row["path"].removeprefix("artifacts/"),
             "role": row["role"],
             "format": row["format"],
-            "ms": row["latency"]["p50_ms"],
-            "low": row["latency"]["median_low_ms"],
-            "high": row["latency"]["median_high_ms"],
+            "cost": row["latency"]["p50_ms"],
+            **dict(zip(("low", "high"), find_span(row["latency"]), strict=True)),
             "quality": row["quality"],
             "choice": describe_choice(row) or "measured",
         }
@@ -152,37 +171,41 @@ def draw_files(artifacts: Sequence[Mapping[str, Any]], metric: Metric) -> Chart 
     y = number_axis("quality", better)
     spans = {
         "mark": {"type": "rule", "strokeWidth": 2},
-        "encoding": {"x": number_axis("low", LATENCY, zero=True), "x2": {"field": "high"}, "y": y, "color": colour},
+        "encoding": {
+            "x": number_axis("low", title_cost(), zero=True),
+            "x2": {"field": "high"},
+            "y": y,
+            "color": colour,
+        },
     }
-    told = tooltip(file="file", ms="p50 ms", quality=metric.name, choice="it is")
+    told = tooltip(file="file", cost=median_cost(), quality=metric.name, choice="it is")
     points = {
         "mark": {"type": "point", "filled": True, "size": 90, "opacity": 0.9},
         "encoding": {
-            "x": number_axis("ms", LATENCY, zero=True),
+            "x": number_axis("cost", title_cost(), zero=True),
             "y": y,
             "color": colour,
             "shape": {"field": "format", "type": "nominal"},
             "tooltip": told,
         },
     }
-    ordered = sorted(rows, key=lambda row: float(row["ms"]))
+    ordered = sorted(rows, key=lambda row: float(row["cost"]))
     return Chart(
         {"data": {"values": round_rows(rows)}, "layer": [spans, points]},
-        f"{metric.label} over the median latency of {len(rows)} files: "
-        + "; ".join(f"{row['file']} {say_ms(row['ms'])}, {metric.describe(row['quality'])}" for row in ordered)
+        f"{metric.label} over the median {cost_name()} of {len(rows)} files: "
+        + "; ".join(f"{row['file']} {say_cost(row['cost'])}, {metric.describe(row['quality'])}" for row in ordered)
         + ".",
         Table(
-            (Column("file", text=True), Column("p50 ms"), Column(metric.name), Column("it is", text=True)),
+            (Column("file", text=True), Column(median_cost()), Column(metric.name), Column("it is", text=True)),
             [
                 (
                     row["file"],
-                    Cell(f"{row['ms']:.4g}", row["ms"]),
+                    Cell(show_cost(row["cost"]), row["cost"]),
                     Cell(metric.describe(row["quality"]), row["quality"]),
                     row["choice"],
                 )
                 for row in ordered
             ],
         ),
-        "Every file as it was measured in turns with all others, with the interval of its median; the one that ships "
-        "was measured once more for the verdict.",
+        _say_files(),
     )

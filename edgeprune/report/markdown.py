@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgeprune.core.cost import INSTRUCTIONS, MS, costs_in, find_cost_unit, show_cost
 from edgeprune.core.measuring.measurement import Conditions
 from edgeprune.core.metric import parse_metric
 from edgeprune.core.releasing.gate import FAIL, INCONCLUSIVE, PASS
+from edgeprune.core.summary import name_next, say_range
 from edgeprune.core.text import make_printable
 
 NO_GATE = "no gate was asked for, so nothing can pass; add [[gates]] to the target, or give --gates FILE"
@@ -33,11 +35,17 @@ def render_markdown(report: Mapping[str, Any], directory: Path) -> str:
 
     In the Markdown of GitHub and GitLab; whatever comes from files is escaped.
     """
+    with costs_in(report.get("unit", MS)):
+        return _render(report, directory)
+
+
+def _render(report: Mapping[str, Any], directory: Path) -> str:
+    is_counted = find_cost_unit() == INSTRUCTIONS
     rows = sorted(report["gates"], key=lambda row: ORDER.index(row["outcome"]))
     verdict = report["verdict"]
     parts = [
         f"### {MARKS[verdict]} {verdict}: {escape(report['recipe'])} on {escape(report['target'])}",
-        _table(("", "unpruned", "shipped", "95 % interval"), _figures(report)),
+        _table(("", "unpruned", "shipped", "range over inputs" if is_counted else "95 % interval"), _figures(report)),
         f"{escape(describe_conditions(report))}.",
         *_standing(report.get("against")),
         *(_gates(rows) if rows else [f"{escape(NO_GATE)}."]),
@@ -113,9 +121,13 @@ def describe_conditions(report: Mapping[str, Any]) -> str:
     """What the figures were measured on, how, under which conditions, and whether they may be believed."""
     result, device = report["result"], report["device"]
     precision = next((row["precision"] for row in report["artifacts"] if row.get("shipped")), "")
-    statistic = f"median of {result['latency']['count']:,} inferences"
-    parts = [f"Measured in turns on {device['host']} ({device['cpu']})", report["runtime"], precision, statistic]
-    parts.append(Conditions(**report["conditions"]).describe())
+    if find_cost_unit() == INSTRUCTIONS:
+        parts = [f"Counted in QEMU ({device['machine']}, {device['cpu']}), no time", report["runtime"], precision]
+        parts.append(f"median of {result['latency']['count']:,} inputs")
+    else:
+        statistic = f"median of {result['latency']['count']:,} inferences"
+        parts = [f"Measured in turns on {device['host']} ({device['cpu']})", report["runtime"], precision, statistic]
+        parts.append(Conditions(**report["conditions"]).describe())
     doubts = list(dict.fromkeys([*report["baseline"]["problems"], *result["problems"]]))
     parts.append(f"NOT VALID: {'; '.join(doubts)}" if doubts else "the run is valid")
     return ", ".join(part for part in parts if part)
@@ -125,7 +137,7 @@ def advise(report: Mapping[str, Any], directory: Path) -> str:
     """What to do next, by the verdict and why it is so."""
     run = f"--run {shlex.quote(str(directory))}"
     if report["verdict"] == PASS:
-        return _code(f"edgeprune release push {run} --activate")
+        return _code(name_next(report, directory))
     if report["verdict"] == FAIL:
         return f"{_code(f'edgeprune explain {run}')} says what was cut and why; the whole report is `report.html`."
     if not report["gates"]:
@@ -145,7 +157,7 @@ def _figures(report: Mapping[str, Any]) -> list[Sequence[str]]:
     """Speed-up and latency; the quality; energy, where there is a figure."""
     before, after, metric = report["baseline"], report["result"], parse_metric(report["metric"])
     latency, (low, high) = after["latency"], report["speedup_interval"]
-    rows: list[Sequence[str]] = [
+    costs: list[Sequence[str]] = [
         ("speed-up", "1", f"{report['speedup']:.2f}", f"{low:.2f} to {high:.2f}"),
         (
             "latency p50",
@@ -153,6 +165,15 @@ def _figures(report: Mapping[str, Any]) -> list[Sequence[str]]:
             f"{latency['p50_ms']:.4g} ms",
             f"{latency['median_low_ms']:.4g} to {latency['median_high_ms']:.4g} ms",
         ),
+    ]
+    if find_cost_unit() == INSTRUCTIONS:
+        figures = [show_cost(side["latency"]["p50_ms"]) for side in (before, after)]
+        costs = [
+            ("times fewer instructions", "1", f"{report['speedup']:.2f}", ""),
+            ("instructions", *figures, say_range(latency)),
+        ]
+    rows: list[Sequence[str]] = [
+        *costs,
         (
             f"{metric.name} ({after['quality_samples']} inputs)",
             metric.describe(before["quality"]),

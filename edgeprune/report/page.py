@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from edgeprune.core.cost import INSTRUCTIONS, MS, costs_in, find_cost_unit, say_cost, show_cost
 from edgeprune.core.measuring.measurement import Measurement
 from edgeprune.core.metric import HIGHER, Metric, parse_metric
 from edgeprune.core.planning.budget import Budget
@@ -25,8 +26,8 @@ from edgeprune.report.records import (
     render_parity,
     render_provenance,
 )
-from edgeprune.report.timing import render_timing
-from edgeprune.report.words import count_of, say_interval, say_ms
+from edgeprune.report.timing import render_counts, render_timing
+from edgeprune.report.words import count_of, say_interval
 
 HEADLINES = {PASS: "Passed", FAIL: "Failed", INCONCLUSIVE: "Inconclusive: neither passed nor failed"}
 
@@ -47,6 +48,11 @@ class Evidence:
 
 def render_report(report: Report, evidence: Evidence) -> str:
     """HTML of a report document (docs/report.md)."""
+    with costs_in(report.get("unit", MS)):
+        return _render(report, evidence)
+
+
+def _render(report: Report, evidence: Evidence) -> str:
     metric, device = parse_metric(report["metric"]), report["device"]
     title = f"{report['recipe']} on {report['target']}"
     return render_page(
@@ -64,9 +70,6 @@ def render_report(report: Report, evidence: Evidence) -> str:
 
 def _make_sections(report: Report, evidence: Evidence, metric: Metric) -> tuple[Section, ...]:
     explanation = evidence.explanation or report.get("explanation")
-    pair = {"before": evidence.before, "after": evidence.after}
-    latencies = {"before": report["baseline"]["latency"], "after": report["result"]["latency"]}
-    conditions = describe_conditions(evidence.before), report["conditions"]
     notes = (Section("Notes", render_notes(report["notes"])),) if report["notes"] else ()
     return (
         Section("Gates", render_gates(report)),
@@ -74,14 +77,24 @@ def _make_sections(report: Report, evidence: Evidence, metric: Metric) -> tuple[
         Section("Before and after", render_figures(report, metric)),
         Section("What was cut", render_cuts(report, explanation)),
         Section("What could have been chosen", render_front(report, evidence.front, metric)),
-        Section("Latency", render_timing(pair, latencies)),
-        Section("Was the board hot", render_heat(*conditions)),
+        *_make_cost_sections(report, evidence),
         Section("What was lost", render_losses(explanation)),
         Section("Files", render_artifacts(report["artifacts"], metric)),
         Section("Parity", render_parity(report["parity"])),
         Section("Conditions", render_conditions(report)),
         Section("Provenance", render_provenance(report)),
     )
+
+
+def _make_cost_sections(report: Report, evidence: Evidence) -> tuple[Section, ...]:
+    """What was measured of both files, and whether the board was hot; or what was counted of them."""
+    pair = {"before": evidence.before, "after": evidence.after}
+    if find_cost_unit() == INSTRUCTIONS:
+        return (Section("Instructions", render_counts(pair)),)
+    latencies = {"before": report["baseline"]["latency"], "after": report["result"]["latency"]}
+    conditions = describe_conditions(evidence.before), report["conditions"]
+    timing, heat = render_timing(pair, latencies), render_heat(*conditions)
+    return Section("Latency", timing), Section("Was the board hot", heat)
 
 
 def _say_headline(report: Report) -> str:
@@ -93,7 +106,10 @@ def _say_headline(report: Report) -> str:
 def _say_reasons(report: Report, evidence: Evidence) -> tuple[str, ...]:
     """Why; what was cut; was the board hot."""
     gates = [row for row in report["gates"] if row["outcome"] != PASS] or report["gates"]
-    heat, _ = describe_heat([describe_conditions(evidence.before), report["conditions"]])
+    if find_cost_unit() == INSTRUCTIONS:
+        heat = "Instructions were counted in QEMU: no time, no energy and no cold start is known."
+    else:
+        heat, _ = describe_heat([describe_conditions(evidence.before), report["conditions"]])
     return (*(_say_gate(row) for row in gates), describe_cut(report), heat)
 
 
@@ -103,6 +119,9 @@ def _say_gate(row: Mapping[str, Any]) -> str:
 
 
 def _speedup_figure(report: Report) -> KeyFigure:
+    if find_cost_unit() == INSTRUCTIONS:
+        detail = "those of the unpruned int8 file by those of the shipped one, counted in QEMU; no speed-up is known"
+        return KeyFigure("times fewer instructions", f"{report['speedup']:.2f}", detail)
     low, high = report["speedup_interval"]
     doubtful = bool(report["baseline"]["problems"] or report["result"]["problems"])
     detail = (
@@ -116,15 +135,18 @@ def _speedup_figure(report: Report) -> KeyFigure:
 def _latency_figure(report: Report) -> KeyFigure:
     before, after = report["baseline"]["latency"], report["result"]["latency"]
     budget = report["budget"]["latency_ms"]
-    limit = "" if budget is None else f"; budget {say_ms(budget)}"
+    limit = "" if budget is None else f"; budget {say_cost(budget)}"
+    if find_cost_unit() == INSTRUCTIONS:
+        detail = f"{say_interval(after)}; {_say_file(report)}, {report['runtime']}; before {say_cost(before['p50_ms'])}"
+        return KeyFigure("instructions", show_cost(after["p50_ms"]), detail + limit)
     threads = count_of(report["conditions"]["threads"], "thread")
-    tail = "not told" if after["p95_ms"] is None else say_ms(after["p95_ms"])
+    tail = "not told" if after["p95_ms"] is None else say_cost(after["p95_ms"])
     detail = (
         f"median, 95 % interval {say_interval(after)}; p95 {tail}; {_say_file(report)}, "
-        f"{report['runtime']}, {threads}; before {say_ms(before['p50_ms'])} ({say_interval(before)}){limit}"
+        f"{report['runtime']}, {threads}; before {say_cost(before['p50_ms'])} ({say_interval(before)}){limit}"
     )
     doubtful = bool(report["result"]["problems"])
-    return KeyFigure("latency", say_ms(after["p50_ms"]), _doubt(detail, doubtful), doubtful)
+    return KeyFigure("latency", say_cost(after["p50_ms"]), _doubt(detail, doubtful), doubtful)
 
 
 def _quality_figure(report: Report, metric: Metric) -> KeyFigure:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
+from edgeprune.core.cost import cost_name, find_cost_unit, say_cost, title_cost
 from edgeprune.core.latency.staircase import Line, Staircase
 from edgeprune.extras import comes_with
 
@@ -39,7 +40,7 @@ def _draw_staircase(panel: Axes, staircase: Staircase) -> None:
         _draw_line(panel, line, colour)
     panel.set_title(staircase.title, fontsize=9)
     panel.set_xlabel(staircase.over)
-    panel.set_ylabel("ms")
+    panel.set_ylabel(find_cost_unit())
     panel.set_ylim(bottom=0)
     panel.grid(alpha=0.3)
     panel.legend(fontsize=7)
@@ -62,11 +63,11 @@ def draw_front(document: Mapping[str, Any], title: str) -> Figure:
     figure = Figure(figsize=(6, 4), layout="constrained")
     panel, chosen = figure.subplots(), document["chosen"]
     across, up = ([point[name] for point in document["front"]] for name in ("latency_ms", "loss_increase"))
-    panel.plot(across, up, "o-", color=FRONT, label="least loss rise by latency")
-    label = f"planned: {chosen['latency_ms']:.4g} ms"
+    panel.plot(across, up, "o-", color=FRONT, label=f"least loss rise by {cost_name()}")
+    label = f"planned: {say_cost(chosen['latency_ms'])}"
     panel.plot([chosen["latency_ms"]], [chosen["loss_increase"]], "D", color=CHOSEN, label=label)
     panel.set_title(f"{title}\nbefore fine-tuning; {document['origin']}", fontsize=10)
-    panel.set_xlabel("predicted latency, ms")
+    panel.set_xlabel(f"predicted {title_cost()}")
     panel.set_ylabel("predicted rise of the loss")
     panel.set_xlim(left=0)
     panel.set_ylim(bottom=0)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from edgeprune.core.cost import INSTRUCTIONS, find_cost_unit, median_cost, show_cost
 from edgeprune.core.measuring.tails import note_tails
 from edgeprune.core.metric import Metric
 from edgeprune.core.summary import describe_choice, figures_rows
@@ -56,11 +57,12 @@ def render_gates(report: Mapping[str, Any]) -> str:
 
 def render_artifacts(rows: Rows, metric: Metric) -> str:
     """Every exported file, the one that ships marked."""
+    is_counted = find_cost_unit() == INSTRUCTIONS
     columns = (
         Column("file", text=True),
         Column(metric.name),
-        Column("p50 ms"),
-        Column("p95 ms"),
+        Column(median_cost()),
+        *(() if is_counted else (Column("p95 ms"),)),
         Column("bytes"),
         Column("choice", text=True),
         Column("scheme", text=True, wide=True),
@@ -70,7 +72,7 @@ def render_artifacts(rows: Rows, metric: Metric) -> str:
         (
             row["path"].removeprefix("artifacts/"),
             Cell(metric.describe(row.get("quality")), row.get("quality")),
-            *(_latency_cell(row, name) for name in ("p50_ms", "p95_ms")),
+            *(_latency_cell(row, name) for name in (("p50_ms",) if is_counted else ("p50_ms", "p95_ms"))),
             Cell(f"{row['bytes']:,}", row["bytes"]),
             describe_choice(row),
             row["scheme"],
@@ -85,7 +87,7 @@ def render_artifacts(rows: Rows, metric: Metric) -> str:
 
 def _latency_cell(row: Mapping[str, Any], name: str) -> str | Cell:
     latency = row.get("latency")
-    return Cell(f"{latency[name]:.4g}", latency[name]) if latency and latency[name] is not None else "-"
+    return Cell(show_cost(latency[name]), latency[name]) if latency and latency.get(name) is not None else "-"
 
 
 def render_parity(rows: Rows) -> str:

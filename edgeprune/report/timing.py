@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeprune.core.cost import say_cost, show_cost
 from edgeprune.core.measuring.measurement import Measurement
 from edgeprune.report.charts import (
     ACCENT,
@@ -22,8 +23,8 @@ from edgeprune.report.charts import (
     tooltip,
 )
 from edgeprune.report.layout import paragraph
-from edgeprune.report.tables import Cell, Column, Table
-from edgeprune.report.words import BEFORE_AFTER, say_interval, say_ms
+from edgeprune.report.tables import Cell, Column, Table, render_table
+from edgeprune.report.words import BEFORE_AFTER, say_interval
 
 ARITHMETIC = "fixed arithmetic"
 SERIES = {"before": BEFORE, "after": AFTER, ARITHMETIC: ACCENT}
@@ -50,6 +51,18 @@ def render_timing(pair: Pair, latencies: Mapping[str, Mapping[str, Any]]) -> str
     over_time = draw_over_time(pair, latencies)
     first = paragraph("How latency moved over time is not known: this runtime gives samples without their times.")
     return (render_chart(over_time) if over_time else first) + render_chart(draw_distribution(pair, latencies))
+
+
+def render_counts(pair: Pair) -> str:
+    """What an emulator counted of both files, an input a row: exact, so that there is no interval."""
+    columns = (Column("input"), *(Column(name) for name in pair))
+    counts = [measurement.samples_ms for measurement in pair.values()]
+    rows: list[Sequence[str | Cell]] = [
+        (str(number), *(Cell(show_cost(count), count) for count in row))
+        for number, row in enumerate(zip(*counts, strict=False), 1)
+    ]
+    text = "Each input is random. The same input gives the same count, to the instruction."
+    return paragraph(text) + render_table(Table(columns, rows, sorts=False))
 
 
 def draw_over_time(pair: Pair, latencies: Mapping[str, Mapping[str, Any]]) -> Chart | None:
@@ -129,7 +142,7 @@ def _say_movement(rows: Rows) -> str:
 
 
 def _say_medians(latencies: Mapping[str, Mapping[str, Any]]) -> str:
-    return ", ".join(f"{name} {say_ms(row['p50_ms'])}, {say_interval(row)}" for name, row in latencies.items())
+    return ", ".join(f"{name} {say_cost(row['p50_ms'])}, {say_interval(row)}" for name, row in latencies.items())
 
 
 def _interval_layers(pair: Pair, latencies: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:

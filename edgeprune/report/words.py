@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from edgeprune.core.cost import INSTRUCTIONS, find_cost_unit
+from edgeprune.core.summary import say_range
+
 BEFORE_AFTER = ("before", "after")
 """The unpruned fp32 file, and the file that ships."""
 
 
-def say_ms(latency_ms: float) -> str:
-    """A latency with its unit."""
-    return f"{latency_ms:.4g} ms"
-
-
 def say_interval(latency: Mapping[str, Any]) -> str:
-    """The interval of a median, without its confidence."""
+    """The interval of a median, without its confidence; of instructions the range over inputs."""
+    if find_cost_unit() == INSTRUCTIONS:
+        return f"{say_range(latency)} by input"
     return f"{latency['median_low_ms']:.4g} to {latency['median_high_ms']:.4g} ms"
 
 

@@ -145,6 +145,8 @@ def _describe(text: str, pair: Pair) -> str:
     head = f"against baseline {text} of {pair.old.created[:10]}"
     if pair.sessions:
         return f"{head}, measured in turns with it now ({pair.sessions} session{'s' * (pair.sessions > 1)}):"
+    if pair.run.figures.measurement.is_counted:
+        return f"{head}, instructions as they were counted then: the same file gives the same count on any day:"
     if has_same_reference(pair.run.reference, pair.old.reference):
         return (
             f"{head}, as recorded: latencies are of two sessions, what the board's speed did between them taken off by "

@@ -48,6 +48,8 @@ PRICED = ("fp32", "int8")
 PARITY_ROWS = 64
 REMOTE_ROWS = 1000
 """Evaluation inputs pushed to a board; this machine takes all."""
+EMULATED_ROWS = 256
+"""Evaluation inputs of a board in QEMU, which takes a second for each hundred million instructions or so."""
 REFERENCE_ROWS = 256
 """Evaluation inputs that reference kernels run on."""
 
@@ -230,7 +232,7 @@ def _sizes_allowed(job: Job, artifacts: Iterable[Artifact]) -> dict[str, float]:
 
 def _build_all(job: Job, program: GraphModule) -> tuple[Artifact, ...]:
     """The pruned net in every format and precision that is measured, but mixed."""
-    precisions = (*DEPLOYED, job.planned.fitted_precision)
+    precisions = (*(("fp32",) if job.is_counted else DEPLOYED), job.planned.fitted_precision)
     files = Files(job.run.directory, "pruned", job.formats, tuple(dict.fromkeys(precisions)), tuned=True)
     return build(job, program, files)
 
@@ -289,7 +291,11 @@ def make_judge(job: Job) -> Callable[[Path], bool]:
 
     @cache
     def original() -> float:
-        artifact = next(artifact for artifact in read_originals(job) if artifact.format == job.planned.format)
+        artifact = next(
+            artifact
+            for artifact in read_originals(job)
+            if (artifact.format, artifact.precision) == (job.planned.format, job.baseline_precision)
+        )
         return measure_quality(job.run.file(artifact.path))
 
     return lambda path: is_within(limits, measure_quality(path), original())

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from edgeprune.core.cost import name_costs
 from edgeprune.core.measuring.measurement import (
     DeviceFacts,
 )
@@ -122,7 +123,7 @@ def set_baseline(name: str, directory: Path, folder: Path, say: Progress) -> Sto
     baseline = replace(stored.baseline, figures=replace(figures, artifact=replace(figures.artifact, path=copy.name)))
     before = _find_copies(place)
     write_atomic(copy, stored.artifact.read_bytes())
-    write_atomic(place, json.dumps(baseline.to_dict(), separators=(",", ":"), allow_nan=False) + "\n")
+    write_atomic(place, json.dumps(name_costs(baseline.to_dict()), separators=(",", ":"), allow_nan=False) + "\n")
     for path in before - {copy}:
         path.unlink(missing_ok=True)
     return StoredBaseline(baseline, place, copy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from edgeprune.core.cost import say_cost
 from edgeprune.core.measuring.measurement import Measurement
 from edgeprune.core.releasing.document import Figures
 from edgeprune.core.releasing.gate import INCONCLUSIVE, TIMED
@@ -43,7 +44,9 @@ def confirm(job: Job) -> Confirmed:
     again = find_again(pooled)
     write_json(job.run.product(CONFIRMED), {name: figures.measurement.to_dict() for name, figures in again.items()})
     for name, figures in again.items():
-        job.detail(f"{name}: p50 {figures.latency.p50_ms:.4g} ms, {first[name].latency.p50_ms:.4g} ms before")
+        figure = "" if job.is_counted else "p50 "
+        before = say_cost(first[name].latency.p50_ms)
+        job.detail(f"{name}: {figure}{say_cost(figures.latency.p50_ms)}, {before} before")
     return Confirmed(artifact=result.artifact.name, sessions=sessions)
 
 

@@ -44,7 +44,8 @@ def explain_fitted(job: Job, plan: PruningPlan, problem: Problem, cap_ms: float)
     from edgeprune.core.explaining.plan import Basis, explain_plan
 
     scored = job.read(Scored)
-    return explain_plan(plan, Basis(problem, cap_ms, scored.scores, scored.importance, scored.steps))
+    basis = Basis(problem, cap_ms, scored.scores, scored.importance, scored.steps)
+    return {**explain_plan(plan, basis), "unit": job.unit}
 
 
 def has_explained_plan(run: Run) -> bool:
@@ -70,6 +71,7 @@ def explain_run(job: Job, plan: Mapping[str, Any] | None = None) -> dict[str, An
         waterfall = _describe_waterfall(job, plan["parts"])
     return {
         "version": EXPLANATION_VERSION,
+        "unit": job.unit,
         "plan": plan,
         "waterfall": waterfall,
         "warnings": _warn(job, plan),
@@ -107,6 +109,8 @@ def _describe_waterfall(job: Job, parts: Mapping[str, Any]) -> dict[str, Any]:
     times = Times(profiled.baseline_ms, _find_unpruned_ms(job, parts), last_ms, last_ms, planned_origin=origin, end=end)
     target = job.planned
     basis = f"{job.facts.host}: {job.facts.cpu}, {target.runtime}, {target.threads} thread(s), medians of the profile"
+    if job.is_counted:
+        basis = f"instructions counted in QEMU ({job.facts.machine}), {job.facts.cpu}, {target.runtime}"
     return describe_waterfall(parts, times, basis, valid=not profiled.problems)
 
 
@@ -121,7 +125,8 @@ def _describe_measured(job: Job, parts: Mapping[str, Any]) -> dict[str, Any]:
         planned_ms=_find_planned_ms(job, figures, candidates, (result, baseline)),
         shipped_ms=result.latency.p50_ms,
         speed=speed,
-        end=f"{result.artifact.path}, p50",
+        end=f"{result.artifact.path}{'' if job.is_counted else ', p50'}",
+        baseline_precision=job.baseline_precision,
     )
     measurement = result.measurement
     runtimes = dict.fromkeys(
@@ -130,13 +135,15 @@ def _describe_measured(job: Job, parts: Mapping[str, Any]) -> dict[str, Any]:
     basis = (
         f"{job.facts.host}: {job.facts.cpu}, {' and '.join(runtimes)}, {measurement.conditions.threads} thread(s), p50"
     )
+    if measurement.is_counted:
+        basis = f"instructions counted in QEMU ({job.facts.machine}), {job.facts.cpu}, {' and '.join(runtimes)}"
     return describe_waterfall(parts, times, basis, valid=measurement.valid and baseline.measurement.valid)
 
 
 def _find_unpruned_ms(job: Job, parts: Mapping[str, Any]) -> float:
     """The unpruned net as the plan is for, in the session of the profile: measured as the first of its whole nets."""
     profiled, target = job.read(Profiled), job.planned
-    if target.fitted_precision == "fp32" and target.runtime == job.baseline_runtime:
+    if target.fitted_precision == job.baseline_precision and target.runtime == job.baseline_runtime:
         return profiled.baseline_ms
     return profiled.variants[0].net.measured_ms if profiled.variants else float(parts["unpruned_ms"])
 

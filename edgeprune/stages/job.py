@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.core import accelerators
+from edgeprune.core.cost import INSTRUCTIONS, MS, costs_in
 from edgeprune.core.formats import AUTO, FORMATS, RUNTIMES, find_runtime
 from edgeprune.core.measuring.measurement import DeviceFacts
 from edgeprune.core.metric import Metric, parse_metric
 from edgeprune.core.progress import put_behind
 from edgeprune.core.releasing.document import budget_gates
-from edgeprune.core.releasing.gate import TAILS, Gate, settle_gates
+from edgeprune.core.releasing.gate import CLOCKED, COUNTED, TAILS, Gate, settle_gates
 from edgeprune.core.releasing.runtime_faults import check_runtime
 from edgeprune.core.target import Target
 from edgeprune.errors import DeviceError, RunError, TargetError
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
     from edgeprune.recipes.load import Recipe
     from edgeprune.stages.net import Net
 
+COUNTED_RUNTIME = "c"
+"""What runs in QEMU: C is generated of the TFLite file, also where a target ships it with an interpreter."""
+COSTS = ("latency_ms", "instructions", "speedup")
+"""Limits on what a file costs, of which a request may say one."""
 CHOSEN = "chosen.json"
 """Where a run keeps the runtime and the precision that it plans for, if its target leaves one open."""
 BESIDE_TIME = ("confidence", "sram_bytes", "flash_bytes")
@@ -78,16 +83,30 @@ class Job:
         """The target with what the request overrides."""
         request = self.run.request
         target = load_target(request["target"])
+        if self.is_counted:
+            target = replace(target, runtime=COUNTED_RUNTIME)
         changes = {name: request[name] for name in ("runtime", "precision", "threads") if request[name] is not None}
         target = replace(target, **changes)
-        limits = {name: request[name] for name in ("latency_ms", "speedup") if request[name] is not None}
+        limits = {name: request[name] for name in COSTS if request.get(name) is not None}
         if limits:
-            target = replace(target, budget=replace(target.budget, **{"latency_ms": None, "speedup": None, **limits}))
+            target = replace(target, budget=replace(target.budget, **{**dict.fromkeys(COSTS), **limits}))
         beside = {name: request[name] for name in BESIDE_TIME if request.get(name) is not None}
         target = replace(target, budget=replace(target.budget, **beside))
         if self.gates_file is not None:
             target = load_gates(self.gates_file, target)
         return replace(target, protocol=target.protocol.tell(target.judged_percentiles))
+
+    @cached_property
+    def is_counted(self) -> bool:
+        """Whether the board is a core in QEMU, which counts instructions and has no clock."""
+        from edgeprune.device.boards import is_counted
+
+        return not self.estimated and is_counted(load_target(self.run.request["target"]), self.run.request["host"])
+
+    @property
+    def unit(self) -> str:
+        """The unit of what files cost in this run."""
+        return INSTRUCTIONS if self.is_counted else MS
 
     @property
     def gates_file(self) -> Path | None:
@@ -107,7 +126,8 @@ class Job:
         Raises:
             TargetError: a gate that does not fit the recipe's metric.
         """
-        return settle_gates(budget_gates(self.target.budget, self.target.gates), self.metric, self.gates_source)
+        gates = budget_gates(self.target.budget, self.target.gates, self.unit)
+        return settle_gates(gates, self.metric, self.gates_source)
 
     @property
     def gates(self) -> tuple[Gate, ...]:
@@ -148,6 +168,11 @@ class Job:
         return self.chosen.get("baseline", self.target.runtime)
 
     @property
+    def baseline_precision(self) -> str:
+        """The precision of the unpruned file that all is held against: fp32, or int8 where nothing else runs."""
+        return RUNTIMES[self.baseline_runtime].baseline_precision
+
+    @property
     def baseline_format(self) -> str:
         """The format of the unpruned fp32 file that all is held against."""
         return RUNTIMES[self.baseline_runtime].format
@@ -184,8 +209,9 @@ class Job:
 
     @cached_property
     def formats(self) -> tuple[str, ...]:
-        """File formats that can be made here."""
-        return tuple(name for name, file_format in FORMATS.items() if importlib.util.find_spec(file_format.made_by))
+        """File formats that can be made here; where the board is emulated, only that which it runs."""
+        made = tuple(name for name, file_format in FORMATS.items() if importlib.util.find_spec(file_format.made_by))
+        return tuple(name for name in made if name == self.target.format) if self.is_counted else made
 
     @property
     def estimated(self) -> bool:
@@ -207,7 +233,7 @@ class Job:
         self.require_measured()
         request = self.run.request
         board = self.stack.enter_context(open_board(self.target, request["host"], self.detail, self.session))
-        self.detail(f"{board.facts.host}: {board.facts.cpu}, {board.facts.os}")
+        self.detail(f"{board.facts.host}: {board.facts.cpu}, {board.facts.os or board.facts.model}")
         tails = TAILS & {gate.metric for gate in self.asked_gates}
         require(board, "time", "time_probes", "run", *["percentiles"] * bool(tails))
         board.check_power(self.target)
@@ -281,12 +307,13 @@ def check_request(job: Job) -> None:
     from edgeprune.device.board import refuse_untimed
 
     target, budget = job.target, job.target.budget
-    if not job.estimated:
+    if not (job.estimated or job.is_counted):
         refuse_untimed(target)
+    _check_unit(job)
     if not (budget.is_timed or budget.is_sized):
         raise TargetError(
-            f"target {target.name}: no budget; give --latency-ms or --speedup (or --sram, --flash), or [budget] in the "
-            "target"
+            f"target {target.name}: no budget; give {'--instructions' if job.is_counted else '--latency-ms'} or "
+            "--speedup (or --sram, --flash), or [budget] in the target"
         )
     if budget.energy_mj is not None and job.estimated:
         raise TargetError(f"target {target.name}: a budget of energy_mj needs a board with a power meter; give --host")
@@ -307,6 +334,27 @@ def check_request(job: Job) -> None:
     if not job.run.finished("trace"):
         job.recipe  # noqa: B018  loads it: a broken recipe is told at once
     job.asked_gates  # noqa: B018  one that does not fit is told at once
+
+
+def _check_unit(job: Job) -> None:
+    """Refuse limits in another unit than that of the board.
+
+    Raises:
+        TargetError: there is one.
+    """
+    target, budget, counted = job.target, job.target.budget, job.is_counted
+    metrics = [gate.metric for gate in target.gates if (gate.metric in CLOCKED if counted else gate.metric in COUNTED)]
+    if counted and (budget.latency_ms is not None or budget.energy_mj is not None or metrics):
+        wrong = f"a gate on {metrics[0]}" if metrics else "a budget of time or energy"
+        raise TargetError(
+            f"target {target.name}: {wrong}, but its board is a core in QEMU, which counts instructions and tells no "
+            "time; give --instructions or --speedup (or --sram, --flash), or gates on instructions"
+        )
+    if not counted and (budget.instructions is not None or metrics):
+        raise TargetError(
+            f"target {target.name}: instructions are counted in QEMU only, and this board is timed; give --latency-ms "
+            "or --speedup, or a target such as qemu-cortex-m4"
+        )
 
 
 def check_arena(target: Target) -> None:
@@ -342,6 +390,7 @@ def open_job(
     """
     with open_run(directory, request) as run, ExitStack() as stack:
         job = Job(run, say, stack, other_gates, other_history)
+        stack.enter_context(costs_in(job.unit))
         check_request(job)
         run.begin()
         yield job
@@ -356,6 +405,7 @@ def preview_job(directory: Path, request: dict[str, Any], say: Callable[[str], N
     """
     with preview_run(directory, request) as run, ExitStack() as stack:
         job = Job(run, say, stack)
+        stack.enter_context(costs_in(job.unit))
         check_request(job)
         yield job
 

@@ -15,6 +15,7 @@ import numpy as np
 from torch.fx import GraphModule
 
 from edgeprune.core.artifact import Artifact
+from edgeprune.core.cost import cost_name, say_cost, show_cost
 from edgeprune.core.formats import AUTO, RUNTIMES, find_runtime
 from edgeprune.core.latency.confidence import safe_budget_ms, spread_of_interval
 from edgeprune.core.latency.correction import Correction, fit_correction
@@ -51,7 +52,7 @@ from edgeprune.stages.memory import remember
 from edgeprune.stages.net import Net
 from edgeprune.stages.open_net import read_net
 from edgeprune.stages.power import learn_power
-from edgeprune.stages.record import read_originals
+from edgeprune.stages.record import baseline_name, read_originals
 from edgeprune.stages.results import Fitted, Planned, Profiled, Scored, Traced, Try, Variant
 from edgeprune.stages.table import find_table
 from edgeprune.stages.timing import TWIN_TOLERANCE, NetTimes, time_nets
@@ -76,8 +77,8 @@ def profile(job: Job) -> Profiled:
     if not is_recalled:
         return profiled
     job.detail(
-        f"unpruned fp32 {profiled.baseline_ms:.4g} ms, measured with all else {profiled.measured_at} by an earlier run "
-        "on this device; --fresh measures anew"
+        f"unpruned {profiled.baseline_precision} {say_cost(profiled.baseline_ms)}, measured with all else "
+        f"{profiled.measured_at} by an earlier run on this device; --fresh measures anew"
     )
     return replace(profiled, device=job.board.facts, recalled=True)
 
@@ -108,7 +109,8 @@ def _is_undisturbed(profiled: Profiled) -> bool:
 
 def _measure_profile(job: Job, net: Net) -> Profiled:
     _choose_plan(job, net)
-    originals = build(job, net.program, Files(job.run.directory, "original", job.formats, ("fp32",)))
+    precisions = tuple(dict.fromkeys(("fp32", job.baseline_precision)))
+    originals = build(job, net.program, Files(job.run.directory, "original", job.formats, precisions, tuned=True))
     begun = time.monotonic()
     table = keep_families(find_table(job, net), probe_shapes(net.layers, net.widths))
     layers_s = time.monotonic() - begun
@@ -133,9 +135,9 @@ def _measure_profile(job: Job, net: Net) -> Profiled:
         job.run.product(CHOSEN)
     baseline_ms = latency_ms["baseline"]
     job.detail(
-        f"unpruned fp32 {baseline_ms:.4g} ms; {len(table.points)} layer shapes; whole nets predicted "
-        f"with a mean error of {correction.error or 0:.1%} (leave one out); the same net twice: "
-        f"{times.twin_gap:.1%} apart"
+        f"unpruned {job.baseline_precision} {say_cost(baseline_ms)}; {len(table.points)} layer shapes; whole nets "
+        f"predicted with a mean error of {correction.error or 0:.1%} (leave one out)"
+        + ("" if job.is_counted else f"; the same net twice: {times.twin_gap:.1%} apart")
     )
     return Profiled(
         device=job.board.facts,
@@ -151,6 +153,8 @@ def _measure_profile(job: Job, net: Net) -> Profiled:
         originals=originals,
         variants=tuple(Variant(widths=widths, net=measured) for widths, measured in zip(variants, nets, strict=True)),
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        baseline_precision=job.baseline_precision,
+        unit=job.unit,
     )
 
 
@@ -240,7 +244,7 @@ def draw_nets(net: Net, table: LatencyTable, count: int, seed: int) -> list[dict
 
 def _predict_full(job: Job, net: Net, table: LatencyTable, correction: Correction) -> float | None:
     """Predicted ms of the unpruned net, where the table is of its precision."""
-    if job.planned.fitted_precision != "fp32":
+    if job.planned.fitted_precision != job.baseline_precision:
         return None
     return table.predict_net([layer.shape for layer in net.layers], correction).latency_ms
 
@@ -261,7 +265,7 @@ def unpruned_file(job: Job) -> str:
 
 def measure_beside_original(job: Job, originals: Sequence[Artifact], files: Mapping[str, Path]) -> NetTimes:
     """Latency of nets that take turns with the unpruned fp32 one, which is called "baseline"."""
-    baseline = next(artifact for artifact in originals if artifact.format == job.baseline_format)
+    baseline = next(artifact for artifact in originals if artifact.name == baseline_name(job))
     unpruned = ModelFile.of(job.run.file(baseline.path), job.baseline_runtime, "baseline")
     return time_nets(job, [unpruned, *(ModelFile.of(path, job.planned.runtime, name) for name, path in files.items())])
 
@@ -326,8 +330,8 @@ def plan(job: Job) -> Planned:
     pruning_plan = _make_plan(job, net, problem, choice)
     write_atomic(job.run.product("plan.first.json"), pruning_plan.to_json())
     _draw_front(job, problem, choice)
-    aim = f"for a budget of {limit:.4g} ms" if job.target.budget.is_timed else "and no budget of time"
-    job.detail(f"predicted {choice.latency_ms:.4g} ms {aim}, gap {choice.gap:.2%}")
+    aim = f"for a budget of {say_cost(limit)}" if job.target.budget.is_timed else f"and no budget of {cost_name()}"
+    job.detail(f"predicted {say_cost(choice.latency_ms)} {aim}, gap {choice.gap:.2%}")
     if problem.limits.arena is not None:
         job.detail(problem.limits.arena.describe(choice.widths))
     return Planned(plan=pruning_plan)
@@ -354,7 +358,7 @@ def _draw_front(job: Job, problem: Problem, choice: Choice) -> None:
         {"latency_ms": point.latency_ms, "loss_increase": point.loss_increase} for point in trace_front(problem, FRONT)
     ]
     chosen = {"latency_ms": choice.latency_ms, "loss_increase": choice.loss_increase}
-    document = {"origin": origin, "front": front, "chosen": chosen}
+    document = {"origin": origin, "unit": job.unit, "front": front, "chosen": chosen}
     write_json(job.run.product("front.json"), document)
     try:
         from edgeprune.report.pictures import draw_front, render_png
@@ -376,7 +380,7 @@ def _make_plan(job: Job, net: Net, problem: Problem, choice: Choice) -> PruningP
         saved_ms = predict_ms(problem, {**choice.widths, group: size}) - choice.latency_ms
         basis = "cut to its shortcut" if groups[group].is_branch else f"highest {scored.importance} scores kept"
         offered, is_fixed = net.widths[group], group in problem.limits.fixed
-        saving = f"saves {saved_ms:.3g} ms; {basis}" if is_cut else ""
+        saving = f"saves {show_cost(saved_ms, '.3g')} {job.unit}; {basis}" if is_cut else ""
         reason = explain_width(groups[group], width, offered, is_fixed, saving)
         reason = f"gone with {gone[group]}" if group in gone else reason
         entries.append(GroupPlan(group, size, keep, problem.loss[group][width], reason, kind, gone.get(group, "")))
@@ -388,6 +392,7 @@ def _make_plan(job: Job, net: Net, problem: Problem, choice: Choice) -> PruningP
         choice.loss_increase,
         choice.gap,
         (*_uncut(job, is_cut), *((NOT_MEASURED,) if job.estimated else _foreign(problem.table))),
+        job.unit,
     )
 
 
@@ -425,7 +430,7 @@ def fit(job: Job) -> Fitted:
     )
     write_atomic(job.run.product("plan.json"), final_plan.to_json())
     write_explained_plan(job, final_plan, *recreate_goal(problem, nets, goal, trials[: trials.index(best)]))
-    return Fitted(plan=final_plan, tries=tuple(_describe_try(trial) for trial in trials))
+    return Fitted(plan=final_plan, tries=tuple(_describe_try(trial) for trial in trials), unit=job.unit)
 
 
 def find_first_goal(job: Job) -> tuple[Problem, float]:
@@ -448,5 +453,5 @@ def _measure_try(job: Job, net: Net, choice: Choice, name: str) -> float:
     path = build_variant(job, name, cut_net(net, choice.widths))
     latency_ms = measure_beside_original(job, read_originals(job), {name: path}).latency_ms
     share = latency_ms[name] / budget_ms(job, latency_ms["baseline"])
-    job.detail(f"measured {latency_ms[name]:.4g} ms untrained, {share:.1%} of the budget{say_next(share)}")
+    job.detail(f"measured {say_cost(latency_ms[name])} untrained, {share:.1%} of the budget{say_next(share)}")
     return share * limit

@@ -10,7 +10,8 @@ from hashlib import sha256
 import numpy as np
 
 from edgeprune.core.artifact import Artifact
-from edgeprune.core.formats import find_runtime
+from edgeprune.core.cost import say_cost
+from edgeprune.core.formats import RUNTIMES, find_runtime
 from edgeprune.core.measuring.measurement import add_energy
 from edgeprune.core.measuring.paired_quality import QualitySpread, find_quality_spread
 from edgeprune.core.progress import Count
@@ -20,7 +21,7 @@ from edgeprune.exporting.parity.chain import Judge, Parity, check_parity, compar
 from edgeprune.exporting.parity.tolerances import TOLERANCES
 from edgeprune.exporting.runners import fit_inputs, run_file
 from edgeprune.run import write_json
-from edgeprune.stages.artifacts import PARITY_ROWS, REMOTE_ROWS, evaluation_rows, judge_rows
+from edgeprune.stages.artifacts import EMULATED_ROWS, PARITY_ROWS, REMOTE_ROWS, evaluation_rows, judge_rows
 from edgeprune.stages.chain import parity_row
 from edgeprune.stages.job import Job
 from edgeprune.stages.record import baseline_name, find_needed, is_open, read_artifacts, read_refused
@@ -35,13 +36,13 @@ def measure(job: Job) -> Measured:
     """
     refused = read_refused(job)
     artifacts = [
-        artifact for artifact in read_artifacts(job) if job.runtime_of(artifact.format) and artifact.name not in refused
+        artifact for artifact in read_artifacts(job) if _is_run(job, artifact) and artifact.name not in refused
     ]
     models = {artifact.name: model_file(job, artifact) for artifact in artifacts}
     precisions = {artifact.name: artifact.precision for artifact in artifacts}
     remote = job.board.is_remote
     elsewhere = remote or bool(job.target.python)
-    inputs, targets = evaluation_rows(job, REMOTE_ROWS if remote else None)
+    inputs, targets = evaluation_rows(job, EMULATED_ROWS if job.is_counted else REMOTE_ROWS if remote else None)
     measurements = job.board.time(list(models.values()), job.target.threads, job.target.protocol, job.detail)
     looping = [
         models[artifact.name] for artifact in artifacts if is_open(job, artifact) or artifact.name == baseline_name(job)
@@ -62,8 +63,8 @@ def measure(job: Job) -> Measured:
         if spread := find_quality_spread(metric, targets, outputs, spreads.get(original)):
             spreads[name] = spread
         quality[name] = figure if math.isfinite(figure) else None
-        p50_ms = measurements[name].latency.p50_ms
-        job.detail(f"{name}: {metric.name} {metric.describe(figure)}, p50 {p50_ms:.4g} ms")
+        cost = say_cost(measurements[name].latency.p50_ms)
+        job.detail(f"{name}: {metric.name} {metric.describe(figure)}, {'' if job.is_counted else 'p50 '}{cost}")
         if elsewhere:
             judge = judge_rows(job, targets[:PARITY_ROWS])
             links[name] = _device_link(model, precisions[name], inputs[:PARITY_ROWS], outputs[:PARITY_ROWS], judge)
@@ -83,6 +84,12 @@ def measure(job: Job) -> Measured:
             *(f"{name}: {metric.name} is no finite number" for name, figure in quality.items() if figure is None),
         ),
     )
+
+
+def _is_run(job: Job, artifact: Artifact) -> bool:
+    """Whether a runtime of the board takes a file."""
+    runtime = job.runtime_of(artifact.format)
+    return runtime is not None and RUNTIMES[runtime].takes(artifact.precision)
 
 
 def hash_array(values: np.ndarray) -> str:

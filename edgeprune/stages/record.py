@@ -38,8 +38,9 @@ def read_refused(job: Job) -> dict[str, str]:
 
 
 def baseline_name(job: Job) -> str:
-    """Name of the artifact that everything is held against: the unpruned net in fp32."""
-    return name_artifact("original", job.baseline_format, "fp32")
+    """Name of the artifact that everything is held against: the unpruned net in fp32, or in int8 where nothing else
+    runs."""
+    return name_artifact("original", job.baseline_format, job.baseline_precision)
 
 
 def find_needed(job: Job) -> tuple[str, ...]:
@@ -87,7 +88,7 @@ def read_figures(job: Job) -> dict[str, Figures]:
     """Everything measured, by artifact name."""
     result, exported, measurements, metric = job.read(Measured), job.read(Exported), read_measurements(job), job.metric
     fitted = name_artifact("pruned", job.planned.format, job.planned.fitted_precision)
-    original = name_artifact("original", job.planned.format, "fp32")
+    original = name_artifact("original", job.planned.format, job.baseline_precision)
     predicted = {
         original: job.read(Profiled).baseline_predicted_ms,
         fitted: job.read(Fitted).plan.predicted_ms,

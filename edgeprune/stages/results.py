@@ -13,6 +13,7 @@ from typing import Any, ClassVar, TypeVar
 import msgspec
 
 from edgeprune.core.artifact import Artifact
+from edgeprune.core.cost import MS
 from edgeprune.core.latency.correction import Correction, MeasuredNet
 from edgeprune.core.latency.table import MEASURED
 from edgeprune.core.measuring.measurement import DeviceFacts
@@ -56,7 +57,8 @@ class Variant:
 
 @dataclass(frozen=True, kw_only=True)
 class Profiled(Result):
-    """What the net costs on the device, in ms, or is estimated to; without a device where it is estimated.
+    """What the net costs on the device, in ms or in what `unit` says, or is estimated to; without a device where it is
+    estimated.
 
     `twin_gap`: how far the unpruned net, measured twice, was apart (a fraction). `problems`: what else worked on the
     board. `power_w` is above idle. `overhead_bytes`: what a file holds beside weights. `measured_at` in UTC;
@@ -81,6 +83,7 @@ class Profiled(Result):
     variants: tuple[Variant, ...] = ()
     measured_at: str = ""
     recalled: bool = False
+    unit: str = MS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +127,7 @@ class Fitted(Result):
     plan: PruningPlan
     tries: tuple[Try, ...] = ()
     origin: str = MEASURED
+    unit: str = MS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -84,7 +84,7 @@ def _measure_table(job: Job, net: Net, key: TableKey) -> LatencyTable:
     It is stored after every step, so that an interrupted profile goes on where it was.
     """
     path = _stored_path(key)
-    table = parse_table(path.read_text(), str(path)) if path.exists() else LatencyTable(key, ())
+    table = parse_table(path.read_text(), str(path)) if path.exists() else LatencyTable(key, (), unit=job.unit)
     shapes, surprises = probe_shapes(net.layers, net.widths), Surprises()
     missing = sorted(probe_shapes(net.layers, net.widths, FIRST_PROBES) - table.shapes)
     if count := len(shapes & table.shapes):
@@ -96,7 +96,7 @@ def _measure_table(job: Job, net: Net, key: TableKey) -> LatencyTable:
             job.detail(f"measuring {len(missing)} of the {unmeasured} layer shapes that are not measured yet")
             points = _probe(job, missing, end - time.monotonic())
             note_surprises(surprises, table, points)
-            table = merge_tables(table, LatencyTable(key, points))
+            table = merge_tables(table, LatencyTable(key, points, unit=job.unit))
             write_atomic(path, render_table(table))
         error = predict_uncertainty(table, net.layers, net.widths, surprises)
         missing = find_uncertain(table, shapes, surprises, MORE_PROBES)

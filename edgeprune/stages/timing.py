@@ -46,12 +46,16 @@ class NetTimes:
 
 
 def time_nets(job: Job, nets: Sequence[ModelFile]) -> NetTimes:
-    """Latency in ms of whole nets by name, of untrained ones too; the first is measured twice.
+    """Latency in ms of whole nets by name, of untrained ones too; the first is measured twice. Instructions, which are
+    the same each time, are counted once.
 
     Raises:
         DeviceError: the device cannot be reached or does not run them.
         ProfileError: the same net, measured twice, is not the same, and the run does not allow a busy board.
     """
+    if job.is_counted:
+        counted = job.board.time(nets, job.target.threads, job.target.protocol, job.detail)
+        return NetTimes({name: measurement.latency.p50_ms for name, measurement in counted.items()}, 0.0)
     models = [*nets, replace(nets[0], name=TWIN)]
     windows: dict[str, tuple[Window, ...]] = {model.name: () for model in models}
     problems: tuple[str, ...] = ()
@@ -95,8 +99,13 @@ def time_probes(
     models = {key: ModelFile.of(path, job.planned.runtime) for key, path in files.items()}
     with_references = replace(settings, references=tuple({models[key].name for key in references}))
     windows = job.board.time_probes(list(models.values()), job.target.threads, with_references, job.detail)
-    steady = fit_common_speed(windows)
+    steady = _take_counts(windows) if job.is_counted else fit_common_speed(windows)
     return {key: steady[model.name] for key, model in models.items()}
+
+
+def _take_counts(windows: Mapping[str, tuple[Window, ...]]) -> dict[str, SteadyLatency]:
+    """Instructions as they were counted: no speed of a board is in them."""
+    return {name: SteadyLatency(own[0].p50_ms, own) for name, own in windows.items()}
 
 
 def choose_references(shapes: Collection[LayerShape]) -> tuple[LayerShape, ...]:

@@ -24,6 +24,7 @@ from edgeprune.report.junit import render_junit
 from edgeprune.report.markdown import render_markdown
 from edgeprune.report.page import Evidence, render_report
 from edgeprune.run import read_json, write_atomic, write_json
+from edgeprune.shipped import load_target
 from edgeprune.stages.against import BESIDE, Standing
 from edgeprune.stages.explanation import explain_run, read_explanation
 from edgeprune.stages.job import Job
@@ -105,6 +106,7 @@ def build_report(job: Job, figures: Mapping[str, Figures], candidates: Candidate
     traced, recovered, measured = job.read(Traced), job.read(Recovery), job.read(Measured)
     return {
         "version": REPORT_VERSION,
+        "unit": job.unit,
         "edgeprune": version("edgeprune"),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "verdict": judged.verdict,
@@ -119,7 +121,7 @@ def build_report(job: Job, figures: Mapping[str, Figures], candidates: Candidate
         "result": result.to_dict(),
         "budget": {
             "latency_ms": fitted.plan.budget_ms,
-            **{f"asked_{name}": limit for name, limit in asdict(job.target.budget).items()},
+            **_describe_budget(job),
         },
         "predicted": {
             "latency_ms": fitted.plan.predicted_ms,
@@ -146,6 +148,7 @@ def build_report(job: Job, figures: Mapping[str, Figures], candidates: Candidate
             *recovered.notes,
             *measured.notes,
             *_choice_notes(job, candidates, candidates.chosen),
+            *_counted_notes(job),
             *_busy_notes(job, candidates),
             *_problems(result, baseline),
             *_speedup_notes(result, baseline, ratio),
@@ -153,6 +156,13 @@ def build_report(job: Job, figures: Mapping[str, Figures], candidates: Candidate
             *describe_changes(job),
         ],
     }
+
+
+def _describe_budget(job: Job) -> dict[str, Any]:
+    """What was asked for; of limits in ms and in instructions those that the board can be held to."""
+    other = "latency_ms" if job.is_counted else "instructions"
+    budget = asdict(job.target.budget)
+    return {f"asked_{name}": limit for name, limit in budget.items() if name != other}
 
 
 def _describe_provenance(job: Job) -> dict[str, Any]:
@@ -216,9 +226,9 @@ def _artifact_rows(job: Job, figures: Mapping[str, Figures], candidates: Candida
 def _measured_row(candidates: Candidates, figures: Figures) -> dict[str, Any]:
     row = {
         "quality": figures.shown_quality,
-        "latency": figures.latency.to_dict(),
+        "latency": figures.measurement.describe_latency(),
         "runs_per_sample": figures.measurement.runs_per_sample,
-        "origin": "measured",
+        "origin": figures.measurement.origin,
         "problems": list(figures.measurement.problems),
     }
     if figures in candidates.files:
@@ -254,6 +264,23 @@ def _baseline_notes(job: Job, judged: Judged) -> list[str]:
     if judged.against or not job.target.baseline:
         return []
     return ["limits against a baseline were not judged: `edgeprune gate --run DIR --baseline NAME` judges them"]
+
+
+def _counted_notes(job: Job) -> list[str]:
+    """What a run in QEMU does not tell, and what its counts are of."""
+    if not job.is_counted:
+        return []
+    device, shipped = job.facts, load_target(job.run.request["target"]).runtime
+    notes = [
+        f"counted in QEMU ({device.machine}, {device.cpu}), no time: instructions are exact for an input, and tell "
+        "nothing of cycles, memory waits, energy or a cold start"
+    ]
+    if shipped != job.target.runtime:
+        notes.append(
+            f"no address of a board was given: instructions are those of C generated from the TFLite file; {shipped} "
+            "runs the same file with other kernels"
+        )
+    return notes
 
 
 def _problems(*figures: Figures) -> list[str]:

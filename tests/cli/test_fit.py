@@ -81,11 +81,8 @@ def test_a_target_without_memory_is_refused(net: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     "words",
     [
-        ("deploy",),
-        ("deploy", "--speedup", "2"),
         ("deploy", "--speedup", "2", "--host", "local"),
-        ("deploy", "--dry-run", "--speedup", "2"),
-        ("profile",),
+        ("profile", "--host", "local"),
         ("measure", "net.tflite", "--host", "local"),
         ("devices", "setup", "--host", "local"),
         ("devices", "doctor", "--host", "local"),
@@ -99,3 +96,44 @@ def test_nothing_is_begun_on_what_is_not_timed(
     assert code == 2
     assert "target nrf52840: nothing here runs or times files with tflm" in told
     assert "edgeprune fit MODEL.tflite --target nrf52840" in told
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("deploy",), ("deploy", "--dry-run", "--speedup", "2"), ("profile",), ("measure", "net.tflite")],
+    ids=" ".join,
+)
+def test_nothing_is_begun_on_a_core_that_is_neither_here_nor_emulated(
+    words: tuple[str, ...], net: Path, no_devices: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, told = run_command(capsys, *words, "--target", "rp2040")
+    assert code == 2
+    assert "target rp2040: nothing says where a board is, and its core (two Cortex-M0+" in told
+    assert "edgeprune fit MODEL.tflite --target rp2040" in told
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("--latency-ms", "5"), "a budget of time or energy, but its board is a core in QEMU"),
+        ((), "no budget; give --instructions or --speedup"),
+        (("--gates", "gates.toml", "--speedup", "2"), "a gate on latency_p50_ms, but its board is a core in QEMU"),
+    ],
+)
+@pytest.mark.parametrize("target", ["qemu-cortex-m4", "stm32l4r5"])
+def test_limits_in_ms_are_refused_where_instructions_are_counted(
+    target: str, words: tuple[str, ...], reason: str, net: Path, no_devices: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("gates.toml").write_text('[[gates]]\nmetric = "latency_p50_ms"\nat_most = 5\n')
+    code, _, told = run_command(capsys, "deploy", "--target", target, *words)
+    assert (code, reason in told) == (2, True), told
+
+
+def test_a_limit_on_instructions_is_refused_where_a_board_is_timed(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, told = run_command(capsys, "deploy", "--target", "local", "--instructions", "1000")
+    assert (code, "instructions are counted in QEMU only" in told) == (2, True), told
+
+
+def test_a_sweep_over_counts_is_refused(no_devices: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, told = run_command(capsys, "sweep", "--target", "qemu-cortex-m4", "--speedup", "1.5,2")
+    assert (code, "a core in QEMU has none" in told) == (2, True), told

@@ -38,7 +38,7 @@ def test_a_net_that_stayed_whole_is_said_to_have(report: dict[str, Any]) -> None
 def test_layers_stand_before_and_after_with_those_that_changed_marked() -> None:
     layers = make_explanation()["plan"]["layers"]
     chart = draw_layers([*layers, {**layers[0], "layer": "same", "shape_after": layers[0]["shape_before"]}], "measured")
-    bars = [(row["file"], row["ms"]) for row in chart.spec["data"]["values"][:4]]
+    bars = [(row["file"], row["cost"]) for row in chart.spec["data"]["values"][:4]]
     assert bars == [("before", 0.9), ("after", 0.6), ("before", 0.9), ("after", 0)]
     assert chart.table.marked == {0, 1}
     assert chart.table.rows[2][2] == "the same"
@@ -48,7 +48,7 @@ def test_layers_stand_before_and_after_with_those_that_changed_marked() -> None:
 def test_steps_of_the_waterfall_lie_between_their_levels() -> None:
     waterfall = make_explanation()["waterfall"]
     chart = draw_waterfall(waterfall)
-    bars = [(row["kind"], row["from_ms"], row["to_ms"]) for row in chart.spec["data"]["values"]]
+    bars = [(row["kind"], row["start"], row["end"]) for row in chart.spec["data"]["values"]]
     assert bars == [("in all", 0, 1), ("saved", 1, 0.5), ("lost", 0.5, 0.6), ("in all", 0, 0.6)]
     assert chart.alt == "From 1 ms unpruned to 0.6 ms shipped. Lost on the way: layer overhead 0.1 ms."
     assert "not valid" not in chart.caption

@@ -18,7 +18,7 @@ def report() -> dict[str, Any]:
 
 def list_points(report: dict[str, Any]) -> list[tuple[str, float, float]]:
     layers = draw_front(report, FRONT).spec["layer"]
-    return [(row["what"], row["ms"], row["loss"]) for layer in layers[2:] for row in layer["data"]["values"]]
+    return [(row["what"], row["cost"], row["loss"]) for layer in layers[2:] for row in layer["data"]["values"]]
 
 
 def test_what_is_predicted_and_what_was_measured_are_told_apart(report: dict[str, Any]) -> None:
@@ -39,7 +39,7 @@ def test_the_interval_of_what_ships_is_drawn_and_an_invalid_run_said(report: dic
     report["result"]["problems"] = ["throttled"]
     chart = draw_front(report, FRONT)
     (span,) = chart.spec["layer"][1]["data"]["values"]
-    assert span["low"] < span["ms"] < span["high"]
+    assert span["low"] < span["cost"] < span["high"]
     assert "NOT VALID" in span["detail"]
 
 

@@ -24,13 +24,13 @@ FORMATS = {"onnxruntime": "onnx", "litert": "tflite", "auto": "auto"}
 
 def job(budget: Budget, runtime: str = "litert", precision: str = "int8", **more: Any) -> Any:
     target = SimpleNamespace(
-        budget=budget, runtime=runtime, runtimes=() if runtime == "auto" else (runtime,), name="board",
+        budget=budget, gates=(), runtime=runtime, runtimes=() if runtime == "auto" else (runtime,), name="board",
         format=FORMATS[runtime], precision=precision, fitted_precision=precision, input_layout="nchw", io="float32",
     )  # fmt: skip
     run = SimpleNamespace(finished=lambda stage: False, **more)
     return SimpleNamespace(
         target=target, planned=target, run=run, formats=("onnx", "tflite"), recipe=Job, asked_gates=(), estimated=False,
-        detail=lambda text: None, read=lambda kind: SimpleNamespace(model_sha256="0", power_w=None),
+        is_counted=False, detail=lambda text: None, read=lambda kind: SimpleNamespace(model_sha256="0", power_w=None),
     )  # fmt: skip
 
 

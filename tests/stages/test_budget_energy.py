@@ -29,10 +29,12 @@ def energy(energy_mj: float | None, reason: str = "") -> Energy:
 def job(budget: Budget, **more: Any) -> Any:
     board = SimpleNamespace(facts=SimpleNamespace(host="board"), lacks={}, energy=more.pop("energy", None))
     target = SimpleNamespace(
-        budget=budget, runtime="onnxruntime", runtimes=("onnxruntime",), name="board", format="onnx"
+        budget=budget, gates=(), runtime="onnxruntime", runtimes=("onnxruntime",), name="board", format="onnx"
     )
     run = SimpleNamespace(finished=lambda stage: False)
-    return SimpleNamespace(target=target, planned=target, board=board, detail=lambda text: None, run=run, **more)
+    return SimpleNamespace(
+        target=target, planned=target, board=board, detail=lambda text: None, run=run, is_counted=False, **more
+    )
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from export_nets import ODD_SHAPE, OddNet, normal, seeded
 from torch.fx import GraphModule
 
 from edgeprune.core.artifact import Artifact
+from edgeprune.core.formats import RUNTIMES
 from edgeprune.core.metric import Metric
 from edgeprune.core.target import Target
 from edgeprune.errors import ExportError, ParityError
@@ -128,12 +129,15 @@ def test_a_needed_file_that_is_broken_stops_everything(made: Made, tmp_path: Pat
         ("litert", "int8", "tflite-int8"),
         ("onnxruntime", "mixed", "onnx-mixed"),
         ("litert", "auto", "tflite-fp32"),
+        ("c", "int8", "tflite-int8"),
     ],
 )
 def test_what_is_asked_for_is_needed(runtime: str, precision: str, asked: str) -> None:
     target = Target("board", "a board", runtime, precision)
-    job: Any = SimpleNamespace(target=target, planned=target, baseline_format=target.format, estimated=False)
-    assert find_needed(job) == (f"original-{target.format}-fp32", f"pruned-{asked}")
+    names = {"baseline_format": target.format, "baseline_precision": RUNTIMES[runtime].baseline_precision}
+    job: Any = SimpleNamespace(target=target, planned=target, estimated=False, **names)
+    whole = "int8" if runtime == "c" else "fp32"  # no C is made of a file in float
+    assert find_needed(job) == (f"original-{target.format}-{whole}", f"pruned-{asked}")
 
 
 class Sorted(torch.nn.Module):

@@ -107,6 +107,6 @@ CORES = {
 
 
 def find_core(text: str) -> Core | None:
-    """The core that words such as "Cortex-M4F, 120 MHz" name; None where it is none of CORES."""
-    match = re.match(r"cortex-m[0-9]+", text.lower())
+    """The first core that words such as "two Cortex-M33, 150 MHz" name; None where it is none of CORES."""
+    match = re.search(r"cortex-m[0-9]+", text.lower())
     return CORES.get(match[0]) if match else None

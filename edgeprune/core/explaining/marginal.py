@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from edgeprune.core.cost import say_cost
 from edgeprune.core.explaining.curves import scale_limits
 from edgeprune.core.planning.planner import Choice, Problem, choose_widths, predict_ms
 from edgeprune.errors import InfeasibleBudget, PlanError
@@ -76,7 +77,9 @@ def _solve(problem: Problem, widths: Mapping[str, int], cap_ms: float, share: fl
         return Neighbour(share, other_ms, note=str(exc))
     changes = _compare(widths, choice)
     note = (
-        "" if changes else f"no width changes, as widths come in steps (planned: {predict_ms(problem, widths):.4g} ms)"
+        ""
+        if changes
+        else f"no width changes, as widths come in steps (planned: {say_cost(predict_ms(problem, widths))})"
     )
     return Neighbour(share, other_ms, choice.latency_ms, choice.loss_increase, changes, note)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from edgeprune.core.cost import find_cost_unit, per_cost, say_cost, show_cost
 from edgeprune.core.explaining.waterfall import ESTIMATED, LEVEL, MACS
 from edgeprune.core.metric import PERCENT, parse_metric
 from edgeprune.core.planning.plan import BRANCH
@@ -38,17 +39,17 @@ def render_explanation(document: Mapping[str, Any]) -> str:
 def render_waterfall(waterfall: Mapping[str, Any]) -> str:
     """The steps from the unpruned net's ms to the pruned one's."""
     steps, (before, after) = waterfall["steps"], (waterfall["macs_before"], waterfall["macs_after"])
-    table = [("where the ms went", "change", "ms", "from")]
+    table = [(f"where the {find_cost_unit()} went", "change", find_cost_unit(), "from")]
     for step in steps:
         is_level = step["kind"] == LEVEL
         text = ("" if is_level else "  ") + shorten(step["text"], LONGEST_TEXT - 2)
-        change = "" if is_level else f"{step['ms']:+.4g}"
-        table.append((text, change, f"{step['after_ms']:.4g}" if is_level else "", step["origin"]))
+        change = "" if is_level else show_cost(step["ms"], "+.4g")
+        table.append((text, change, show_cost(step["after_ms"]) if is_level else "", step["origin"]))
     is_doubtful = not waterfall["valid"] and steps[-1]["origin"] != ESTIMATED
     doubt = "; NOT VALID: a run behind it was disturbed" if is_doubtful else ""
     macs = next(step for step in steps if step["name"] == MACS)
     promised, saved = -macs["ms"], macs["after_ms"] - macs["ms"] - steps[-1]["ms"]
-    share = f"; of {promised:.4g} ms that they promise, {saved:.4g} were saved" if promised > 0 else ""
+    share = f"; of {say_cost(promised)} that they promise, {show_cost(saved)} were saved" if promised > 0 else ""
     head = f"{before:,} multiply-accumulates (MACs), {after:,} left{share}"
     return "\n".join([wrap(head), wrap(waterfall["basis"] + doubt), render_columns(table)])
 
@@ -61,11 +62,12 @@ def render_groups(plan: Mapping[str, Any]) -> str:
         rates = (_rate(row[name]) for name in ("gain_per_ms", "cost_per_ms"))
         others = (_width(row, row[name]) for name in ("width_at_less", "width_at_more"))
         table.append((shorten(row["group"], LONGEST_NAME), describe_width(row), _say_bound(row), *rates, *others))
+    per = per_cost()
     head = (
-        f"{plan['predicted_ms']:.4g} ms {'estimated' if plan['origin'] == 'estimated' else 'predicted'}, held to "
-        f"{plan['cap_ms']:.4g} ms; loss rise {plan['loss_increase']:.4f} before fine-tuning. wider: loss that a wider "
-        "one takes off, per ms; narrower: loss that a narrower one adds, per ms; last, the widths at less and at more "
-        "of the budget (=: the same)."
+        f"{say_cost(plan['predicted_ms'])} {'estimated' if plan['origin'] == 'estimated' else 'predicted'}, held to "
+        f"{say_cost(plan['cap_ms'])}; loss rise {plan['loss_increase']:.4f} before fine-tuning. wider: loss that a "
+        f"wider one takes off, per {per}; narrower: loss that a narrower one adds, per {per}; last, the widths at less "
+        "and at more of the budget (=: the same)."
     )
     return f"{wrap(head)}\n{render_columns(table)}"
 
@@ -76,12 +78,12 @@ def render_neighbours(plan: Mapping[str, Any]) -> str:
     for side, words in (("more", "one more step of budget"), ("less", "one step less")):
         other = plan[side]
         changes = ", ".join(_say_change(row, branches) for row in other["changes"])
-        text = f"{words} ({other['share']:+.0%}, {other['budget_ms']:.4g} ms): {changes or other['note']}"
+        text = f"{words} ({other['share']:+.0%}, {say_cost(other['budget_ms'])}): {changes or other['note']}"
         if other["changes"]:
             text += f"; loss rise {plan['loss_increase']:.4f} to {other['loss_increase']:.4f}"
         lines.append(wrap(text, "  "))
     if plan["price_loss_per_ms"] is not None:
-        lines.append(f"price at this budget: {plan['price_loss_per_ms']:.4g} of loss per ms")
+        lines.append(f"price at this budget: {plan['price_loss_per_ms']:.4g} of loss per {per_cost()}")
     return "\n".join(lines)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgeprune.core.cost import find_cost_unit, per_cost, show_cost
 from edgeprune.core.explaining.render import Table, describe_width, wrap
 from edgeprune.core.planning.plan import BRANCH
 from edgeprune.core.text import render_columns
@@ -93,7 +94,7 @@ def _render_layer(layer: Mapping[str, Any]) -> str:
     table += [("shape", layer["shape_before"], layer["shape_after"])]
     table += [("MACs", *(f"{layer[f'macs_{side}']:,}" for side in ("before", "after")))]
     table += [("bytes of weights", *(f"{layer[f'weight_bytes_{side}']:,}" for side in ("before", "after")))]
-    table += [("predicted ms", *(f"{layer[f'ms_{side}']:.4g}" for side in ("before", "after")))]
+    table += [(f"predicted {find_cost_unit()}", *(show_cost(layer[f"ms_{side}"]) for side in ("before", "after")))]
     return f"layer {layer['layer']}\n{render_columns(table)}"
 
 
@@ -103,9 +104,9 @@ def _render_head(plan: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     if row["layers"]:
         lines.append(wrap(f"layers: {', '.join(row['layers'])}", "  "))
     if row["gain_per_ms"] is not None:
-        lines.append(f"price: a wider one takes off {row['gain_per_ms']:.4g} of loss per ms that it costs")
+        lines.append(f"price: a wider one takes off {row['gain_per_ms']:.4g} of loss per {per_cost()} that it costs")
     if row["cost_per_ms"] is not None:
-        lines.append(f"price: a narrower one adds {row['cost_per_ms']:.4g} of loss per ms that it saves")
+        lines.append(f"price: a narrower one adds {row['cost_per_ms']:.4g} of loss per {per_cost()} that it saves")
     for side in ("more", "less"):
         width, other = row[f"width_at_{side}"], plan[side]
         text = other["note"] if width is None else "the same" if width == row["planned_width"] else _say(row, width)
@@ -121,10 +122,10 @@ def _say(row: Mapping[str, Any], width: int) -> str:
 
 def _render_curve(row: Mapping[str, Any]) -> str:
     marks = {row["width_at_less"]: "at less", row["width_at_more"]: "at more", row["planned_width"]: "planned"}
-    table = [("width", "loss rise", "ms of the net", "")]
+    table = [("width", "loss rise", f"{find_cost_unit()} of the net", "")]
     for point in row["curve"]:
         mark = marks.get(point["width"], "")
-        table.append((str(point["width"]), f"{point['loss_increase']:.4f}", f"{point['net_ms']:.4g}", mark))
+        table.append((str(point["width"]), f"{point['loss_increase']:.4f}", show_cost(point["net_ms"]), mark))
     note = "" if not row["gone_with"] else f"\nall widths cost the same while {row['gone_with']} is cut"
     return render_columns(table) + note
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from edgeprune.core.cost import find_cost_unit
+
 PLACEMENT, STAIRCASE, LAYER_OVERHEAD, LAYERS = "placement", "staircase", "layer_overhead", "layers"
 JOINS, BESIDE, CACHE, OVERHEAD = "joins", "beside", "cache", "overhead"
 PARTS = (PLACEMENT, STAIRCASE, LAYER_OVERHEAD, LAYERS, JOINS, BESIDE, CACHE, OVERHEAD)
@@ -68,7 +70,9 @@ def build_waterfall(parts: Mapping[str, Any], times: Times) -> list[Step]:
     rest = parts["macs_after"] / parts["macs_before"]
     predicted = ESTIMATED if times.origin == ESTIMATED else PREDICTED
     rows = [(PRECISION, times.unpruned_ms - times.unpruned_fp32_ms, times.origin, "another precision or runtime")]
-    rows += [(MACS, -times.unpruned_ms * (1 - rest), COUNTED, f"if ms fell as MACs did, by {1 - rest:.1%}")]
+    rows += [
+        (MACS, -times.unpruned_ms * (1 - rest), COUNTED, f"if {find_cost_unit()} fell as MACs did, by {1 - rest:.1%}")
+    ]
     whole = f"unpruned, {times.baseline_precision}"
     steps = [Step(UNPRUNED, LEVEL, times.unpruned_fp32_ms, times.unpruned_fp32_ms, times.origin, whole)]
     steps += _add(times.unpruned_fp32_ms, rows, keep=(MACS,))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeprune.core.cost import say_cost
 from edgeprune.core.latency.layers import JOIN, LayerShape
 from edgeprune.core.latency.table import MEASURED, LatencyPoint, LatencyTable, find_family
 
@@ -88,7 +89,7 @@ def _bars(line: Line) -> str:
     labels = [str(count) for count, _ in shown]
     wide = max(map(len, labels)) + 1
     wide = wide if wide * len(labels) <= MOST_BARS else 1  # a bar with its channel count below it, or bars alone
-    margins = [f"{top:.4g} ms", *[""] * (HEIGHT - 2), line.fixed]
+    margins = [say_cost(top), *[""] * (HEIGHT - 2), line.fixed]
     rows = []
     for row, margin in zip(reversed(range(HEIGHT)), margins, strict=True):
         marks = (BLOCKS[max(0, min(8, level - 8 * row))] for level in levels)

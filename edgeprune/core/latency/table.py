@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from edgeprune.core.answers import describe_misfit
+from edgeprune.core.cost import MS, name_costs, read_costs
 from edgeprune.core.latency.correction import Correction, MeasuredNet, find_kind
 from edgeprune.core.latency.layers import BESIDE, JOIN, Layer, LayerShape
 from edgeprune.errors import ProfileError
@@ -67,12 +68,16 @@ class TableKey:
 
 @dataclass(frozen=True)
 class LatencyTable:
-    """Latency by layer shape for one device and runtime. `origin` is "measured" or "estimated"."""
+    """Latency by layer shape for one device and runtime; in instructions where `unit` says so.
+
+    `origin` is "measured" or "estimated".
+    """
 
     key: TableKey
     points: tuple[LatencyPoint, ...]
     origin: str = MEASURED
     conditions: Mapping[str, Any] = field(default_factory=dict)
+    unit: str = MS
 
     @cached_property
     def _families(self) -> dict[LayerShape, dict[int, dict[int, LatencyPoint]]]:
@@ -226,8 +231,10 @@ def render_table(table: LatencyTable) -> str:
         "key": asdict(table.key),
         "origin": table.origin,
         "conditions": dict(table.conditions),
+        "unit": table.unit,
     }
-    rows = ",\n  ".join(json.dumps({**asdict(point), "shape": asdict(point.shape)}) for point in table.points)
+    points = name_costs({"unit": table.unit, "points": [asdict(point) for point in table.points]})["points"]
+    rows = ",\n  ".join(map(json.dumps, points))
     return f'{json.dumps(head, indent=1)[:-2]},\n "points": [\n  {rows}\n ]\n}}\n'
 
 
@@ -238,14 +245,15 @@ def parse_table(text: str, where: str) -> LatencyTable:
         ProfileError: not such a document.
     """
     try:
-        document = json.loads(text)
+        document = read_costs(json.loads(text))
         if document["version"] != TABLE_VERSION:
             raise ProfileError(
                 f"{where}: version {document['version']}; this edgeprune reads version {TABLE_VERSION}: leave it out, "
                 "and measure here"
             )
         points = tuple(_parse_point(row) for row in document["points"])
-        return LatencyTable(TableKey(**document["key"]), points, document["origin"], document["conditions"])
+        head = (document["origin"], document["conditions"], document.get("unit", MS))
+        return LatencyTable(TableKey(**document["key"]), points, *head)
     except (ValueError, KeyError, TypeError) as exc:
         raise ProfileError(
             f"{where}: not a latency table: {describe_misfit(exc)}; leave it out, and measure here"

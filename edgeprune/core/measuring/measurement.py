@@ -14,6 +14,7 @@ import numpy as np
 
 from edgeprune.core.answers import Reader, count, each, named, number, optional, positive, read_fields, text
 from edgeprune.core.boards.neighbours import describe_taken
+from edgeprune.core.cost import INSTRUCTIONS, MS
 from edgeprune.core.measuring.energy import Energy
 from edgeprune.core.measuring.spread import StudentSpread
 from edgeprune.core.measuring.statistics import (
@@ -132,8 +133,8 @@ class Measurement:
     """Latency of one artifact on one device: raw samples and what they were taken under.
 
     `init_ms` (load and prepare), `first_ms` (first inference) and the steady state are apart; of several cold starts
-    the first two are the medians. `samples_ms` are those of all `windows`, in order. `problems` says why a run is
-    not valid; a run with problems never passes a gate.
+    the first two are the medians, None where nothing tells them. `samples_ms` are those of all `windows`, in order.
+    `problems` says why a run is not valid; a run with problems never passes a gate.
     """
 
     artifact: str
@@ -142,8 +143,8 @@ class Measurement:
     runtime_version: str
     device: str
     conditions: Conditions
-    init_ms: float
-    first_ms: float
+    init_ms: float | None
+    first_ms: float | None
     warmup_runs: int
     samples_ms: tuple[float, ...]
     peak_memory_mib: float | None
@@ -161,18 +162,27 @@ class Measurement:
     """Share of the nodes that each execution provider ran, where another than the CPU was asked for."""
     runs_per_sample: int = 1
     """Of how many runs each sample is the mean; above 1 nothing is known of single runs, so there is no percentile."""
+    unit: str = MS
+    """That of the samples; instructions are exact, one sample for each input."""
     problems: tuple[str, ...] = field(default=())
 
     def find_lack(self, percent: float) -> str:
         """Why its samples do not tell a percentile of single runs; empty where they do, as of the median always."""
         if percent == MEDIAN:
             return ""
+        if self.is_counted:
+            return "instructions vary with the input alone: no percentile exists"
         if self.runs_per_sample > 1:
             return f"a sample is the mean of {self.runs_per_sample} runs: no percentile exists"
         least, fewest = least_samples(percent), min(map(len, self.samples_by_process.values()))
         if fewest >= least:
             return ""
         return f"p{percent:g} needs {least} samples of each process and there are {fewest}: raise min_samples"
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether it holds counts of instructions, which no other session would give otherwise."""
+        return self.unit == INSTRUCTIONS
 
     @property
     def valid(self) -> bool:
@@ -238,11 +248,29 @@ class Measurement:
         """Percentiles, spread and interval of the steady state."""
         summary = summarise(tuple(self.samples_by_process.values()))
         untold: dict[str, Any] = {f"p{percent}_ms": None for percent in TAIL_PERCENTS if self.find_lack(percent)}
+        if self.is_counted:
+            untold |= {"median_low_ms": summary.p50_ms, "median_high_ms": summary.p50_ms}
         return replace(summary, **untold)
 
+    @property
+    def origin(self) -> str:
+        """Where its figures come from: "measured" with a clock, or "counted"."""
+        return "counted" if self.is_counted else "measured"
+
+    def describe_latency(self) -> dict[str, float | None]:
+        """The summary, JSON-ready; of counts the median and the range over inputs alone, as nothing varies."""
+        summary = self.latency.to_dict()
+        if not self.is_counted:
+            return summary
+        names = ("count", "min_ms", "p50_ms", "median_low_ms", "median_high_ms")
+        return {**{name: summary[name] for name in names}, "max_ms": max(self.samples_ms)}
+
     def spread(self, percent: float = 50.0) -> StudentSpread:
-        """How far a percentile of its latency, in ms, may be from that of sessions like this one."""
-        return spread_percentile(tuple(self.samples_by_process.values()), percent)
+        """How far a percentile of its latency may be from that of sessions like this one: of counts not at all."""
+        samples = tuple(self.samples_by_process.values())
+        if self.is_counted:
+            return StudentSpread(float(np.percentile(self.samples_ms, percent)), 0.0)
+        return spread_percentile(samples, percent)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; raw samples included, and what is made of the windows."""

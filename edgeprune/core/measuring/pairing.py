@@ -57,7 +57,8 @@ def recorded_ratio(
     if has_same_reference(new[1], old[1]) and all(took_turns(*pair) for pair in pairs):
         sides = [_ratio_in_turns(file, reference, percentile, MEDIAN) for file, reference in pairs]
         return replace(divide(sides[0], sides[1], REFERENCE_ERROR), basis=BY_REFERENCE)
-    return divide(new[0].spread(percentile), old[0].spread(percentile), DAYS_ERROR)
+    error = 0.0 if new[0].is_counted and old[0].is_counted else DAYS_ERROR
+    return divide(new[0].spread(percentile), old[0].spread(percentile), error)
 
 
 def has_same_reference(new: Measurement | None, old: Measurement | None) -> bool:

@@ -10,8 +10,9 @@ from edgeprune.core.measuring.spread import CONFIDENCE
 
 @dataclass(frozen=True)
 class Budget:
-    """What the pruned net may cost; of latency and speedup one may be set.
+    """What the pruned net may cost; of latency, instructions and speedup one may be set.
 
+    `instructions` are those of an inference, for boards that count them; there `speedup` is a ratio of instructions.
     `confidence` is the probability that the latency is met, 0.5 to 1. `file_bytes` is for the precision that ships;
     `activation_bytes` limits the input and output of each layer together, at batch 1.
     """
@@ -29,6 +30,7 @@ class Budget:
     """Of the model file, which lies there as it is; the runtime's code and the application come on top."""
     energy_mj: float | None = None
     """Of one inference, above idle, in mJ; the board needs a power meter."""
+    instructions: int | None = None
 
     @property
     def most_file_bytes(self) -> int | None:
@@ -42,8 +44,9 @@ class Budget:
 
     @property
     def is_timed(self) -> bool:
-        """Whether there is a budget of time, or of energy, which goes by time."""
-        return self.latency_ms is not None or self.speedup is not None or self.energy_mj is not None
+        """Whether there is a budget of time or instructions, or of energy, which goes by time."""
+        limits = (self.latency_ms, self.instructions, self.speedup, self.energy_mj)
+        return any(limit is not None for limit in limits)
 
     @property
     def gate_confidence(self) -> float:
@@ -53,10 +56,10 @@ class Budget:
         return max(CONFIDENCE, 2 * (self.confidence or 0.5) - 1)
 
     def limit_ms(self, baseline_ms: float, power_w: float | None) -> float:
-        """The most that the net may take, the unpruned fp32 one taking `baseline_ms`; it draws `power_w` above idle.
+        """The most that the net may take, the unpruned one taking `baseline_ms`; it draws `power_w` above idle.
 
-        Infinite where the budget says nothing of time.
+        In instructions where the board counts these. Infinite where the budget says nothing of either.
         """
-        limits = [self.latency_ms, self.speedup and baseline_ms / self.speedup]
+        limits = [self.latency_ms, self.instructions, self.speedup and baseline_ms / self.speedup]
         limits.append(self.energy_mj and power_w and self.energy_mj / power_w)
         return min((limit for limit in limits if limit), default=inf)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from edgeprune.core.cost import MS, find_cost_unit
 from edgeprune.core.latency.correction import MeasuredNet, fit_correction
 from edgeprune.core.latency.table import describe_net
 from edgeprune.core.planning.planner import Choice, Problem, choose_widths, predict_ms
@@ -81,7 +82,7 @@ def recreate_goal(
 def say_next(share: float) -> str:
     """What follows from a net that takes this share of the budget, for people; nothing where it is accepted."""
     if share > ACCEPTED[1]:
-        return "; that is too slow: planning again"
+        return f"; that is too {'slow' if find_cost_unit() == MS else 'many'}: planning again"
     return "; room is left: looking for a plan of less loss" if share < ACCEPTED[0] else ""
 
 

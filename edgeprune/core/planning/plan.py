@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from edgeprune.core.answers import describe_misfit
+from edgeprune.core.cost import MS, name_costs
 from edgeprune.core.latency.layers import Layer
 from edgeprune.errors import PlanError
 
@@ -85,7 +86,7 @@ class GroupPlan:
 class PruningPlan:
     """The widths and channels chosen for a net, with what they are predicted to cost.
 
-    `model_sha256` names the traced model that the indices refer to.
+    `model_sha256` names the traced model that the indices refer to; `unit` is that of `predicted_ms` and `budget_ms`.
     """
 
     groups: tuple[GroupPlan, ...]
@@ -95,6 +96,7 @@ class PruningPlan:
     loss_increase: float = 0.0
     gap: float = 0.0
     notes: tuple[str, ...] = field(default=())
+    unit: str = MS
 
     @property
     def keep(self) -> dict[str, tuple[int, ...]]:
@@ -112,7 +114,7 @@ class PruningPlan:
 
     def to_json(self) -> str:
         """One group a line, so that two plans can be compared with diff."""
-        document = self.to_dict()
+        document = name_costs(self.to_dict())
         rows = ",\n  ".join(json.dumps(row) for row in document.pop("groups"))
         head = json.dumps(document, indent=1)[:-2]
         return f'{head},\n "groups": [\n  {rows}\n ]\n}}\n'
@@ -170,6 +172,7 @@ def parse_plan(document: Mapping[str, Any], where: str = "plan") -> PruningPlan:
             loss_increase=float(document["loss_increase"]),
             gap=float(document["gap"]),
             notes=tuple(document["notes"]),
+            unit=str(document.get("unit", MS)),
         )
     except (KeyError, TypeError, ValueError) as exc:
         raise PlanError(f"{where}: not a pruning plan: {describe_misfit(exc)}") from exc

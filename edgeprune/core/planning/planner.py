@@ -21,6 +21,7 @@ from typing import NoReturn
 
 import numpy as np
 
+from edgeprune.core.cost import say_cost, say_option
 from edgeprune.core.latency.correction import Correction
 from edgeprune.core.latency.layers import Extent, Layer, LayerShape
 from edgeprune.core.latency.table import LatencyTable
@@ -108,8 +109,9 @@ def choose_widths(problem: Problem, budget_ms: float, forbidden: Iterable[Mappin
         fastest = find_fastest(problem)
         beside = f" within {problem.limits.describe()}" if problem.limits.describe() else ""
         raise InfeasibleBudget(
-            f"no widths meet {budget_ms:.4g} ms: the narrowest choice{beside} is predicted at "
-            f"{fastest.latency_ms:.4g} ms; raise --latency-ms (or lower --speedup), or allow narrower widths"
+            f"no widths meet {say_cost(budget_ms)}: the narrowest choice{beside} is predicted at "
+            f"{say_cost(fastest.latency_ms)}; raise {say_option(fastest.latency_ms).partition(' ')[0]} (or lower "
+            "--speedup), or allow narrower widths"
         )
     return choice
 

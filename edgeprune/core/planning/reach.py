@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import floor
 
+from edgeprune.core.cost import say_cost, say_option
 from edgeprune.core.planning.limits import Limits
 from edgeprune.core.planning.program import RELATIVE_GAP
 from edgeprune.errors import InfeasibleBudget
@@ -50,8 +51,8 @@ def check_reach(reach: Reach) -> None:
     limits = reach.limits.describe()
     narrowest = f"the narrowest net within {limits}" if limits else "the narrowest net"
     raise InfeasibleBudget(
-        f"no widths meet {reach.limit_ms:.4g} ms: {narrowest} is predicted at {reach.fastest_ms:.4g} ms in "
-        f"{reach.precision}, the unpruned {reach.baseline_precision} net takes {reach.baseline_ms:.4g} ms; "
+        f"no widths meet {say_cost(reach.limit_ms)}: {narrowest} is predicted at {say_cost(reach.fastest_ms)} in "
+        f"{reach.precision}, the unpruned {reach.baseline_precision} net takes {say_cost(reach.baseline_ms)}; "
         f"{_advise(reach)}"
     )
 
@@ -64,13 +65,14 @@ def _advise(reach: Reach) -> str:
     if reach.fastest_ms >= reach.baseline_ms:
         advice.append(f"no net in {reach.precision} is faster here than the unpruned one in {whole}")
     elif slower:
-        advice.append(f"{reach.precision} is slower here than {whole} (unpruned {reach.unpruned_ms:.4g} ms)")
+        advice.append(f"{reach.precision} is slower here than {whole} (unpruned {say_cost(reach.unpruned_ms)})")
     if another:
         advice.append(f"choose --precision {whole}, or auto to let the board decide")
+    best = say_option(1.001 * reach.best_ms)
     speedup = floor(100 * reach.baseline_ms / reach.best_ms) / 100
     if speedup > 1:
-        advice.append(f"ask for --speedup {speedup:.2f} or --latency-ms {1.001 * reach.best_ms:.4g} at best")
+        advice.append(f"ask for --speedup {speedup:.2f} or {best} at best")
     elif reach.fastest_ms < reach.baseline_ms:
-        advice.append(f"ask for --latency-ms {1.001 * reach.best_ms:.4g} at best")
+        advice.append(f"ask for {best} at best")
     relax = "raise the other limits of the budget, or allow" if reach.limits.describe() else "or allow"
     return "; ".join([*advice, f"{relax} narrower widths (step in the target, widths in the recipe)"])

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from edgeprune.core.artifact import COUNTED, Artifact
+from edgeprune.core.cost import INSTRUCTIONS, MS
 from edgeprune.core.measuring.energy import Energy
 from edgeprune.core.measuring.measurement import Measurement
 from edgeprune.core.measuring.paired_quality import QualitySpread
@@ -65,7 +66,7 @@ class Figures:
             "quality": self.shown_quality,
             "quality_samples": self.samples,
             **dict(zip(("quality_low", "quality_high"), self._bound_quality(), strict=True)),
-            "latency": self.latency.to_dict(),
+            "latency": measurement.describe_latency(),
             "latency_intervals_ms": {
                 f"p{percent:g}": list(measurement.spread(percent).interval()[1:])
                 for percent in PERCENTILES.values()
@@ -90,7 +91,7 @@ class Figures:
             "inputs": {name: list(shape) for name, shape in measurement.inputs.items()},
             "processor": measurement.processor,
             "cold_starts_ms": [list(pair) for pair in measurement.cold_starts_ms],
-            "origin": "measured",
+            "origin": measurement.origin,
             "problems": list(measurement.problems),
         }
 
@@ -104,14 +105,21 @@ def gate_figures(figures: Figures, baseline: Figures | None = None) -> dict[str,
         **_timed_figures(figures),
         **_cost_figures(figures),
         **quality_figures(figures.metric, figures.quality, baseline.quality if baseline else None, figures.spread),
-        **({"speedup": _speedup(figures, baseline)} if baseline else {}),
+        **({_name_ratio(figures): _speedup(figures, baseline)} if baseline else {}),
     }
+
+
+def _name_ratio(figures: Figures) -> str:
+    return "instruction_ratio" if figures.measurement.is_counted else "speedup"
 
 
 def _timed_figures(figures: Figures) -> dict[str, Figure]:
     """Those that come from the run on the device."""
     measurement = figures.measurement
     problem = "; ".join(measurement.problems)
+    if measurement.is_counted:
+        figure = Figure.of(measurement.latency.p50_ms, measurement.spread(), problem)
+        return {"instructions": replace(figure, origin=measurement.origin)}
     figures_by_metric = {name: _percentile(measurement, percent, problem) for name, percent in PERCENTILES.items()}
     for place, name in enumerate(COLD_STARTS):
         starts_ms = [start[place] for start in measurement.cold_starts_ms]
@@ -136,7 +144,8 @@ def gate_changes(figures: Figures, baseline: Figures) -> dict[str, Figure]:
     the quality, over the same inputs. What gates on a regression look at.
     """
     changes, problem = {}, _pair_problem(figures, baseline)
-    for name, percent in PERCENTILES.items():
+    percentiles = {"instructions": 50.0} if figures.measurement.is_counted else PERCENTILES
+    for name, percent in percentiles.items():
         spread = replace(find_ratio(figures.measurement, baseline.measurement, percent), shift=-1.0)
         changes[name] = Figure.of(spread.center - 1, spread, problem)
     drops = quality_figures(figures.metric, figures.quality, baseline.quality, figures.spread)
@@ -197,14 +206,19 @@ def _speedup(figures: Figures, baseline: Figures) -> Figure:
     return Figure.of(spread.center, spread, _pair_problem(figures, baseline))
 
 
-def budget_gates(budget: Budget, gates: Sequence[Gate]) -> tuple[Gate, ...]:
-    """The gates with the whole budget among them: a release that misses its own budget does not ship."""
+def budget_gates(budget: Budget, gates: Sequence[Gate], unit: str = MS) -> tuple[Gate, ...]:
+    """The gates with the whole budget among them: a release that misses its own budget does not ship.
+
+    `unit` is that of the board: where it counts instructions, a speed-up is a ratio of these.
+    """
     limits = {
         "latency_p50_ms": budget.latency_ms,
+        "instructions": budget.instructions,
         "energy_mj": budget.energy_mj,
         **{name: getattr(budget, name) for name in COUNTS},
     }
-    own = [Gate("speedup", at_least=budget.speedup)] if budget.speedup is not None else []
+    ratio = "instruction_ratio" if unit == INSTRUCTIONS else "speedup"
+    own = [Gate(ratio, at_least=budget.speedup)] if budget.speedup is not None else []
     own += [Gate(metric, at_most=limit) for metric, limit in limits.items() if limit is not None]
     return (*own, *(gate for gate in gates if gate not in own))
 

@@ -35,6 +35,8 @@ METRICS = {
     "sram_bytes": LOWER,
     "flash_bytes": LOWER,
     "energy_mj": LOWER,
+    "instructions": LOWER,
+    "instruction_ratio": HIGHER,
     "speedup": HIGHER,
     ACCURACY: HIGHER,
     ACCURACY_DROP: LOWER,
@@ -42,12 +44,16 @@ METRICS = {
     QUALITY_DROP: LOWER,
 }
 """What a gate can look at, and which direction is better; of the quality itself the recipe's metric says so."""
-RELATIVE = (QUALITY_DROP, ACCURACY_DROP, "speedup")
+RELATIVE = (QUALITY_DROP, ACCURACY_DROP, "speedup", "instruction_ratio")
 """Metrics that are held against the original by themselves, so that they have no regression."""
 LIMITS = {LOWER: "at_most", HIGHER: "at_least"}
 """The limit that can be meant, by the direction that is better."""
 TIMED = {name for name in METRICS if name.endswith("_ms")} | {"speedup"}
 """Metrics of which a run can measure more."""
+COUNTED = {"instructions", "instruction_ratio"}
+"""Metrics of a board that counts: instructions of an inference, and those of the unpruned file by them."""
+CLOCKED = TIMED | {"energy_mj", "peak_memory_mib"}
+"""Metrics that a board which counts instructions has no figure of."""
 PERCENTILES = {f"latency_p{percent}_ms": float(percent) for percent in (50, 90, 95, 99)}
 TAILS = set(PERCENTILES) - {"latency_p50_ms"}
 """Metrics that single runs are needed for."""
@@ -55,6 +61,8 @@ ALLOWED_TO_FAIL = 0.01
 """How often all gates of a run together may fail where no figure is beyond its limit."""
 LOOKS = 3
 """A run looks at timed figures so many times at most: it measures on while they decide nothing."""
+EVIDENCE = ("measured", "counted")
+"""Origins of figures that can pass a gate: an emulator counts instructions exactly."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +112,8 @@ class Gate:
 class Figure:
     """A figure offered to a gate, with its 95 % interval where it has one.
 
-    `origin` is "measured" or "estimated"; an estimate never passes. `problem` says why the run behind it is invalid,
-    or why there is no value. `spread` tells the bounds at other levels than that of the interval.
+    `origin` is one of EVIDENCE or "estimated"; an estimate never passes. `problem` says why the run behind it is
+    invalid, or why there is no value. `spread` tells the bounds at other levels than that of the interval.
     """
 
     value: float | None
@@ -134,7 +142,7 @@ class Figure:
     @property
     def is_valid(self) -> bool:
         """Whether something can be held against it: a finite number, measured in a valid run."""
-        return self.value is not None and isfinite(self.value) and self.origin == "measured" and not self.problem
+        return self.value is not None and isfinite(self.value) and self.origin in EVIDENCE and not self.problem
 
 
 NO_CHANGES: Mapping[str, Figure] = MappingProxyType({})
@@ -264,7 +272,7 @@ def _doubt(metric: str, figure: Figure | None) -> tuple[str, float | None, str]:
         return INCONCLUSIVE, None, f"{metric} was not measured"
     if figure.value is not None and not isfinite(figure.value):
         return FAIL, None, f"{metric} is {figure.value}, no finite number"
-    if figure.origin != "measured":
+    if figure.origin not in EVIDENCE:
         return INCONCLUSIVE, figure.value, f"{figure.origin}, not measured"
     if figure.value is None:
         return INCONCLUSIVE, None, figure.problem or f"{metric} was not measured"

@@ -13,6 +13,7 @@ from typing import Any
 from edgeprune.core.measuring.spread import TAIL, RatioSpread, explain_quotient
 from edgeprune.core.metric import HIGHER, LOWER, Metric
 from edgeprune.core.releasing.gate import (
+    EVIDENCE,
     FAIL,
     INCONCLUSIVE,
     PASS,
@@ -213,7 +214,7 @@ def _judge(limit: RegressionLimit, figures: Figures, shares: tuple[float, float]
 
 
 def _find_doubt(figure: Figure, side: str) -> str:
-    if figure.origin != "measured":
+    if figure.origin not in EVIDENCE:
         return f"{side}: {figure.origin}, not measured"
     return f"{side}: invalid run: {figure.problem}" if figure.problem else ""
 

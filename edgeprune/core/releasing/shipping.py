@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from edgeprune.core.cost import find_cost_unit, show_cost
 from edgeprune.core.measuring.pairing import find_ratio
 from edgeprune.core.measuring.spread import CONFIDENCE, TAIL
 from edgeprune.core.metric import HIGHER, Metric
@@ -111,9 +112,10 @@ class Candidates:
             other = f"; the fastest that is: {_name(fastest)}" if fastest else ""
             notes.append(f"{_name(shipped)} is not within {limits}{other}")
         elif fastest and _is_slower(shipped, fastest):
+            costs = [show_cost(file.latency.p50_ms, ".3g") for file in (shipped, fastest)]
             notes.append(
-                f"{_name(shipped)} is slower than {_name(fastest)} here: {shipped.latency.p50_ms:.3g} against "
-                f"{fastest.latency.p50_ms:.3g} ms; {self._say_why(shipped, fastest)}"
+                f"{_name(shipped)} is slower than {_name(fastest)} here: {costs[0]} against {costs[1]} "
+                f"{find_cost_unit()}; {self._say_why(shipped, fastest)}"
             )
         return tuple(notes)
 

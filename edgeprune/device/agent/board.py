@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgeprune.core.cost import MS
 from edgeprune.core.latency.breakdown import NodeTime
 from edgeprune.core.measuring.energy import Energy
 from edgeprune.core.measuring.measurement import DeviceFacts, Measurement, Protocol
@@ -16,7 +17,7 @@ from edgeprune.core.target import Target
 from edgeprune.device.agent.energy import check_meter, measure_energy
 from edgeprune.device.agent.measure import evaluate_model, measure_models, measure_probes, sustain_model
 from edgeprune.device.agent.nodes import profile_nodes
-from edgeprune.device.board import MS, ModelFile, ProbeSettings, Progress
+from edgeprune.device.board import ModelFile, ProbeSettings, Progress
 from edgeprune.device.connect import Device
 
 

@@ -11,14 +11,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from edgeprune.core.boards.cortex_m import Core
+from edgeprune.device.transports.transport import hash_file
 from edgeprune.errors import DeviceError
 from edgeprune.shipped import cache_dir, shipped_dir
 
 COMPILER = "arm-none-eabi-gcc"
 FLAGS = ("-O3", "-std=c11", "-ffunction-sections", "-fdata-sections", "-Wall", "-Wextra", "-Werror")
 SEMIHOSTED = ("bench.c", "startup.c", "semihosting.c")
+KERNELS = "third_party"
+"""The folder within a generated net that holds CMSIS-NN, the same for every net."""
+_kernels: dict[str, Path] = {}
+"""Objects of kernels that this process has."""
 _CALL = re.compile(r"^    bknn_net_\w+\(")
 _SIGNATURE = "void bknn_net_infer("
 _COMPILE_S = 300.0
@@ -78,7 +84,13 @@ def build_bench(project: CProject, core: Core, folder: Path) -> Image:
     includes = [f"-I{project.folder / name}" for name in project.include_folders] + [f"-I{firmware}"]
     definitions = [f"-D{name}" for name in (*project.definitions, counter, f"BENCH_STEPS={len(project.steps)}")]
     sources = [project.folder / name for name in project.sources] + [steps] + [firmware / name for name in SEMIHOSTED]
-    objects = [_compile(source, core, [*definitions, *includes]) for source in sources]
+    kernel_options = [*(f"-D{name}" for name in project.definitions), *includes]
+    objects = [
+        _compile_kernel(source, core, kernel_options)
+        if KERNELS in source.parts
+        else _compile(source, core, [*definitions, *includes])
+        for source in sources
+    ]
     elf = folder / "bench.elf"
     symbols = [f"-Wl,--defsym={name}={value:#x}" for name, value in machine.places.items()]
     link = [*core.flags, "-nostartfiles", "--specs=nano.specs", "-Wl,--gc-sections", *symbols]
@@ -121,10 +133,21 @@ def _compile(source: Path, core: Core, options: Sequence[str]) -> Path:
     target = folder / f"{key}.o"
     if not target.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f".{key}.{hashlib.sha256(str(source).encode()).hexdigest()[:8]}.partial.o"
+        partial = folder / f".{uuid4().hex}.partial.o"  # others may compile the same now
         run_tool([COMPILER, *core.flags, *FLAGS, *options, "-c", str(source), "-o", str(partial)])
         partial.replace(target)
     return target
+
+
+def _compile_kernel(source: Path, core: Core, options: Sequence[str]) -> Path:
+    """As :func:`_compile`, of a kernel that reads no header of the net: one that this process had before is not
+    preprocessed again, which takes longer than all else where hundreds of nets of one layer are built.
+    """
+    definitions = [option for option in options if option.startswith("-D")]
+    key = "\0".join([hash_file(source), *core.flags, *definitions])
+    if key not in _kernels:
+        _kernels[key] = _compile(source, core, options)
+    return _kernels[key]
 
 
 def run_tool(command: Sequence[str], cwd: Path | None = None, timeout_s: float = _COMPILE_S) -> str:

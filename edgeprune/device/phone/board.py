@@ -8,10 +8,11 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from edgeprune.core.cost import MS
 from edgeprune.core.measuring.measurement import NO_POWER_SENSOR, DeviceFacts, Measurement, Protocol
 from edgeprune.core.measuring.windows import Window
 from edgeprune.core.target import Target
-from edgeprune.device.board import MS, ModelFile, ProbeSettings, Progress, Session, name_setting
+from edgeprune.device.board import ModelFile, ProbeSettings, Progress, Session, name_setting
 from edgeprune.device.phone.benchmark import (
     NATIVE_RUNTIME,
     RUNTIME,

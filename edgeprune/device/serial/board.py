@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from edgeprune.core.cost import MS
 from edgeprune.core.formats import RUNTIMES
 from edgeprune.core.measuring.measurement import (
     NO_POWER_SENSOR,
@@ -22,7 +23,7 @@ from edgeprune.core.measuring.measurement import (
 from edgeprune.core.measuring.windows import Window
 from edgeprune.core.progress import Count
 from edgeprune.core.target import Target
-from edgeprune.device.board import MS, ModelFile, Progress, Session, name_setting
+from edgeprune.device.board import ModelFile, Progress, Session, name_setting
 from edgeprune.device.serial.commands import MOST_RUNS, Firmware, identify, infer, load, read_output
 from edgeprune.device.serial.line import Line, open_line, persist
 from edgeprune.device.transports.address import SerialAddress

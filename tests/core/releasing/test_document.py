@@ -22,6 +22,7 @@ from edgeprune.core.releasing.shipping import judge_figures
 
 RMSE = Metric("RMSE", better="lower", unit="K")
 COUNTED = {"file_bytes", "flash_bytes", "parameters", "macs", "activation_bytes", "sram_bytes"}
+INSTRUCTION_METRICS = {"instructions", "instruction_ratio"}
 ENERGY = Energy("meter", "shunt", "board", 4.0, 0.5, None, 2.0, 1.0, 100, 50, 50.0, "")
 
 
@@ -36,7 +37,7 @@ def figures(p50_ms: float, problems: tuple[str, ...] = (), **changes: Any) -> Fi
 
 def test_every_metric_of_a_gate_has_a_figure() -> None:
     looked_at = gate_figures(figures(1.0), figures(2.0, quality=92.0))
-    assert set(looked_at) == set(METRICS)
+    assert set(looked_at) == set(METRICS) - INSTRUCTION_METRICS
     values = {name: figure.value for name, figure in looked_at.items()}
     assert values["latency_p50_ms"] == pytest.approx(1.0)
     assert values["latency_p90_ms"] == pytest.approx(1.08)
@@ -91,7 +92,9 @@ def test_a_percentile_needs_a_sample_beyond_it_in_every_process(percent: int, le
 
 def test_no_figure_of_an_invalid_run_is_without_its_problem() -> None:
     looked_at = gate_figures(figures(1.0, ("throttled: under-voltage", "unstable")), figures(2.0))
-    timed = set(METRICS) - COUNTED - {one for one in METRICS if "quality" in one or "accuracy" in one}
+    timed = (
+        set(METRICS) - COUNTED - INSTRUCTION_METRICS - {one for one in METRICS if "quality" in one or "accuracy" in one}
+    )
     assert {name for name, figure in looked_at.items() if figure.problem} == timed
     assert {looked_at[name].problem for name in timed} == {"throttled: under-voltage; unstable"}
     for name in timed:

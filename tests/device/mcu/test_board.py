@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +10,13 @@ import pytest
 from command_line import call
 from integer_nets import build_integer_net
 
-from edgeprune.device.board import INSTRUCTIONS, ModelFile, Session, require
-from edgeprune.device.boards import describe_address, open_board
+from edgeprune.core.cost import INSTRUCTIONS
+from edgeprune.core.latency.layers import LayerShape
+from edgeprune.device.board import ModelFile, ProbeSettings, Session, require
+from edgeprune.device.boards import describe_address, is_counted, open_board
+from edgeprune.device.mcu.board import ROWS
 from edgeprune.errors import DeviceError, TargetError, UsageError
+from edgeprune.exporting.probing.probes import write_probes
 from edgeprune.exporting.tflite.run import run_tflite
 from edgeprune.shipped import load_target
 
@@ -34,16 +37,32 @@ def test_it_runs_a_file_with_float_ends_as_litert_does(tmp_path: Path) -> None:
 
 
 @needs_tools
-def test_it_counts_and_lacks_time(tmp_path: Path) -> None:
+def test_it_counts_in_place_of_timing_and_says_what_it_lacks() -> None:
     with open_board(TARGET, None) as board:
         assert board.unit == INSTRUCTIONS
         assert board.runtime_version("c").startswith("arm-none-eabi-gcc ")
         assert board.facts.machine == "mps2-an386"
-        with pytest.raises(DeviceError, match="qemu: cannot time files: an emulator counts instructions"):
-            require(board, "time")
-        for method in board.lacks:
-            with pytest.raises(DeviceError, match="tells no time"):
-                getattr(board, method)()
+        require(board, "time", "time_probes", "run")
+        with pytest.raises(DeviceError, match="qemu: cannot measure energy: an emulator counts instructions"):
+            require(board, "energy")
+        with pytest.raises(DeviceError, match="tells no time"):
+            board.nodes(ModelFile("net", Path("net.tflite"), "0", "c"), 1, print)
+
+
+@needs_tools
+def test_a_file_is_counted_the_same_each_time_and_over_inputs_within_a_range(tmp_path: Path) -> None:
+    path = tmp_path / "net.tflite"
+    path.write_bytes(build_integer_net())
+    model = ModelFile.of(path, "c")
+    with open_board(TARGET, None) as board:
+        first, again = (board.time([model], 1, TARGET.protocol, print)["net"] for _ in range(2))
+        (probe,) = board.time_probes([model], 1, ProbeSettings(), print)["net"]
+    assert first.samples_ms == again.samples_ms
+    assert len(first.samples_ms) == ROWS
+    assert probe.p50_ms == first.samples_ms[0]
+    assert (first.unit, first.init_ms, first.problems) == (INSTRUCTIONS, None, ())
+    low, high = first.spread().bound(0.001)
+    assert low == high == first.latency.p50_ms
 
 
 @needs_tools
@@ -54,17 +73,33 @@ def test_what_it_has_none_of_is_refused() -> None:
         board.run(ModelFile("net", Path("net.onnx"), "0", "onnxruntime"), np.zeros((1, 2), np.float32), print)
 
 
-def test_deploying_to_it_is_refused_at_once() -> None:
-    with pytest.raises(TargetError, match="tells no time"):
-        describe_address(TARGET, None)
+@needs_tools
+def test_many_files_are_built_at_once_from_an_empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They share sources, which must not be compiled into one another's object."""
+    monkeypatch.setenv("EDGEPRUNE_CACHE", str(tmp_path / "cache"))
+    shapes = [LayerShape("linear", 4, count) for count in (1, 2, 4, 8)]
+    files = write_probes(shapes, "tflite", "int8", tmp_path)
+    models = [ModelFile.of(path, "c") for path in files.values()]
+    with open_board(TARGET, None) as board:
+        windows = board.time_probes(models, 1, ProbeSettings(), print)
+    counts = [windows[model.name][0].p50_ms for model in models]
+    assert counts == sorted(set(counts))
 
 
-def test_a_real_microcontroller_is_not_taken_for_this_machine() -> None:
-    real = replace(TARGET, name="stm32l4r5")
-    with pytest.raises(TargetError, match=r"stm32l4r5: nothing here runs or times files with c, .*--format c"):
-        describe_address(real, None)
-    with pytest.raises(TargetError, match="nothing here runs or times files with c"), open_board(real, None):
-        pass
+def test_a_microcontroller_without_an_address_is_its_core_in_qemu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EDGEPRUNE_HOST", raising=False)
+    for name in ("qemu-cortex-m4", "stm32l4r5", "nrf5340", "rp2350"):
+        assert describe_address(load_target(name), None) == "QEMU on this machine"
+    assert not is_counted(load_target("stm32l4r5"), "serial:/dev/ttyACM0")
+    assert not is_counted(load_target("rpi4"), None)
+
+
+@pytest.mark.parametrize("name", ["rp2040", "esp32-s3", "cortex-m55-ethos-u55"])
+def test_a_core_that_qemu_lacks_is_refused_with_what_can_be_done(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EDGEPRUNE_HOST", raising=False)
+    with pytest.raises(TargetError, match=f"target {name}: .*edgeprune fit") as error:
+        describe_address(load_target(name), None)
+    assert "\n" not in str(error.value)
 
 
 @needs_tools
