@@ -97,11 +97,8 @@ def measure_file(
     model = read_model_file(path)
     if options.get("runtime") not in (None, "auto", model.runtime):
         raise UsageError(f"--runtime {options['runtime']}: {path.name} is a file of {model.runtime}; leave it out")
-    session = Session(
-        bool(options.get("set_governor")),
-        shapes=parse_shapes(shapes),
-        benchmark_model=options.get("benchmark_model"),
-    )
+    governor, benchmark = bool(options.get("set_governor")), options.get("benchmark_model")
+    session = Session(governor, shapes=parse_shapes(shapes), benchmark_model=benchmark)
     if image is not None:
         flash_image(target, options["host"], image, say)
     if duration_s is not None:
