@@ -83,28 +83,18 @@ def measure_file(
     from edgeprune.history.writing import keep
     from edgeprune.run import write_json
 
-    run_options = [
-        name for name in ("recipe", "latency_ms", "instructions", "speedup", "gates") if options.get(name) is not None
-    ]
-    if run_options:
-        raise UsageError(
-            f"--{run_options[0].replace('_', '-')} is for a run; leave it out to measure {path.name} alone"
-        )
+    _refuse_run_options(path, options)
     duration_s = parse_duration(sustained) if sustained is not None else None
     target = find_target(options)
     if is_counted(target, options.get("host")):
-        if duration_s is not None or shapes or image or options.get("set_governor"):
-            raise UsageError(f"target {target.name}: an emulator is counted; give --target and --output alone")
+        _refuse_board_options(target, (duration_s, shapes, image, options.get("set_governor")))
         print_counts(path, target, output)
         return
     model = read_model_file(path)
     if options.get("runtime") not in (None, "auto", model.runtime):
         raise UsageError(f"--runtime {options['runtime']}: {path.name} is a file of {model.runtime}; leave it out")
-    session = Session(
-        bool(options.get("set_governor")),
-        shapes=parse_shapes(shapes),
-        benchmark_model=options.get("benchmark_model"),
-    )
+    governor, benchmark = bool(options.get("set_governor")), options.get("benchmark_model")
+    session = Session(governor, shapes=parse_shapes(shapes), benchmark_model=benchmark)
     if image is not None:
         flash_image(target, options["host"], image, say)
     if duration_s is not None:
@@ -131,6 +121,21 @@ def measure_file(
         lines.append(f"written to {output}")
     print_result(document, "\n".join([*lines, *(f"not valid: {problem}" for problem in problems)]))
     sys.exit(EXIT_CODES[INCONCLUSIVE] if problems else 0)
+
+
+def _refuse_run_options(path: Path, options: Mapping[str, Any]) -> None:
+    run_options = [
+        name for name in ("recipe", "latency_ms", "instructions", "speedup", "gates") if options.get(name) is not None
+    ]
+    if run_options:
+        raise UsageError(
+            f"--{run_options[0].replace('_', '-')} is for a run; leave it out to measure {path.name} alone"
+        )
+
+
+def _refuse_board_options(target: Target, values: Sequence[object]) -> None:
+    if any(values):
+        raise UsageError(f"target {target.name}: an emulator is counted; give --target and --output alone")
 
 
 def find_target(options: Mapping[str, Any]) -> Target:

@@ -132,6 +132,7 @@ def test_the_interpreter_gives_the_outputs_that_are_expected(project: Path, net:
 
     interpreter = runtime.Interpreter.from_file(str(net))
     inputs, outputs = read_vectors(project)
+    assert (set(inputs[0]), set(inputs[1])) == ({-128}, {127})
     assert len(np.unique(inputs[-1])) > 100
     for row, expected in zip(inputs, outputs, strict=True):
         interpreter.set_input(row.reshape(1, 8, 8, 4), 0)
