@@ -6,6 +6,7 @@ The toy device counts: a file takes what its multiply-accumulates say. What a re
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -131,6 +132,8 @@ def test_a_device_that_counts_goes_through_the_line(opened: list[ToyBoard], tmp_
     assert report["result"]["energy_mj"] is None
     assert any("litert is not installed on the device" in note for note in report["notes"])
     assert any("toy answers" in text for text in said)
+    noted = json.loads((tmp_path / "run" / "sources.json").read_text())
+    assert (list(noted["trace"]), list(noted["gate"])) == ([str(TINY)], [str(QUICK)])
 
 
 def test_what_a_device_lacks_is_refused_before_anything_is_measured(opened: list[ToyBoard], tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from edgeprune.core.cost import cost_name
 from edgeprune.core.formats import AUTO
 from edgeprune.core.measuring.pairing import find_ratio
 from edgeprune.core.measuring.spread import StudentSpread, explain_quotient
@@ -252,7 +253,9 @@ def _busy_notes(job: Job, candidates: Candidates) -> list[str]:
         if last.measurement.valid
     ]
     if (profiled := job.read(Profiled)).recalled:
-        again.append(f"the latency profile is that of an earlier run on this device, measured {profiled.measured_at}")
+        again.append(
+            f"the {cost_name()} profile is that of an earlier run on this device, measured {profiled.measured_at}"
+        )
     return again + [
         f"the plan rests on figures that were taken beside other work: {problem}"
         for problem in job.read(Profiled).problems

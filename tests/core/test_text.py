@@ -86,7 +86,7 @@ def test_no_line_breaks_a_number_or_parts_it_from_its_unit(words: list[str]) -> 
 
 
 def test_a_column_is_as_wide_as_its_longest_figure_with_its_unit() -> None:
-    token = WIDTH.set(40)
+    token = WIDTH.set(30)
     rows = [("file", "said of it"), ("a" * 30, "it takes 1,234,567.25 bytes more than before")]
     assert "1,234,567.25 bytes" in render_columns(rows)
     WIDTH.reset(token)

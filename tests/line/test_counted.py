@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from counted_text import CLOCK, find_clock, list_keys, strip_code
 from line import FOLDER, TINY, VERDICTS, command, environment
 
 from edgeprune.core.releasing.gate import PASS
@@ -20,10 +19,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not HAS_TOOLS, reason="no arm-none-eabi-gcc or qemu-system-arm; see test_packages.sh"),
 ]
-CLOCK = re.compile(r"\b(ms|latency|latencies|milliseconds?|speed-?up)\b|_ms\b", re.IGNORECASE)
-"""Words of a board with a clock."""
-CODE = re.compile(r"<style>.*?</style>|<script(?![^>]*json)[^>]*>.*?</script>", re.DOTALL)
-SAID_TO_LACK = re.compile(r"no time|no speed-up is known|--latency-ms|--speedup [0-9.]+|asked[_ ]speedup")
 
 
 def run_line(run: Path, cache: Path, *options: object) -> tuple[dict[str, Any], str]:
@@ -34,20 +29,6 @@ def run_line(run: Path, cache: Path, *options: object) -> tuple[dict[str, Any], 
     )
     assert completed.returncode in VERDICTS, completed.stderr
     return json.loads((run / "report.json").read_text()), completed.stdout + completed.stderr
-
-
-def find_clock(text: str) -> list[str]:
-    """Lines that say something of a clock."""
-    return [line[:200] for line in SAID_TO_LACK.sub("", text).splitlines() if CLOCK.search(line)]
-
-
-def list_keys(document: Any) -> Iterator[str]:
-    """Names of fields that hold something, however deep."""
-    for item in document if isinstance(document, list) else []:
-        yield from list_keys(item)
-    for key, value in document.items() if isinstance(document, dict) else []:
-        yield from [] if value is None else [key]
-        yield from list_keys(value)
 
 
 def test_a_net_is_pruned_counted_and_judged_without_a_board(tmp_path: Path) -> None:
@@ -62,7 +43,7 @@ def test_a_net_is_pruned_counted_and_judged_without_a_board(tmp_path: Path) -> N
     assert "times fewer instructions, counted in QEMU" in said
     assert find_clock(said) == []
     assert find_clock((run / "gates.md").read_text()) == []
-    assert find_clock(CODE.sub("", (run / "report.html").read_text()).replace("<", "\n<")) == []
+    assert find_clock(strip_code((run / "report.html").read_text())) == []
     for path in (*run.glob("*.json"), *run.glob("stages/*.json")):
         assert [key for key in list_keys(json.loads(path.read_text())) if CLOCK.search(key)] == [], path
 

@@ -84,6 +84,13 @@ def test_a_comment_names_the_board_that_decides_and_those_that_were_not_measured
     assert (tmp_path / "summary.md").read_text() == f"{text}\n"
 
 
+def test_a_file_that_was_edited_since_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("new/board.toml").write_text(Path("new/board.toml").read_text() + "# edited")
+    monkeypatch.setattr("edgeprune.cli.releases.say", print)
+    _, _, printed = measure(monkeypatch, {"pi@a": FakeBoard(latencies(0.4, 0.4))})
+    assert "board.toml: was changed since this run used it; gate stays as made then" in printed
+
+
 def lose_link(*_: object) -> None:
     raise ConnectionFailed("pi@a: link lost")
 

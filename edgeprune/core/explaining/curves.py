@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from edgeprune.core.cost import cost_name
 from edgeprune.core.planning.limits import SRAM, UNITS, count_costs
 from edgeprune.core.planning.planner import Problem
-from edgeprune.core.planning.program import LATENCY
 
 RECIPE, BRANCH_GONE, ONLY_OFFER, WHOLE, LOSS = "recipe", "branch", "offer", "whole", "loss"
 """What bounds a width where no limit of the budget does."""
@@ -96,7 +96,7 @@ def _find_exceeded(problem: Problem, widths: Mapping[str, int], net_ms: float, c
     costs = count_costs(problem.layers, widths, problem.limits.precision)
     is_over, fits_arena = net_ms > cap_ms, problem.limits.fits_arena(widths)
     return (
-        *((LATENCY,) if is_over else ()),
+        *((cost_name(),) if is_over else ()),
         *problem.limits.find_exceeded(costs),
         *(() if fits_arena else ("sram_bytes",)),
     )

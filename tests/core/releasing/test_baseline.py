@@ -13,6 +13,8 @@ from measured_run import ENERGY, F1, FACTS, make_measurement, make_windows
 
 from edgeprune.core.artifact import Artifact, Signature
 from edgeprune.core.measuring.measurement import DeviceFacts
+from edgeprune.core.measuring.paired_quality import QualitySpread
+from edgeprune.core.measuring.spread import SHARES, TableSpread
 from edgeprune.core.metric import Metric
 from edgeprune.core.planning.limits import Costs
 from edgeprune.core.releasing.baseline import (
@@ -175,6 +177,16 @@ def test_the_same_file_is_told_with_what_takes_the_session_off() -> None:
     advice = ": what differs is the session; --interleave measures both in one"
     assert check_comparable(BASELINE, RUN, "main", False) == (note + advice,)
     assert check_comparable(BASELINE, RUN, "main", True) == (note,)
+
+
+def test_a_quality_over_the_same_inputs_knows_how_many_there_were() -> None:
+    spreads = [
+        QualitySpread(TableSpread((80.0,) * len(SHARES), (90.0,) * len(SHARES)), count=8, right=right)
+        for right in ("ff", "fe")
+    ]
+    old, new = (replace(side, figures=replace(side.figures, spread=spread)) for side, spread in
+                zip((BASELINE, RUN), spreads, strict=True))  # fmt: skip
+    assert match_figures(old, new)[0]["quality"].inputs == RUN.figures.samples > 0
 
 
 @pytest.mark.parametrize("changes", [{"runtime": "litert"}, {"runtime_version": "2.0"}])

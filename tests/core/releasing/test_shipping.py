@@ -10,11 +10,20 @@ import pytest
 from edgeprune.core.artifact import Artifact
 from edgeprune.core.formats import AUTO, find_runtime
 from edgeprune.core.measuring.measurement import Conditions, Measurement
+from edgeprune.core.measuring.paired_quality import QualitySpread
+from edgeprune.core.measuring.spread import SHARES, TableSpread
 from edgeprune.core.metric import TOP1, Metric
 from edgeprune.core.planning.limits import Costs
 from edgeprune.core.releasing.document import Figures
 from edgeprune.core.releasing.gate import FAIL, INCONCLUSIVE, PASS, Gate, decide, settle_gates
-from edgeprune.core.releasing.shipping import DEFAULT_LIMIT, Candidates, choose_planned, is_within, quality_limits
+from edgeprune.core.releasing.shipping import (
+    DEFAULT_LIMIT,
+    Candidates,
+    choose_planned,
+    is_within,
+    judge_figures,
+    quality_limits,
+)
 from edgeprune.core.target import Target, parse_target
 from edgeprune.errors import TargetError
 
@@ -92,6 +101,14 @@ def test_a_number_is_asked_for_even_where_no_gate_asks_for_quality() -> None:
     asked = candidates(figures("fp32", 0.06, float("nan")), gates=(fast, DROP))
     assert [one.outcome for one in asked.judge(asked.files[0])] == [PASS, FAIL]
     assert decide(candidates(figures("fp32", 0.06, 10.0), gates=(fast,)).judge(figures("fp32", 0.06, 10.0))) == PASS
+
+
+def test_a_quality_that_cannot_be_told_names_how_many_inputs_it_was_over() -> None:
+    drop = TableSpread((0.0,) * len(SHARES), (2.0,) * len(SHARES))
+    spread = QualitySpread(TableSpread((90.0,) * len(SHARES), (92.0,) * len(SHARES)), drop)
+    (result,) = judge_figures(candidates().gates, replace(figures("fp32", 0.06, 91.0), spread=spread), BASELINE, 0.95)
+    assert result.outcome == INCONCLUSIVE
+    assert "evaluation inputs would, in place of 300" in result.reason
 
 
 def test_where_none_is_accurate_the_best_ships() -> None:
