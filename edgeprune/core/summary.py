@@ -137,11 +137,12 @@ def _say_ratio(report: Mapping[str, Any], doubt: str) -> str:
 
 
 def name_next(report: Mapping[str, Any], directory: Path) -> str:
-    """The command that follows a run that passed: a release, or C where no board was there to release to."""
+    """The command that follows a run that passed: a release, or a project where no board was there to release to."""
     if report.get("unit") != INSTRUCTIONS:
         return f"edgeprune release push --run {shlex.quote(str(directory))} --activate"
     file, core = directory / report["result"]["artifact"], report["device"]["cpu"]
-    return f"edgeprune export {shlex.quote(str(file))} --format c --core {core} --output net-c"
+    form = "tflm --output net-tflm" if report["target_runtime"] == "tflm" else f"c --core {core} --output net-c"
+    return f"edgeprune export {shlex.quote(str(file))} --format {form}"
 
 
 def own_gates(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:

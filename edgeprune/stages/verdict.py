@@ -118,6 +118,7 @@ def build_report(job: Job, figures: Mapping[str, Figures], candidates: Candidate
         "recipe": job.recipe_name,
         "metric": job.metric.to_dict(),
         "runtime": _describe_runtime(result),
+        "target_runtime": _find_target_runtime(job),
         "baseline": baseline.to_dict(),
         "result": result.to_dict(),
         "budget": {
@@ -184,6 +185,11 @@ def _find_version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "not installed"
+
+
+def _find_target_runtime(job: Job) -> str:
+    """The runtime of the target as it is written: of a microcontroller that QEMU stands in for another than was run."""
+    return str(load_target(job.run.request["target"]).runtime)
 
 
 def _describe_runtime(figures: Figures) -> str:
@@ -273,7 +279,7 @@ def _counted_notes(job: Job) -> list[str]:
     """What a run in QEMU does not tell, and what its counts are of."""
     if not job.is_counted:
         return []
-    device, shipped = job.facts, load_target(job.run.request["target"]).runtime
+    device, shipped = job.facts, _find_target_runtime(job)
     notes = [
         f"counted in QEMU ({device.machine}, {device.cpu}), no time: instructions are exact for an input, and tell "
         "nothing of cycles, memory waits, energy or a cold start"

@@ -1,11 +1,12 @@
 """The texts and pages that people read, made from a report document that is written down here."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edgeprune.core.summary import render_plan, render_result
+from edgeprune.core.summary import name_next, render_plan, render_result
 
 LATENCY = {
     "count": 200,
@@ -147,3 +148,22 @@ def test_a_percentile_that_nothing_tells_is_not_shown(report: dict[str, Any]) ->
 
 def test_plan_says_what_was_cut(report: dict[str, Any]) -> None:
     assert "3 of 64" in render_plan(report["plan"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "command"),
+    [
+        ({}, "edgeprune release push --run 'a run' --activate"),
+        (
+            {"unit": "instructions", "target_runtime": "c"},
+            "edgeprune export 'a run/artifacts/a.tflite' --format c --core cortex-m4 --output net-c",
+        ),
+        (
+            {"unit": "instructions", "target_runtime": "tflm"},
+            "edgeprune export 'a run/artifacts/a.tflite' --format tflm --output net-tflm",
+        ),
+    ],
+)
+def test_what_follows_a_run_that_passed(changes: dict[str, str], command: str) -> None:
+    report = {"result": {"artifact": "artifacts/a.tflite"}, "device": {"cpu": "cortex-m4"}, **changes}
+    assert name_next(report, Path("a run")) == command
