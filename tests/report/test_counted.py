@@ -55,7 +55,8 @@ def report(evidence: Evidence) -> dict[str, Any]:
     device = {**document["device"], "host": "qemu", "machine": "mps2-an386", "cpu": "cortex-m4"}
     tries = [{"predicted_ms": 2.1e7, "measured_ms": 2.1e7, "share_of_budget": 0.96, "loss_increase": 0.03}]
     return document | {
-        "verdict": "pass", "target_runtime": "c", "gates": gates, "artifacts": rows, "device": device, "speedup": 33 / 21, "notes": [],
+        "verdict": "pass", "target_runtime": "c", "gates": gates,
+        "artifacts": rows, "device": device, "speedup": 33 / 21, "notes": [],
         "plan": {**document["plan"], "groups": groups}, "predicted": {"latency_ms": 2.1e7, "tries": tries},
         "budget": {"latency_ms": 2.2e7, "asked_confidence": None},
     }  # fmt: skip
