@@ -70,7 +70,7 @@ class Figures:
             "latency": measurement.describe_latency(),
             "latency_intervals_ms": {
                 f"p{percent:g}": list(self.measurement.spread(percent).interval()[1:])
-                for percent in ((50.0,) if measurement.is_counted else PERCENTILES.values())
+                for percent in (() if measurement.is_counted else PERCENTILES.values())
             },
             "init_ms": measurement.init_ms,
             "first_ms": measurement.first_ms,
