@@ -23,6 +23,14 @@ RATIOS = {MS: "speed-up", INSTRUCTIONS: "times fewer instructions"}
 KEPT = ("asked_instructions", "step_instructions")
 """Names that say instructions in memory too."""
 
+WORDS = {
+    "ms": "counted",
+    "speedup": "instruction_ratio",
+    "speedup_interval": "instruction_ratio_interval",
+}
+"""Names of fields that have another one as a whole."""
+READ_WORDS = {named: name for name, named in WORDS.items()}
+
 _unit: ContextVar[str] = ContextVar("unit", default=MS)
 
 
@@ -106,8 +114,8 @@ def _rename(node: Any, is_counted: bool, rename: Any) -> Any:
 def _name(key: Any) -> Any:
     if not isinstance(key, str):
         return key
-    if key == "ms":
-        return "counted"
+    if key in WORDS:
+        return WORDS[key]
     key = f"instructions_{key.removeprefix('ms_')}" if key.startswith("ms_") else key
     key = f"{key.removesuffix('_ms')}_instructions" if key.endswith("_ms") else key
     return f"cost{key.removeprefix('latency')}" if key == "latency" or key.startswith("latency_") else key
@@ -116,8 +124,8 @@ def _name(key: Any) -> Any:
 def _unname(key: Any) -> Any:
     if not isinstance(key, str) or key in KEPT:
         return key
-    if key == "counted":
-        return "ms"
+    if key in READ_WORDS:
+        return READ_WORDS[key]
     key = f"ms_{key.removeprefix('instructions_')}" if key.startswith("instructions_") else key
     key = f"{key.removesuffix('_instructions')}_ms" if key.endswith("_instructions") else key
     return f"latency{key.removeprefix('cost')}" if key == "cost" or key.startswith("cost_") else key

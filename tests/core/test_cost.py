@@ -19,6 +19,7 @@ DOCUMENT = {
     "latency_ms": 5.0,
     "steps": [{"ms": 1, "after_ms": 2, "ms_before": 3}],
     "costs": {"macs": 4},
+    "speedup": 1.5,
 }
 
 
@@ -38,6 +39,7 @@ def test_a_document_in_instructions_has_names_that_say_so_and_is_read_back(tmp_p
         "cost_instructions": 5.0,
         "steps": [{"counted": 1, "after_instructions": 2, "instructions_before": 3}],
         "costs": {"macs": 4},
+        "instruction_ratio": 1.5,
     }
     assert read_costs(named) == DOCUMENT
     write_json(tmp_path / "a.json", {"inner": DOCUMENT, "latency_ms": 1.0})

@@ -54,7 +54,7 @@ def test_the_recipe_of_digits_goes_from_an_empty_folder_to_a_verdict(tmp_path: P
     report, _ = run_line(tmp_path / "run", tmp_path / "cache", *options)
     assert report["verdict"] == PASS
     assert report["predicted"]["correction"]["error"] < 0.02
-    assert report["speedup"] >= 1.5
+    assert report["instruction_ratio"] >= 1.5
 
 
 @pytest.mark.device

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.core.cost import say_cost
+from edgeprune.core.cost import MS, cost_name, find_cost_unit, say_cost
 from edgeprune.core.latency.layers import JOIN, LayerShape
 from edgeprune.core.latency.table import MEASURED, LatencyPoint, LatencyTable, find_family
 
@@ -78,7 +78,7 @@ def _title(family: LayerShape, kind: str) -> str:
 
 def render_staircase(staircase: Staircase, most: int = 3) -> str:
     """Bars from zero, `most` lines of the staircase, each to its own scale."""
-    head = f"{staircase.title}: latency over {staircase.over}, {staircase.points} points"
+    head = f"{staircase.title}: {cost_name()} over {staircase.over}, {staircase.points} points"
     return head + "\n" + "\n\n".join(_bars(line) for line in staircase.thin(most))
 
 
@@ -89,7 +89,7 @@ def _bars(line: Line) -> str:
     labels = [str(count) for count, _ in shown]
     wide = max(map(len, labels)) + 1
     wide = wide if wide * len(labels) <= MOST_BARS else 1  # a bar with its channel count below it, or bars alone
-    margins = [say_cost(top), *[""] * (HEIGHT - 2), line.fixed]
+    margins = [say_cost(top).removesuffix(" instructions"), *[""] * (HEIGHT - 2), line.fixed]
     rows = []
     for row, margin in zip(reversed(range(HEIGHT)), margins, strict=True):
         marks = (BLOCKS[max(0, min(8, level - 8 * row))] for level in levels)
@@ -125,7 +125,11 @@ def _validation(table: LatencyTable, profiled: Mapping[str, Any] | None) -> str:
     correction = profiled["correction"]
     if correction.get("error") is None:
         return "none: too few whole nets were measured"
-    twins = f"; the same net twice: {profiled['twin_gap']:.1%} apart" if "twin_gap" in profiled else ""
+    twins = (
+        f"; the same net twice: {profiled['twin_gap']:.1%} apart"
+        if "twin_gap" in profiled and find_cost_unit() == MS
+        else ""
+    )
     error, count = correction["error"], correction["variants"]
     return f"whole nets missed by {error:.1%} on average, leave one out of {count}{twins}"
 

@@ -69,7 +69,7 @@ class Figures:
             "latency": measurement.describe_latency(),
             "latency_intervals_ms": {
                 f"p{percent:g}": list(measurement.spread(percent).interval()[1:])
-                for percent in PERCENTILES.values()
+                for percent in (() if measurement.is_counted else PERCENTILES.values())
                 if not measurement.find_lack(percent)
             },
             "init_ms": measurement.init_ms,

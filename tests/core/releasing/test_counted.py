@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from edgeprune.core.artifact import Artifact
@@ -66,4 +64,4 @@ def test_a_count_tells_its_range_over_inputs_and_no_percentile() -> None:
     latency = counted().to_dict()["latency"]
     assert (latency["min_ms"], latency["max_ms"]) == (COUNTS[0], COUNTS[-1])
     assert not latency.keys() & {"p90_ms", "p95_ms", "p99_ms", "mad_ms"}
-    assert json.dumps(counted().to_dict()["latency_intervals_ms"]) == '{"p50": [33015000.0, 33015000.0]}'
+    assert counted().to_dict()["latency_intervals_ms"] == {}, "nothing varies, so there is no interval"
