@@ -20,6 +20,7 @@ from edgeprune.core.releasing.gate import EXIT_CODES, INCONCLUSIVE
 from edgeprune.errors import UsageError
 
 if TYPE_CHECKING:
+    from edgeprune.core.measuring.energy import Energy
     from edgeprune.core.measuring.measurement import Measurement
     from edgeprune.core.target import Target
     from edgeprune.device.board import ModelFile
@@ -166,6 +167,12 @@ def _describe_percentile(measurement: Measurement, rank: int) -> str:
     return f"p{rank} {spread.center:.4g} [{low:.4g}, {high:.4g}]"
 
 
+def _describe_energy(energy: Energy) -> str:
+    if energy.energy_mj is None or energy.uncertainty_mj is None:
+        return energy.describe()
+    return f"{energy.energy_mj:.4g} ± {energy.uncertainty_mj:.2g} mJ of one inference above idle ({energy.meter})"
+
+
 def _render_measurement(measurement: Measurement) -> str:
     from edgeprune.core.measuring.measurement import TAIL_PERCENTS
 
@@ -178,6 +185,8 @@ def _render_measurement(measurement: Measurement) -> str:
         f"{measurement.latency.count} samples of {processes} process{'es' * (processes > 1)}",
         f"load {measurement.init_ms:.3g} ms, first run {measurement.first_ms:.3g} ms",
     ]
+    if measurement.energy is not None:
+        rows.append(f"energy {_describe_energy(measurement.energy)}")
     if measurement.peak_memory_mib is not None:
         rows.append(f"peak memory {measurement.peak_memory_mib:.1f} MiB")
     rows += [f"{100 * share:.1f} % of the nodes ran on {name}" for name, share in sorted(measurement.providers.items())]

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 
 from edgeprune.core.answers import text
-from edgeprune.core.formats import RUNTIMES
-from edgeprune.core.measuring.measurement import DeviceFacts, Measurement
+from edgeprune.core.formats import AUTO, RUNTIMES
+from edgeprune.core.measuring.measurement import DeviceFacts, Measurement, add_energy
 from edgeprune.core.target import Target
 from edgeprune.core.text import describe_duration
 from edgeprune.device.agent.board import AgentBoard
 from edgeprune.device.agent.client import Agent, ask_agent, ignore, push_agent, understood
 from edgeprune.device.bare_lease import Bare
-from edgeprune.device.board import PLAIN, Board, ModelFile, Progress, Session, refuse_untimed
+from edgeprune.device.board import PLAIN, Board, ModelFile, Progress, Session, refuse_untimed, require
 from edgeprune.device.connect import open_transport, shake_hands, start_device
 from edgeprune.device.lease import hold_board
 from edgeprune.device.mcu.board import QemuBoard, check_core, is_emulated
@@ -113,16 +113,21 @@ def _require_provider(target: Target, host: str) -> None:
 def measure_files(
     target: Target, host: str | None, models: Sequence[ModelFile], session: Session, progress: Progress
 ) -> tuple[DeviceFacts, dict[str, Measurement]]:
-    """Latency of ready files by name, on a board of any kind.
+    """Latency of ready files by name, on a board of any kind; their energy too where the target names a meter.
 
     Raises:
-        TargetError: no address is known.
+        TargetError: no address is known, or the meter cannot be read.
         UsageError: the session asks for what this kind of board has not.
         RuntimeMissing: the runtime is not there.
         DeviceError: anything else that goes wrong there.
     """
     with open_board(target, host, progress, session) as board:
-        return board.facts, board.time(models, target.threads, target.protocol, progress)
+        has_meter = target.power.meter != AUTO
+        if has_meter:
+            require(board, "energy")
+            board.check_power(target)
+        measured = board.time(models, target.threads, target.protocol, progress)
+        return board.facts, add_energy(measured, board.energy(models, target, progress)) if has_meter else measured
 
 
 def reach_board(target: Target, host: str | None, say: Progress = ignore, session: Session = PLAIN) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 from edgeprune.core.measuring.energy import Meter
 from edgeprune.core.measuring.readings import Arrival, find_problem, is_enough
-from edgeprune.core.target import COMMAND, PowerSource
+from edgeprune.core.target import COMMAND, ON_DEVICE, PLUGS, PowerSource, Target
 from edgeprune.errors import DeviceError, TargetError
 
 PLUG_VARIABLE = "EDGEPRUNE_PLUG"
@@ -105,6 +105,18 @@ def parse_reading(line: str) -> tuple[float, float] | None:
 def describe_command(command: Sequence[str]) -> Meter:
     """The meter behind a command, wherever it runs."""
     return Meter(f"command {command[0]}", COMMAND, "W", 0.0, True, 0.0, COMMAND_WINDOW_S)
+
+
+def is_external(source: PowerSource) -> bool:
+    """Whether this machine reads the meter, and not the board."""
+    return source.meter in PLUGS or (source.meter == COMMAND and source.where != ON_DEVICE)
+
+
+def find_demand(target: Target) -> str:
+    """What of a target needs a power meter, in words; empty where nothing does."""
+    if any(gate.metric == "energy_mj" for gate in target.gates):
+        return "a gate on energy_mj"
+    return "a budget of energy_mj" if target.budget.energy_mj else ""
 
 
 def open_external(source: PowerSource) -> tuple[Meter, Callable[[], Any]]:

@@ -12,12 +12,12 @@ from edgeprune.core.formats import AUTO
 from edgeprune.core.measuring.energy import METER, Energy, Meter, find_energies, make_readings, parse_windows
 from edgeprune.core.measuring.measurement import NO_POWER_SENSOR
 from edgeprune.core.measuring.readings import Arrival, find_problem
-from edgeprune.core.target import COMMAND, ON_DEVICE, PLUGS, PowerSource, Target
+from edgeprune.core.target import COMMAND, PowerSource, Target
 from edgeprune.device.agent.client import ask_agent, understood
 from edgeprune.device.agent.measure import push_models
 from edgeprune.device.board import ModelFile
 from edgeprune.device.connect import Device
-from edgeprune.device.meters import Log, describe_command, open_external, try_external
+from edgeprune.device.meters import Log, describe_command, find_demand, is_external, open_external, try_external
 from edgeprune.errors import TargetError
 
 ELSEWHERE = "elsewhere"
@@ -49,18 +49,12 @@ def check_meter(device: Device, target: Target) -> str:
     Raises:
         TargetError: a gate or budget of energy without a meter, or a named meter that cannot be read; says what to do.
     """
-    gated, meter = any(gate.metric == "energy_mj" for gate in target.gates), device.facts.power_meter
-    demand = "a gate on energy_mj" if gated else "a budget of energy_mj" if target.budget.energy_mj else ""
+    demand, meter = find_demand(target), device.facts.power_meter
     if target.power.meter == AUTO and not demand:
         return meter
     if target.power.meter == AUTO and meter == NO_POWER_SENSOR:
         raise TargetError(f"target {target.name}: {demand}, but {device.facts.host} has {meter}: {REMEDY}")
     return try_external(target.power).name if is_external(target.power) else _try_on_board(device, target)
-
-
-def is_external(source: PowerSource) -> bool:
-    """Whether this machine reads the meter, and not the board."""
-    return source.meter in PLUGS or (source.meter == COMMAND and source.where != ON_DEVICE)
 
 
 def _try_on_board(device: Device, target: Target) -> str:

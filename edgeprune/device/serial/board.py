@@ -12,6 +12,7 @@ import numpy as np
 
 from edgeprune.core.cost import MS
 from edgeprune.core.formats import RUNTIMES
+from edgeprune.core.measuring.energy import Energy
 from edgeprune.core.measuring.measurement import (
     NO_POWER_SENSOR,
     Conditions,
@@ -24,10 +25,12 @@ from edgeprune.core.measuring.windows import Window
 from edgeprune.core.progress import Count
 from edgeprune.core.target import Target
 from edgeprune.device.board import ModelFile, Progress, Session, name_setting
+from edgeprune.device.meters import find_demand, is_external, try_external
 from edgeprune.device.serial.commands import MOST_RUNS, Firmware, identify, infer, load, read_output
+from edgeprune.device.serial.energy import measure_energy
 from edgeprune.device.serial.line import Line, open_line, persist
 from edgeprune.device.transports.address import SerialAddress
-from edgeprune.errors import DeviceError, UsageError
+from edgeprune.errors import DeviceError, TargetError, UsageError
 
 FORMAT = "tflite"
 LONGEST_INFERENCE_S = 60.0
@@ -39,7 +42,7 @@ SEED = 0
 ONE_NET = "its firmware holds one net; layers and other nets need firmware of their own (docs/serial.md)"
 LACKS = {
     "time_probes": ONE_NET,
-    "energy": "no power meter is read over the line",
+    "energy": "nothing over the line tells of power; name a meter that this machine reads, [power] (docs/power.md)",
     "nodes": "its firmware times whole nets",
     "sustain": "nothing there gets hot in a minute, or throttles",
 }
@@ -75,7 +78,9 @@ class SerialBoard:
 
     @property
     def lacks(self) -> Mapping[str, str]:
-        """All but timing and running the net of its firmware."""
+        """All but timing and running the net of its firmware, and its energy where this machine reads a meter."""
+        if is_external(self.target.power):
+            return {name: reason for name, reason in LACKS.items() if name != "energy"}
         return LACKS
 
     @property
@@ -88,7 +93,11 @@ class SerialBoard:
         return self.firmware.runtime if RUNTIMES[runtime].format == FORMAT else ""
 
     def check_power(self, target: Target) -> str:
-        """There is no power meter that could be read."""
+        """The meter beside the board that the target names; TargetError where one is needed and none is named."""
+        if is_external(target.power):
+            return try_external(target.power).name
+        if demand := find_demand(target):
+            raise TargetError(f"target {target.name}: {demand}, but {self.line.name}: {LACKS['energy']}")
         return NO_POWER_SENSOR
 
     def time(
@@ -125,6 +134,31 @@ class SerialBoard:
             progress(Count(f"input {number} of {len(rows)} over the line"))
         return np.stack(outputs)
 
+    def energy(self, models: Sequence[ModelFile], target: Target, progress: Progress) -> dict[str, Energy]:
+        """Energy of the net of its firmware; empty where the target names no meter that this machine reads.
+
+        Raises:
+            DeviceError: it holds another net, the line fails, or the meter's command cannot be started.
+        """
+        if not is_external(target.power):
+            return {}
+        model, line = self._check_net(models), self.line
+        load(line, self._draw_input())
+        first_s = infer(line, 1, LONGEST_INFERENCE_S)[0] / self.firmware.tick_hz
+        runs = count_runs(1e3 * first_s)
+        progress(f"energy of {model.name} by the meter that the target names")
+        energy = measure_energy(
+            target.power,
+            model.name,
+            lambda: len(infer(line, runs, SLACK * first_s)),
+            target.protocol.min_duration_s,
+        )
+        return {model.name: energy}
+
+    def _draw_input(self) -> np.ndarray:
+        """The input that files are timed on."""
+        return np.random.default_rng(SEED).integers(-128, 128, self.firmware.input_bytes, np.int8)
+
     def _answer(self, values: np.ndarray) -> np.ndarray:
         load(self.line, values)
         infer(self.line, 1, LONGEST_INFERENCE_S)
@@ -145,7 +179,12 @@ class SerialBoard:
     def _refuse(self, *_: Any) -> NoReturn:
         raise DeviceError(f"{self.line.name}: {ONE_NET}")
 
-    time_probes = energy = nodes = sustain = _refuse
+    time_probes = nodes = sustain = _refuse
+
+
+def count_runs(first_ms: float) -> int:
+    """So many inferences that they take half a second, by what the first one took."""
+    return max(1, min(MOST_RUNS, int(500 / max(first_ms, 0.01))))
 
 
 @dataclass
@@ -165,23 +204,18 @@ class _Starts:
         line.restart(LONGEST_START_S)
         if identify(line) != board.firmware:
             raise DeviceError(f"{line.name}: other firmware answers than before; was the board flashed meanwhile?")
-        values = np.random.default_rng(SEED).integers(-128, 128, board.firmware.input_bytes, np.int8)
-        load(line, values)
+        load(line, board._draw_input())
         (self.first_ms[number],) = self._time(1, LONGEST_INFERENCE_S)
         self.windows[number] = []
         windows = self.windows[number]
         most_s = SLACK * self.first_ms[number] / 1e3
         least, least_ms = (-(-total // self.protocol.processes) for total in self._asked())
         while sum(len(own) for own in windows) < least or sum(sum(own) for own in windows) < least_ms:
-            windows.append(self._time(self._count_runs(number), most_s))
+            windows.append(self._time(count_runs(self.first_ms[number]), most_s))
 
     def _asked(self) -> tuple[int, float]:
         """Samples and ms in all that the protocol asks for."""
         return self.protocol.min_samples, self.protocol.min_duration_s * 1e3
-
-    def _count_runs(self, number: int) -> int:
-        """So many that a window takes half a second."""
-        return max(1, min(MOST_RUNS, int(500 / max(self.first_ms[number], 0.01))))
 
     def _time(self, runs: int, most_s: float) -> tuple[float, ...]:
         ticks = infer(self.board.line, runs, most_s)

@@ -13,11 +13,15 @@ import numpy as np
 import pytest
 from fake_firmware import TICK_HZ, FakeFirmware, plug_in
 
+from edgeprune.core.measuring.energy import Meter
 from edgeprune.core.measuring.measurement import Protocol
-from edgeprune.device.board import ModelFile, Session
-from edgeprune.device.boards import open_board
+from edgeprune.core.releasing.gate import Gate
+from edgeprune.core.target import COMMAND, PowerSource
+from edgeprune.device.board import ModelFile, Session, require
+from edgeprune.device.boards import measure_files, open_board
+from edgeprune.device.meters import polling
 from edgeprune.device.serial import line as line_module
-from edgeprune.errors import ConnectionFailed, DeviceError, UsageError
+from edgeprune.errors import ConnectionFailed, DeviceError, TargetError, UsageError
 from edgeprune.shipped import load_target
 
 PROTOCOL = Protocol(min_samples=30, min_duration_s=0.05, processes=3)
@@ -238,3 +242,54 @@ def test_a_file_is_measured_by_the_command(
         code, printed, said = call("measure", path, "--target", target, "--host", f"serial:{wire.path}", "--json")
     assert code == 0, said
     assert json.loads(printed)
+
+
+METER = Meter("bench supply", "command", "W", 0.01, True, 0.0, 1.0)
+
+
+@pytest.fixture
+def bench_supply(monkeypatch: pytest.MonkeyPatch) -> FakeFirmware:
+    """Firmware of a board that draws 1 W at rest and 3 W while it infers, and a meter that sees it."""
+    firmware, busy_s = FakeFirmware(ticks=2000), [0.0]
+
+    def notice(command: bytes) -> bytes:
+        if command.startswith(b"infer"):
+            busy_s[0] = time.perf_counter()
+        return command
+
+    def draw_w() -> float:
+        return 3.0 if time.perf_counter() - busy_s[0] < 0.1 else 1.0
+
+    firmware.fault = notice
+    monkeypatch.setattr("edgeprune.device.meters.PLUG_POLL_S", 0.01)
+    for module in ("edgeprune.device.serial.energy", "edgeprune.device.meters"):
+        monkeypatch.setattr(f"{module}.open_external", lambda source: (METER, lambda: polling(draw_w)))
+    return firmware
+
+
+def test_energy_is_what_a_meter_beside_the_board_sees_above_rest(bench_supply: FakeFirmware) -> None:
+    target = replace(TARGET, power=PowerSource(COMMAND, command=("a", "meter")))
+    net = model(bench_supply)
+    with plug_in(bench_supply) as wire:
+        _, measured = measure_files(target, f"serial:{wire.path}", [net], Session(), ignore)
+    energy = measured["net"].energy
+    assert energy is not None and energy.energy_mj is not None
+    assert (energy.idle_w, energy.power_w) == (pytest.approx(1.0, abs=0.1), pytest.approx(3.0, abs=0.1))
+    inferences = sum(int(text.partition(" ")[2]) for text in bench_supply.commands if text.startswith("infer"))
+    assert 0 < energy.inferences < inferences
+    assert energy.energy_mj == pytest.approx(2000 * energy.duration_s / energy.inferences, rel=0.1)
+
+
+def test_without_a_meter_energy_is_no_figure_and_a_gate_on_it_is_refused() -> None:
+    firmware = FakeFirmware()
+    gated = replace(TARGET, gates=(Gate("energy_mj", at_most=1.0),))
+    with plug_in(firmware) as wire, open_board(gated, f"serial:{wire.path}") as board:
+        assert board.energy([model(firmware)], gated, ignore) == {}
+        with pytest.raises(
+            DeviceError, match="cannot measure energy: nothing over the line tells of power; name a meter"
+        ):
+            require(board, "energy")
+        with pytest.raises(
+            TargetError, match="target board: a gate on energy_mj, but .*name a meter that this machine"
+        ):
+            board.check_power(gated)
