@@ -20,7 +20,7 @@ HOST_HELP = "Address: user@host, adb:SERIAL, serial:PORT, a name of devices.toml
 HOSTS_HELP = "Several boards at once: names, groups of devices.toml and addresses, with commas between."
 RUN = click.Path(path_type=Path, exists=True, file_okay=False)
 KEY_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
-ACCELERATOR_HELP = "Where nets are trained: this machine's accelerator if torch finds one (auto), or by its kind."
+ACCELERATOR_HELP = "Where nets are trained: auto is this machine's accelerator, if torch finds one. Default: cpu."
 FRESH_HELP = "Measure and score anew, though an earlier run has done the same (`edgeprune cache list`)."
 HISTORY_HELP = 'File of the history of measurements, "" for none. Default: $EDGEPRUNE_HISTORY, or the user\'s own.'
 RUN_HELP = "Run directory: a new one, or one to resume."

@@ -198,14 +198,14 @@ class Job:
 
     @cached_property
     def accelerator(self) -> torch.device:
-        """Where nets are trained here: not the board.
+        """Where nets are trained here: not the board. Unless the request says it the processor.
 
         Raises:
             UsageError: torch finds none of the kind that the request names.
         """
         from edgeprune.pruning.accelerator import find_accelerator
 
-        return find_accelerator(self.run.request.get("accelerator") or accelerators.AUTO)
+        return find_accelerator(self.run.request.get("accelerator") or accelerators.CPU)
 
     @cached_property
     def formats(self) -> tuple[str, ...]:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from prune_nets import TinyResidual, tiny_recipe
 from torch import Tensor, nn
 
 from edgeprune.errors import UsageError
-from edgeprune.graph.trace import trace_model
+from edgeprune.graph.trace import set_training_, trace_model
 from edgeprune.pruning.accelerator import CPU, device_of, find_accelerator, move_
+from edgeprune.pruning.pairs import read_pairs
+from edgeprune.pruning.recover import noise_share, training_loss
+from edgeprune.recipes.load import Finetune
 
 META = torch.device("meta")
 """A device that every torch has: what is on it has a shape and no values."""
@@ -69,3 +73,17 @@ def test_a_program_that_was_moved_runs_there_and_back() -> None:
     program.to_empty(device=CPU)
     move_(program, CPU).load_state_dict(weights)
     assert torch.equal(program(inputs), before)
+
+
+def test_a_training_step_is_on_one_device() -> None:
+    """What is on META and on the processor does not add up: torch refuses it."""
+    recipe = tiny_recipe(Finetune(epochs=1))
+    inputs, targets = (part.to(META) for part in next(read_pairs(recipe.train_data())))
+    program = move_(trace_model(TinyResidual(), recipe.example_input()), META)
+    set_training_(program, True)
+    outputs = program(inputs)
+    loss = training_loss(recipe, outputs, targets, outputs.detach()) + noise_share(program(inputs), outputs, None)
+    loss.backward()
+    assert {value.grad.device for value in program.parameters() if value.grad is not None} == {META}
+    with pytest.raises(RuntimeError, match="meta tensor|same device"):
+        training_loss(recipe, outputs, targets.to(CPU), outputs.detach())
