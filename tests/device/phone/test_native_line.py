@@ -96,19 +96,13 @@ def check_report(report: dict[str, Any], run: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_line_runs_on_a_phone_from_an_empty_folder_to_a_verdict(phone: Phone, tmp_path: Path) -> None:
-    report = deploy(tmp_path / "run", phone.host, write_stand_in(tmp_path / "benchmark_model"), tmp_path / "cache")
-    check_report(report, tmp_path / "run")
-
-
-@pytest.mark.slow
 def test_the_shipped_target_of_a_phone_goes_from_an_empty_folder_to_a_verdict(phone: Phone, tmp_path: Path) -> None:
     """What a user types: `pixel8` pins the fastest core, which a phone tells by its clocks."""
     slow, *_, fast = sorted(os.sched_getaffinity(0))
     phone.tell_clocks({slow: 1700000, fast: 2910000})
     folder, binary = tmp_path / "empty", write_stand_in(tmp_path / "benchmark_model")
     folder.mkdir()
-    options = ("--target", "pixel8", "--host", phone.host, "--benchmark-model", binary, "--recipe", "digits-resnet8")
+    options = ("--target", "pixel8", "--host", phone.host, "--benchmark-model", binary, "--recipe", FEW)
     words = command("deploy", *options, "--allow-busy", "--run", "run")
     completed = subprocess.run(
         words,
