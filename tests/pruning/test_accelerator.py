@@ -85,5 +85,5 @@ def test_a_training_step_is_on_one_device() -> None:
     loss = training_loss(recipe, outputs, targets, outputs.detach()) + noise_share(program(inputs), outputs, None)
     loss.backward()
     assert {value.grad.device for value in program.parameters() if value.grad is not None} == {META}
-    with pytest.raises(RuntimeError, match="meta tensor|same device"):
+    with pytest.raises(RuntimeError, match=r"meta tensor|same device"):
         training_loss(recipe, outputs, targets.to(CPU), outputs.detach())
