@@ -70,7 +70,7 @@ def _show(options: dict[str, Any]) -> None:
 
 
 HEAD = ("measured (UTC)", "recipe", "target", "file", "stage", "host", "p50 ms", "95 % interval", "p95 ms", "speed-up",
-        "quality", "verdict", "")  # fmt: skip
+        "instructions", "quality", "verdict", "")  # fmt: skip
 
 
 def render_rows(table: Sequence[Sequence[str]], width: int | None) -> list[str]:
@@ -89,7 +89,8 @@ def _cells(row: HistoryRow) -> tuple[str, ...]:
     texts = (row.recipe, row.target, row.artifact, row.stage, row.host or row.device)
     figures = (_figure(row.latency_p50_ms), interval, _figure(row.latency_p95_ms), _figure(row.speedup))
     when = row.created.removesuffix("+00:00").replace("T", " ")
-    ends = (_figure(row.quality), row.verdict or "", "" if row.valid else "not valid")
+    count = "" if row.instructions is None else f"{row.instructions:,.0f}"
+    ends = (count, _figure(row.quality), row.verdict or "", "" if row.valid else "not valid")
     return (when, *(make_printable(text or "") for text in texts), *figures, *ends)
 
 

@@ -66,9 +66,11 @@ def hash_measurement(measurement: Measurement) -> str:
 
 
 def _latency_columns(measurement: Measurement) -> dict[str, Any]:
-    if not measurement.steady_ms or measurement.is_counted:
+    if not measurement.steady_ms:
         return {}
     latency = measurement.latency
+    if measurement.is_counted:
+        return {"instructions": latency.p50_ms}
     percentiles = {f"latency_p{percent}_ms": getattr(latency, f"p{percent}_ms") for percent in (50, *TAIL_PERCENTS)}
     return {**percentiles, "latency_low_ms": latency.median_low_ms, "latency_high_ms": latency.median_high_ms}
 

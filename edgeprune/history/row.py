@@ -62,6 +62,7 @@ class HistoryRow:
     power_w: float | None = None
     peak_memory_mib: float | None = None
     file_bytes: int | None = None
+    instructions: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, with problems and conditions as what they are."""
@@ -73,6 +74,6 @@ KINDS: dict[str, str] = {column.name: str(column.type).removesuffix(" | None") f
 """The Python type of each column, by name: "str", "int", "float" or "bool"."""
 METRICS = (
     *("latency_p50_ms", "latency_p90_ms", "latency_p95_ms", "latency_p99_ms", "init_ms", "first_ms", "energy_mj"),
-    *("power_w", "peak_memory_mib", "file_bytes", "quality", "speedup"),
+    *("power_w", "peak_memory_mib", "file_bytes", "quality", "speedup", "instructions"),
 )
 """Columns that can be drawn over time."""

@@ -58,6 +58,9 @@ CREATE TABLE measurements (
 )
 """
 
-MIGRATIONS: Migrations = ((FIRST, "CREATE INDEX by_time ON measurements (created, key)"),)
+MIGRATIONS: Migrations = (
+    (FIRST, "CREATE INDEX by_time ON measurements (created, key)"),
+    ("ALTER TABLE measurements ADD COLUMN instructions REAL",),
+)
 """Statements that lead from each version to the next, beginning with an empty file; one that was released is never
 changed. The version of a file is its `PRAGMA user_version`."""

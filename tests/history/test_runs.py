@@ -6,15 +6,18 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from judged_run import judge_run
 from measured_run import BASELINE, FACTS, PRUNED, make_measurement, record_measured_run
 
+from edgeprune.core.cost import INSTRUCTIONS
 from edgeprune.deployment import settle_request
 from edgeprune.device import boards
 from edgeprune.history.filters import Filters
+from edgeprune.history.measured import describe_measurement
 from edgeprune.history.row import HistoryRow
 from edgeprune.history.store import read_rows
 from edgeprune.run import hash_file
@@ -222,3 +225,10 @@ def test_a_ready_file_that_is_measured_is_a_row(
         False,
     )
     assert (row.file_bytes, row.artifact_sha256, row.run) == (13, "f" * 64, None)
+
+
+def test_a_count_is_a_row_of_instructions_and_of_no_ms() -> None:
+    timed = make_measurement("net", "a" * 64, 3e6)
+    row = describe_measurement(replace(timed, unit=INSTRUCTIONS), "file", "2026-11-28T10:00:00+00:00")
+    assert (row.instructions, row.latency_p50_ms, row.latency_low_ms) == (3e6, None, None)
+    assert describe_measurement(timed, "file", "2026-11-28T10:00:00+00:00").instructions is None

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,20 @@ def test_an_older_file_is_brought_to_the_newest_version_with_its_rows(path: Path
     assert pragma(path, "user_version") == len(MIGRATIONS) + 2
 
 
+def test_a_file_of_the_first_version_gets_the_columns_of_today(path: Path) -> None:
+    with open_history(path, MIGRATIONS[:1]) as connection:
+        columns = {name: value for name, value in asdict(make_row(1)).items() if name != "instructions"}
+        marks = ", ".join("?" * len(columns))
+        connection.execute(f"INSERT INTO measurements ({', '.join(columns)}) VALUES ({marks})", [*columns.values()])
+        connection.commit()
+    append_rows(path, [replace(make_row(2), latency_p50_ms=None, instructions=8_121_722.0)])
+    rows = read_rows(path, ALL)
+    assert [(row.instructions, row.latency_p50_ms) for row in rows] == [
+        (None, make_row(1).latency_p50_ms),
+        (8_121_722.0, None),
+    ]
+
+
 def test_a_migration_that_fails_leaves_the_file_as_it_was(path: Path) -> None:
     append_rows(path, [make_row(1)])
     broken = (*MIGRATIONS, ("CREATE TABLE more (a)", "ALTER TABLE absent ADD COLUMN a"))
@@ -80,7 +95,7 @@ def test_a_newer_file_is_refused_and_not_touched(path: Path) -> None:
     before = path.read_bytes()
     for attempt in (lambda: append_rows(path, [make_row(1)]), lambda: read_rows(path, ALL)):
         with pytest.raises(
-            HistoryError, match=r"made by a newer edgeprune \(version 2 of the history; this one reads 1\)"
+            HistoryError, match=r"made by a newer edgeprune \(version 3 of the history; this one reads 2\)"
         ):
             attempt()
     assert path.read_bytes() == before
