@@ -18,14 +18,8 @@ import pytest
 from line import QUICK, TINY
 
 import edgeprune as ep
-from edgeprune.core.measuring.measurement import (
-    NO_POWER_SENSOR,
-    Conditions,
-    DeviceFacts,
-    Measurement,
-    Protocol,
-    find_problems,
-)
+from edgeprune.core.measuring.measurement import NO_POWER_SENSOR, Conditions, DeviceFacts, Measurement, Protocol
+from edgeprune.core.measuring.validity import find_problems
 from edgeprune.core.measuring.windows import Window
 from edgeprune.core.target import Target
 from edgeprune.device import boards

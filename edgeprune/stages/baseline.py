@@ -12,9 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from edgeprune.core.cost import name_costs
-from edgeprune.core.measuring.measurement import (
-    DeviceFacts,
-)
+from edgeprune.core.measuring.measurement import DeviceFacts
 from edgeprune.core.releasing.baseline import (
     Baseline,
     Newcomer,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from edgeprune.core.measuring.measurement import Measurement, pool_sessions
+from edgeprune.core.measuring.measurement import Measurement
+from edgeprune.core.measuring.pooling import pool_sessions
 from edgeprune.core.releasing.gate import LOOKS
 from edgeprune.stages.job import Job
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from edgeprune.core.latency.layers import LayerShape, join_ends
-from edgeprune.core.measuring.measurement import Measurement, Protocol, find_neighbours
+from edgeprune.core.measuring.measurement import Measurement, Protocol
+from edgeprune.core.measuring.validity import find_neighbours
 from edgeprune.core.measuring.windows import SteadyLatency, Window, fit_common_speed
 from edgeprune.device.board import ModelFile, ProbeSettings
 from edgeprune.errors import ProfileError

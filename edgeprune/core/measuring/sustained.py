@@ -10,14 +10,9 @@ from typing import Any
 import numpy as np
 
 from edgeprune.core.answers import count, each, named, number, optional, positive, text
-from edgeprune.core.measuring.measurement import (
-    DISTURBED_LIMIT,
-    Conditions,
-    find_heat,
-    find_neighbours,
-    parse_conditions,
-)
+from edgeprune.core.measuring.measurement import Conditions, parse_conditions
 from edgeprune.core.measuring.spread import spread_over_processes
+from edgeprune.core.measuring.validity import DISTURBED_LIMIT, find_heat, find_neighbours
 from edgeprune.core.measuring.windows import DISTURBED
 
 MINUTE_S = 60.0

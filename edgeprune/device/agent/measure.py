@@ -15,8 +15,9 @@ import numpy as np
 
 from edgeprune.core.answers import each, named, number, text
 from edgeprune.core.boards.phone import PhoneState
-from edgeprune.core.measuring.measurement import Measurement, Protocol, find_problems, parse_figures
+from edgeprune.core.measuring.measurement import Measurement, Protocol, parse_figures
 from edgeprune.core.measuring.sustained import SustainedRun, parse_sustained
+from edgeprune.core.measuring.validity import find_problems
 from edgeprune.core.measuring.windows import Window, parse_probe_window
 from edgeprune.core.target import Target
 from edgeprune.device.agent.client import ask_agent, call_agent, put_bytes, understood

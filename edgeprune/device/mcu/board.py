@@ -18,13 +18,7 @@ import numpy as np
 from edgeprune.core.boards.cortex_m import CORES, Core, find_core
 from edgeprune.core.cost import INSTRUCTIONS
 from edgeprune.core.formats import RUNTIMES
-from edgeprune.core.measuring.measurement import (
-    NO_POWER_SENSOR,
-    Conditions,
-    DeviceFacts,
-    Measurement,
-    Protocol,
-)
+from edgeprune.core.measuring.measurement import NO_POWER_SENSOR, Conditions, DeviceFacts, Measurement, Protocol
 from edgeprune.core.measuring.windows import Window
 from edgeprune.core.progress import Count
 from edgeprune.core.target import Target

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from edgeprune.core.boards.phone import Benchmark, parse_benchmark, parse_phone, parse_spread, pick_fastest
-from edgeprune.core.measuring.measurement import Conditions, DeviceFacts, Measurement, Protocol, find_problems
+from edgeprune.core.measuring.measurement import Conditions, DeviceFacts, Measurement, Protocol
+from edgeprune.core.measuring.validity import find_problems
 from edgeprune.core.measuring.windows import Window
 from edgeprune.core.progress import Count
 from edgeprune.core.target import FASTEST, Target

@@ -13,14 +13,8 @@ import numpy as np
 from edgeprune.core.cost import MS
 from edgeprune.core.formats import RUNTIMES
 from edgeprune.core.measuring.energy import Energy
-from edgeprune.core.measuring.measurement import (
-    NO_POWER_SENSOR,
-    Conditions,
-    DeviceFacts,
-    Measurement,
-    Protocol,
-    find_problems,
-)
+from edgeprune.core.measuring.measurement import NO_POWER_SENSOR, Conditions, DeviceFacts, Measurement, Protocol
+from edgeprune.core.measuring.validity import find_problems
 from edgeprune.core.measuring.windows import Window
 from edgeprune.core.progress import Count
 from edgeprune.core.target import Target

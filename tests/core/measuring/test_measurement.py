@@ -7,14 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from edgeprune.core.measuring.measurement import (
-    Conditions,
-    Measurement,
-    Protocol,
-    find_problems,
-    parse_measurement,
-    pool_measurements,
-)
+from edgeprune.core.measuring.measurement import Conditions, Measurement, Protocol, parse_measurement
+from edgeprune.core.measuring.pooling import pool_measurements
+from edgeprune.core.measuring.validity import find_problems
 
 
 def measurement(samples: list[float], throttled: tuple[str, ...] = ()) -> Measurement:

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 from measured_run import make_measurement
 
-from edgeprune.core.measuring.measurement import Measurement, Protocol, pool_sessions
+from edgeprune.core.measuring.measurement import Measurement, Protocol
+from edgeprune.core.measuring.pooling import pool_sessions
 from edgeprune.core.measuring.windows import Window
 
 PROTOCOL = Protocol(min_samples=10, min_duration_s=0.0)

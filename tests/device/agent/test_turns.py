@@ -23,14 +23,9 @@ from edgeprune_agent.timing import Window, take_window
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeprune.core.measuring.measurement import (
-    Conditions,
-    Measurement,
-    Protocol,
-    find_neighbours,
-    find_problems,
-)
+from edgeprune.core.measuring.measurement import Conditions, Measurement, Protocol
 from edgeprune.core.measuring.pairing import find_ratio
+from edgeprune.core.measuring.validity import find_neighbours, find_problems
 from edgeprune.core.measuring.windows import Window as CoreWindow
 from edgeprune.core.target import Target
 from edgeprune.device.agent.client import pack_agent
