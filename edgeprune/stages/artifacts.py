@@ -45,6 +45,8 @@ DEPLOYED = ("fp32", "fp16", "int8")
 """Precisions that are always made and measured; what the target asks for comes on top."""
 PRICED = ("fp32", "int8")
 """Precisions of the whole net that mixed precision is priced by."""
+IMAGE_DIMENSIONS = 4
+"""Of an input `[N, C, H, W]`: the layout that a target asks for says nothing of any other."""
 PARITY_ROWS = 64
 REMOTE_ROWS = 1000
 """Evaluation inputs pushed to a board; this machine takes all."""
@@ -94,6 +96,7 @@ def build_format(job: Job, program: GraphModule, files: Files, file_format: str)
         ExportError: it cannot be made.
     """
     processor = Processor() if job.estimated else Processor(job.facts.machine, job.facts.cpu_flags)
+    example = job.recipe.example_input()
     request = ExportRequest(
         directory=files.directory,
         role=files.role,
@@ -104,7 +107,7 @@ def build_format(job: Job, program: GraphModule, files: Files, file_format: str)
         processor=processor,
         origin=_origin(job, files.role),
         tuned=files.tuned,
-        form=Form(nhwc=job.target.input_layout == "nhwc", integers=job.target.io == "integer"),
+        form=Form(job.target.input_layout == "nhwc" and example.ndim == IMAGE_DIMENSIONS, job.target.io == "integer"),
         wishes=files.wishes,
         has_float=files.has_float,
     )
@@ -114,7 +117,7 @@ def build_format(job: Job, program: GraphModule, files: Files, file_format: str)
         if len(request.precisions) > 1:
             job.detail(Count(f"exporting {next(numbers)} of {len(request.precisions)}: {text}"))
 
-    artifacts = build_artifacts(program, job.recipe.example_input(), request, tell)
+    artifacts = build_artifacts(program, example, request, tell)
     if files.directory == job.run.directory:
         for artifact in artifacts:
             job.run.product(artifact.path)
