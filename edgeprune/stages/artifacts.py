@@ -21,6 +21,7 @@ from edgeprune.core.metric import TOP1
 from edgeprune.core.planning.limits import STATED_BYTES, Costs
 from edgeprune.core.progress import Count
 from edgeprune.core.releasing.shipping import is_within, quality_limits
+from edgeprune.core.target import Target
 from edgeprune.errors import ExportError
 from edgeprune.exporting.artifacts import build_artifacts, place_artifact
 from edgeprune.exporting.files import sha256_of
@@ -46,7 +47,7 @@ DEPLOYED = ("fp32", "fp16", "int8")
 PRICED = ("fp32", "int8")
 """Precisions of the whole net that mixed precision is priced by."""
 IMAGE_DIMENSIONS = 4
-"""Of an input `[N, C, H, W]`: the layout that a target asks for says nothing of any other."""
+"""Of an input `[N, C, H, W]`."""
 PARITY_ROWS = 64
 REMOTE_ROWS = 1000
 """Evaluation inputs pushed to a board; this machine takes all."""
@@ -107,7 +108,7 @@ def build_format(job: Job, program: GraphModule, files: Files, file_format: str)
         processor=processor,
         origin=_origin(job, files.role),
         tuned=files.tuned,
-        form=Form(job.target.input_layout == "nhwc" and example.ndim == IMAGE_DIMENSIONS, job.target.io == "integer"),
+        form=find_form(job.target, example),
         wishes=files.wishes,
         has_float=files.has_float,
     )
@@ -122,6 +123,12 @@ def build_format(job: Job, program: GraphModule, files: Files, file_format: str)
         for artifact in artifacts:
             job.run.product(artifact.path)
     return artifacts
+
+
+def find_form(target: Target, example: Tensor) -> Form:
+    """What files for a target take and give; an input that is no image has no layout that could be asked for."""
+    is_image = example.ndim == IMAGE_DIMENSIONS
+    return Form(nhwc=is_image and target.input_layout == "nhwc", integers=target.io == "integer")
 
 
 def _origin(job: Job, role: str) -> dict[str, str]:
