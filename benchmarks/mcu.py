@@ -11,7 +11,8 @@ a finished run of `edgeprune deploy --target qemu-cortex-m4 --recipe cifar10-res
 instructions of 50 nets of random widths by that run's table and correction, and counts them in QEMU.
 
 Rows are written as soon as they are done, and another call goes on from there. Counts are those of C that bakenn
-generates, in QEMU: instructions, no time. Outputs are held against LiteRT's reference kernels, in steps of int8.
+generates, in QEMU: instructions, no time. Outputs are held against TensorFlow Lite Micro's own interpreter and LiteRT's
+reference kernels, in steps of int8.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ from edgeprune.stages.net import Net
 from edgeprune.stages.open_net import read_net
 
 RESULTS = Path(__file__).parent / "results" / "mcu.json"
-PACKAGES = ("torch", "bakenn", "mcufit", "litert-torch", "ai-edge-litert", "ai-edge-quantizer")
+PACKAGES = ("torch", "bakenn", "mcufit", "tflite-micro", "litert-torch", "ai-edge-litert", "ai-edge-quantizer")
 RECIPES = {
     "kws": "kws-dscnn",
     "vww": "vww-mobilenetv1-025",
@@ -79,6 +80,7 @@ TRIES = 8
 NEAR, AIM, MOST = 0.47, 0.485, 0.5
 """Shares of the instructions: half is met well enough from the first on, the second is tried for."""
 UNSEEN, AT_ONCE = 50, 2
+TFLM_ARENA_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -166,8 +168,8 @@ def bench_inputs(bench: Bench) -> np.ndarray:
 
 
 def count_on(path: Path, core: str, rows: np.ndarray) -> dict[str, Any]:
-    """What a file takes on a core, and how its outputs differ from LiteRT's reference kernels, for evaluation inputs
-    `[N, ...]` as floats and the vectors of the self-test.
+    """What a file takes on a core, and how its outputs differ from those of TensorFlow Lite Micro and of LiteRT's
+    reference kernels, for evaluation inputs `[N, ...]` as floats and the vectors of the self-test.
     """
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -177,19 +179,37 @@ def count_on(path: Path, core: str, rows: np.ndarray) -> dict[str, Any]:
         own = quantize(images, facts["input_scale"], facts["input_zero_point"]).reshape(-1, *shape[1:])
         inputs = np.concatenate([make_vectors(shape), own])
         counts = count_project(folder, core, inputs)
-        expected = run_tflite(folder / MODEL, inputs, optimised=False)
-    off = np.abs(counts.outputs.astype(int) - expected.astype(int))
+        litert = run_tflite(folder / MODEL, inputs, optimised=False)
+        tflm = run_tflm(folder / MODEL, inputs)
     return {
         "instructions": int(np.median(counts.instructions)),
         "instructions_range": [min(counts.instructions), max(counts.instructions)],
         "vectors": len(inputs),
-        "worst_steps_off": int(off.max()),
-        "outputs_equal": round(float((off == 0).mean()), 4),
-        "values_of_outputs": len(np.unique(expected)),
+        "beside_tflm": compare_steps(counts.outputs, tflm),
+        "beside_litert": compare_steps(counts.outputs, litert),
+        "different_outputs": len(np.unique(tflm)),
         "c_arena_bytes": counts.arena_bytes,
         "stack_bytes": counts.stack_bytes,
         "firmware_flash_bytes": sum(size for name, size in counts.sections.items() if name != ".bss"),
     }
+
+
+def run_tflm(path: Path, inputs: np.ndarray) -> np.ndarray:
+    """Outputs `[N, ...]` of TensorFlow Lite Micro's own interpreter, for int8 inputs `[N, ...]`."""
+    from tflite_micro import runtime
+
+    interpreter, outputs = runtime.Interpreter.from_file(str(path), arena_size=TFLM_ARENA_BYTES), list[np.ndarray]()
+    for row in inputs:
+        interpreter.set_input(row[None], 0)
+        interpreter.invoke()
+        outputs.append(interpreter.get_output(0).copy())
+    return np.concatenate(outputs)
+
+
+def compare_steps(outputs: np.ndarray, expected: np.ndarray) -> dict[str, Any]:
+    """By how many steps of int8 the worst output is off, and the share of outputs that are equal."""
+    off = np.abs(outputs.astype(int) - expected.astype(int))
+    return {"worst_steps_off": int(off.max()), "equal": round(float((off == 0).mean()), 4)}
 
 
 def describe_file(path: Path, memory: NetMemory, widths: Mapping[str, int], rows: np.ndarray) -> dict[str, Any]:
