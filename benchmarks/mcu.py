@@ -284,8 +284,8 @@ def examine_run(run: Path, name: str) -> None:
     add_row({**row, "widths": widths})
 
 
-def predict_unseen(run: Path, work: Path) -> dict[str, Any]:
-    """How far the instructions of nets that the correction has not seen are missed."""
+def predict_unseen(run: Path, work: Path) -> None:
+    """How far the instructions of nets that the correction has not seen are missed; written after every few nets."""
     with open_copy(run) as job:
         variants, correction = draw_unseen(job, UNSEEN), learn_correction(job)
         predicted = [prediction.latency_ms for prediction in predict_variants(job, variants, correction)]
@@ -299,7 +299,8 @@ def predict_unseen(run: Path, work: Path) -> dict[str, Any]:
                 counted += list(counts)
             write_json(path, counted)
             print(f"  {len(counted)} of {UNSEEN} unseen nets counted", flush=True)
-    return summarise_errors(predicted, counted, correction.error)
+            unseen = summarise_errors(predicted[: len(counted)], counted, correction.error)
+            write_json(RESULTS, {**read_results(), "unseen": {**unseen, "machine": describe_here()}})
 
 
 def summarise_errors(predicted: Sequence[float], counted: Sequence[int], leave_one_out: float | None) -> dict[str, Any]:
@@ -366,9 +367,7 @@ def main() -> None:
     elif options.part == "run":
         examine_run(options.run, options.name)
     else:
-        unseen = predict_unseen(options.run, options.work) | {"machine": describe_here()}
-        write_json(RESULTS, {**read_results(), "unseen": unseen})
-        print({key: unseen[key] for key in ("within_5_percent", "mean_error", "worst_error")}, flush=True)
+        predict_unseen(options.run, options.work)
 
 
 if __name__ == "__main__":
