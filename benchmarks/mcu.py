@@ -24,7 +24,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from math import inf
 from pathlib import Path
@@ -70,6 +70,7 @@ RECIPES = {
     "ad": "ad-autoencoder",
 }
 WITH_DATA = ("ic",)
+BUDGETS = ("speedup", "instructions", "sram_bytes", "flash_bytes")
 CORES = ("cortex-m4", "cortex-m7", "cortex-m55")
 PLANNED_CORE = "cortex-m4"
 WHOLE, HALF_SRAM, HALF_INSTRUCTIONS = "whole", "half the SRAM", "half the instructions"
@@ -272,12 +273,12 @@ def examine_nets(work: Path, only: list[str]) -> None:
 
 def examine_run(run: Path, name: str) -> None:
     """Add the row of the file that a finished run ships."""
-    report = read_json(run / "report.json")
     with open_copy(run) as job:
         net = read_net(job)
         widths = {name: len(keep) for name, keep in read_plan(job).keep.items()}
         path = job.run.file("artifacts/pruned.int8.tflite")
-        row = {"net": "ic", "variant": name, "trained_after": job.recipe.finetune.epochs, "request": report["request"]}
+        row: dict[str, Any] = {"net": "ic", "variant": name, "trained_after": asdict(job.recipe.finetune)}
+        row["budget"] = {key: value for key, value in job.run.request.items() if key in BUDGETS and value is not None}
         row |= describe_file(path, read_net_memory(job, net), widths, evaluation_rows(job, EVALUATION_VECTORS)[0])
         original = job.run.file("artifacts/original.int8.tflite")
         row |= {"accuracy": measure_accuracy(job, path), "accuracy_whole": measure_accuracy(job, original)}
