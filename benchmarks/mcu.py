@@ -275,7 +275,7 @@ def examine_run(run: Path, name: str) -> None:
     """Add the row of the file that a finished run ships."""
     with open_copy(run) as job:
         net = read_net(job)
-        widths = {name: len(keep) for name, keep in read_plan(job).keep.items()}
+        widths = {group: len(keep) for group, keep in read_plan(job).keep.items()}
         path = job.run.file("artifacts/pruned.int8.tflite")
         row: dict[str, Any] = {"net": "ic", "variant": name, "trained_after": asdict(job.recipe.finetune)}
         row["budget"] = {key: value for key, value in job.run.request.items() if key in BUDGETS and value is not None}
