@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import describe_machine
+from machine import cpu_flags, describe_machine
 from planner_networks import NETWORKS, mobilenet_v1
 from quantization_mlperf import examine_models
 from quantization_runtimes import RUNTIMES, add_latency_, other_runtimes
@@ -286,12 +286,6 @@ def _rows(artifact: Artifact, path: Path, case: Case, expected: np.ndarray) -> I
             row["accuracy_percent"] = top1_accuracy_percent(outputs, targets)
         print(f"    {row}", flush=True)
         yield row
-
-
-def cpu_flags() -> list[str]:
-    """What this processor can do, as Linux tells it."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.split(":")[1].split() for line in lines if line.startswith(("flags", "Features"))), [])
 
 
 def _kind(name: str) -> str:

@@ -21,6 +21,7 @@ from edgeprune.core.metric import TOP1
 from edgeprune.core.planning.limits import STATED_BYTES, Costs
 from edgeprune.core.progress import Count
 from edgeprune.core.releasing.shipping import is_within, quality_limits
+from edgeprune.core.target import Target
 from edgeprune.errors import ExportError
 from edgeprune.exporting.artifacts import build_artifacts, place_artifact
 from edgeprune.exporting.files import sha256_of
@@ -45,6 +46,8 @@ DEPLOYED = ("fp32", "fp16", "int8")
 """Precisions that are always made and measured; what the target asks for comes on top."""
 PRICED = ("fp32", "int8")
 """Precisions of the whole net that mixed precision is priced by."""
+IMAGE_DIMENSIONS = 4
+"""Of an input `[N, C, H, W]`."""
 PARITY_ROWS = 64
 REMOTE_ROWS = 1000
 """Evaluation inputs pushed to a board; this machine takes all."""
@@ -94,6 +97,7 @@ def build_format(job: Job, program: GraphModule, files: Files, file_format: str)
         ExportError: it cannot be made.
     """
     processor = Processor() if job.estimated else Processor(job.facts.machine, job.facts.cpu_flags)
+    example = job.recipe.example_input()
     request = ExportRequest(
         directory=files.directory,
         role=files.role,
@@ -104,7 +108,7 @@ def build_format(job: Job, program: GraphModule, files: Files, file_format: str)
         processor=processor,
         origin=_origin(job, files.role),
         tuned=files.tuned,
-        form=Form(nhwc=job.target.input_layout == "nhwc", integers=job.target.io == "integer"),
+        form=find_form(job.target, example),
         wishes=files.wishes,
         has_float=files.has_float,
     )
@@ -114,11 +118,17 @@ def build_format(job: Job, program: GraphModule, files: Files, file_format: str)
         if len(request.precisions) > 1:
             job.detail(Count(f"exporting {next(numbers)} of {len(request.precisions)}: {text}"))
 
-    artifacts = build_artifacts(program, job.recipe.example_input(), request, tell)
+    artifacts = build_artifacts(program, example, request, tell)
     if files.directory == job.run.directory:
         for artifact in artifacts:
             job.run.product(artifact.path)
     return artifacts
+
+
+def find_form(target: Target, example: Tensor) -> Form:
+    """What files for a target take and give; an input that is no image has no layout that could be asked for."""
+    is_image = example.ndim == IMAGE_DIMENSIONS
+    return Form(nhwc=is_image and target.input_layout == "nhwc", integers=target.io == "integer")
 
 
 def _origin(job: Job, role: str) -> dict[str, str]:

@@ -15,6 +15,8 @@ from edgeprune.errors import PlanError
 
 WHOLE = 1e-6
 """How near to a whole number a factor has to lie."""
+SHARED_EASE = 1e3
+"""How much more readily an overhead is laid to what all channels share than to a single group's."""
 
 
 @dataclass(frozen=True)
@@ -90,11 +92,15 @@ def _find_sum(sizes: Sequence[int], widths: Sequence[Mapping[str, int]]) -> Exte
 def bound_overhead(overheads: Sequence[int], widths: Sequence[Mapping[str, int]]) -> Extent:
     """What an interpreter needs beside the activations, as a bound that is linear in the widths: no overhead that was
     counted lies above it.
+
+    What it keeps for a channel hardly depends on the group, and there may be more groups than files: of all factors
+    that fit, those are taken that lie nearest to one that all share.
     """
     groups = sorted(widths[0])
-    rows = np.array([[1, *(each[group] for group in groups)] for each in widths], float)
-    factors = np.maximum(np.linalg.lstsq(rows, np.array(overheads, float), rcond=None)[0], 0)
-    per_channel = np.floor(factors[1:]).astype(int)
-    missed = np.array(overheads) - rows[:, 1:] @ per_channel
+    channels = np.array([[each[group] for group in groups] for each in widths], float)
+    shared = SHARED_EASE * np.column_stack([np.ones(len(widths)), channels.sum(axis=1)])
+    parts = np.linalg.lstsq(np.hstack([shared, channels]), np.array(overheads, float), rcond=None)[0]
+    per_channel = np.maximum(np.rint(SHARED_EASE * parts[1] + parts[2:]), 0).astype(int)
+    missed = np.array(overheads) - channels @ per_channel
     terms = tuple((int(factor), (group,)) for factor, group in zip(per_channel, groups, strict=True) if factor)
     return Extent(ceil(missed.max()), terms)

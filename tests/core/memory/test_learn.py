@@ -76,6 +76,16 @@ def test_an_overhead_per_channel_is_bound_tightly() -> None:
     assert abs(bound.at(dict.fromkeys(GROUPS, 16)) - 828) <= 64
 
 
+def test_an_overhead_per_channel_is_told_of_more_groups_than_files() -> None:
+    names = [f"layer{number}" for number in range(12)]
+    drawn = np.random.default_rng(3).integers(1, 129, (8, len(names)))
+    widths = [dict(zip(names, map(int, row), strict=True)) for row in drawn]
+    overheads = [9000 + 8 * sum(each.values()) for each in widths]
+    bound = bound_overhead(overheads[:-1], widths[:-1])
+    assert abs(bound.at(widths[-1]) / overheads[-1] - 1) < 0.01
+    assert bound.constant > 0
+
+
 def test_steps_that_another_covers_are_left_out() -> None:
     ends = {"input": (0, 1), "stem": (1, 2), "head": (2, 2)}
     tensors = {name: Tensor(name, Extent(1), *each) for name, each in ends.items()}
