@@ -5,10 +5,12 @@
     python benchmarks/mcu.py unseen --run RUN --work DIR
 
 `nets`: each of the four nets whole, pruned to half the SRAM and pruned to half the instructions of a Cortex-M4.
-Channels go by their weights alone (L2) and nothing is trained after, as only CIFAR-10 is at hand: batch norm is
-calibrated on what a net is fed with, and no accuracy is told of nets that run on made inputs. `run` adds the file that
-a finished run of `edgeprune deploy --target qemu-cortex-m4 --recipe cifar10-resnet8` ships. `unseen` predicts the
-instructions of 50 nets of random widths by that run's table and correction, and counts them in QEMU.
+Channels go by their weights alone (L2) and nothing is trained after, as only CIFAR-10 is at hand. The batch norm of
+untrained nets is calibrated on what they are fed with, and no accuracy is told of nets that run on made inputs.
+
+`run` adds the file that a finished run of `edgeprune deploy --target qemu-cortex-m4 --recipe cifar10-resnet8` ships.
+`unseen` predicts the instructions of 50 nets of random widths by that run's table and correction, and counts them in
+QEMU.
 
 Rows are written as soon as they are done, and another call goes on from there. Counts are those of C that bakenn
 generates, in QEMU: instructions, no time. Outputs are held against TensorFlow Lite Micro's own interpreter and LiteRT's
