@@ -18,12 +18,13 @@ import pytest
 from line import QUICK, TINY
 
 import edgeprune as ep
+from edgeprune.core.cost import MS
 from edgeprune.core.measuring.measurement import NO_POWER_SENSOR, Conditions, DeviceFacts, Measurement, Protocol
 from edgeprune.core.measuring.validity import find_problems
 from edgeprune.core.measuring.windows import Window
 from edgeprune.core.target import Target
 from edgeprune.device import boards
-from edgeprune.device.board import MS, ModelFile, ProbeSettings, Progress
+from edgeprune.device.board import ModelFile, ProbeSettings, Progress
 from edgeprune.errors import DeviceError
 from edgeprune.exporting.formats import look_inside
 from edgeprune.exporting.runners import run_file

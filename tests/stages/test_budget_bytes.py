@@ -27,7 +27,7 @@ def job(budget: Budget, runtime: str = "litert", precision: str = "int8", **more
         budget=budget, gates=(), runtime=runtime, runtimes=() if runtime == "auto" else (runtime,), name="board",
         format=FORMATS[runtime], precision=precision, fitted_precision=precision, input_layout="nchw", io="float32",
     )  # fmt: skip
-    run = SimpleNamespace(finished=lambda stage: False, **more)
+    run = SimpleNamespace(finished=lambda stage: False, request={}, **more)
     return SimpleNamespace(
         target=target, planned=target, run=run, formats=("onnx", "tflite"), recipe=Job, asked_gates=(), estimated=False,
         is_counted=False, detail=lambda text: None, read=lambda kind: SimpleNamespace(model_sha256="0", power_w=None),

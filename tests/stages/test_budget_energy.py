@@ -31,7 +31,7 @@ def job(budget: Budget, **more: Any) -> Any:
     target = SimpleNamespace(
         budget=budget, gates=(), runtime="onnxruntime", runtimes=("onnxruntime",), name="board", format="onnx"
     )
-    run = SimpleNamespace(finished=lambda stage: False)
+    run = SimpleNamespace(finished=lambda stage: False, request={})
     return SimpleNamespace(
         target=target, planned=target, board=board, detail=lambda text: None, run=run, is_counted=False, **more
     )

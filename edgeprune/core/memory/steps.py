@@ -57,6 +57,14 @@ class NetMemory:
         """What is alive at each step, in bytes, aligned: no arena is smaller than the most of it."""
         return tuple(sum(round_up(tensor.size_bytes.at(widths)) for tensor in alive) for alive in self.alive)
 
+    def describe(self, tensor: Tensor) -> str:
+        """A tensor for people, by the step that it is of: its own name is the converter's."""
+        if tensor.first == 0:
+            return "the input"
+        step = f"step {tensor.first} ({self.operators[tensor.first - 1]})"
+        is_workspace = tensor.first == tensor.last < len(self.operators)
+        return f"the workspace of {step}" if is_workspace else f"the output of {step}"
+
     def plan(self, widths: Mapping[str, int]) -> ArenaPlan:
         """The activations as the interpreter lays them out."""
         return plan_arena(self.buffers(widths))
@@ -95,9 +103,10 @@ class ArenaLimit:
         alive_bytes = memory.alive_bytes(widths)
         step = alive_bytes.index(max(alive_bytes))
         operator = memory.operators[step - 1] if step else "the input"
-        sizes = {tensor.name: tensor.size_bytes.at(widths) for tensor in memory.alive[step]}
-        largest = sorted(sizes, key=lambda name: -sizes[name])[:LARGEST]
-        tensors = " and ".join(f"{name} ({sizes[name]:,} bytes)" for name in largest)
+        largest = sorted(memory.alive[step], key=lambda tensor: -tensor.size_bytes.at(widths))[:LARGEST]
+        tensors = " and ".join(
+            f"{memory.describe(tensor)} ({tensor.size_bytes.at(widths):,} bytes)" for tensor in largest
+        )
         beside = memory.overhead_bytes.at(widths)
         overhead = f" beside {beside:,} bytes that the interpreter needs" if beside else ""
         return f"step {step} of {len(memory.operators)} ({operator}): {tensors}{overhead}"

@@ -110,7 +110,8 @@ def test_too_big_is_told_with_the_step_its_tensors_and_the_least_that_can_be_had
         find_fastest(problem)
     text = str(refusal.value)
     assert "no widths meet 900 bytes of SRAM: the narrowest choice needs 952" in text
-    assert "too big by 52 bytes, because of step 1 of 2 (CONV_2D): stem (800 bytes) and image (100 bytes)" in text
+    words = "step 1 of 2 (CONV_2D): the output of step 1 (CONV_2D) (800 bytes) and the input (100 bytes)"
+    assert f"too big by 52 bytes, because of {words}" in text
     assert "beside 40 bytes that the interpreter needs" in text
     assert choose_widths(Problem(layers(), loss, limits=Limits(arena=ArenaLimit(memory, 952))), inf).widths["a"] == 8
 
@@ -120,3 +121,11 @@ def test_memory_is_named_where_the_latency_cannot_be_had_within_it() -> None:
     problem = Problem(layers(), loss, limits=Limits(arena=ArenaLimit(memory, 900)))
     with pytest.raises(InfeasibleBudget, match=r"narrowest choice within 900 bytes of SRAM"):
         choose_widths(problem, -1.0)
+
+
+def test_a_tensor_is_called_by_its_step() -> None:
+    tensors = (Tensor("x", Extent(9), 0, 1), Tensor("scratch", Extent(9), 1, 1), Tensor("y", Extent(9), 2, 2))
+    memory = NetMemory(tensors, ("MEAN", "SOFTMAX"))
+    assert [memory.describe(tensor) for tensor in tensors] == [
+        "the input", "the workspace of step 1 (MEAN)", "the output of step 2 (SOFTMAX)",
+    ]  # fmt: skip
