@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from edgeprune.core.artifact import Artifact, name_artifact
-from edgeprune.core.formats import AUTO, FORMATS, MIXED
+from edgeprune.core.formats import AUTO, FORMATS, MIXED, RUNTIMES
 from edgeprune.core.metric import TOP1
 from edgeprune.core.planning.limits import STATED_BYTES, Costs
 from edgeprune.core.progress import Count
@@ -181,10 +181,8 @@ def export(job: Job) -> Exported:
     check_artifacts_(checked, nets, originals)
     check_artifacts_(checked, nets, pruned)
     is_accurate = make_judge(job)
-    precisions = FORMATS[job.planned.format].precisions
-    always = (
-        wants_mixed(job.target.precision, _is_int8_right(job, checked, is_accurate)) if MIXED in precisions else None
-    )
+    is_int8_right = _is_int8_right(job, checked, is_accurate)
+    always = wants_mixed(job.planned.runtime, job.target.precision, is_int8_right)
     if always is not None:
         wishes = Wishes(
             accurate=partial(_is_right, job, is_accurate),
@@ -210,8 +208,10 @@ def export(job: Job) -> Exported:
     )
 
 
-def wants_mixed(precision: str, is_int8_right: bool) -> bool | None:
+def wants_mixed(runtime: str, precision: str, is_int8_right: bool) -> bool | None:
     """Whether a file with some layers in float is made: None: it is not; False: only if some are better in float."""
+    if not RUNTIMES[runtime].takes(MIXED):
+        return None
     if precision == MIXED or not is_int8_right:
         return True
     return False if precision == AUTO else None

@@ -188,4 +188,5 @@ def test_a_format_that_cannot_be_made_is_left_out_unless_it_is_the_targets(tmp_p
     ],
 )
 def test_mixed_files_are_tried_where_they_may_ship(precision: str, right: bool, always: bool | None) -> None:
-    assert wants_mixed(precision, right) is always
+    assert wants_mixed("litert", precision, right) is always
+    assert wants_mixed("c", precision, right) is None
