@@ -9,7 +9,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-ch
 PYTHONS := python3.12 python3.13 python3.14
 UNMARKED := not device and not slow and not alone
 
-.PHONY: demo quick test test-devices test-versions test-lowest check format clean
+.PHONY: demo quick test test-devices test-boards test-lines test-versions test-lowest check format clean
 APART := --numprocesses 2 --dist loadfile
 QUICK := tests/core tests/graph tests/pruning tests/recipes tests/stages tests/cli/test_catalog.py tests/test_run.py \
   tests/test_scopes.py tests/test_docs.py tests/test_threats.py tests/test_versions.py
@@ -27,9 +27,17 @@ test: check
 	$(BIN)/python -m pytest -m "$(UNMARKED)" $(APART)
 	$(BIN)/python -m pytest -m "not device and not slow and alone"
 
+# boards and lines side by side, then what has to be alone on the machine
 test-devices: $(VENV)/.dev
 	sh deploy/setup/test_packages.sh
-	$(BIN)/python -m pytest -m "device or slow"
+	$(MAKE) --jobs 2 --output-sync test-boards test-lines
+	$(BIN)/python -m pytest -m "(device or slow) and alone"
+
+test-boards:
+	env -u MAKEFLAGS $(BIN)/python -m pytest -m "device and not alone"
+
+test-lines:
+	env -u MAKEFLAGS $(BIN)/python -m pytest -m "slow and not device and not alone"
 
 # The lowest versions that the package allows, then `make test` by every other Python that is here. On Linux, unless pip
 # finds a CPU build of torch for that Python, it fetches CUDA packages of gigabytes.
