@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,16 +104,11 @@ def test_the_shipped_target_of_a_phone_goes_from_an_empty_folder_to_a_verdict(ph
     folder, binary = tmp_path / "empty", write_stand_in(tmp_path / "benchmark_model")
     folder.mkdir()
     options = ("--target", "pixel8", "--host", phone.host, "--benchmark-model", binary, "--recipe", FEW)
-    words = command("deploy", *options, "--allow-busy", "--run", "run")
-    completed = subprocess.run(
-        words,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        env=environment(tmp_path / "cache"),
-        timeout=3600,
-        check=False,
-    )
+    words = ("--allow-busy", "--run", "run")
+    call = partial(subprocess.run, cwd=folder, capture_output=True, text=True, env=environment(tmp_path / "cache"))
+    profiled = call(command("profile", *options, *words, "--minutes", 0.2), timeout=1800, check=False)
+    assert profiled.returncode == 0, profiled.stderr[-2000:]
+    completed = call(command("deploy", *words), timeout=1800, check=False)
     assert completed.returncode in VERDICTS, completed.stderr[-2000:]
     report = json.loads((folder / "run" / "report.json").read_text())
     assert report["verdict"] == VERDICTS[completed.returncode]
