@@ -338,10 +338,11 @@ def _unit(row: Mapping[str, Any]) -> str:
 
 
 def _cell(value: Any) -> str:
-    """A value in a cell of Markdown."""
+    """A value in a cell of Markdown; lists by a name are the shapes of inputs."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{_cell(key)} {_cell(item)}" for key, item in value.items()) or "-"
+        shapes = {key: " x ".join(map(_cell, item)) if isinstance(item, list) else item for key, item in value.items()}
+        return ", ".join(f"{_cell(key)} {_cell(item)}" for key, item in shapes.items()) or "-"
     if isinstance(value, (list, tuple)):
-        return " x ".join(map(_cell, value)) or "-"
+        return ", ".join(map(_cell, value)) or "-"
     text = "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
     return text.replace("|", "\\|").replace("\n", " ")

@@ -164,3 +164,11 @@ def test_means_of_several_runs_have_no_percentile(side: str) -> None:
     if side == "result":
         assert figures["latency_p99_ms"]["reason"] == "too few samples of single runs"
     assert render_card(make_card(report))
+
+
+def test_cores_are_a_list_and_the_sizes_of_an_input_a_shape() -> None:
+    report = FinishedRun().report()
+    report["conditions"]["affinity"] = [0, 1]
+    text = render_card(make_card(report))
+    assert "| affinity | 0, 1 |" in text
+    assert "| inputs | x 1 x 1 x 16 x 16 |" in text
