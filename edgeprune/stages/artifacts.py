@@ -181,7 +181,7 @@ def export(job: Job) -> Exported:
     check_artifacts_(checked, nets, originals)
     check_artifacts_(checked, nets, pruned)
     is_accurate = make_judge(job)
-    is_int8_right = _is_int8_right(job, checked, is_accurate)
+    is_int8_right = partial(_is_int8_right, job, checked, is_accurate)
     always = wants_mixed(job.planned.runtime, job.target.precision, is_int8_right)
     if always is not None:
         wishes = Wishes(
@@ -208,11 +208,11 @@ def export(job: Job) -> Exported:
     )
 
 
-def wants_mixed(runtime: str, precision: str, is_int8_right: bool) -> bool | None:
+def wants_mixed(runtime: str, precision: str, is_int8_right: Callable[[], bool]) -> bool | None:
     """Whether a file with some layers in float is made: None: it is not; False: only if some are better in float."""
     if not RUNTIMES[runtime].takes(MIXED):
         return None
-    if precision == MIXED or not is_int8_right:
+    if precision == MIXED or not is_int8_right():
         return True
     return False if precision == AUTO else None
 

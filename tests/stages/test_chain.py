@@ -188,5 +188,9 @@ def test_a_format_that_cannot_be_made_is_left_out_unless_it_is_the_targets(tmp_p
     ],
 )
 def test_mixed_files_are_tried_where_they_may_ship(precision: str, right: bool, always: bool | None) -> None:
-    assert wants_mixed("litert", precision, right) is always
-    assert wants_mixed("c", precision, right) is None
+    assert wants_mixed("litert", precision, lambda: right) is always
+
+
+def test_no_int8_file_is_asked_for_where_none_is_mixed() -> None:
+    """A format may have no int8 at all."""
+    assert wants_mixed("c", "int8", lambda: pytest.fail("looked at")) is None
