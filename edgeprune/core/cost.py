@@ -18,8 +18,6 @@ INSTRUCTIONS = "instructions"
 """The unit of a board that counts; it is never made into milliseconds."""
 NAMES = {MS: "latency", INSTRUCTIONS: "instructions"}
 """What a cost is called for people."""
-RATIOS = {MS: "speed-up", INSTRUCTIONS: "times fewer instructions"}
-"""What the unpruned file's cost by that of a cut one is called."""
 KEPT = ("asked_instructions", "step_instructions")
 """Names that say instructions in memory too."""
 
@@ -83,6 +81,11 @@ def title_cost() -> str:
 def median_cost() -> str:
     """Of a column of medians: `p50 ms`, `instructions`."""
     return "p50 ms" if _unit.get() == MS else INSTRUCTIONS
+
+
+def name_ratio(unit: str) -> str:
+    """The metric of the unpruned file's cost by that of a cut one: "speedup", or what it is of counts."""
+    return WORDS["speedup"] if unit == INSTRUCTIONS else "speedup"
 
 
 def say_ratio(ratio: float) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from edgeprune.core.cost import INSTRUCTIONS
+from edgeprune.core.cost import INSTRUCTIONS, MS, name_ratio
 
 SET_UP = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID")
 """Variables of the environment that say that MLflow is wanted
@@ -59,7 +59,7 @@ def find_figures(report: Mapping[str, Any]) -> dict[str, float]:
     """The finite figures of the file that ships and of the baseline, by a name with its unit."""
     is_counted = report.get("unit") == INSTRUCTIONS
     names = {"instructions": "p50_ms"} if is_counted else {f"latency_{name}": name for name in PERCENTILES}
-    figures: dict[str, Any] = {"instruction_ratio" if is_counted else "speedup": report["speedup"]}
+    figures: dict[str, Any] = {name_ratio(report.get("unit", MS)): report["speedup"]}
     for side in ("result", "baseline"):
         part, prefix = report[side], "" if side == "result" else "baseline_"
         figures |= {f"{prefix}{name}": part.get(name) for name in FIGURES}

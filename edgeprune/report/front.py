@@ -148,9 +148,8 @@ def _make_point(
     return {"what": what, "cost": cost, "loss": loss, "detail": detail, "low": span[0], "high": span[1]}
 
 
-def draw_files(artifacts: Sequence[Mapping[str, Any]], metric: Metric) -> Chart | None:
-    """Quality over measured latency, a mark for each file that has both."""
-    rows = [
+def _list_files(artifacts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [
         {
             "file": row["path"].removeprefix("artifacts/"),
             "role": row["role"],
@@ -163,6 +162,11 @@ def draw_files(artifacts: Sequence[Mapping[str, Any]], metric: Metric) -> Chart 
         for row in artifacts
         if row.get("latency") and row.get("quality") is not None
     ]
+
+
+def draw_files(artifacts: Sequence[Mapping[str, Any]], metric: Metric) -> Chart | None:
+    """Quality over measured latency, a mark for each file that has both."""
+    rows = _list_files(artifacts)
     if not rows:
         return None
     roles = {"original": BEFORE, "pruned": AFTER}

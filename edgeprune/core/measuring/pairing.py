@@ -10,11 +10,10 @@ from math import exp, floor, inf, sqrt
 
 import numpy as np
 
-from edgeprune.core.measuring.measurement import Measurement
+from edgeprune.core.measuring.measurement import MEDIAN, Measurement
 from edgeprune.core.measuring.spread import StudentSpread, ratio_over_processes
 from edgeprune.core.measuring.windows import SteadyLatency, Window, fit_common_speed
 
-MEDIAN = 50.0
 LEAST_PROCESSES = 2
 DAYS_ERROR = 0.07
 """How far sessions of different days lie apart, beyond what one tells: the standard deviation of the logarithm of a

@@ -21,9 +21,9 @@ class LatencySummary:
     """What is said of a set of latency samples; all in milliseconds.
 
     Percentiles are those of a process as others are: geometric means over the processes; None where nothing tells them.
-    `mad_ms` is the median
-    absolute deviation of all samples. `median_low_ms` and `median_high_ms` bound the median of sessions like this one
-    with 95 % confidence: by how its processes differ (Student's t of logarithms), and by what sessions add.
+    `mad_ms` is the median absolute deviation of all samples. `median_low_ms` and `median_high_ms` bound the median of
+    sessions like this one with 95 % confidence: by how its processes differ (Student's t of logarithms), and by what
+    sessions add.
     """
 
     count: int

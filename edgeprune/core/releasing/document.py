@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from edgeprune.core.artifact import COUNTED, Artifact
-from edgeprune.core.cost import INSTRUCTIONS, MS
+from edgeprune.core.cost import MS, name_ratio
 from edgeprune.core.measuring.energy import Energy
 from edgeprune.core.measuring.measurement import Measurement
 from edgeprune.core.measuring.paired_quality import QualitySpread
@@ -105,12 +105,8 @@ def gate_figures(figures: Figures, baseline: Figures | None = None) -> dict[str,
         **_timed_figures(figures),
         **_cost_figures(figures),
         **quality_figures(figures.metric, figures.quality, baseline.quality if baseline else None, figures.spread),
-        **({_name_ratio(figures): _speedup(figures, baseline)} if baseline else {}),
+        **({name_ratio(figures.measurement.unit): _speedup(figures, baseline)} if baseline else {}),
     }
-
-
-def _name_ratio(figures: Figures) -> str:
-    return "instruction_ratio" if figures.measurement.is_counted else "speedup"
 
 
 def _timed_figures(figures: Figures) -> dict[str, Figure]:
@@ -217,8 +213,7 @@ def budget_gates(budget: Budget, gates: Sequence[Gate], unit: str = MS) -> tuple
         "energy_mj": budget.energy_mj,
         **{name: getattr(budget, name) for name in COUNTS},
     }
-    ratio = "instruction_ratio" if unit == INSTRUCTIONS else "speedup"
-    own = [Gate(ratio, at_least=budget.speedup)] if budget.speedup is not None else []
+    own = [Gate(name_ratio(unit), at_least=budget.speedup)] if budget.speedup is not None else []
     own += [Gate(metric, at_most=limit) for metric, limit in limits.items() if limit is not None]
     return (*own, *(gate for gate in gates if gate not in own))
 
